@@ -7,6 +7,7 @@ use snaphook_driver::{Condition, Filter, Meta, Operator, Path, json, time};
 
 use super::document::type_name;
 use super::model::Model;
+use super::place::{PATTERN_BYTES_MAX, Place, place};
 use super::schema::Found;
 
 /// Conditions of one filter.
@@ -17,9 +18,6 @@ pub const DEPTH_MAX: usize = 8;
 const VALUES_MAX: usize = 1000;
 /// Values of all conditions together. Stores have limits of parameters: 32,766 here, 65,535 there.
 const ALL_VALUES_MAX: usize = 5000;
-/// Bytes of a path, and of a pattern of `like`.
-const PATH_BYTES_MAX: usize = 1024;
-pub(in crate::catalog) const PATTERN_BYTES_MAX: usize = 1024;
 
 const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
 
@@ -136,38 +134,8 @@ fn is_of_operators(members: &serde_json::Map<String, Value>) -> bool {
             .all(|(name, value)| !value.is_object() && OPERATORS.split(' ').any(|operator| operator == name.as_str()))
 }
 
-/// Where a name that a client wrote leads to: a dotted path into the data, or what an instance has besides it.
-pub(in crate::catalog) enum Place<'a> {
-    Meta(Meta),
-    Dotted(&'a str),
-}
-
-/// Reads a path with its leading `$`, if it has one.
-pub(in crate::catalog) fn place<'a>(what: &str, path: &'a str) -> Result<Place<'a>, String> {
-    check_path(what, path)?;
-    let Some(rest) = path.strip_prefix('$') else { return Ok(Place::Dotted(path)) };
-    if rest.starts_with('$') {
-        return Ok(Place::Dotted(rest));
-    }
-    let known = || Meta::ALL.map(Meta::name).join(" ");
-    Meta::from_name(path).map(Place::Meta).ok_or_else(|| {
-        format!(
-            "{what}: `{path}` is nothing that an instance has, expected one of {}; a property whose name begins with `$` is \
-             written `${path}`",
-            known()
-        )
-    })
-}
-
 pub(super) fn unknown_path(model: &Model, what: &str, path: &str) -> String {
     format!("{what}: the schema of `{}` has no property `{path}`", model.record.id)
-}
-
-pub(super) fn check_path(what: &str, dotted: &str) -> Result<(), String> {
-    match dotted.len() {
-        0..=PATH_BYTES_MAX => Ok(()),
-        bytes => Err(format!("{what}: a path of {bytes} bytes, at most {PATH_BYTES_MAX} are allowed")),
-    }
 }
 
 fn condition(model: &Model, written: &str, name: &str, value: &FilterValue) -> Result<Filter, String> {

@@ -16,6 +16,7 @@ mod definition;
 mod definition_error;
 mod field_error;
 mod model;
+mod place;
 mod schema;
 mod webhook;
 

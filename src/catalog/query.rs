@@ -3,8 +3,9 @@
 use snaphook_driver::{InstanceQuery, SortKey, json};
 use snaphook_schema::{Limits, within};
 
-use super::filter::{self, FilterInput, Place, check_path, place, unknown_path};
+use super::filter::{self, FilterInput, unknown_path};
 use super::model::Model;
+use super::place::{Place, check_path, place};
 
 /// Largest page.
 pub const LIMIT_MAX: u32 = 1000;

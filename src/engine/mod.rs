@@ -61,6 +61,8 @@ mod committer_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod reference_skip_tests;
+#[cfg(test)]
 mod reference_tests;
 #[cfg(test)]
 mod stuck_tests;

@@ -28,7 +28,7 @@ fn to(model: &str, on_delete: &str) -> Value {
 }
 
 /// A model whose instances refer to a `customer`.
-fn order(on_delete: &str) -> ModelInput {
+pub(super) fn order(on_delete: &str) -> ModelInput {
     input(json!({"n": {}, "customer": to("customer", on_delete)}), &[])
 }
 
@@ -36,11 +36,11 @@ async fn change(node: &Bench, model: &str, change: Change) -> Result<Written> {
     node.engine.writes.change(model, change, &WriteOptions::default(), &Origin::default()).await
 }
 
-async fn create(node: &Bench, model: &str, id: &str, data: Value) -> Result<Written> {
+pub(super) async fn create(node: &Bench, model: &str, id: &str, data: Value) -> Result<Written> {
     change(node, model, Change::Create { id: Some(id.to_owned()), data: Json::from_value(&data) }).await
 }
 
-async fn replace(node: &Bench, model: &str, id: &str, data: Value) -> Result<Written> {
+pub(super) async fn replace(node: &Bench, model: &str, id: &str, data: Value) -> Result<Written> {
     let data = Json::from_value(&data);
     change(node, model, Change::Replace { id: id.to_owned(), data, create: false }).await
 }
@@ -49,11 +49,11 @@ async fn patch(node: &Bench, model: &str, id: &str, patch: Value) -> Result<Writ
     change(node, model, Change::Patch { id: id.to_owned(), patch: Json::from_value(&patch) }).await
 }
 
-async fn delete(node: &Bench, model: &str, id: &str) -> Result<Written> {
+pub(super) async fn delete(node: &Bench, model: &str, id: &str) -> Result<Written> {
     change(node, model, Change::Delete { id: id.to_owned() }).await
 }
 
-async fn data(node: &Bench, model: &str, id: &str) -> Option<String> {
+pub(super) async fn data(node: &Bench, model: &str, id: &str) -> Option<String> {
     node.engine.history.get(model, id).await.ok().map(|instance| instance.data.to_string())
 }
 
@@ -84,7 +84,7 @@ fn invalid(result: Result<Written>, pointer: &str) {
 }
 
 #[track_caller]
-fn kind<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind) -> Error {
+pub(super) fn kind<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind) -> Error {
     let error = result.expect_err("must be refused");
     assert_eq!(error.kind, kind, "{error}");
     error
@@ -105,7 +105,7 @@ async fn all_events(node: &Bench) -> Vec<Event> {
 }
 
 /// Follows the log: after each change, and all that follows from it, everything exists that something refers to.
-async fn check_log(node: &Bench, references: &[(&str, &str, &str)]) {
+pub(super) async fn check_log(node: &Bench, references: &[(&str, &str, &str)]) {
     let events = all_events(node).await;
     let mut living: BTreeMap<(String, String), Value> = BTreeMap::new();
     for (index, event) in events.iter().enumerate() {
@@ -668,67 +668,4 @@ async fn who_refers_is_found_by_an_index() {
     let found = steps().await;
     assert!(found * 20 < scanned, "{found} steps by the index, {scanned} without");
     bench.engine.close(Duration::from_secs(1)).await;
-}
-
-async fn stuck_at(node: &Bench) -> u64 {
-    eventually("a model is stuck", || async {
-        node.engine.operations.readiness().await.models.first().map(|stuck| stuck.position)
-    })
-    .await
-}
-
-async fn skip(node: &Bench, position: u64) -> Result<u64> {
-    node.engine.operations.skip_event(position, "test", &Origin::default()).await
-}
-
-/// One node cannot apply the event by which an instance lets go of what it referred to; on the other that is deleted then.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_that_is_skipped_does_not_bring_back_a_reference_to_what_is_gone() {
-    let nodes = cluster(2).await;
-    let [stuck, other] = &nodes[..] else { panic!("two nodes") };
-    other.model("customer", input(json!({}), &[])).await.unwrap();
-    other.model("order", order("restrict")).await.unwrap();
-    create(other, "customer", "a", json!({})).await.unwrap();
-    create(other, "customer", "b", json!({})).await.unwrap();
-    create(other, "order", "o", json!({"customer": "a"})).await.unwrap();
-    *stuck.store.refused.lock().unwrap() = Some("poison");
-    replace(other, "order", "o", json!({"customer": "b", "n": "poison"})).await.unwrap();
-    let position = stuck_at(stuck).await;
-    delete(other, "customer", "a").await.unwrap();
-    let error = kind(skip(stuck, position).await, ErrorKind::Conflict);
-    assert!(
-        error.detail.contains("would refer to `customer/a` through `customer`, which was deleted since"),
-        "{error}"
-    );
-    // Nothing was half done.
-    assert_eq!(stuck_at(stuck).await, position);
-    assert_eq!(data(other, "order", "o").await.as_deref(), Some(r#"{"customer":"b","n":"poison"}"#));
-    create(other, "customer", "a", json!({})).await.unwrap();
-    skip(stuck, position).await.unwrap();
-    for node in [stuck, other] {
-        eventually("it is as before", || async {
-            (data(node, "order", "o").await.as_deref() == Some(r#"{"customer":"a"}"#)).then_some(())
-        })
-        .await;
-    }
-    // The reference is held, and the other one is not any more.
-    kind(delete(other, "customer", "a").await, ErrorKind::Referenced);
-    delete(other, "customer", "b").await.unwrap();
-    check_log(other, &[("order", "customer", "customer")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_back_because_its_deletion_is_skipped_can_be_referred_to() {
-    let bench = bench().await;
-    bench.model("customer", input(json!({}), &[])).await.unwrap();
-    bench.model("order", order("restrict")).await.unwrap();
-    create(&bench, "customer", "a", json!({})).await.unwrap();
-    *bench.store.refused_kind.lock().unwrap() = Some(EventKind::InstanceDeleted);
-    delete(&bench, "customer", "a").await.unwrap();
-    let position = stuck_at(&bench).await;
-    *bench.store.refused_kind.lock().unwrap() = None;
-    skip(&bench, position).await.unwrap();
-    eventually("it is there again", || async { data(&bench, "customer", "a").await }).await;
-    create(&bench, "order", "o", json!({"customer": "a"})).await.unwrap();
-    kind(delete(&bench, "customer", "a").await, ErrorKind::Referenced);
 }

@@ -20,6 +20,7 @@ use super::schema::Schema;
 mod bind;
 mod caller;
 mod combine;
+mod operation;
 mod read;
 mod rename;
 mod rule;
@@ -27,6 +28,7 @@ mod subject;
 mod values;
 
 pub use combine::{both, nothing};
+pub use operation::Operation;
 pub use rename::renamed;
 pub use subject::{Right, Subject};
 
@@ -42,28 +44,6 @@ pub enum RulesInput {
     /// Null: the model has none.
     Remove,
     Set(Json),
-}
-
-/// The kinds of change that have a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operation {
-    Read,
-    Create,
-    Update,
-    Delete,
-}
-
-impl Operation {
-    const ALL: [Operation; 4] = [Operation::Read, Operation::Create, Operation::Update, Operation::Delete];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Operation::Read => "read",
-            Operation::Create => "create",
-            Operation::Update => "update",
-            Operation::Delete => "delete",
-        }
-    }
 }
 
 /// The rules of one version of a model. An operation without a rule is for nobody.

@@ -11,8 +11,8 @@ use serde_json::Value;
 use snaphook_driver::{Json, Meta, Path};
 use snaphook_schema::{Limits, within};
 
-use super::Operation;
 use super::caller::test_of_caller;
+use super::operation::Operation;
 use super::rule::{Operand, Rule, Side, Source, Test};
 use super::values::{
     Kind, OPERATORS, Result, SCALARS, allows, comparison, constant, error, fault, list, no_scalar, pattern, shown,
@@ -20,7 +20,7 @@ use super::values::{
 };
 use crate::catalog::definition_error::{DefinitionError, escape};
 use crate::catalog::document::type_name;
-use crate::catalog::filter::{self, Place};
+use crate::catalog::place::{Place, place};
 use crate::catalog::schema::{Found, Schema};
 
 /// Bytes of the rules of a model.
@@ -191,7 +191,7 @@ impl Reader<'_> {
                 }
             },
         };
-        match filter::place("rule", rest).map_err(|message| fault(pointer, message))? {
+        match place("rule", rest).map_err(|message| fault(pointer, message))? {
             Place::Meta(meta) if side == Side::After && meta != Meta::Id => error(
                 pointer,
                 format!("`{meta}` of the record after the change is not known when the rule decides; only `$id` is"),

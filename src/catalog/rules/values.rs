@@ -9,7 +9,7 @@ use snaphook_driver::time;
 use super::rule::{Class, Comparison, Operand, Source, Test};
 use crate::catalog::definition_error::DefinitionError;
 use crate::catalog::document::type_name;
-use crate::catalog::filter;
+use crate::catalog::place::PATTERN_BYTES_MAX;
 
 pub(super) const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
 
@@ -124,10 +124,9 @@ pub(super) fn pattern(operator: &str, value: &Value, pointer: &str) -> Result<Te
         Value::String(text) if text.starts_with('$') && !text.starts_with("$$") => {
             error(pointer, "a pattern must be a constant: a value of the caller could match everything")
         }
-        Value::String(text) if text.len() > filter::PATTERN_BYTES_MAX => error(
-            pointer,
-            format!("a pattern of {} bytes, at most {} are allowed", text.len(), filter::PATTERN_BYTES_MAX),
-        ),
+        Value::String(text) if text.len() > PATTERN_BYTES_MAX => {
+            error(pointer, format!("a pattern of {} bytes, at most {} are allowed", text.len(), PATTERN_BYTES_MAX))
+        }
         Value::String(text) => Ok(Test::Like {
             pattern: text.strip_prefix('$').unwrap_or(text).to_owned(),
             ignoring_case: operator == "ilike",

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use snaphook_driver::{ErrorQuery, Position};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::Operations;
+use super::look::Look;
 use crate::engine::group::group_of;
 use crate::engine::models::Entry;
 use crate::engine::{metrics, stuck};
@@ -16,17 +16,6 @@ use crate::telemetry::exposition::Exposition;
 
 /// How long what stores were asked is good: whoever asks for metrics, and how often, decides nothing about the stores' work.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// What stores say of themselves, as it was a moment ago.
-pub(super) type LastLook = Mutex<Option<(Instant, Arc<Look>)>>;
-
-/// What only stores know. One that fails, or does not say it in time, says so elsewhere.
-pub(super) struct Look {
-    log_head: Option<Position>,
-    /// By model: events that its post hooks have not dealt with.
-    backlogs: Vec<(String, u64)>,
-    errors: Option<u64>,
-}
 
 impl Operations {
     /// Writes what the engine, its stores and its hooks have counted.

@@ -3,6 +3,7 @@
 
 mod backup;
 mod jobs;
+mod look;
 mod metrics;
 pub(super) mod nodes;
 pub(super) mod readiness;
@@ -22,7 +23,7 @@ pub struct Operations {
     core: Arc<Core>,
     /// One backup at a time: each keeps the stores from letting go of what others overwrite.
     backing_up: Arc<Semaphore>,
-    last_look: Arc<metrics::LastLook>,
+    last_look: Arc<look::LastLook>,
 }
 
 impl Operations {

@@ -6,17 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 use snaphook_driver::time;
 
 use super::signature::{Keys, Message};
-use super::{Hook, Undelivered, gone, lacks};
+use super::{Hook, Undelivered, gone, lacks, timeout};
 use crate::config::format_duration;
 use crate::hooks::access::{AccessCode, AccessError};
-use crate::hooks::capabilities::http::{Pace, TIMEOUT_MAX};
+use crate::hooks::capabilities::http::Pace;
 use crate::hooks::context::{Context, Failure, FailureCause, Retry};
 use crate::hooks::engines::handback::look;
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 use crate::telemetry::line::one_line;
-
-/// Where no grant says how long a receiver may take.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Longest that a receiver may keep its event waiting with `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
@@ -89,11 +86,6 @@ impl Hook {
         let retry = Retry::Patient(asked.unwrap_or_default());
         Err(Undelivered { retry, ..Undelivered::of(FailureCause::Exception, message) })
     }
-}
-
-/// From the connection to the response's head, with the `timeout` that grants give.
-pub(super) fn timeout(granted: Option<Duration>) -> Duration {
-    granted.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX)
 }
 
 fn request(url: &str, message: Message, timeout: Duration) -> HttpRequest {

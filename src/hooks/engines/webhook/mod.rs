@@ -20,10 +20,13 @@ use self::targets::{Target, Targets};
 use super::engine::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
 use crate::catalog::{WEBHOOK, Webhook};
 use crate::config::Limits;
-use crate::hooks::capabilities::http::check_url;
+use crate::hooks::capabilities::http::{TIMEOUT_MAX, check_url};
 use crate::hooks::context::{Context, Failure, FailureCause, LogLevel, Outcome, Retry};
 use crate::hooks::grants::Granted;
 use crate::hooks::session::Session;
+
+/// Where no grant says how long a receiver may take.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Time on a core: no code of an author runs.
 const NO_CODE: Duration = Duration::ZERO;
@@ -56,7 +59,7 @@ impl Engine for WebhookEngine {
     }
 
     fn limits(&self, granted: &Granted) -> Limits {
-        Limits { timeout: attempt::timeout(granted.timeout), ..granted.limits }
+        Limits { timeout: timeout(granted.timeout), ..granted.limits }
     }
 }
 
@@ -66,6 +69,11 @@ struct Hook {
     target: Arc<Target>,
     /// Since when the receiver wants nothing any more.
     gone_since: Mutex<Option<Millis>>,
+}
+
+/// From the connection to the response's head, with the `timeout` that grants give.
+fn timeout(granted: Option<Duration>) -> Duration {
+    granted.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX)
 }
 
 /// An attempt that did not deliver.
