@@ -127,6 +127,7 @@ async fn open_on(
         inner,
         is_shared,
         renewals: AtomicUsize::new(0),
+        keeps_no_lease: AtomicBool::new(false),
         aged: AtomicU64::new(0),
         is_split: AtomicBool::new(false),
         fault: Mutex::default(),
@@ -419,6 +420,8 @@ pub(super) struct WatchedEvents {
     /// Whether other nodes use it too.
     is_shared: bool,
     pub(super) renewals: AtomicUsize,
+    /// Whether leases are not renewed, with an error.
+    pub(super) keeps_no_lease: AtomicBool,
     /// Events up to this position look two days older.
     pub(super) aged: AtomicU64,
     /// Whether a batch is appended event by event, so that others' events come between.
@@ -577,6 +580,9 @@ impl EventStore for WatchedEvents {
         lease: Duration,
         note: Option<&str>,
     ) -> Result<bool> {
+        if self.keeps_no_lease.load(Ordering::Relaxed) {
+            return Err(DriverError::new(ErrorKind::Unavailable, "renew", "as told"));
+        }
         let renewed = self.inner.renew(group, position, token, lease, note).await;
         self.renewals.fetch_add(1, Ordering::Relaxed);
         renewed

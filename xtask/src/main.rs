@@ -25,7 +25,8 @@ usage: cargo xtask <command>
                    find or install what the tests need, build the guests, tidy, then run every test;
                    ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped; `--long` also tries
                    what takes minutes
-  ci               everything that must hold before a change lands: format, test, clippy; prints how long each part took
+  ci               everything that must hold before a change lands: format, test, clippy, and the types of some crates on
+                   Windows; prints how long each part took
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   v8               fetch V8 as a library into plugins/v8/, for the engine `v8`
   runner           make the module that runs JavaScript hooks anew, of its C sources and scripts

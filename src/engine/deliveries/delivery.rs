@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use snaphook_driver::{Delivery, ErrorRecord, Event, Json, Position, time};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::pace::{self, backoff, delay};
 use crate::config::Phase;
@@ -89,20 +90,21 @@ impl Tries {
 enum Ended {
     Done,
     Again(Duration),
-    /// Somebody else has the event by now.
+    /// Somebody else has the event by now, or may have it soon.
     Lost,
 }
 
-/// Deals with one event of a group; wakes `again` when it is to be delivered once more.
+/// Deals with one event of a group, whose claim began at `claimed`; wakes `again` when it is to be delivered once more.
 pub(super) async fn deliver(
     core: Arc<Core>,
     group: String,
     delivery: Delivery,
     again: Arc<Notify>,
+    claimed: Instant,
     stop: watch::Receiver<bool>,
 ) {
     let scope = scope_of(&delivery.event);
-    scope::within(scope, deal_with(core, group, delivery, again, stop)).await;
+    scope::within(scope, deal_with(core, group, delivery, again, claimed, stop)).await;
 }
 
 /// On behalf of what the hooks of an event run: of the request that wrote it.
@@ -115,6 +117,7 @@ async fn deal_with(
     group: String,
     delivery: Delivery,
     again: Arc<Notify>,
+    claimed: Instant,
     stop: watch::Receiver<bool>,
 ) {
     let Delivery { event, attempt, token, note } = delivery;
@@ -124,7 +127,7 @@ async fn deal_with(
     let lease = Lease { core: &core, group: &group, position, token };
     let ended = tokio::select! {
         ended = run_chain(&core, &event, &mut tries, &lease) => ended,
-        ended = lease.keep() => ended,
+        ended = lease.keep(claimed) => ended,
     };
     let stored = match ended {
         Ended::Done => {
@@ -145,7 +148,10 @@ async fn deal_with(
             released
         }
         Ended::Lost => {
-            tracing::warn!(position, "the lease of a post hook's event ended while it ran, it runs again");
+            tracing::warn!(
+                position,
+                "the lease of a post hook's event ended while it ran, or could not be renewed; it runs again"
+            );
             Ok(())
         }
     };
@@ -167,27 +173,33 @@ struct Lease<'a> {
 }
 
 impl Lease<'_> {
-    /// Renews it until it is lost.
-    async fn keep(&self) -> Ended {
+    /// Renews it until it is lost, or may be: a run that cannot renew it ends before somebody else begins.
+    async fn keep(&self, mut since: Instant) -> Ended {
+        let mut due = since + LEASE / 3;
         loop {
-            tokio::time::sleep(LEASE / 3).await;
-            if !self.renew(None).await {
-                return Ended::Lost;
+            // A claim that took long is renewed at once.
+            tokio::time::sleep_until(due).await;
+            let (began, last) = (Instant::now(), since + LEASE - LEASE / 6);
+            match tokio::time::timeout_at(last.max(began + LEASE / 6), self.renewed(None)).await {
+                Ok(Ok(true)) => (since, due) = (began, began + LEASE / 3),
+                // There is time for another try.
+                Ok(Err(())) if began < last => due = (Instant::now() + LEASE / 3).min(last),
+                Ok(_) | Err(_) => return Ended::Lost,
             }
         }
     }
 
     /// `false` if somebody else has the event by now.
     async fn renew(&self, note: Option<&str>) -> bool {
+        self.renewed(note).await.unwrap_or(true)
+    }
+
+    /// The same; an error that was logged if that is not known.
+    async fn renewed(&self, note: Option<&str>) -> std::result::Result<bool, ()> {
         let Lease { group, position, token, .. } = *self;
-        match self.core.stores.event.renew(group, position, token, LEASE, note).await {
-            Ok(renewed) => renewed,
-            // There is time for another try or two.
-            Err(error) => {
-                tracing::warn!(position, "the lease of a post hook's event was not renewed: {error}");
-                true
-            }
-        }
+        self.core.stores.event.renew(group, position, token, LEASE, note).await.map_err(|error| {
+            tracing::warn!(position, "the lease of a post hook's event was not renewed: {error}");
+        })
     }
 }
 

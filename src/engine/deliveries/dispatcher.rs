@@ -11,6 +11,7 @@ use std::time::Duration;
 use snaphook_driver::ErrorKind;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::delivery::{LEASE, LOOK_AGAIN, deliver};
 use crate::engine::core::Core;
@@ -95,14 +96,15 @@ async fn serve(core: Weak<Core>, model: String, places: Places, Signals { mut st
         if free > 0
             && let Some(mut taken) = taken
         {
+            let began = Instant::now();
             match owner.stores.event.claim(&group, free as u32, LEASE).await {
                 Ok(deliveries) => {
                     owner.troubles.works(Part::Groups);
                     claimed = deliveries.len();
                     for delivery in deliveries {
                         let place = taken.split(1);
-                        let work =
-                            deliver(Arc::clone(&owner), group.clone(), delivery, Arc::clone(&again), stop.clone());
+                        let again = Arc::clone(&again);
+                        let work = deliver(Arc::clone(&owner), group.clone(), delivery, again, began, stop.clone());
                         running.spawn(places.clone().hold(place, work));
                     }
                 }

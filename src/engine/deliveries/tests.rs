@@ -64,6 +64,44 @@ async fn a_lease_lasts_as_long_as_the_run() {
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
 
+/// Somebody else may have the event once the lease is over: what runs must have ended by then.
+#[tokio::test]
+async fn a_run_ends_before_its_lease_if_that_is_not_renewed() {
+    let bench = with_model("", json!({})).await;
+    let (running, runs) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, counted) = (Arc::clone(&running), Arc::clone(&runs));
+    bench.code("wait", move |_, _| {
+        struct Runs(Arc<AtomicUsize>);
+        impl Drop for Runs {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        now.fetch_add(1, Ordering::Relaxed);
+        let run = Runs(Arc::clone(&now));
+        async move {
+            let _run = run;
+            std::future::pending().await
+        }
+    });
+    bench.bind(Phase::PostCreate, &[("h", "wait")]).await;
+    bench.create("one", json!({})).await.unwrap();
+    eventually("it runs", || async { (running.load(Ordering::Relaxed) == 1).then_some(()) }).await;
+    bench.events.keeps_no_lease.store(true, Ordering::Relaxed);
+    let group = group_of("m").name;
+    eventually("it ends", || async {
+        // Whoever looks at the same time gets nothing while it runs.
+        let taken = bench.events.claim(&group, 1, LEASE).await.unwrap();
+        let has_ended = running.load(Ordering::Relaxed) == 0;
+        assert!(taken.is_empty() || has_ended, "somebody else got the event while it ran: {taken:?}");
+        has_ended.then_some(())
+    })
+    .await;
+    bench.events.keeps_no_lease.store(false, Ordering::Relaxed);
+    eventually("it runs again", || async { (runs.load(Ordering::Relaxed) >= 2).then_some(()) }).await;
+}
+
 #[tokio::test]
 async fn a_chain_that_changes_between_tries_loses_no_hook_and_repeats_none() {
     let bench = with_model("[hooks]\nmax-attempts = 50\n", json!({})).await;

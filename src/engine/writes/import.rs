@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use snaphook_driver::EventKind;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::Writes;
 use super::import_order::Order;
@@ -19,7 +20,7 @@ use crate::memory::Shortage;
 
 /// Lines that are prepared at once.
 const LINES_AT_ONCE: usize = 64;
-/// Lines that are written or wait for it.
+/// Lines that are worked on, or wait for others.
 const LINES_IN_FLIGHT: usize = LINES_AT_ONCE * 4;
 /// Failures that the response lists; all are counted.
 const ERRORS_MAX: usize = 1000;
@@ -48,16 +49,24 @@ impl Line {
     }
 }
 
-/// One line on its way.
-struct Ahead {
-    number: u64,
-    /// Its text, which has memory of the budget until the line is finished.
-    line: Line,
-    options: WriteOptions,
-    /// What is known of it after a step; an error ends its way.
-    at: Result<Progress>,
+/// When a line is queued: after the one before it.
+struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    done: oneshot::Sender<()>,
 }
 
+impl Turn {
+    /// Waits for the line before. The next line's turn comes when what this returns is dropped.
+    async fn come(self) -> oneshot::Sender<()> {
+        if let Some(before) = self.before {
+            // The other side is dropped, whatever became of that line.
+            let _ = before.await;
+        }
+        self.done
+    }
+}
+
+/// What is known of a line once it is prepared.
 enum Progress {
     Prepared(Command, Box<Prepared>),
     /// Nothing is to be written.
@@ -77,8 +86,10 @@ impl Writes {
         origin: &Origin,
     ) -> Result<Imported> {
         self.core.models.require(model)?;
-        let order = &Order::default();
-        let prepared = lines
+        let (order, places) = (&Order::default(), &Semaphore::new(LINES_AT_ONCE));
+        let mut before: Option<oneshot::Receiver<()>> = None;
+        // All steps of a line are one future, so that whichever step holds a connection of a store goes on while others wait.
+        let finished = lines
             .enumerate()
             // The closure runs in the order of the lines, so each knows those before it.
             .map(|(index, line)| {
@@ -91,11 +102,22 @@ impl Writes {
                 if matches!(line, Ok(Some((Ok(_), _)))) {
                     order.begin(number, id.as_deref());
                 }
+                let (done, next) = oneshot::channel();
+                let turn = Turn { before: before.replace(next), done };
                 async move {
-                    let Some((command, line)) = line? else { return Ok(None) };
+                    // The text has memory of the budget until the line is finished.
+                    let (command, _line) = match line {
+                        Ok(Some(line)) => line,
+                        other => {
+                            turn.come().await;
+                            return other.map(|_| None);
+                        }
+                    };
                     let options = line_options(options, number);
-                    let at = match command {
+                    let prepared = match command {
                         Ok(command) => {
+                            // Never closed; places are given in the order of the lines.
+                            let _place = places.acquire().await;
                             let alone = self.reads_before(model, upsert);
                             order.before_preparing(number, id.as_deref(), alone).await;
                             let prepare = || self.prepare(model, &command, &options, origin);
@@ -117,51 +139,42 @@ impl Writes {
                         }
                         Err(error) => Err(error),
                     };
-                    Ok::<_, Error>(Some(Ahead { number, line, options, at }))
+                    // One after the other, so that changes are queued in the order of the lines.
+                    let turn = turn.come().await;
+                    let work = match prepared {
+                        Err(error) => Err(error),
+                        Ok(Progress::Answered(answer)) => refusal(&answer).map_or(Ok((None, Some(*answer))), Err),
+                        Ok(Progress::Prepared(command, prepared)) => {
+                            order.before_submitting(number, &prepared.append).await;
+                            match self.submit(*prepared, &options) {
+                                Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
+                                // Too much waits, or the model takes no writes now.
+                                submitted => Ok((Some((command, submitted.ok().flatten())), None)),
+                            }
+                        }
+                    };
+                    drop(turn);
+                    let written = match work {
+                        Err(error) => Err(error),
+                        Ok((None, answer)) => Ok(answer),
+                        // This line goes the way of a single request, later.
+                        Ok((Some((command, None)), _)) => {
+                            self.write_patiently(model, command, &options, origin).await.map(Some)
+                        }
+                        Ok((Some((command, Some((receiver, _, submitted)))), _)) => {
+                            let answer = self.answer(receiver).await;
+                            let mut lost = 0;
+                            match self.finish(submitted, answer, &command, &options, &mut lost).await {
+                                Ok(Some(written)) => Ok(Some(written)),
+                                // So does one that lost a race with another client.
+                                Ok(None) => self.write_patiently(model, command, &options, origin).await.map(Some),
+                                Err(error) => Err(error),
+                            }
+                        }
+                    };
+                    order.end(number);
+                    Ok::<_, Error>(Some((number, written)))
                 }
-            })
-            .buffered(LINES_AT_ONCE);
-        let finished = prepared
-            // One after the other, so that changes are queued in the order of the lines.
-            .map(|ahead| async move {
-                let Some(Ahead { number, line, options, at }) = ahead? else { return Ok(None) };
-                let work = match at {
-                    Err(error) => Err(error),
-                    Ok(Progress::Answered(answer)) => refusal(&answer).map_or(Ok((None, Some(*answer))), Err),
-                    Ok(Progress::Prepared(command, prepared)) => {
-                        order.before_submitting(number, &prepared.append).await;
-                        match self.submit(*prepared, &options) {
-                            Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
-                            // Too much waits, or the model takes no writes now.
-                            submitted => Ok((Some((command, submitted.ok().flatten())), None)),
-                        }
-                    }
-                };
-                Ok::<_, Error>(Some((number, line, options, work)))
-            })
-            .buffered(1)
-            .map(|line| async move {
-                let Some((number, _line, options, work)) = line? else { return Ok(None) };
-                let written = match work {
-                    Err(error) => Err(error),
-                    Ok((None, answer)) => Ok(answer),
-                    // This line goes the way of a single request, later.
-                    Ok((Some((command, None)), _)) => {
-                        self.write_patiently(model, command, &options, origin).await.map(Some)
-                    }
-                    Ok((Some((command, Some((receiver, _, submitted)))), _)) => {
-                        let answer = self.answer(receiver).await;
-                        let mut lost = 0;
-                        match self.finish(submitted, answer, &command, &options, &mut lost).await {
-                            Ok(Some(written)) => Ok(Some(written)),
-                            // So does one that lost a race with another client.
-                            Ok(None) => self.write_patiently(model, command, &options, origin).await.map(Some),
-                            Err(error) => Err(error),
-                        }
-                    }
-                };
-                order.end(number);
-                Ok::<_, Error>(Some((number, written)))
             })
             .buffered(LINES_IN_FLIGHT);
         let mut finished = Box::pin(finished);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use super::nodes::Nodes;
-use crate::support::{Client, Server, ServerOptions, create_orders, eventually};
+use crate::support::{Client, Server, ServerOptions, create_orders, eventually, list};
 
 const INSTANCES: &str = "/models/order/instances";
 
@@ -30,6 +30,29 @@ fn what_one_node_begins_another_ends() {
     nodes_know_each_other(&mut nodes);
     a_node_without_data_makes_it_again(&mut nodes);
     a_copy_of_another_log_is_refused(&mut nodes);
+}
+
+/// Lines of an import wait for each other; none of them may hold a connection meanwhile that the others need.
+#[test]
+fn lines_that_wait_hold_no_connections() {
+    let backend = Backend::postgres(true);
+    let tables = backend.tables(0).replace("[connections.main]\n", "[connections.main]\npool = 2\n");
+    assert_ne!(tables, backend.tables(0));
+    let server = Server::start_with(ServerOptions { tables, by: backend.environment(), ..ServerOptions::default() });
+    let api = server.client();
+    let schema = json!({"type": "object", "properties": {"code": {"type": "string"}}});
+    api.post("/models", &json!({"id": "m", "schema": schema, "unique": [["code"]]})).expect(201);
+    // Each value is wanted by three lines, of which the first gets it.
+    let line = |number: usize| json!({"id": format!("i{number}"), "data": {"code": format!("c{}", number / 3)}});
+    let lines: Vec<String> = (0..600).map(|number| line(number).to_string()).collect();
+    let request = api.request("POST", "/models/m/import").body("application/x-ndjson", lines.join("\n"));
+    let report = request.send().expect(200).json();
+    assert_eq!((&report["created"], &report["failed"]), (&json!(200), &json!(400)), "{report}");
+    let firsts = (0..200).map(|number| json!(format!("i{}", 3 * number)));
+    let mut there: Vec<Value> = list(&api, "m").into_iter().map(|instance| instance["id"].clone()).collect();
+    firsts.for_each(|id| there.retain(|other| *other != id));
+    assert_eq!(there, [Value::Null; 0], "not the first of its three got the value");
+    assert!(!server.log().iter().any(|line| line.contains("became free")), "{}", server.log().join("\n"));
 }
 
 fn position(api: &Client, path: &str, body: &Value) -> String {
