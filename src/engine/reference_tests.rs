@@ -16,7 +16,7 @@ use super::command::{
 };
 use super::error::{Error, ErrorKind, Result};
 use super::referring::refers_to;
-use super::testing::{Bench, bench, bench_with, cluster, eventually, input};
+use super::testing::{Bench, bench, bench_with, cluster, input};
 use super::writes::drafts::is_following;
 use crate::catalog::references::REFERRING_MAX;
 use crate::catalog::{OnDelete, Reference};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use snaphook_driver::{ErrorQuery, Position};
+use snaphook_driver::ErrorQuery;
 use tokio::time::Instant;
 
 use super::Operations;
