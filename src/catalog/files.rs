@@ -520,7 +520,7 @@ mod tests {
                 "a/preCreate.toml:6: expected exactly one of `file`, `artifact`, `library` and `url`",
                 "a/preCreate.toml:8: `engine` is missing, an artifact needs it: 'component' or 'quickjs'",
                 "a/preDelete.toml: an empty chain, expected at least one `[[chain]]`; for no hook remove the file",
-                "a/preUpdate.toml:2: unknown field `fiel`, expected one of `name`, `engine`, `file`, `artifact`, `library`, `url`, `secret`, `mode`",
+                "a/preUpdate.toml:2: unknown field `fiel`, expected one of `name`, `engine`, `file`, `artifact`, `library`, `url`, `secret`, `mode`, `as`",
             ],
         );
     }

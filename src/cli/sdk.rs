@@ -26,6 +26,10 @@ struct AbiSource;
 struct PluginSource;
 
 #[derive(RustEmbed)]
+#[folder = "sdk/driver/servers/src/"]
+struct ServersSource;
+
+#[derive(RustEmbed)]
 #[folder = "sdk/driver/testkit/src/"]
 struct TestkitSource;
 
@@ -40,6 +44,7 @@ pub(super) fn write(directory: &Path) -> Result<()> {
     package::<DriverSource>(directory, "driver", include_str!("../../sdk/driver/Cargo.toml"))?;
     package::<AbiSource>(directory, "abi", include_str!("../../sdk/driver/abi/Cargo.toml"))?;
     package::<PluginSource>(directory, "plugin", include_str!("../../sdk/driver/plugin/Cargo.toml"))?;
+    package::<ServersSource>(directory, "servers", include_str!("../../sdk/driver/servers/Cargo.toml"))?;
     package::<TestkitSource>(directory, "testkit", include_str!("../../sdk/driver/testkit/Cargo.toml"))?;
     write_file(&directory.join("driver/proto/driver.binpb"), DESCRIPTION)
 }
@@ -102,7 +107,7 @@ mod tests {
     fn packages_stand_alone() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path()).unwrap();
-        for name in ["driver", "abi", "plugin", "testkit"] {
+        for name in ["driver", "abi", "plugin", "servers", "testkit"] {
             let text = std::fs::read_to_string(folder.path().join(name).join("Cargo.toml")).unwrap();
             assert!(!text.contains("workspace") && !text.contains("dev-dependencies"), "{text}");
             assert!(folder.path().join(name).join("src/lib.rs").is_file());

@@ -710,8 +710,8 @@ fn duplicate_parameter(chance: &mut Chance) -> Case {
     let json = ("Content-Type", "application/json");
     match chance.below(8) {
         0 => Case::get(&format!("{COLLECTION}?limit=5&limit=5")),
-        1 => Case::get(&format!("{COLLECTION}?sort=name&sort=count")),
-        2 => Case::get(&format!("{COLLECTION}?fields=name&fields=name")),
+        1 => Case::get(&format!("{COLLECTION}?count=true&count=false")),
+        2 => Case::get(&format!("{COLLECTION}?cursor=a&cursor=b")),
         3 => Case::get("/events?after=1&after=2"),
         4 => Case::get(&format!("{INSTANCE}?at=1&%61t=1")),
         5 => Case::new("POST", COLLECTION, &[json, ("Idempotency-Key", "a"), ("Idempotency-Key", "b")], Some(body)),

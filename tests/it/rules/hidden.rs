@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::{Stage, ask, ids, put, send};
 use crate::support::Response;
 
+/// Method, path, a header, body.
+type Request<'a> = (&'a str, String, Option<(&'a str, &'a str)>, Value);
+
 /// A response without what differs between any two requests.
 fn plain(answer: &Response, id: &str) -> (u16, Option<String>, String) {
     let etag = answer.header("etag").map(str::to_owned);
@@ -39,7 +42,7 @@ fn a_hidden_record_is_as_if_it_were_not_there() {
     let one = "/models/note/instances/ID";
     let data = json!({"data": {"owner": "bob"}});
     let operation = |op: Value| json!({"operations": [op]});
-    let rows: Vec<(&str, String, Option<(&str, &str)>, Value)> = vec![
+    let rows: Vec<Request<'_>> = vec![
         ("GET", one.into(), None, json!(null)),
         ("HEAD", one.into(), None, json!(null)),
         ("GET", one.into(), Some(("If-None-Match", &etag)), json!(null)),
