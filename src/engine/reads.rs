@@ -69,7 +69,9 @@ impl Readable {
         };
         let now = time::now();
         let mut moment = rules.reads_by_time().then_some(now);
-        if let (Some(_), Some(cursor)) = (moment, query.cursor.take()) {
+        if moment.is_some()
+            && let Some(cursor) = query.cursor.take()
+        {
             let (began, rest) = began(&cursor, now)?;
             moment = Some(began);
             query.cursor = Some(rest.to_owned());

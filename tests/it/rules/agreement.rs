@@ -13,8 +13,8 @@ const RECORDS: usize = 24;
 
 #[test]
 fn stores_agree_about_random_rules() {
-    for driver in ["sqlite", "file", "memory"] {
-        let stage = Stage::start(&format!("[driver-model-storage]\ndriver = '{driver}'\n"));
+    for (driver, path) in [("sqlite", ""), ("file", "path = 'data/instances'\n"), ("memory", "")] {
+        let stage = Stage::start(&format!("[driver-model-storage]\ndriver = '{driver}'\n{path}"));
         let api = stage.api();
         let mut chance = Chance::new();
         let schema = json!({"type": "object", "properties": {
