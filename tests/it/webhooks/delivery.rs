@@ -26,7 +26,7 @@ fn each_attempt_is_a_line_of_the_log() {
         _ => Answer::ok("thanks"),
     });
     let (server, api) = start(&[peer.url("/*")], "", "");
-    let bound = bind(&api, "order", "postCreate", &peer.url("/in-s-1?token=t-1"));
+    let bound = bind(&api, "order", "postCreate", &peer.url("/in-secret-path?token=secret-token"));
     assert_eq!((&bound[0]["engine"], &bound[0]["url"]), (&json!("webhook"), &json!(peer.url("/…"))));
     let position = create(&api, "order", "o-1");
     let lines = lines(&api, "order", 3);
@@ -47,7 +47,9 @@ fn each_attempt_is_a_line_of_the_log() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     let asked = peer.asked();
     assert_eq!((asked.len(), ids(&asked).len()), (3, 1), "the id is the same at each attempt");
-    assert!(asked.iter().all(|again| again.body == asked[0].body && again.target == "/in-s-1?token=t-1"));
+    assert!(
+        asked.iter().all(|again| again.body == asked[0].body && again.target == "/in-secret-path?token=secret-token")
+    );
     // The body's digits are those of the log.
     assert!(String::from_utf8_lossy(&asked[0].body).contains(r#""data":{"n":1.5}"#), "{:?}", asked[0]);
     let stats = api.get("/models/order/hooks/postCreate/stats").expect(200).json();
@@ -59,10 +61,10 @@ fn each_attempt_is_a_line_of_the_log() {
     // The whole URL is nobody's but the store's.
     for path in ["/models/order/hooks", "/events", "/models/order/hooks/postCreate/log"] {
         let text = api.get(path).expect(200).text();
-        assert!(!text.contains("t-1") && !text.contains("s-1"), "{path}: {text}");
+        assert!(!text.contains("secret-token") && !text.contains("secret-path"), "{path}: {text}");
     }
     let log = server.log().concat();
-    assert!(!log.contains("t-1") && !log.contains("s-1"), "{log}");
+    assert!(!log.contains("secret-token") && !log.contains("secret-path"), "{log}");
     // It is code of no kind.
     for accept in ["text/javascript", "application/wasm"] {
         api.request("GET", "/models/order/hooks/postCreate")
@@ -130,7 +132,7 @@ fn a_receiver_that_is_away_is_asked_for_longer_than_code() {
     let back = Arc::clone(&is_back);
     let peer = Peer::start(move |_| Answer::new(if back.load(Ordering::SeqCst) { 204 } else { 503 }, ""));
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
-    let closed = format!("http://{closed}/s-2");
+    let closed = format!("http://{closed}/a-key-in-the-path");
     let (server, api) = start(&[peer.url("/*"), closed.clone()], "max-attempts = 2", "");
     bind(&api, "order", "postCreate", &peer.url("/"));
     bind(&api, "order", "postDelete", &closed);
@@ -149,7 +151,7 @@ fn a_receiver_that_is_away_is_asked_for_longer_than_code() {
         let log = api.get("/models/order/hooks/postDelete/log").expect(200).text();
         (log.matches("attempt ").count() >= 2).then_some(log)
     });
-    assert!(!lines.contains("s-2") && !server.log().concat().contains("s-2"), "{lines}");
+    assert!(!lines.contains("a-key-in-the-path") && !server.log().concat().contains("a-key-in-the-path"), "{lines}");
     errors(&api, 0);
 }
 
