@@ -31,7 +31,14 @@ pub(crate) fn postgres(bench: &Bench) -> Result<Vec<Row>> {
     std::fs::write(&insert, "INSERT INTO single (data) VALUES ('{\"customer\":\"ada-lovelace\",\"total\":42.5}');\n")
         .map_err(|error| format!("cannot write {}: {error}", insert.display()))?;
     let table = "CREATE TABLE single (id bigserial PRIMARY KEY, data text NOT NULL)";
-    read(psql(&url)?.args(["-q", "-c", table]))?;
+    // A server that accepts connections may still be starting up.
+    let begun = Instant::now();
+    while let Err(error) = read(psql(&url)?.args(["-q", "-c", table])) {
+        if begun.elapsed() > Duration::from_secs(30) {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let one = bench.server("postgres-one", &stores("one", Models::OfEachNode))?;
     with_model(&one)?;
     let sharing = bench.server("postgres-sharing", &stores("sharing", Models::Shared))?;
