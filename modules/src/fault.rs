@@ -16,7 +16,7 @@ pub enum Fault {
     Lied(String),
     /// There is no thread for it now.
     NoThread(String),
-    /// What it gives out does not fit into the server's memory for requests now.
+    /// What it is given, or gives out, does not fit into the server's memory for requests now.
     NoMemory,
     /// What ran it is gone.
     Lost,
@@ -57,7 +57,9 @@ impl fmt::Display for Fault {
             Fault::Late(limit) => write!(f, "it did not return or go on within {} ms", limit.as_millis()),
             Fault::Lied(what) => write!(f, "{what}"),
             Fault::NoThread(why) => write!(f, "{why}"),
-            Fault::NoMemory => f.write_str("what it gives out does not fit into `server.limits.memory` now"),
+            Fault::NoMemory => {
+                f.write_str("the bytes that it is given or gives out do not fit into `server.limits.memory` now")
+            }
             Fault::Lost => f.write_str("what ran it is gone"),
         }
     }

@@ -357,7 +357,7 @@ fn commands_send_the_first_token() {
 pub(crate) struct Issuer {
     process: std::process::Child,
     _folder: tempfile::TempDir,
-    pub(crate) address: std::net::SocketAddr,
+    address: std::net::SocketAddr,
 }
 
 impl Issuer {
@@ -385,6 +385,15 @@ impl Issuer {
         Some(issuer)
     }
 
+    /// A server that takes its tokens: their claims have the text `role` and the list `models`.
+    pub(crate) fn server(&self) -> Server {
+        let tables = format!(
+            "[auth.oidc]\nissuer = 'http://{}'\naudience = 'snaphook'\nrole = 'claims.role'\nmodels = 'claims.models'",
+            self.address
+        );
+        Server::start_with(ServerOptions { auth: "mode = 'tokens'", tables, ..ServerOptions::default() })
+    }
+
     pub(crate) fn token(&self, client: &str) -> String {
         use base64::Engine as _;
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{client}:secret"));
@@ -406,11 +415,7 @@ impl Drop for Issuer {
 #[test]
 fn tokens_of_an_issuer_are_taken() {
     let Some(issuer) = Issuer::start() else { return };
-    let tables = format!(
-        "[auth.oidc]\nissuer = 'http://{}'\naudience = 'snaphook'\nrole = 'claims.role'\nmodels = 'claims.models'",
-        issuer.address
-    );
-    let server = Server::start_with(ServerOptions { auth: "mode = 'tokens'", tables, ..ServerOptions::default() });
+    let server = issuer.server();
     let api = server.client();
     let model = json!({"id": "film", "schema": {"type": "object"}});
     send(&api, &issuer.token("admin"), "POST", "/models", &model).expect(201);

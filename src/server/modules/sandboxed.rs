@@ -99,8 +99,7 @@ impl Handler for SandboxedHandler {
     ) -> BoxFuture<'a, Called<Verdict>> {
         async move {
             let Some((request, response)) = self.given(hook, &exchange) else {
-                let why = "there is no memory to give it the body".to_owned();
-                return (Some(exchange), Err(Fault::NoThread(why)));
+                return (Some(exchange), Err(Fault::NoMemory));
             };
             let called = match self.ask(hook, request, response).await {
                 Ok(asked) => asked.apply(&mut exchange),

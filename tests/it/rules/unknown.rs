@@ -3,18 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{ask, send};
-use crate::support::{Server, ServerOptions};
 use crate::tokens::Issuer;
 
 /// Tokens of the issuer have the text `role`, the list `models` and the number `exp`; tokens of the server have no claims.
 #[test]
 fn claims_open_what_they_say_and_nothing_else() {
     let Some(issuer) = Issuer::start() else { return };
-    let tables = format!(
-        "[auth.oidc]\nissuer = 'http://{}'\naudience = 'snaphook'\nrole = 'claims.role'\nmodels = 'claims.models'",
-        issuer.address
-    );
-    let server = Server::start_with(ServerOptions { auth: "mode = 'tokens'", tables, ..ServerOptions::default() });
+    let server = issuer.server();
     let api = server.client();
     let admin = std::fs::read_to_string(server.directory().join("data/admin.token")).expect("the first token");
     let admin = admin.trim();
