@@ -81,9 +81,7 @@ pub(crate) fn one(error: &ValidationError<'_>) -> String {
         Kind::OneOfMultipleValid { .. } => "fits more than one schema in `oneOf`, expected exactly one".to_owned(),
         Kind::Pattern { pattern } => bounded(&format_args!("is {}, which does not match `{pattern}`", brief(found))),
         Kind::Format { format } => bounded(&format_args!("is {}, expected the format `{format}`", brief(found))),
-        Kind::ContentEncoding { content_encoding } => {
-            bounded(&format_args!("is not encoded as `{content_encoding}`"))
-        }
+        Kind::ContentEncoding { content_encoding } => bounded(&format_args!("is not encoded as `{content_encoding}`")),
         Kind::ContentMediaType { content_media_type } => bounded(&format_args!("is not `{content_media_type}`")),
         Kind::FromUtf8 { .. } => "does not decode to UTF-8".to_owned(),
         Kind::BacktrackLimitExceeded { .. } | Kind::RegexEngineFailure { .. } => {
@@ -199,7 +197,8 @@ mod tests {
     #[test]
     fn a_missing_or_unknown_property_is_pointed_to() {
         let unknown = "is unknown: the schema has no such property and allows no others";
-        let closed = json!({"required": ["a/b", "c"], "properties": {"a/b": {}, "c": {}}, "additionalProperties": false});
+        let closed =
+            json!({"required": ["a/b", "c"], "properties": {"a/b": {}, "c": {}}, "additionalProperties": false});
         assert_eq!(
             said(&closed, &json!({"x~y": 1, "z": 2})),
             [
@@ -209,8 +208,12 @@ mod tests {
                 format!("/z {unknown}"),
             ]
         );
-        let nested = json!({"properties": {"o": {"properties": {"a": {}}, "required": ["a"], "unevaluatedProperties": false}}});
-        assert_eq!(said(&nested, &json!({"o": {"b": 1}})), ["/o/a is missing and required", &format!("/o/b {unknown}")]);
+        let nested =
+            json!({"properties": {"o": {"properties": {"a": {}}, "required": ["a"], "unevaluatedProperties": false}}});
+        assert_eq!(
+            said(&nested, &json!({"o": {"b": 1}})),
+            ["/o/a is missing and required", &format!("/o/b {unknown}")]
+        );
         let dependent = json!({"dependentRequired": {"a": ["b"]}});
         assert_eq!(said(&dependent, &json!({"a": 1})), ["/b is missing and required"]);
         let names = json!({"propertyNames": {"maxLength": 2}});

@@ -9,6 +9,7 @@ pub mod context;
 pub mod engines;
 mod fair;
 pub mod feed;
+pub mod grant_lines;
 pub mod grants;
 pub mod host;
 mod host_call;

@@ -1,4 +1,4 @@
-//! The pages of `docs/hooks` keep their word: every block of every page runs, in order, as a reader would follow it.
+//! The pages of `docs/hooks`, and `docs/rest.md`, keep their word: every block of every page runs, in order, as a reader would follow it.
 //!
 //! One page is one folder and one shell. In a block's info string:
 //!
@@ -61,6 +61,7 @@ fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> = std::fs::read_dir(&folder)
         .expect("docs/hooks")
         .map(|entry| entry.expect("an entry").path())
+        .chain([repository().join("docs/rest.md")])
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .filter(|path| only.as_deref().is_none_or(|only| path.file_stem().is_some_and(|stem| stem == only)))
         .collect();

@@ -17,6 +17,7 @@ mod docs;
 mod draining;
 mod endpoints;
 #[cfg(target_os = "linux")]
+mod failed_hooks;
 mod floods;
 mod foreign_origins;
 #[cfg(target_os = "linux")]
@@ -43,6 +44,7 @@ mod plugins;
 mod query_bounds;
 mod references;
 mod rest_batch;
+mod rest_bodies;
 mod rest_events;
 mod rest_general;
 mod rest_hooks;
@@ -60,6 +62,7 @@ mod tokens;
 mod too_complex;
 mod traces;
 mod transport;
+mod unique_nocase;
 mod webhooks;
 mod workbench;
 #[cfg(target_os = "linux")]
