@@ -129,7 +129,7 @@ mod tests {
     use crate::catalog::filter::FilterValue;
     use crate::catalog::{Definition, ModelInput, ModelRecord};
     use serde_json::{Value, json};
-    use snaphook_driver::{Condition, Filter, Json, Meta, Operator};
+    use snaphook_driver::{Condition, Filter, Json, Meta, Operator, json};
 
     fn model() -> Model {
         let schema = json!({"type": "object", "properties": {

@@ -44,7 +44,8 @@ fn agree(what: &str, page: Vec<String>, code: Vec<String>) {
 fn operations() {
     let page = table("## Operations", "operation").iter().map(|row| format!("| {} |", row.join(" | "))).collect();
     let table = routes::table();
-    let code = routes::described(&table).iter().map(|described| {
+    let described = routes::described(&table);
+    let code = described.iter().map(|described| {
         let role = described.needs.role().map_or(String::new(), |role| role.to_string());
         let (method, template) = (described.method, described.template);
         format!("| `{method} {template}` | {role} | {} |", (described.describe)().summary)
