@@ -1,4 +1,5 @@
-//! The body of `POST /batch`, taken as strictly as those of single writes ([`super::input`]). Each fault has its pointer.
+//! The body of `POST /batch`, parsed as strictly as those of single writes ([`super::input`]). Each error has its
+//! pointer.
 
 use snaphook_driver::Json;
 
@@ -12,7 +13,7 @@ pub const OPERATIONS_MAX: usize = 100;
 
 const MEMBERS: [&str; 5] = ["op", "model", "id", "data", "if_match"];
 
-/// An operation as a client gives it.
+/// An operation in a request.
 #[derive(Clone, Debug)]
 pub struct NewOperation {
     pub model: String,

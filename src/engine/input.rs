@@ -1,6 +1,6 @@
-//! Bodies of writes, taken strictly: UTF-8, one JSON value and nothing after it, no unknown member, none twice.
+//! Parses bodies of writes strictly: UTF-8, one JSON value and nothing after it, no unknown or duplicate members.
 //!
-//! Values inside stay text: a nesting of any depth is passed over without recursion. What is in `data` is checked by
+//! Values inside stay text: nesting of any depth is skipped without recursion. `data` is checked by
 //! [`crate::catalog::document`].
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::catalog::{FieldError, Members, ModelInput, Part, UniqueList};
 /// Lists of `indexes`, and names in one, that are read; how many a model may have is checked with its schema.
 const LISTS_READ_MAX: usize = 1000;
 
-/// What a client gives for a new instance: `{id?, data}`.
+/// A new instance in a request: `{id?, data}`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewInstance {
     pub id: Option<String>,
@@ -26,7 +26,7 @@ pub fn new_instance(bytes: &[u8]) -> Result<NewInstance> {
     named_instance(body(bytes)?).map_err(Error::from)
 }
 
-/// Reads one line of an import, which is the same.
+/// Reads one line of an import, which has the same form.
 pub(super) fn line(bytes: &[u8]) -> Result<NewInstance> {
     named_instance(part("line", bytes)?).map_err(|fault| misfit("line", fault))
 }

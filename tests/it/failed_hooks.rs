@@ -25,7 +25,7 @@ fn a_client_learns_which_hook_failed_and_why_but_no_lines_of_configuration() {
     open_model(&api, "customer");
     let denied = "hook `order.preCreate/preCreate` asked for read of model `customer`, which no grant opens";
     let send = |body: &str, path: &str| {
-        let source = format!("export async function preCreate({{ read, reject }}) {{ {body} }}");
+        let source = format!("export async function preCreate({{ read }}) {{ {body} }}");
         api.put_javascript("order", "preCreate", &source).expect(200);
         let instance = json!({"id": fresh_id(), "data": {}});
         let answer = match path {
@@ -63,7 +63,7 @@ fn a_client_learns_which_hook_failed_and_why_but_no_lines_of_configuration() {
         let problem = send(&passed_on.replace("MESSAGE", message), "").expect_problem(502, "hook-failed");
         assert!(problem["detail"].as_str().expect("a text").contains(denied), "{problem}");
     }
-    let rejects = passed_on.replace("MESSAGE", "reject(error.message, { '/a': error.message });");
+    let rejects = passed_on.replace("MESSAGE", "throw new Reject(error.message, { '/a': error.message });");
     let problem = send(&rejects, "").expect_problem(422, "rejected");
     assert_eq!((&problem["detail"], &problem["errors"][0]["message"]), (&json!(denied), &json!(denied)));
 
