@@ -1,4 +1,5 @@
-//! The pages of `docs/hooks` keep their word: every block of every page runs, in order, as a reader would follow it.
+//! The pages of `docs/hooks`, and some of `docs`, keep their word: every block of every page runs, in order, as a reader would
+//! follow it.
 //!
 //! One page is one folder and one shell. In a block's info string:
 //!
@@ -54,13 +55,18 @@ fn every_block_runs() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
+/// Pages of `docs` that run too.
+const MORE: [&str; 2] = ["backup.md", "production.md"];
+
 /// The pages, those that take long last so that they are taken first.
 fn pages() -> Vec<PathBuf> {
     let only = std::env::var("SNAPHOOK_DOCS_PAGE").ok();
     let folder = repository().join("docs/hooks");
+    let more = MORE.map(|name| repository().join("docs").join(name));
     let mut pages: Vec<PathBuf> = std::fs::read_dir(&folder)
         .expect("docs/hooks")
         .map(|entry| entry.expect("an entry").path())
+        .chain(more)
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .filter(|path| only.as_deref().is_none_or(|only| path.file_stem().is_some_and(|stem| stem == only)))
         .collect();

@@ -1,12 +1,13 @@
 //! What drivers that keep files share: folders that last, one process per store, and what errors of files mean.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DriverError, ErrorKind, Result};
 
-/// Makes a folder and its parents. A power failure does not take them back.
+/// Makes a folder and its parents, for its owner alone: what is stored is nobody else's. A power failure does not take them back.
+/// Folders that are there stay as they are.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
@@ -15,11 +16,19 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     let folder: &Path = &folder.components().collect::<PathBuf>();
     let parent = folder.parent().unwrap_or(Path::new(""));
     make_folder(parent)?;
-    match fs::create_dir(folder) {
+    match private_folder().create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
         _ => {}
     }
     sync_folder(parent)
+}
+
+fn private_folder() -> DirBuilder {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "the mode is one of Unix"))]
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
 }
 
 /// Makes what was created, renamed and removed in a folder durable.

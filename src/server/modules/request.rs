@@ -25,6 +25,7 @@ use crate::server::problem::Problem;
 use crate::server::problem_document;
 use crate::server::reply;
 use crate::server::request_id::X_REQUEST_ID;
+use crate::server::request_log::RequestLine;
 
 /// Paths that say how the server is. They are answered also when a module is missing without which nothing else is.
 const VITAL: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -55,8 +56,8 @@ pub(in crate::server) async fn serve(
             Ok(response) => response,
         };
     }
-    let method = request.method().clone();
     let (head, body) = request.into_parts();
+    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let memory: Box<dyn Hold> = Box::new(Held(RequestMemory::of(peer.clone())));
     let exchange = Exchange::new(head, body, connection.origin.clone(), memory, app.max_body_bytes());
     let is_reached = Arc::new(AtomicBool::new(false));
@@ -79,12 +80,16 @@ pub(in crate::server) async fn serve(
         };
         problem_document::of_status(status, detail, &request_id).map(Body::new)
     });
+    let logged_id = request_id.clone();
     response.headers_mut().entry(X_REQUEST_ID).or_insert(request_id);
     if version < Version::HTTP_2 {
         mark_last(response.headers_mut(), &app.stopping);
     }
     if !is_reached.load(Ordering::Relaxed) {
         app.metrics.modules().record(&method, response.status(), started.elapsed());
+        if let Some(line) = RequestLine::begin(&method, &path, &logged_id, None, started) {
+            line.answered(response.status());
+        }
     }
     response
 }

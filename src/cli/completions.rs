@@ -1,0 +1,40 @@
+//! `snaphook completions`: what makes a shell complete the commands and flags of this program.
+
+use std::io::Write as _;
+
+use clap::{Args, Command};
+use clap_complete::{Shell, generate};
+
+use super::failure::Result;
+
+/// Print what makes a shell complete commands and flags
+///
+/// Bash reads it from ~/.local/share/bash-completion/completions/snaphook, zsh from a file `_snaphook` in a folder of its
+/// `fpath`, fish from ~/.config/fish/completions/snaphook.fish.
+///
+/// Example: snaphook completions bash > ~/.local/share/bash-completion/completions/snaphook
+#[derive(Args, Debug)]
+pub(super) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn run(&self, program: &Command) -> Result<()> {
+        let mut script = Vec::new();
+        generate(self.shell, &mut visible(program), program.get_name(), &mut script);
+        Ok(std::io::stdout().lock().write_all(&script)?)
+    }
+}
+
+/// The program without the commands that only the server calls.
+fn visible(program: &Command) -> Command {
+    let mut command = Command::new(program.get_name().to_owned())
+        .version(program.get_version().unwrap_or_default().to_owned())
+        .args(program.get_arguments().cloned())
+        .subcommands(program.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+    if let Some(about) = program.get_about() {
+        command = command.about(about.clone());
+    }
+    command
+}
