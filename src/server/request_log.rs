@@ -1,6 +1,7 @@
 //! One line of the log for each request, at `debug` with the target `request`: what was asked for, the id, the status, the time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use hyper::StatusCode;
@@ -22,6 +23,7 @@ pub(super) struct RequestLine {
     started: Instant,
     scope: Option<Arc<Scope>>,
     status: Option<StatusCode>,
+    unless: Option<Arc<AtomicBool>>,
 }
 
 impl RequestLine {
@@ -40,7 +42,14 @@ impl RequestLine {
             started,
             scope: scope.cloned(),
             status: None,
+            unless: None,
         })
+    }
+
+    /// Nothing is written if this is true in the end.
+    pub(super) fn unless(mut self, is_written: &Arc<AtomicBool>) -> RequestLine {
+        self.unless = Some(Arc::clone(is_written));
+        self
     }
 
     /// The request was answered.
@@ -51,6 +60,9 @@ impl RequestLine {
 
 impl Drop for RequestLine {
     fn drop(&mut self) {
+        if self.unless.as_ref().is_some_and(|is_written| is_written.load(Ordering::Relaxed)) {
+            return;
+        }
         let request_id = self.request_id.to_str().unwrap_or_default();
         let wall_us = self.started.elapsed().as_micros() as u64;
         let (method, path) = (&self.method, &self.path);

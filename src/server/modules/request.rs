@@ -26,6 +26,8 @@ use crate::server::problem_document;
 use crate::server::reply;
 use crate::server::request_id::X_REQUEST_ID;
 use crate::server::request_log::RequestLine;
+use crate::server::traced;
+use crate::telemetry::trace::scope;
 
 /// Paths that say how the server is. They are answered also when a module is missing without which nothing else is.
 const VITAL: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -57,10 +59,16 @@ pub(in crate::server) async fn serve(
         };
     }
     let (head, body) = request.into_parts();
-    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    let method = head.method.clone();
+    let is_probe = is_vital(&app, &head.uri);
+    let (mut span, scope) = traced::begin(&head, &request_id, is_probe, peer.0.origin().address, &app.config);
+    traced::describe(&mut span, None, &method, None);
+    let is_reached = Arc::new(AtomicBool::new(false));
+    let line = RequestLine::begin(&method, head.uri.path(), &request_id, scope.as_ref(), started);
+    // The API writes its own.
+    let line = line.map(|line| line.unless(&is_reached));
     let memory: Box<dyn Hold> = Box::new(Held(RequestMemory::of(peer.clone())));
     let exchange = Exchange::new(head, body, connection.origin.clone(), memory, app.max_body_bytes());
-    let is_reached = Arc::new(AtomicBool::new(false));
     let given_out = memory_of(&peer);
     let server = ForModules {
         app: Arc::clone(&app),
@@ -69,7 +77,8 @@ pub(in crate::server) async fn serve(
         memory: RequestMemory::of(peer),
         is_reached: Arc::clone(&is_reached),
     };
-    let served = task::run(Some(given_out), move |guard| chain.serve(exchange, connection, server, guard)).await;
+    let work = move |guard| scope::within(scope, chain.serve(exchange, connection, server, guard));
+    let served = task::run(Some(given_out), work).await;
     let mut response = served.unwrap_or_else(|lost| {
         let (status, detail) = match lost {
             Lost::Late => (StatusCode::GATEWAY_TIMEOUT, "a module did not return in time; the server's log says more"),
@@ -80,16 +89,16 @@ pub(in crate::server) async fn serve(
         };
         problem_document::of_status(status, detail, &request_id).map(Body::new)
     });
-    let logged_id = request_id.clone();
+    traced::end(span, &request_id, response.status());
     response.headers_mut().entry(X_REQUEST_ID).or_insert(request_id);
     if version < Version::HTTP_2 {
         mark_last(response.headers_mut(), &app.stopping);
     }
     if !is_reached.load(Ordering::Relaxed) {
         app.metrics.modules().record(&method, response.status(), started.elapsed());
-        if let Some(line) = RequestLine::begin(&method, &path, &logged_id, None, started) {
-            line.answered(response.status());
-        }
+    }
+    if let Some(line) = line {
+        line.answered(response.status());
     }
     response
 }
