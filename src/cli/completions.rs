@@ -29,8 +29,8 @@ impl Completions {
 
 /// The program without the commands that only the server calls.
 fn visible(program: &Command) -> Command {
-    let mut command = Command::new(program.get_name().to_owned())
-        .version(program.get_version().unwrap_or_default().to_owned())
+    let mut command = Command::new(env!("CARGO_PKG_NAME"))
+        .version(env!("CARGO_PKG_VERSION"))
         .args(program.get_arguments().cloned())
         .subcommands(program.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
     if let Some(about) = program.get_about() {
