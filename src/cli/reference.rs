@@ -30,7 +30,6 @@ there. Results go to stdout, everything else to stderr.
 | 0 | done |
 | 1 | it failed; the reason is on stderr, with the line of `config.toml` if it is to blame |
 | 2 | the arguments are wrong |
-| 3 | a program is not installed that the command needs |
 | 130, 143 | SIGINT or SIGTERM ended it before its work was done |
 ";
 

@@ -12,7 +12,8 @@ fn bash_completes() {
     std::fs::write(&script, run(folder.path(), &["completions", "bash"]).ok()).expect("written");
     let complete = |words: &str, index: usize| {
         let line = format!(
-            "source '{}'; COMP_WORDS=({words}); COMP_CWORD={index}; _snaphook snaphook '' ''; echo \"${{COMPREPLY[@]}}\"",
+            "source '{}'; COMP_WORDS=({words}); COMP_CWORD={index}; \
+             _snaphook snaphook \"${{COMP_WORDS[{index}]}}\" \"${{COMP_WORDS[{index} - 1]}}\"; echo \"${{COMPREPLY[@]}}\"",
             script.display()
         );
         let output = Command::new("bash").args(["--norc", "-c", &line]).output().expect("bash");
