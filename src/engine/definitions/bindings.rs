@@ -1,4 +1,4 @@
-//! Hooks of a model: bound, replaced, removed. What cannot work is refused here, with the reason.
+//! Binds, replaces and removes the hooks of a model. Hooks that cannot work are rejected here, with the reason.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Checked {
     /// Without their positions.
     records: Vec<HookRecord>,
     code: Vec<Arc<dyn Prepared>>,
-    /// What a dry run did all the same.
+    /// Lasting effects of a dry run.
     warnings: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ impl Definitions {
         }
         let entry = self.core.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
-        // Before anything is locked: a component may compile for seconds, and others change definitions meanwhile.
+        // Before any lock: a component may compile for seconds, and others may change definitions meanwhile.
         let Checked { mut records, code: code_ready, warnings } = self.check_chain(chain, phase, options).await?;
         let one = self.lock_model(model).await?;
         self.core.availability.check_model(model)?;
@@ -87,7 +87,7 @@ impl Definitions {
         Ok(changed.map(|model| self.hook_infos(&model, phase)).warn(warnings))
     }
 
-    /// Makes the code of a chain ready to run, and keeps it; the error says what cannot be bound.
+    /// Prepares the code of a chain and stores it; the error says what cannot be bound.
     async fn check_chain(&self, chain: Vec<BindingInput>, phase: Phase, options: &WriteOptions) -> Result<Checked> {
         let closed = |_| Error::new(ErrorKind::Unavailable, "the server is stopping");
         let _place = self.preparing.acquire().await.map_err(closed)?;
@@ -136,7 +136,7 @@ impl Definitions {
                     checked.warnings.push(warning);
                 }
             }
-            // A library is never given to other nodes: each has its own directory.
+            // Libraries are not shared with other nodes: each has its own directory.
             if !options.dry_run && library.is_none() {
                 let put = self.core.stores.event.put_blob(&artifact, &code);
                 self.core.committer.answered(put).await.ok_or_else(hanging)??;
@@ -156,7 +156,7 @@ impl Definitions {
         Ok(checked)
     }
 
-    /// Removes a phase's hooks; nothing happens if there are none.
+    /// Removes a phase's hooks; no effect if there are none.
     pub async fn delete_hooks(
         &self,
         model: &str,
