@@ -1,4 +1,4 @@
-//! `snaphook completions`: what makes a shell complete the commands and flags of this program.
+//! `snaphook completions`: scripts that make shells complete commands and flags.
 
 use std::io::Write as _;
 
@@ -7,10 +7,10 @@ use clap_complete::{Shell, generate};
 
 use super::failure::Result;
 
-/// Print what makes a shell complete commands and flags
+/// Print a script that makes a shell complete commands and flags
 ///
-/// Bash reads it from ~/.local/share/bash-completion/completions/snaphook, zsh from a file `_snaphook` in a folder of its
-/// `fpath`, fish from ~/.config/fish/completions/snaphook.fish.
+/// Put it into ~/.local/share/bash-completion/completions/snaphook for bash, a file `_snaphook` in a folder of `fpath` for
+/// zsh, and ~/.config/fish/completions/snaphook.fish for fish.
 ///
 /// Example: snaphook completions bash > ~/.local/share/bash-completion/completions/snaphook
 #[derive(Args, Debug)]
@@ -27,7 +27,7 @@ impl Completions {
     }
 }
 
-/// The program without the commands that only the server calls.
+/// The program without hidden commands.
 fn visible(program: &Command) -> Command {
     let mut command = Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))

@@ -1,4 +1,4 @@
-//! `snaphook man`: the manual pages of this program, one for each command. `packaging/man` has them as they are now.
+//! `snaphook man`: manual pages, one per command. `packaging/man` has a copy.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use clap::{Args, Command};
 use super::failure::{Failure, Result};
 use super::output;
 
-/// Write the manual pages into a folder, one for each command
+/// Write manual pages into a folder, one per command
 ///
 /// Example: snaphook man /usr/local/share/man/man1
 #[derive(Args, Debug)]
 pub(super) struct Man {
-    /// The folder; it is made if it is not there
+    /// The folder; created if it does not exist
     directory: PathBuf,
 }
 
@@ -24,7 +24,7 @@ impl Man {
     }
 }
 
-/// How many pages there are.
+/// Returns the number of pages.
 pub(super) fn write(program: &Command, directory: &Path) -> std::io::Result<usize> {
     std::fs::create_dir_all(directory)?;
     clap_mangen::generate_to(program.clone(), directory)?;

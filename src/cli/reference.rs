@@ -1,5 +1,5 @@
-//! The pages that are made of the definitions of commands and flags, and the test that they are as those are: `docs/cli.md` and
-//! `packaging/man`. `SNAPHOOK_BLESS=1 cargo test --workspace --lib the_pages_of_` writes them anew.
+//! Generates `docs/cli.md` and `packaging/man` from the definitions of commands and flags, and compares them with the files.
+//! `SNAPHOOK_BLESS=1 cargo test --workspace --lib the_pages_of_` writes the files.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,11 +12,11 @@ use super::man;
 const PAGE: &str = "docs/cli.md";
 const MANUAL: &str = "packaging/man";
 
-/// What stands before the commands.
+/// The text before the commands.
 const HEAD: &str = "\
 # Command line
 
-<!-- Made of the definitions in src/cli by a test, which also says how to make it anew. -->
+<!-- Generated: see src/cli/reference.rs. -->
 
 `snaphook help COMMAND` prints the same on the terminal, `snaphook man DIRECTORY` writes manual pages, and `snaphook completions
 SHELL` makes a shell complete commands and flags.
@@ -27,16 +27,16 @@ there. Results go to stdout, everything else to stderr.
 
 | exit code | |
 | --- | --- |
-| 0 | done |
-| 1 | it failed; the reason is on stderr, with the line of `config.toml` if it is to blame |
+| 0 | success |
+| 1 | the command failed; stderr has the reason, with the line of `config.toml` if the error is there |
 | 2 | the arguments are wrong |
-| 130, 143 | SIGINT or SIGTERM ended it before its work was done |
+| 130, 143 | SIGINT or SIGTERM ended the command |
 ";
 
-/// Fails if a page is not as the commands are.
+/// Fails if a file differs from what the commands generate.
 #[track_caller]
 pub(super) fn check(mut program: Command) {
-    // Passes global options on to the commands.
+    // Propagates global options to the commands.
     program.build();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
@@ -58,8 +58,8 @@ pub(super) fn check(mut program: Command) {
     differing.dedup();
     assert!(
         differing.is_empty(),
-        "{differing:?} are not what the commands are; `SNAPHOOK_BLESS=1 cargo test --workspace --lib the_pages_of_` \
-         writes them anew"
+        "{differing:?} differ from the commands; `SNAPHOOK_BLESS=1 cargo test --workspace --lib the_pages_of_` \
+         writes them"
     );
 }
 
@@ -115,7 +115,7 @@ fn is_help(arg: &Arg) -> bool {
     matches!(arg.get_id().as_str(), "help" | "version")
 }
 
-/// Paragraphs, with examples as code.
+/// Help text as Markdown; examples become code.
 fn prose(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|paragraph| match paragraph.strip_prefix("Example: ") {
         Some(example) => format!("Example: `{}`\n\n", example.trim()),

@@ -23,7 +23,7 @@ use crate::server::{self, BoundSockets, Front, Listeners, Modules, Tls, ZiaBridg
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
-/// Signals within this time are one wish to stop: a terminal, a shell and whoever runs the server may each send theirs.
+/// Signals within this time count as one: a terminal, a shell and a supervisor may each send theirs.
 const ONE_STOP: Duration = Duration::from_secs(1);
 /// What the collector of traces gets to take the last spans.
 const TRACES_GRACE: Duration = Duration::from_secs(3);
@@ -351,7 +351,7 @@ fn announce(config: &Config, address: &MountAddress, start: Instant) -> Result<(
     }
 }
 
-/// Holds the moment of the first SIGINT or SIGTERM. A second one ends the process, but not within [`ONE_STOP`].
+/// Holds the time of the first SIGINT or SIGTERM. A later one ends the process, unless it comes within [`ONE_STOP`].
 pub(super) fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format!("signals cannot be listened to: {error}")))?;

@@ -1,4 +1,4 @@
-//! `docs/config.md` and the keys that the file is read for are the same.
+//! Compares the keys in `docs/config.md` with the keys that the code reads.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::sections;
 
 const PAGE: &str = include_str!("../../docs/config.md");
 
-/// The keys of the page: each heading has a table's name, each row below it a key. What is made of the drivers stands at the end.
+/// The keys of the page: each heading names a table, each row below it a key. The part about drivers is generated.
 fn written() -> BTreeSet<String> {
     let mut table = String::new();
     let mut keys = BTreeSet::new();
@@ -23,7 +23,7 @@ fn written() -> BTreeSet<String> {
     keys
 }
 
-/// What is asked for when all tables are there.
+/// All keys that the code asks for if every table is present.
 fn read() -> BTreeSet<String> {
     let text = super::tests::uncommented();
     let document = Document::new(&text, &|_| None);
@@ -36,7 +36,7 @@ fn read() -> BTreeSet<String> {
 #[test]
 fn the_page_has_every_key_and_nothing_else() {
     let (written, read) = (written(), read());
-    // The names of tables are headings.
+    // Tables are headings.
     let is_table = |key: &&String| read.iter().any(|other| other.starts_with(&format!("{key}.")));
     let all: BTreeSet<_> = read.iter().map(|key| nameless(key)).collect();
     let missing: Vec<_> = read
@@ -47,11 +47,11 @@ fn the_page_has_every_key_and_nothing_else() {
         .collect();
     let unknown: Vec<_> = written.difference(&all).collect();
     assert!(missing.is_empty() && unknown.is_empty(), "not in docs/config.md: {missing:?}; no keys: {unknown:?}");
-    // It would not be found if neither knew anything.
+    // Guards against a test that compares nothing.
     assert!(read.contains("server.tls.client-ca") && read.contains("grants.process.output"), "{read:?}");
 }
 
-/// Connections have names of their own.
+/// The names of connections are free.
 fn nameless(key: &str) -> String {
     match key.strip_prefix("connections.").and_then(|rest| rest.split_once('.')) {
         Some((_, key)) => format!("connections.NAME.{key}"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use snaphook_driver::files::make_folder;
 
 const FILE: &str = "data/node.id";
-/// What other files of data are in, too, unless the configuration says otherwise.
+/// The default folder of all data.
 const FOLDER: &str = "data";
 
 /// The node's id, a UUID; makes it if it is not there. An error names the file.
@@ -41,7 +41,7 @@ fn make(path: &Path) -> io::Result<String> {
     }
 }
 
-/// A folder that somebody else made, or an earlier version, stays as it is.
+/// Existing folders keep their mode, also those of earlier versions.
 #[cfg(unix)]
 fn warn_if_others_can_read(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;

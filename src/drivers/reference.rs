@@ -1,4 +1,4 @@
-//! The end of `docs/config.md` is made of what the linked drivers say of their settings.
+//! Generates the end of `docs/config.md` from the settings that the linked drivers declare.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,18 +8,16 @@ use snaphook_driver::{Driver, Setting, SettingKind};
 use super::registry::LINKED;
 
 const PAGE: &str = "docs/config.md";
-/// Where it begins.
+/// The first line of the generated part.
 const START: &str = "## Drivers\n";
 
 fn made() -> String {
     let mut text = format!(
         "{START}\n\
-         What a table with `driver = '…'` has besides. [Drivers](drivers.md) says more about each. This part is made of what the drivers \
-         say of themselves.\n"
+         The other keys of a table with `driver = '…'`. [Drivers](drivers.md) describes each driver.\n"
     );
     LINKED.iter().for_each(|driver| describe(driver, &mut text));
-    // Lines as long as those above.
-    text.replace("each. This part is", "each. This part\nis")
+    text
 }
 
 fn describe(driver: &Driver, text: &mut String) {
@@ -59,6 +57,6 @@ fn the_pages_of_drivers() {
     }
     assert!(
         std::fs::read_to_string(&file).unwrap() == expected,
-        "{PAGE} is not what the drivers say; `SNAPHOOK_BLESS=1 cargo test --workspace --lib the_pages_of_` writes its end anew"
+        "the end of {PAGE} differs from the drivers; `SNAPHOOK_BLESS=1 cargo test --workspace --lib the_pages_of_` writes it"
     );
 }

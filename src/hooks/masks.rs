@@ -1,9 +1,9 @@
-//! Secrets that guests were given, kept out of what guests log and of the messages that they fail with.
+//! Masks secrets in the log lines and error messages of guests.
 //!
-//! What is known here is what left the vault for a guest since the server started. A text is masked for one guest at a time, with
-//! the secrets that its grants open: another secret it could not have, and a text that only looks like one stays readable.
+//! Holds the secrets that guests have read since the server started. A guest's text is searched for the secrets that its grants
+//! open: it cannot have read others, and text that happens to equal another secret stays readable.
 //!
-//! Unlike the vault, which wipes a value when it is dropped, this keeps what was given out for as long as the server runs.
+//! Unlike the vault, which wipes a value when it is dropped, this keeps the values until the server ends.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,27 +19,27 @@ use crate::config::format_size;
 
 mod forms;
 
-/// What stands in place of a secret. Never longer than what it replaces.
+/// The replacement of a secret. Never longer than what it replaces.
 const MASK: &str = "***";
 
-/// Values of one name that are remembered: a secret that was replaced may still be in the memory of a guest.
+/// Values kept for each name: after a secret is replaced, a guest may still have the old value in memory.
 const VALUES_MAX: usize = 4;
 
-/// All forms together. Made into an automaton they take some ten times as much.
+/// Limit for all forms together. The automaton takes about ten times as much memory.
 const FORMS_BYTES_MAX: usize = 2 << 20;
 
-/// The secrets that were given to guests.
+/// The secrets that guests have read.
 #[derive(Default)]
 pub(super) struct Masks {
-    /// Whether there are any. Most servers have none, and then this is all that a text costs.
+    /// Whether there are any. On a server without secrets, masking a text costs only this check.
     is_used: AtomicBool,
     given: Mutex<BTreeMap<String, VecDeque<String>>>,
-    /// Made of `given` when a text is masked, and dropped when `given` changes.
+    /// Built from `given` when a text is masked, dropped when `given` changes.
     finder: ArcSwapOption<Finder>,
 }
 
 impl Masks {
-    /// A guest is about to get this value.
+    /// Records that a guest is about to get this value.
     pub(super) fn give(&self, name: &str, value: &str) {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let values = match given.get_mut(name) {
@@ -54,11 +54,11 @@ impl Masks {
         }
         values.push_back(value.to_owned());
         self.finder.store(None);
-        // Release: whoever sees it finds the value under the lock.
+        // Release: pairs with the load in `mask`, so the value is visible under the lock.
         self.is_used.store(true, Ordering::Release);
     }
 
-    /// The text without the secrets of those names (globs) that were given out.
+    /// Masks the known secrets with these names (globs).
     pub(super) fn mask<'a>(&self, text: &'a str, names: &[String]) -> Cow<'a, str> {
         if names.is_empty() || text.is_empty() || !self.is_used.load(Ordering::Acquire) {
             return Cow::Borrowed(text);
@@ -77,7 +77,7 @@ impl Masks {
         if let Some(finder) = self.finder.load_full() {
             return finder;
         }
-        // Held while it is made, so that no value that comes meanwhile is missed.
+        // Held while the finder is built, so that it misses no value.
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(finder) = self.finder.load_full() {
             return finder;
@@ -88,11 +88,11 @@ impl Masks {
     }
 }
 
-/// All forms of all secrets, found in one pass.
+/// Finds all forms of all secrets in one pass.
 struct Finder {
-    /// `None`: there are too many.
+    /// `None`: the forms exceed [`FORMS_BYTES_MAX`].
     automaton: Option<AhoCorasick>,
-    /// Of the secret that each pattern is a form of.
+    /// For each pattern, the name of its secret.
     names: Vec<Arc<str>>,
 }
 
@@ -108,14 +108,14 @@ impl Finder {
         }
         let bytes: usize = patterns.iter().map(String::len).sum();
         let automaton = match bytes <= FORMS_BYTES_MAX {
-            // Small, however many there are.
+            // The other kinds take more memory for many patterns.
             true => AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(patterns).ok(),
             false => None,
         };
         if automaton.is_none() {
             tracing::error!(
-                "hooks were given too many or too large secrets to find them in what hooks log (at most {} in all their forms): \
-                 until the next start, nothing that hooks with a grant for secrets log is kept",
+                "hooks have read too many or too large secrets (more than {} in all their forms) to search logs for them: until \
+                 the next start, log lines and error messages of hooks with a grant for secrets are masked completely",
                 format_size(FORMS_BYTES_MAX)
             );
         }
@@ -123,9 +123,9 @@ impl Finder {
     }
 
     fn mask<'a>(&self, text: &'a str, names: &[String]) -> Cow<'a, str> {
-        // Without the means to find them nothing of the text may stand.
+        // Fail closed: without an automaton the whole text is masked.
         let Some(automaton) = &self.automaton else { return Cow::Borrowed(MASK) };
-        // In the order of their ends, and apart from each other.
+        // Sorted by their ends, merged where they touch.
         let mut spans: Vec<(usize, usize)> = Vec::new();
         for found in automaton.find_overlapping_iter(text) {
             if !any_matches(names, &self.names[found.pattern()]) {

@@ -321,18 +321,18 @@ impl Session {
         }
     }
 
-    /// A text of the guest's without the secrets that it was given.
+    /// Masks the secrets that the guest has read.
     pub(super) fn masked<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.services.masks.mask(text, &self.granted.secret)
     }
 
-    /// The same of what the guest failed with.
+    /// The same for the message of a failure.
     pub(super) fn masked_failure(&self, mut failure: Failure) -> Failure {
         self.services.masks.mask_in(&mut failure.message, &self.granted.secret);
         failure
     }
 
-    /// The same of what it says to a client. Data that it amends is its own business.
+    /// The same for what clients see of an outcome. Amended data stays as it is.
     pub(super) fn masked_outcome(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Failed(failure) => Outcome::Failed(self.masked_failure(failure)),
@@ -347,7 +347,7 @@ impl Session {
         }
     }
 
-    /// Appends a log line within the limits of one run, without the secrets in it.
+    /// Appends a log line within the limits of one run, with secrets masked.
     pub(super) fn append_log(&self, level: LogLevel, mut message: String) -> Result<(), HostError> {
         self.services.masks.mask_in(&mut message, &self.granted.secret);
         let mut notes = lock(&self.notes);

@@ -1,4 +1,4 @@
-//! One line of the log for each request, at `debug` with the target `request`: what was asked for, the id, the status, the time.
+//! Logs one line per request, at `debug` with the target `request`: method and path, id, status, time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use tracing::Level;
 use crate::telemetry::line::shortened;
 use crate::telemetry::trace::{Scope, scope};
 
-/// What is shown of a path, which a client decides.
+/// Longer paths are cut.
 const PATH_BYTES_MAX: usize = 1024;
 
-/// The line of one request, written when this is dropped: also where the client goes away before it is answered.
+/// The line of one request. Written on drop, so also if the client leaves before the response.
 pub(super) struct RequestLine {
     method: Method,
     path: String,
@@ -27,7 +27,7 @@ pub(super) struct RequestLine {
 }
 
 impl RequestLine {
-    /// `None`: the log does not take such lines. Of the path without its query, which may have what is nobody's business.
+    /// `None` if the log filter excludes these lines. The path has no query, since queries may contain private data.
     pub(super) fn begin(
         method: &Method,
         path: &str,
@@ -46,13 +46,13 @@ impl RequestLine {
         })
     }
 
-    /// Nothing is written if this is true in the end.
+    /// Suppresses the line if the flag is set on drop.
     pub(super) fn unless(mut self, is_written: &Arc<AtomicBool>) -> RequestLine {
         self.unless = Some(Arc::clone(is_written));
         self
     }
 
-    /// The request was answered.
+    /// Records the status and writes the line.
     pub(super) fn answered(mut self, status: StatusCode) {
         self.status = Some(status);
     }

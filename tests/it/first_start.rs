@@ -79,7 +79,7 @@ fn what_hooks_need_is_compiled_before_the_port_opens() {
     let position = |log: &[String], text: &str| log.iter().position(|line| line.contains(text));
     let log = server.log();
     for text in [
-        "compiling the code of hooks",
+        "compiling the code of 2 hooks",
         "compiled `js.preCreate/",
         "compiled `wasm.preCreate/",
         "of hooks is compiled, ",

@@ -79,7 +79,7 @@ impl Definitions {
         }
     }
 
-    /// Compiles what hooks need and nobody has compiled here before, so that no client waits for it. Takes long then, and says so.
+    /// Compiles the code of hooks that is not in the cache, so that no request has to wait for it. Logs the progress.
     pub async fn compile_hooks(&self) {
         let runs = &self.core.host.runs;
         let entries = self.core.models.all();
@@ -89,9 +89,9 @@ impl Definitions {
             return;
         }
         let (start, count) = (Instant::now(), hooks.len());
-        tracing::info!("compiling the code of hooks, of {count} that are bound here for the first time");
+        tracing::info!("compiling the code of {count} hooks, which is not in the cache; the port opens afterwards");
         for (number, hook) in (1..).zip(hooks) {
-            // One before it may have had the same code, or the same engine.
+            // A hook before it may have the same code, or the same engine.
             if !runs.must_compile(hook) {
                 continue;
             }

@@ -49,8 +49,8 @@ pub trait Engine: Send + Sync {
     /// is refused here, with the reason, not at the first call.
     async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError>;
 
-    /// Whether the code of this digest (hexadecimal) has to be compiled before it can run, which takes seconds: by the names of what
-    /// is kept, so at little cost.
+    /// Whether code with this digest (hexadecimal) has to be compiled before it can run, which takes seconds. Cheap: looks only at
+    /// the names of cached files.
     fn must_compile(&self, _digest: &str) -> bool {
         false
     }

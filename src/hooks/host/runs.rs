@@ -74,7 +74,7 @@ impl Runs {
         }
     }
 
-    /// Whether a hook's code has to be compiled before its first run, which then takes seconds.
+    /// Whether a hook's first run would have to wait until its code is compiled.
     pub fn must_compile(&self, hook: &BoundHook) -> bool {
         let code = hook.code.load();
         let digest = code.id.artifact.strip_prefix("sha256:");
@@ -119,7 +119,7 @@ impl Runs {
         let shadow = hook.binding.mode == Mode::Shadow;
         match &mut run.outcome {
             Outcome::Failed(failure) => shorten(&mut failure.message, FAILURE_BYTES_MAX),
-            // It goes nowhere but into the log.
+            // It is only logged.
             Outcome::Amend(data) if shadow => self.mask(hook, data),
             _ => {}
         }

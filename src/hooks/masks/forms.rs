@@ -1,4 +1,4 @@
-//! The forms in which a secret is looked for: as it is, and as programs commonly write it.
+//! The forms in which a secret is recognized: as it is, and in common encodings.
 
 use std::fmt::Write as _;
 
@@ -6,19 +6,19 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// A shorter value could be any word: it is not looked for.
+/// Shorter values could be any word and are not masked.
 const VALUE_BYTES_MIN: usize = 4;
-/// The same for one line of a secret that has several.
+/// The same for single lines of a secret with several lines.
 const LINE_BYTES_MIN: usize = 8;
-/// The same for what is left of a value in base64 without the characters that what stands around it decides too.
+/// The same for the base64 characters that depend on the value alone and not on its neighbours.
 const BASE64_CHARS_MIN: usize = 7;
 
-/// A larger value is looked for as it is and in JSON: all other forms would be more than its worth.
+/// Larger values are recognized as they are and in JSON only, to save memory.
 const ENCODED_BYTES_MAX: usize = 1 << 10;
-/// All that a run may log: a larger one has no room there.
+/// What one run may log. Larger values are not masked, since they cannot be logged.
 pub(super) const VALUE_BYTES_MAX: usize = 64 * 1024;
 
-/// What `encodeURIComponent` leaves as it is.
+/// Characters that `encodeURIComponent` escapes.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -32,7 +32,7 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The forms of a value; none if it is too short.
 pub(super) fn forms(value: &str) -> Vec<String> {
-    // A file's last line break is in hardly anything that is made of it.
+    // A line break at the end of a file rarely ends up in a header or an URL.
     let value = value.trim();
     if value.len() < VALUE_BYTES_MIN {
         return Vec::new();
@@ -40,7 +40,7 @@ pub(super) fn forms(value: &str) -> Vec<String> {
     let json = serde_json::Value::from(value).to_string();
     let mut forms = vec![
         value.to_owned(),
-        // As in a string of JSON, which most languages write alike; without its quotes.
+        // Escaped as in a JSON string, without the quotes.
         json[1..json.len() - 1].to_owned(),
     ];
     if value.contains('\n') {
@@ -59,17 +59,17 @@ pub(super) fn forms(value: &str) -> Vec<String> {
 
 fn hex(value: &str, is_upper: bool) -> String {
     value.bytes().fold(String::with_capacity(value.len() * 2), |mut hex, byte| {
-        // A `String` takes whatever is written.
+        // Writing to a `String` cannot fail.
         let _ = if is_upper { write!(hex, "{byte:02X}") } else { write!(hex, "{byte:02x}") };
         hex
     })
 }
 
-/// The characters that the value alone decides where so many bytes stand before it, in both alphabets.
+/// The characters that depend on the value alone if `before` bytes precede it, in both alphabets.
 fn in_base64(value: &str, before: usize) -> Vec<String> {
     let mut bytes = vec![0; before];
     bytes.extend_from_slice(value.as_bytes());
-    // Each character has six bits.
+    // Each character encodes six bits.
     let (start, end) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
     [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD]
         .into_iter()

@@ -33,7 +33,7 @@ impl CodeCache {
         CodeCache { folder: folder.to_owned() }
     }
 
-    /// Whether something is kept for a key that begins so, by its name alone: whether it can be used shows when it is read.
+    /// Whether there is a file for a key with this prefix. Its content is checked when it is loaded.
     pub(in crate::hooks::engines) fn may_have(&self, key: &str) -> bool {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut names = entries.map(|entry| entry.file_name());

@@ -23,7 +23,7 @@ const HEADER_BYTES: usize = MAGIC.len() + 32;
 /// A use is noted as the file's time, but not at each start of a server that is started often.
 const USE_NOTED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How often somebody who waits is told that it goes on.
+/// Interval of progress messages.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// The bytes of a cached file that only this user can have written and that are whole.
@@ -65,7 +65,7 @@ impl Compiled {
     }
 }
 
-/// Compiles, and says from time to time that it still does.
+/// Logs progress while code is being compiled.
 async fn watched<T>(compiling: impl Future<Output = T>) -> T {
     let start = Instant::now();
     let mut compiling = std::pin::pin!(compiling);
@@ -109,7 +109,7 @@ impl Verified {
 #[cfg(unix)]
 fn make_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    // Those that are there stay as they are.
+    // Existing folders keep their mode.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
