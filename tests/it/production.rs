@@ -98,7 +98,7 @@ fn behind_nginx() {
     let line = eventually("it is noted", || server.log().into_iter().find(|line| line.contains("denied: GET")));
     assert!(line.contains("address=\"192.0.2.9\""), "{line}");
     // What the server is not called by.
-    api.request("GET", "/models").host("evil.example").header("Authorization", &bearer).send().expect(421);
+    api.request("GET", "/models").host("evil.example").header("Authorization", &bearer).send().expect(403);
     ask("GET", "/metrics").send().expect(404);
 
     // Events come as they happen.
