@@ -15,6 +15,7 @@ mod host_call;
 pub mod host_memory;
 pub mod library;
 mod loaded;
+mod masks;
 pub mod phase_metrics;
 mod places;
 #[cfg(target_os = "linux")]

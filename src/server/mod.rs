@@ -60,6 +60,7 @@ mod redirect;
 mod reply;
 mod request;
 mod request_id;
+mod request_log;
 mod routes;
 mod secrets;
 mod seen;

@@ -5,6 +5,7 @@ pub(crate) mod authoring;
 mod authoring_compiled;
 mod check;
 mod commands;
+mod completions;
 mod dev;
 mod help;
 mod rebuild;

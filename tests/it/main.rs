@@ -16,6 +16,7 @@ mod dispatcher;
 mod docs;
 mod draining;
 mod endpoints;
+mod first_start;
 #[cfg(target_os = "linux")]
 mod floods;
 mod foreign_origins;
@@ -32,6 +33,7 @@ mod json_values;
 #[cfg(target_os = "linux")]
 mod leaving;
 mod log_identity;
+mod masked;
 mod memory;
 mod metrics;
 mod modules;
@@ -41,8 +43,10 @@ mod openapi;
 mod other_drivers;
 mod peer;
 mod plugins;
+mod production;
 mod query_bounds;
 mod references;
+mod request_log;
 mod rest_batch;
 mod rest_events;
 mod rest_general;
