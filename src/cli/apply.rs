@@ -1,5 +1,7 @@
 //! `snaphook apply`: makes a running server match the models and hooks kept as files.
 
+mod trial;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -9,22 +11,25 @@ use serde_json::{Map, Value, json};
 use super::client::{Body, Client, path, with_query};
 use super::failure::{Failure, Result};
 use super::global::Global;
-use super::output;
-use crate::catalog::SourceLanguage;
+use super::{identity, output};
 use crate::catalog::files::{BindingFile, CodeFile, read_directory, without_model};
-use crate::catalog::plan::{HookState, ModelState, Step, plan};
+use crate::catalog::plan::{HookState, ModelState, Plan, Step, plan};
+use crate::catalog::{HookOrigin, SourceLanguage};
 use crate::config::{Config, Phase};
 
 /// Make a running server match the models and hooks in a folder
 ///
 /// Reads `<dir>/<model>/model.json` and `<dir>/<model>/<phase>.js`, `.ts`, `.wasm` or `.toml`, prints what differs and
 /// does it. What is already so is left alone, so it can run at every deploy. Models that no file names are left alone;
-/// a model's hook that no file names is removed.
+/// a model's hook that no file names is removed, unless it was bound over REST: that is said.
+///
+/// With --plan the server is asked of each step whether it could be done; nothing is changed. The exit code is 3 if one could
+/// not.
 #[derive(Args, Debug)]
 pub(super) struct Apply {
     /// The folder [default: `hooks.directory` of the configuration]
     directory: Option<PathBuf>,
-    /// Only print what would be done
+    /// Only print what would be done, and whether the server could do it
     #[arg(long)]
     plan: bool,
 }
@@ -48,8 +53,10 @@ impl Apply {
         }
         notes.iter().for_each(output::warn);
         let client = global.client()?;
+        output::note(identity::own_server(&client, global).await?);
         let server = states(&client, files.iter().map(|model| model.id.as_str())).await?;
-        let steps = plan(&files, &server);
+        let Plan { steps, kept } = plan(&files, &server);
+        kept.iter().for_each(output::warn);
         if steps.is_empty() {
             return output::line(format!("nothing to do: {} models are as the files say", files.len()));
         }
@@ -58,13 +65,14 @@ impl Apply {
             .flat_map(|model| model.hooks.values().flatten())
             .map(|hook| hook.artifact.trim_start_matches("sha256:"))
             .collect();
+        if self.plan {
+            return trial::run(&client, &steps, &artifacts).await;
+        }
         for step in &steps {
             output::line(step)?;
-            if !self.plan {
-                carry_out(&client, step, &artifacts)
-                    .await
-                    .map_err(|error| Failure::new(format!("{error}\nthe steps after this one were not taken")))?;
-            }
+            carry_out(&client, step, &artifacts)
+                .await
+                .map_err(|error| Failure::new(format!("{error}\nthe steps after this one were not taken")))?;
         }
         Ok(())
     }
@@ -126,6 +134,7 @@ fn chain(hooks: &Value, phase: Phase) -> Vec<HookState> {
             artifact: text("artifact"),
             shadow: text("mode") == "shadow",
             as_actor: text("as") == "actor",
+            origin: HookOrigin::from_name(&text("origin")).unwrap_or_default(),
             library: hook.get("library").and_then(Value::as_str).map(str::to_owned),
             language: hook.get("language").and_then(|language| snaphook_driver::json::from_tree(language.clone()).ok()),
         }
@@ -144,7 +153,7 @@ pub(super) async fn carry_out(client: &Client, step: &Step, artifacts: &[&str]) 
             client.put(&path(&["models", id]), Body::json(document)).await.map(drop)
         }
         Step::PutHooks { model, phase, chain, .. } => {
-            put_chain(client, model, *phase, chain, artifacts).await.map(drop)
+            put_chain(client, model, *phase, chain, artifacts, HookOrigin::Files).await.map(drop)
         }
         Step::RemoveHooks { model, phase, .. } => {
             client.delete(&path(&["models", model, "hooks", phase.as_str()])).await
@@ -159,8 +168,15 @@ pub(super) async fn put_chain(
     phase: Phase,
     chain: &[BindingFile],
     artifacts: &[&str],
+    origin: HookOrigin,
 ) -> Result<Value> {
-    let path = path(&["models", model, "hooks", phase.as_str()]);
+    let (mut query, body) = chain_body(model, chain, artifacts);
+    query.push(("origin", origin.as_str().to_owned()));
+    client.put(&with_query(&path(&["models", model, "hooks", phase.as_str()]), &query), body).await
+}
+
+/// What a request that names a chain carries: parameters and the body.
+fn chain_body(model: &str, chain: &[BindingFile], artifacts: &[&str]) -> (Vec<(&'static str, String)>, Body) {
     if let [
         BindingFile {
             name, engine, code: CodeFile::Inline { bytes, language }, shadow: false, as_actor: false, ..
@@ -174,10 +190,10 @@ pub(super) async fn put_chain(
             (_, Some(SourceLanguage::TypeScript)) => "application/typescript",
             (_, Some(SourceLanguage::JavaScript) | None) => "text/javascript",
         };
-        return client.put(&with_query(&path, &query), Body { media_type, bytes: bytes.clone() }).await;
+        return (query, Body { media_type, bytes: bytes.clone() });
     }
     let bindings: Vec<_> = chain.iter().map(|file| binding(model, file, artifacts)).collect();
-    client.put(&path, Body::json(&json!({ "chain": bindings }))).await
+    (Vec::new(), Body::json(&json!({ "chain": bindings })))
 }
 
 /// A `Binding` of the REST API.
@@ -278,8 +294,8 @@ mod tests {
 
     #[test]
     fn chains_of_the_server() {
-        let hooks =
-            json!({"preCreate": [{"name": "n", "engine": "quickjs", "artifact": "sha256:00", "mode": "shadow"}]});
+        let hooks = json!({"preCreate": [{"name": "n", "engine": "quickjs", "artifact": "sha256:00", "mode": "shadow",
+                "origin": "files"}]});
         let expected = HookState {
             name: "n".to_owned(),
             engine: "quickjs".to_owned(),
@@ -288,6 +304,7 @@ mod tests {
             as_actor: false,
             library: None,
             language: None,
+            origin: HookOrigin::Files,
         };
         assert_eq!(chain(&hooks, Phase::PreCreate), [expected]);
         assert_eq!(chain(&hooks, Phase::PostCreate), []);

@@ -3,6 +3,7 @@
 mod apply;
 pub(crate) mod authoring;
 mod authoring_compiled;
+mod bound;
 mod check;
 mod commands;
 mod dev;

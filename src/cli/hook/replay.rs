@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
 
 use super::prepare::prepare;
-use crate::catalog::{Schema, SourceLanguage, query};
+use crate::catalog::{HookOrigin, Schema, SourceLanguage, query};
 use crate::cli::client::{Client, path, with_query};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
@@ -96,6 +96,7 @@ impl Replay<'_> {
             library: None,
             language: self.language,
             as_actor: false,
+            origin: HookOrigin::Files,
         };
         let hook = host.bind(binding, Some(prepared));
         Ok(backtest::run(&host, &hook, schema, past).await)

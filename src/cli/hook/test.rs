@@ -14,8 +14,8 @@ use snaphook_driver::{Json, time};
 use super::place::{Place, read};
 use super::prepare::prepare;
 use super::replay::Replay;
-use crate::catalog::SourceLanguage;
 use crate::catalog::files::{ModelFiles, read_directory};
+use crate::catalog::{HookOrigin, SourceLanguage};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::output;
@@ -200,6 +200,7 @@ async fn run_once(
         library: None,
         language,
         as_actor: false,
+        origin: HookOrigin::Files,
     };
     let hook = host.bind(binding, Some(prepared));
     Ok((host.runs.run(&hook, context).await, top_level))
