@@ -1,8 +1,8 @@
 // Server modules for Snaphook in C++11: derive from snaphook::Module and snaphook::RequestHandler, then write
 // SNAPHOOK_MODULE(MyModule, MyRequest, "name", "version") once per library.
 //
-// Hooks that a class does not override are absent: the server does not call them. Exceptions end at the boundary: the request
-// that met one ends with status 500, and the server counts it. Build with -shared -fPIC -fexceptions.
+// The server does not call hooks that a class does not override. Exceptions are caught at the boundary: the request ends with
+// status 500, and the server counts the failure. Build with -shared -fPIC -fexceptions.
 
 #ifndef SNAPHOOK_HPP
 #define SNAPHOOK_HPP
@@ -18,14 +18,14 @@
 
 namespace snaphook {
 
-// What a hook of a request decides.
+// The decision of a request hook.
 class Result {
  public:
   static Result declined() { return Result(SNAPHOOK_MODULE_DECLINED); }
   static Result ok() { return Result(SNAPHOOK_MODULE_OK); }
   // The hook is called again after Resume::operator().
   static Result pending() { return Result(SNAPHOOK_MODULE_PENDING); }
-  // An error with this HTTP status, 400 to 599; request_error makes the response.
+  // An error with this HTTP status, 400 to 599; request_error follows with the response.
   static Result status(uint32_t status) {
     return Result(status < SNAPHOOK_MODULE_STATUS_MIN ? SNAPHOOK_MODULE_FAILED : status);
   }
@@ -36,7 +36,7 @@ class Result {
   uint32_t code_;
 };
 
-// What a filter of bytes decides.
+// The decision of a filter.
 enum class Filtered : uint32_t {
   unchanged = SNAPHOOK_MODULE_DECLINED,
   replaced = SNAPHOOK_MODULE_OK,
@@ -73,7 +73,7 @@ class Host {
   const snaphook_module_host *raw_;
 };
 
-// Lets a hook go on that returned Result::pending(). Works once, from any thread.
+// Resumes a hook that returned Result::pending(). Works once, from any thread.
 class Resume {
  public:
   Resume(Host host, uint64_t token) : host_(host), token_(token) {}
@@ -84,7 +84,7 @@ class Resume {
   uint64_t token_;
 };
 
-// One request and its response, inside a hook. Functions that change something return whether that is possible.
+// One request and its response, inside a hook. Functions that change something return false if the value is invalid.
 class Exchange {
  public:
   Exchange(snaphook_module_exchange *raw, Host host) : raw_(raw), host_(host.raw()) {}
@@ -105,7 +105,7 @@ class Exchange {
   bool has_header(Side of, const std::string &name) const {
     return host_->header(raw_, static_cast<uint32_t>(of), detail::bytes(name)).ptr != nullptr;
   }
-  // The first value; empty if there is none.
+  // The first value of the header; empty if there is none.
   std::string header(Side of, const std::string &name) const {
     return detail::string(host_->header(raw_, static_cast<uint32_t>(of), detail::bytes(name)));
   }
@@ -128,10 +128,10 @@ class Exchange {
     return is_ok(host_->remove_header(raw_, static_cast<uint32_t>(of), detail::bytes(name)));
   }
 
-  // Of the response; 0 if there is none yet.
+  // The status of the response; 0 if there is none yet.
   uint32_t status() const { return host_->status(raw_); }
   bool set_status(uint32_t status) { return is_ok(host_->set_status(raw_, status)); }
-  // A whole body; empty if the module did not ask for it.
+  // A whole body; empty if the module does not have the flag for it.
   std::string body(Side of) const { return detail::string(host_->body(raw_, static_cast<uint32_t>(of))); }
   bool set_body(Side of, const std::string &body) {
     return is_ok(host_->set_body(raw_, static_cast<uint32_t>(of), detail::bytes(body)));
@@ -151,7 +151,7 @@ class Exchange {
   const snaphook_module_host *host_;
 };
 
-// Where a filter writes. Filters of bodies write to their own side, those of connections to either.
+// Where a filter writes. Body filters write to their own side, connection filters to either.
 class Output {
  public:
   Output(snaphook_module_output *raw, Host host) : raw_(raw), host_(host.raw()) {}
@@ -164,7 +164,7 @@ class Output {
   const snaphook_module_host *host_;
 };
 
-// The module's own table of the configuration, and the server. Valid until the function returns.
+// The module's own table of the configuration, and the server's name, version and platform. Valid until the function returns.
 class Config {
  public:
   explicit Config(const snaphook_module_config *raw) : raw_(raw) {}
@@ -185,7 +185,7 @@ class Config {
   const snaphook_module_config *raw_;
 };
 
-// A module. Hooks of several requests run at once; an exception from activate keeps the server from starting.
+// A module. Hooks of several requests run concurrently; if activate throws, the server does not start.
 class Module {
  public:
   virtual ~Module() {}
@@ -199,14 +199,14 @@ class Module {
   Host host_{nullptr};
 };
 
-// The state of one request, destroyed when that has ended. Its hooks never overlap. A class that derives from it has a
+// The state of one request, destroyed after the request. Its hooks never overlap. A class that derives from it has a
 // constructor with the module and the exchange, or with the module, a pointer to the connection's state, and the exchange.
 class RequestHandler {
  public:
   virtual ~RequestHandler() {}
   // May change the request.
   virtual Result before_request(Exchange &) { return Result::declined(); }
-  // May make the response.
+  // May create the response.
   virtual Result request(Exchange &) { return Result::declined(); }
   // May change the response to an error.
   virtual Result request_error(Exchange &, uint32_t) { return Result::declined(); }
@@ -223,13 +223,13 @@ class ConnectionHandler {
   virtual ~ConnectionHandler() {}
   virtual Filtered start(Output &) { return Filtered::unchanged; }
   virtual void end() {}
-  // Bytes from the socket; what is written to Side::request takes their place.
+  // Bytes from the socket; the bytes written to Side::request replace them.
   virtual Filtered read(const std::string &, bool, Output &) { return Filtered::unchanged; }
-  // Bytes for the socket; what is written to Side::response takes their place.
+  // Bytes for the socket; the bytes written to Side::response replace them.
   virtual Filtered write(const std::string &, bool, Output &) { return Filtered::unchanged; }
 };
 
-// For modules without hooks of connections.
+// For modules without connection hooks.
 struct NoConnection : ConnectionHandler {
   NoConnection(Module &, const std::string &, bool) {}
 };
@@ -246,7 +246,7 @@ struct Boundary {
   typedef Owned<R> Request;
   typedef Owned<C> Connection;
 
-  // Nothing is thrown into the server.
+  // No exception reaches the server.
   template <class F>
   static uint32_t guarded(const Module &module, F call) {
     try {
@@ -287,7 +287,7 @@ struct Boundary {
     guarded(module, [&]() -> uint32_t { module.deactivate(); return SNAPHOOK_MODULE_OK; });
   }
 
-  // With the connection where the class wants it; it is null for connections that are older than the module.
+  // Passes the connection if the class's constructor takes it; it is null for connections that are older than the module.
   static R *make(M &module, C *connection, Exchange &exchange, std::true_type) {
     return new R(module, connection, exchange);
   }
@@ -378,7 +378,7 @@ struct Boundary {
   }
 };
 
-// The member that a class has under a name is its base's unless it overrides it.
+// A member of a class is that of its base unless the class overrides it.
 #define SNAPHOOK_OVERRIDES(Class, Base, name) \
   (!std::is_same<decltype(&Class::name), decltype(&Base::name)>::value)
 

@@ -38,7 +38,7 @@ typedef struct {
   void (*complete)(uint64_t call, uint32_t status, snaphook_plugin_bytes response);
 } snaphook_plugin_completion;
 
-// What a library is. Everything that it points to stays as it is until the process ends: libraries are not unloaded.
+// The descriptor of a library. Everything that it points to must not change until the process ends: libraries are not unloaded.
 //
 // Functions may be called from any thread, many at once, and must not wait: `open` and `call` start their work, return,
 // and complete it later. Work that takes only microseconds may be done, and completed, before they return. The bytes of
@@ -62,8 +62,8 @@ typedef struct {
                uint32_t method,
                snaphook_plugin_bytes request,
                snaphook_plugin_completion completion);
-  // Nobody waits for this call any more: it may be ended early, and is completed as any other. Called after `open` or
-  // `call` returned. Null if calls cannot be cancelled.
+  // The server no longer waits for this call: the library may end it early, and must complete it like any other. Called after
+  // `open` or `call` returned. Null if calls cannot be cancelled.
   void (*cancel)(uint64_t call);
 } snaphook_plugin;
 

@@ -16,7 +16,7 @@ typedef struct snaphook_module_output snaphook_module_output;
 // The version of this interface. A library and a server must have the same.
 #define SNAPHOOK_MODULE_ABI_VERSION 1
 
-// Flag of a module: its hooks may wait, so the server runs them on threads of the module's own.
+// Flag of a module: its hooks may block, so the server runs them on separate threads for the module.
 #define SNAPHOOK_MODULE_BLOCKING 1
 
 // Flag of a module: the server reads the whole request body, up to `max-body`, before `before_request` and `request`.
@@ -26,22 +26,22 @@ typedef struct snaphook_module_output snaphook_module_output;
 // error. A stream of events, which has no end, and the response to HEAD have no body for the module.
 #define SNAPHOOK_MODULE_RESPONSE_WHOLE 4
 
-// Result of a hook: it has nothing to say, the next module is asked.
+// Result of a hook: it declined, the next module is called.
 #define SNAPHOOK_MODULE_DECLINED 0
 
-// Result of a hook: handled; no later module is asked for this hook. Also of functions that can fail: it succeeded.
+// Result of a hook: handled; no later module is called for this hook. Also the result of functions that succeeded.
 #define SNAPHOOK_MODULE_OK 1
 
-// Result of a request hook: it waits. The module calls `host->resume` when it can go on, and the server then calls the
-// same hook again. The time limit is for all waits of a hook together; beyond it the request ends with status 504.
+// Result of a request hook: it waits. The module calls `host->resume` when it can continue, and the server then calls the
+// same hook again. The time limit applies to all waits of a hook together; beyond it the request ends with status 504.
 #define SNAPHOOK_MODULE_PENDING 2
 
 // Result of a hook: it failed, for instance with an exception. The request ends with status 500, and the server counts the
-// failure. Also of functions that can fail: the value is not possible.
+// failure. Also the result of functions that got an invalid value.
 #define SNAPHOOK_MODULE_FAILED 3
 
-// Result of a request hook: from here to 599, the HTTP status of an error. No later module is asked for this hook, and
-// `request_error` makes the response.
+// Result of a request hook: from here to 599, the HTTP status of an error. No later module is called for this hook, and
+// `request_error` follows with the response.
 #define SNAPHOOK_MODULE_STATUS_MIN 400
 
 // What a function is about: the request, or bytes on the way to the server.
@@ -59,13 +59,13 @@ typedef struct snaphook_module_output snaphook_module_output;
 // Text of a request: `HTTP/1.1` or `HTTP/2.0`. It cannot be changed.
 #define SNAPHOOK_MODULE_PROTOCOL 2
 
-// Text of a request: the host that was asked for, with its port if that was given. It cannot be changed.
+// Text of a request: the requested host, with the port if the request has one. It cannot be changed.
 #define SNAPHOOK_MODULE_HOST 3
 
 // Text of a request: address and port of the peer, or `unix`. It cannot be changed.
 #define SNAPHOOK_MODULE_PEER 4
 
-// Text of a response: what stands after the status in HTTP/1. Null if there is no response, or its text is the usual one.
+// Text of a response: the reason after the status in HTTP/1. Null if there is no response, or its reason is the usual one.
 #define SNAPHOOK_MODULE_REASON 5
 
 // Levels of `host->log`.
@@ -83,7 +83,7 @@ typedef struct snaphook_module_text {
   size_t len;
 } snaphook_module_text;
 
-// Bytes. `ptr` may be null if `len` is 0; where something may be absent, null means that.
+// Bytes. `ptr` may be null if `len` is 0; for optional values, null means absent.
 typedef struct snaphook_module_bytes {
   const uint8_t *ptr;
   size_t len;
@@ -95,25 +95,25 @@ typedef struct snaphook_module_header {
   struct snaphook_module_bytes value;
 } snaphook_module_header;
 
-// What the server offers. The table stays as it is until the module was recycled. All that a module passes is copied
-// before the function returns. Functions with a result return `OK`, or `FAILED` for a value or handle that is not possible.
+// The server's functions. The table is valid until the module was recycled. The server copies everything that a module passes
+// before the function returns. Functions with a result return `OK`, or `FAILED` for an invalid value or handle.
 typedef struct snaphook_module_host {
   // `SNAPHOOK_MODULE_ABI_VERSION` of the server
   uint32_t abi_version;
   // `sizeof(snaphook_module_host)` of the server
   uint32_t struct_size;
-  // Names the module in `log`.
+  // Identifies the module in `log`.
   uint64_t module;
   // Writes a line to the server's log. From any thread.
   void (*log)(uint64_t module, uint32_t level, struct snaphook_module_text message);
-  // A number for `resume`, to be asked for in a hook that will return `PENDING`; 0 if there is none.
+  // Returns a number for `resume`, in a hook that will return `PENDING`; 0 if there is none.
   uint64_t (*token)(snaphook_module_exchange *exchange);
-  // Calls the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A token works
-  // once, and not at all when its hook waits no more.
+  // Makes the server call the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A
+  // token works once, and not at all when its hook no longer waits.
   void (*resume)(uint64_t token);
   // A text of the request or the response: `SNAPHOOK_MODULE_METHOD` and so on.
   struct snaphook_module_bytes (*text)(snaphook_module_exchange *exchange, uint32_t what);
-  // The request changes in `before_request`, the response in `request`, `request_error` and `response`.
+  // Changes a text: of the request in `before_request`, of the response in `request`, `request_error` and `response`.
   uint32_t (*set_text)(snaphook_module_exchange *exchange,
                        uint32_t what,
                        struct snaphook_module_bytes value);
@@ -128,7 +128,7 @@ typedef struct snaphook_module_host {
                     uint32_t of,
                     struct snaphook_module_header *headers,
                     size_t capacity);
-  // Replaces all values of a header. Headers about the framing of messages, such as `content-length`, are the server's.
+  // Replaces all values of a header. The server sets headers for the framing of messages, such as `content-length`.
   uint32_t (*set_header)(snaphook_module_exchange *exchange,
                          uint32_t of,
                          struct snaphook_module_bytes name,
@@ -143,19 +143,19 @@ typedef struct snaphook_module_host {
                             struct snaphook_module_bytes name);
   // The status of the response; 0 if there is none yet.
   uint32_t (*status)(snaphook_module_exchange *exchange);
-  // 200 to 599. A response that `request` makes has status 200 unless this says otherwise.
+  // 200 to 599. Without this, a response that `request` creates has status 200.
   uint32_t (*set_status)(snaphook_module_exchange *exchange, uint32_t status);
-  // A body, if the module has the flag for whole ones or a module set it; else null.
+  // A body, if the module has the flag for whole bodies or a module set the body; otherwise null.
   struct snaphook_module_bytes (*body)(snaphook_module_exchange *exchange, uint32_t of);
-  // Replaces a body by one of at most `max-body` bytes. The server sets `content-length`.
+  // Replaces a body with one of at most `max-body` bytes. The server sets `content-length`.
   uint32_t (*set_body)(snaphook_module_exchange *exchange,
                        uint32_t of,
                        struct snaphook_module_bytes body);
-  // From now on the module's `request_body` or `response_body` gets this body. To be called in `before_request` for the
-  // one, in `response` for the other. The server removes `content-length`.
+  // From now on the module's `request_body` or `response_body` gets this body. Call it in `before_request` for the request
+  // body, in `response` for the response body. The server removes `content-length`.
   uint32_t (*filter_body)(snaphook_module_exchange *exchange, uint32_t of);
-  // What a filter gives out, in one call at most 16 MiB. Body filters write to `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE` as they are; filters of a
-  // connection to either: towards the server, or towards the peer.
+  // Writes the output of a filter, at most 16 MiB in one call. Body filters write to their own side, `SNAPHOOK_MODULE_REQUEST` or
+  // `…_RESPONSE`; filters of a connection to either: towards the server, or towards the peer.
   uint32_t (*write)(snaphook_module_output *output, uint32_t to, struct snaphook_module_bytes bytes);
 } snaphook_module_host;
 
@@ -163,11 +163,11 @@ typedef struct snaphook_module_host {
 typedef struct snaphook_module_setting {
   // `path`, or `limits.burst` for a table in the table, or `names.0` for an item of a list.
   struct snaphook_module_text key;
-  // Text as it is; numbers, `true` and `false` as they are written in JSON.
+  // Text unchanged; numbers, `true` and `false` as in JSON.
   struct snaphook_module_text value;
 } snaphook_module_setting;
 
-// What a module is told when it is activated and when the configuration changes. Valid until the function returns.
+// The configuration of a module, passed at activation and after changes. Valid until the function returns.
 typedef struct snaphook_module_config {
   // `sizeof(snaphook_module_config)` of the server.
   uint32_t struct_size;
@@ -197,14 +197,14 @@ typedef struct snaphook_module_connection_info {
   struct snaphook_module_text peer;
 } snaphook_module_connection_info;
 
-// What a module is. Everything that it points to stays as it is until the process ends: libraries are not unloaded.
+// The descriptor of a module. Everything that it points to must not change until the process ends: libraries are not unloaded.
 //
-// A function that is null, or that a smaller `struct_size` leaves out, is a hook that the module does not have. `factory` and
-// `recycler` must be there. Nothing may be thrown out of a function.
+// A null function, or one beyond a smaller `struct_size`, is a hook that the module does not have. `factory` and
+// `recycler` are required. No function may throw an exception.
 //
-// Hooks may be called from any thread, those of several exchanges at once. Hooks of one exchange never overlap; neither do
-// those of one connection, but `request_open` and requests may run beside them. A hook without the flag `BLOCKING` takes
-// microseconds, not more.
+// Hooks may be called from any thread, and those of several exchanges concurrently. Hooks of one exchange never overlap;
+// neither do those of one connection, but `request_open` and requests may run beside them. Without the flag `BLOCKING`, a hook
+// may take only microseconds.
 typedef struct snaphook_module {
   // `SNAPHOOK_MODULE_ABI_VERSION`
   uint32_t abi_version;
@@ -214,62 +214,62 @@ typedef struct snaphook_module {
   struct snaphook_module_text name;
   // 1 to 200 bytes.
   struct snaphook_module_text version;
-  // `SNAPHOOK_MODULE_BLOCKING` and so on. A server that does not know a flag does not run the module.
+  // `SNAPHOOK_MODULE_BLOCKING` and so on. A server rejects a module with an unknown flag.
   uint32_t flags;
   // Always 0.
   uint32_t reserved;
-  // Makes the module; null if it cannot.
+  // Creates the module; null on failure.
   void *(*factory)(const struct snaphook_module_host *host);
-  // Destroys it, after the last request has ended.
+  // Destroys the module, after the last request has ended.
   void (*recycler)(void *module);
-  // Returns `OK`, or `FAILED`: then the server does not start. The log should say why.
+  // Returns `OK`, or `FAILED`: then the server does not start. Log the reason.
   uint32_t (*activate)(void *module, const struct snaphook_module_config *config);
   // Called before `recycler`, after the last request has ended.
   void (*deactivate)(void *module);
-  // Called after `activate`, and whenever the configuration was loaded again, also while requests run. `FAILED`: the
+  // Called after `activate`, and after each reload of the configuration, also while requests run. `FAILED`: the
   // module keeps its old configuration.
   uint32_t (*config_change)(void *module, const struct snaphook_module_config *config);
-  // Makes the state of a connection; its hooks get what this returns, also null. Without this function they get
+  // Creates the state of a connection; its hooks get the result, also if it is null. Without this function they get
   // `module`.
   void *(*connection_open)(void *module, const struct snaphook_module_connection_info *info);
-  // Destroys it.
+  // Destroys the state of a connection.
   void (*connection_close)(void *connection);
-  // The connection begins. Hooks of connections return `OK`, `DECLINED` or `FAILED`, which ends the connection.
+  // The connection begins. Connection hooks return `OK`, `DECLINED` or `FAILED`, which ends the connection.
   uint32_t (*connection_start)(void *connection, snaphook_module_output *output);
-  // The connection that began has ended, and its requests with it.
+  // The connection has ended, and so have its requests.
   uint32_t (*connection_end)(void *connection);
-  // Bytes from the socket. `OK`: what was written to `output` takes their place. `DECLINED`: they go on as they are.
-  // `is_last` is 1 with the last bytes, which may be none.
+  // Bytes from the socket. `OK`: the bytes written to `output` replace them. `DECLINED`: they pass unchanged.
+  // `is_last` is 1 with the last bytes, which may be empty.
   uint32_t (*connection_read)(void *connection,
                               struct snaphook_module_bytes bytes,
                               uint32_t is_last,
                               snaphook_module_output *output);
-  // Bytes for the socket; otherwise as `connection_read`.
+  // Bytes for the socket; otherwise like `connection_read`.
   uint32_t (*connection_write)(void *connection,
                                struct snaphook_module_bytes bytes,
                                uint32_t is_last,
                                snaphook_module_output *output);
-  // Makes the state of a request; null is a failure. `connection` is null without `connection_open`, and for connections
-  // that are older than the module. Without this function the hooks of requests get `connection`, or `module` if that is
+  // Creates the state of a request; null is a failure. `connection` is null without `connection_open`, and for connections
+  // that are older than the module. Without this function the request hooks get `connection`, or `module` if that is
   // null.
   void *(*request_open)(void *module, void *connection, snaphook_module_exchange *exchange);
-  // Destroys it, after the response has ended.
+  // Destroys the state of a request, after the response has ended.
   void (*request_close)(void *request);
   // May change the request.
   uint32_t (*before_request)(void *request, snaphook_module_exchange *exchange);
-  // May make the response.
+  // May create the response.
   uint32_t (*request)(void *request, snaphook_module_exchange *exchange);
-  // May change the response to an error, which the server has made.
+  // May change the response to an error, which the server has created.
   uint32_t (*request_error)(void *request, snaphook_module_exchange *exchange, uint32_t status);
   // May change the response, also one to an error.
   uint32_t (*response)(void *request, snaphook_module_exchange *exchange);
-  // A piece of a request body; as `connection_read`. Called after `filter_body` only, without an exchange, since the
-  // head has gone on.
+  // A piece of a request body; like `connection_read`. Called only after `filter_body`, without an exchange, because the
+  // head was already passed on.
   uint32_t (*request_body)(void *request,
                            struct snaphook_module_bytes bytes,
                            uint32_t is_last,
                            snaphook_module_output *output);
-  // The same of a response body.
+  // The same for a response body.
   uint32_t (*response_body)(void *request,
                             struct snaphook_module_bytes bytes,
                             uint32_t is_last,

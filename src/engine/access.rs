@@ -1,4 +1,4 @@
-//! The engine as hooks see it: the same commands and queries as everybody's, and the store of their code.
+//! The engine's interface for hooks: the same commands and queries as for clients, and the store of their code.
 
 use std::sync::{Arc, Weak};
 
@@ -18,7 +18,7 @@ use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
 use crate::hooks::host::Artifacts;
 use crate::memory::tree_bytes;
 
-/// The engine, as the hook host sees it. The engine has the host, so it is not held here.
+/// The engine's interface for the hook host. A weak reference, because the engine owns the host.
 pub(super) struct EngineAccess(pub(super) Weak<Core>);
 
 impl EngineAccess {
@@ -30,14 +30,14 @@ impl EngineAccess {
         Ok(History { core: self.core()? })
     }
 
-    /// What a hook expects, as the model version in which it has seen the instance. What it did not read it knows from
-    /// the event.
+    /// A hook's expectation, with the model version in which the hook saw the instance. If the hook did not read the
+    /// instance, it knows it from the event.
     async fn precondition(&self, expected: Option<Expected>) -> Result<Precondition, AccessError> {
         let Some(Expected { position, mut model_version }) = expected else { return Ok(Precondition::None) };
         if model_version.is_none() {
             model_version = self.event(position, &Right::Server).await?.map(|event| event.model_version);
         }
-        // Without an event no instance is at that position; then the version does not matter.
+        // Without an event, no instance is at that position, so the version does not matter.
         let seen = Seen { position, version: model_version.unwrap_or(0) };
         Ok(Precondition::At(vec![seen]))
     }
@@ -61,7 +61,7 @@ impl EngineAccess {
             right: writer.right.clone(),
         };
         let options = WriteOptions { precondition, ..WriteOptions::default() };
-        // A client's body is counted where it is read; this one came another way.
+        // A client's body is counted where it is read, but this body did not come from a client.
         let lease = writes.core.own_memory.lease();
         if let Change::Create { data, .. } | Change::Replace { data, .. } = &change {
             lease.grow(data.len() + tree_bytes(data.as_bytes())).map_err(Error::from)?;
@@ -181,7 +181,7 @@ impl From<Error> for AccessError {
     }
 }
 
-/// Spells out the loop that a chain of causes runs in.
+/// Describes the loop in a chain of causes.
 async fn cycle(events: &dyn EventStore, newest: &Cause) -> String {
     let mut hooks = vec![place(&newest.hook)];
     let mut position = newest.position;
@@ -216,7 +216,7 @@ mod tests {
     use super::super::testing::{bench, input};
     use super::*;
 
-    /// A hook says only a position; what it has seen at that position decides.
+    /// A hook gives only a position; the version that it saw at that position decides.
     #[tokio::test]
     async fn data_of_an_old_form_is_not_written_back() {
         let bench = bench().await;

@@ -1,8 +1,9 @@
-//! Instances as the pre hooks of a batch see them: what the earlier operations will have made of them, and for the rest what
-//! is stored.
+//! The pre hooks' view of instances in a batch: those that earlier operations changed, and for the rest the stored
+//! ones.
 //!
-//! A list is the store's page with these instances taken out and put in where they belong. The store's cursor is its own
-//! affair, so the cursor of such a page has both: where the store's rows go on, and the last row that was given out.
+//! A list is the store's page, without the stored versions of these instances and with the changed ones merged in at
+//! their places. The store's cursor is opaque, so the cursor of such a page contains both: where the store's rows
+//! continue, and the last row that was returned.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use crate::memory::{Lease, Share, tree_bytes};
 /// How often a page is read again because instances came or went while it was read.
 const TRIES: usize = 3;
 
-/// What the operations of one batch did so far.
+/// The effects of the earlier operations of one batch.
 pub(super) struct Ahead {
     core: Arc<Core>,
     /// By model and id; `None`: deleted.
@@ -73,14 +74,14 @@ impl Ahead {
         Arc::new(Ahead { core: Arc::clone(core), changed: Mutex::default(), memory })
     }
 
-    /// What became of an instance: `None` if no operation changed it, `Some(None)` if one deleted it.
+    /// The state of an instance: `None` if no operation changed it, `Some(None)` if one deleted it.
     pub(super) fn of(&self, model: &str, id: &str) -> Option<Option<Instance>> {
         let changed = self.lock();
         let changed = changed.get(model)?.get(id)?;
         Some(changed.as_ref().map(|changed| changed.instance.clone()))
     }
 
-    /// The ids of a model's changed instances whose data is such.
+    /// The ids of a model's changed instances whose data passes the test.
     pub(super) fn ids_where(&self, model: &str, is_such: impl Fn(&Value) -> bool) -> Result<Vec<String>> {
         let Some(changed) = self.lock().get(model).cloned() else { return Ok(Vec::new()) };
         let mut found = Vec::new();
@@ -125,7 +126,7 @@ impl Ahead {
                 return Ok(InstancePage { items: rows.into_iter().map(|row| row.instance).collect(), next: None });
             }
             if taken == rows.len() {
-                // All that the store gave is used up; what was put in stands before its end.
+                // All rows of the store are used up; merged rows stay before the store's last one.
                 let last = stored.last().map(Row::place);
                 let next = Start { after: last, store: StoreStart::At(more) };
                 if rows.is_empty() {
@@ -203,7 +204,7 @@ impl Ahead {
         Ok((rows, next))
     }
 
-    /// Where the store goes on after `used` of these rows; `None` if they are not what it has there any more.
+    /// Where the store continues after `used` of these rows; `None` if the store no longer has them there.
     #[expect(clippy::too_many_arguments, reason = "it is a step of one caller")]
     async fn start_after(
         &self,
@@ -282,7 +283,7 @@ impl Start {
     }
 }
 
-/// What belongs on the page, in order. If the store has more, nothing is put in after the last row that is known of it.
+/// The rows of the page, in order. If the store has more, nothing is merged in after its last known row.
 fn merged(
     own: Vec<Row>,
     stored: &[Row],

@@ -20,7 +20,7 @@ pub(super) async fn check_amended(
     fit(workers, &model.record.id, &model.schema, document, AMENDED).await.map_err(|misfit| unfit(misfit, hook))
 }
 
-/// The same on the caller's thread, which may be held as long as it takes: only where nobody else is served.
+/// The same on the caller's thread, which may block: only for commands that serve nobody else.
 pub(super) fn check_amended_here(schema: &Schema, data: &Json, hook: &BoundHook) -> Result<Document, Failure> {
     let mut document = read_amended(data, hook)?;
     on_large_stack(|| try_fit(schema, &mut document, AMENDED, &Effort::whole(None, None)))

@@ -1,7 +1,7 @@
-//! Whether the model store can be asked: not while it is made again, not while it misses events that are durable, and for
-//! one model not while that is stuck.
+//! Whether the model store is available: not during a rebuild and not while it misses durable events. A single model is
+//! unavailable while it is stuck.
 //!
-//! A store that is half there gives wrong answers, so reads and writes are refused and post hooks wait.
+//! An incomplete store returns wrong results, so reads and writes are rejected and post hooks wait.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -18,14 +18,14 @@ use super::stuck::Stuck;
 pub(super) enum Outage {
     /// A rebuild runs.
     Rebuild = 1,
-    /// It failed, and catches up from the log.
+    /// The store failed, and is catching up from the log.
     Behind = 2,
 }
 
 /// The bit beside those of [`Outage`]: some model is stuck.
 const STUCK: u8 = 4;
 
-/// The outages that there are, one bit each.
+/// The current outages, one bit each.
 #[derive(Debug, Default)]
 pub(super) struct Availability {
     outages: AtomicU8,
@@ -47,7 +47,7 @@ impl Availability {
         self.ended.notify_waiters();
     }
 
-    /// These models are stuck and no others. Logs what is new.
+    /// Sets the stuck models. Logs the new ones.
     pub(super) fn set_stuck(&self, stuck: impl IntoIterator<Item = Stuck>) {
         let stuck: BTreeMap<String, Stuck> = stuck.into_iter().map(|stuck| (stuck.model.clone(), stuck)).collect();
         let mut known = self.lock();
@@ -72,7 +72,7 @@ impl Availability {
         self.lock().clone()
     }
 
-    /// Why a model cannot be used; `None` if it can, as far as its own events go.
+    /// Why a model is stuck; `None` if it is not.
     pub(super) fn stuck(&self, model: &str) -> Option<Stuck> {
         if self.outages.load(Ordering::Acquire) & STUCK == 0 {
             return None;
@@ -93,7 +93,7 @@ impl Availability {
         Err(Error::new(ErrorKind::Unavailable, detail))
     }
 
-    /// `unavailable` while this model cannot be used. One load, as long as all is well.
+    /// `unavailable` while this model is unavailable. A single atomic load in the normal case.
     pub(super) fn check_model(&self, model: &str) -> Result<()> {
         if self.outages.load(Ordering::Acquire) == 0 {
             return Ok(());
@@ -102,12 +102,12 @@ impl Availability {
         self.stuck(model).map_or(Ok(()), |stuck| Err(stuck.error()))
     }
 
-    /// Ends when the model can be used.
+    /// Waits until the model is available.
     pub(super) async fn wait(&self, model: &str) {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
-            // From here on no end is missed.
+            // Registered before the check, so no notification is missed.
             ended.as_mut().enable();
             if self.check_model(model).is_ok() {
                 return;
@@ -116,8 +116,8 @@ impl Availability {
         }
     }
 
-    /// Outages that began so far. If it is another number later, or there is an outage now, what was asked between
-    /// may have gone wrong because of that.
+    /// The number of outages so far. If the number differs later, or there is an outage now, results from in between
+    /// may be wrong because of it.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
     }

@@ -1,7 +1,7 @@
 //! Back-tests: a pre hook decides again over changes that the log already has, and nothing is written.
 //!
-//! Those changes were let pass, so whatever the hook would not let pass as it is stored is a decision that would
-//! change. The hook sees what was stored, reads the data as they are now, and has the grants that hold now.
+//! These changes were accepted, so every other verdict is a decision that would change. The hook gets the data as
+//! stored, reads current instances, and has the current grants.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::host::{Artifacts, BoundHook, HookHost};
 
-/// Members of the data whose change is told of.
+/// Maximum number of changed members that are reported.
 const DIFFERENCES: usize = 20;
 
-/// A log that can be asked for the changes of one model.
+/// A log from which the changes of one model can be read.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// Events of the model and the kind after a position, oldest first: one page.
@@ -45,14 +45,14 @@ pub trait Log: Send + Sync {
     ) -> std::result::Result<Option<Json>, String>;
 }
 
-/// A change that the log has.
+/// A change in the log.
 #[derive(Clone, Debug)]
 pub struct Past {
     pub event: Event,
     pub before: Option<Json>,
 }
 
-/// The kind of event that follows when a pre phase lets a change pass.
+/// The kind of event that follows when a pre phase accepts a change.
 pub fn kind_after(phase: Phase) -> Option<EventKind> {
     match phase {
         Phase::PreCreate => Some(EventKind::InstanceCreated),
@@ -65,7 +65,7 @@ pub fn kind_after(phase: Phase) -> Option<EventKind> {
 /// The last `count` changes of a model, oldest first.
 pub async fn last(log: &dyn Log, model: &str, kind: EventKind, count: usize) -> std::result::Result<Vec<Past>, String> {
     let head = log.head().await?;
-    // Positions are no count: the stretch that is looked at grows until it holds enough, or all.
+    // Positions may have gaps: the range grows until it contains enough changes, or all.
     let mut stretch = (count as u64).saturating_mul(4).max(1000);
     let events = loop {
         let from = head.saturating_sub(stretch);
@@ -93,7 +93,7 @@ pub async fn last(log: &dyn Log, model: &str, kind: EventKind, count: usize) -> 
     Ok(past)
 }
 
-/// What a hook decided over one change that had passed.
+/// A hook's verdict on one accepted change.
 #[derive(Clone, Debug, Serialize)]
 pub struct Change {
     pub position: Position,
@@ -107,12 +107,12 @@ pub struct Change {
     pub message: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldError>,
-    /// Of amended data: what would be stored otherwise.
+    /// For amended data: the differences from the stored data.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
 }
 
-/// One place of the data; absent where there is nothing.
+/// One place of the data; absent values are `None`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
     pub pointer: String,
@@ -120,7 +120,7 @@ pub struct Difference {
     pub now: Option<Value>,
 }
 
-/// What the runs cost.
+/// The cost of the runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cost {
     pub runs: usize,
@@ -129,7 +129,7 @@ pub struct Cost {
     pub memory_bytes_max: u64,
 }
 
-/// Runs the hook over the changes, one after the other. Gives the decisions that would change, and the cost.
+/// Runs the hook over the changes, one after the other. Returns the decisions that would change, and the cost.
 pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<Past>) -> (Vec<Change>, Cost) {
     let phase = hook.binding().id.phase;
     let mut changes = Vec::new();
@@ -200,7 +200,7 @@ pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<P
     (changes, Cost { runs: times.len(), p50: share(0.5), p99: share(0.99), ..cost })
 }
 
-/// Where two documents differ. Numbers are equal if their digits are.
+/// Finds the differences of two documents. Numbers are equal if their digits are.
 fn compare(stored: &Value, now: &Value, pointer: String, out: &mut Vec<Difference>) {
     if stored == now || out.len() >= DIFFERENCES {
         return;
@@ -234,14 +234,14 @@ impl Cost {
     }
 }
 
-/// The stores of a server that does not run: its log, and what a hook may read there.
+/// The stores of a stopped server: its log, and the instances that a hook may read.
 pub struct StoredLog {
     stores: Stores,
     models: HashMap<String, Model>,
 }
 
 impl StoredLog {
-    /// `models`: those that are defined now.
+    /// `models`: the currently defined models.
     pub fn new(stores: Stores, models: Vec<Model>) -> Self {
         let models = models.into_iter().map(|model| (model.record.id.clone(), model)).collect();
         StoredLog { stores, models }
@@ -287,7 +287,7 @@ impl Log for StoredLog {
     }
 }
 
-/// What the hook of a back-test may ask of the data.
+/// The reads of a back-test's hook.
 #[async_trait]
 pub trait Reads: Send + Sync {
     /// See [`Access::get`].
@@ -300,7 +300,7 @@ pub trait Reads: Send + Sync {
     async fn secret(&self, name: &str) -> std::result::Result<Option<Vec<u8>>, AccessError>;
 }
 
-/// Lets a hook read, with the server's right whatever its binding says, and never write.
+/// Lets a hook read, with the server's rights regardless of its binding, and never write.
 pub struct NeverWrites<R>(pub Arc<R>);
 
 #[async_trait]
@@ -396,7 +396,7 @@ fn failed(error: &dyn std::fmt::Display) -> AccessError {
     AccessError::new(AccessCode::Failed, error.to_string())
 }
 
-/// A back-test's hook is given whole; no other code is loaded.
+/// A back-test gets the hook's code directly; no other code is loaded.
 pub struct NoArtifacts;
 
 #[async_trait]

@@ -1,4 +1,5 @@
-//! The body of `POST /batch`, taken as strictly as those of single writes ([`super::input`]). Each fault has its pointer.
+//! The body of `POST /batch`, parsed as strictly as those of single writes ([`super::input`]). Each error has its
+//! pointer.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +17,7 @@ use crate::catalog::FieldError;
 /// Operations of one batch.
 pub const OPERATIONS_MAX: usize = 100;
 
-/// An operation as a client gives it.
+/// An operation in a request.
 #[derive(Clone, Debug)]
 pub struct NewOperation {
     pub model: String,
@@ -108,7 +109,7 @@ fn escape(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// The first elements of an array, as many as a batch may have, and how many there are: counted up to one more.
+/// The first elements of an array, as many as a batch may have, and the number of elements, counted up to one more.
 #[derive(Debug)]
 struct Operations<'a> {
     first: Vec<&'a RawValue>,
@@ -133,7 +134,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Operations<'a> {
                     operations.first.push(operation);
                     operations.count += 1;
                 }
-                // What is too much is passed over, so that the rest of the body is read as what it is.
+                // Excess operations are skipped, so that the rest of the body is still parsed.
                 if operations.count == OPERATIONS_MAX {
                     while sequence.next_element::<serde::de::IgnoredAny>()?.is_some() {
                         operations.count = OPERATIONS_MAX + 1;
@@ -146,7 +147,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Operations<'a> {
     }
 }
 
-/// The members of an object, none of them twice. There are a few at most.
+/// The members of an object, without duplicates. There are only a few.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 /// More than an operation has.

@@ -1,4 +1,4 @@
-//! Data of an instance, brought to the form of a later version of its model.
+//! Converts the data of an instance to a later version of its model.
 
 use snaphook_driver::{CarryOver, EventFilter, EventKind, EventQuery, EventStore, Json, Position};
 
@@ -6,7 +6,7 @@ use super::change::DefinitionChange;
 use super::error::{Error, ErrorKind, Result};
 use crate::catalog::Model;
 
-/// Definitions of a model that are read at once.
+/// Definitions of a model per page.
 const PAGE: u32 = 100;
 
 /// The changes of a model that change the data of its instances, in their order.
@@ -48,7 +48,7 @@ impl Changes {
         }
     }
 
-    /// Data as those after a position left it.
+    /// The data after the changes that follow a position.
     pub(super) fn carry(&self, data: Json, after: Position) -> Json {
         let mut left = self.0.iter().filter(|(position, _)| *position > after).peekable();
         if left.peek().is_none() {
@@ -64,7 +64,7 @@ impl Changes {
     }
 }
 
-/// Data as the changes of its model between two positions left it.
+/// The data after the changes of its model between two positions.
 pub(super) async fn carried(
     events: &dyn EventStore,
     model: &str,

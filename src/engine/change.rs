@@ -1,4 +1,4 @@
-//! What an event of a model's definition carries.
+//! The data of events of a model's definition.
 
 use serde::{Deserialize, Serialize};
 use snaphook_driver::{CarryOver, DriverError, Event, EventKind, Json, Position};
@@ -24,7 +24,7 @@ impl Skip {
 /// `data` of `model.changing`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Changing {
-    /// How long writes of the model's instances are held back at most; 0: not any more.
+    /// How long writes of the model's instances are held back at most; 0: no longer.
     pub(super) within_ms: u64,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct DefinitionChange {
     /// The phase whose hooks changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) phase: Option<Phase>,
-    /// Another model may refer to this one from now on, and nothing else changed.
+    /// From now on another model may refer to this one; nothing else changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_target: bool,
 }
@@ -78,7 +78,8 @@ impl DefinitionChange {
             .map_err(|error| Error::new(ErrorKind::Storage, format!("a definition cannot be written: {error}")))
     }
 
-    /// Reads an event that left a definition: no deletion, and no skipped event. Positions are filled in.
+    /// Reads an event that contains a definition, that is, not a deletion and not a skipped event. Fills in the
+    /// positions.
     pub(super) fn from_event(event: &Event) -> Result<DefinitionChange> {
         let mut change: DefinitionChange = data_of(event)?;
         change.definition.settle(event.position);
@@ -89,7 +90,7 @@ impl DefinitionChange {
         Ok(change)
     }
 
-    /// How instances of the version before are brought over; `schema` is that of this definition.
+    /// The conversion of instances of the previous version; `schema` is that of this definition.
     pub(super) fn carry_over(&self, schema: &Schema) -> CarryOver {
         if self.phase.is_some() || self.is_target {
             return CarryOver::default();

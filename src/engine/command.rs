@@ -1,4 +1,4 @@
-//! What callers ask of the engine and what they get back: plain data, no HTTP.
+//! The engine's commands and results: plain data, no HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::catalog::{HookOrigin, ModelRecord, SourceLanguage};
 use crate::config::Phase;
 pub use crate::hooks::host::HookInfo;
 
-/// Where a command comes from.
+/// The origin of a command.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     pub actor: Option<Arc<Actor>>,
     pub request_id: Option<String>,
     /// Its place in a trace, as events keep it.
     pub trace: Option<String>,
-    /// The event whose post hook asks, if one does.
+    /// The event whose post hook issued the command, if one did.
     pub cause: Option<Cause>,
-    /// Whether rules are asked, and of whom they speak.
+    /// Whether rules apply, and to which caller.
     pub right: Right,
 }
 
@@ -44,7 +44,7 @@ pub enum Change {
         id: Option<String>,
         data: Json,
     },
-    /// `create`: make it if it is not there (`If-None-Match: *` means that it must not be).
+    /// `create`: create the instance if it does not exist (`If-None-Match: *` means that it must not be).
     Replace {
         id: String,
         data: Json,
@@ -60,7 +60,7 @@ pub enum Change {
     },
 }
 
-/// What the caller holds to be true of the instance or model.
+/// The caller's expectation about the instance or model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Precondition {
     #[default]
@@ -73,7 +73,7 @@ pub enum Precondition {
     Absent,
 }
 
-/// What a caller has seen of an instance or a model.
+/// The state of an instance or a model that a caller has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Position of its last event.
@@ -93,14 +93,14 @@ impl Seen {
     }
 }
 
-/// How a change is to be carried out.
+/// Options of a change.
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {
     pub precondition: Precondition,
     /// Only for creations, batches, lines of an import and new models.
     pub idempotency_key: Option<String>,
     pub dry_run: bool,
-    /// Answer only after the post hooks of the event ended, at most that long.
+    /// Delay the result until the post hooks of the event have ended, at most this long.
     pub wait: Option<Duration>,
 }
 
@@ -115,7 +115,7 @@ pub enum Written {
     DryRun(DryRun),
 }
 
-/// What a change would do.
+/// The effects of a change in a dry run.
 #[derive(Clone, Debug, Serialize)]
 pub struct DryRun {
     /// With position 0; `None` if a pre hook would stop it.
@@ -123,16 +123,16 @@ pub struct DryRun {
     pub hooks: Vec<HookDecision>,
     /// Post hooks that would follow, by name.
     pub post_hooks: Vec<String>,
-    /// What would become of instances that refer to what is deleted, by model.
+    /// The changes of instances that refer to deleted ones, by model.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub follows: Vec<Follows>,
-    /// What the trial itself did that stays, one sentence each.
+    /// Lasting effects of the dry run itself, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
 impl DryRun {
-    /// For changes that no hook looks at; `None`: nothing would change.
+    /// For changes without hooks; `None`: nothing would change.
     pub(super) const fn unhooked(event: Option<Event>) -> DryRun {
         DryRun { event, hooks: Vec::new(), post_hooks: Vec::new(), follows: Vec::new(), warnings: Vec::new() }
     }
@@ -159,7 +159,7 @@ pub struct Operation {
 pub enum Batched {
     /// One result for each operation (`None`: a deletion), and the position of the last event.
     Done { results: Vec<Option<Instance>>, position: Position },
-    /// One for each operation. After one that a pre hook would stop there are no more.
+    /// One for each operation; the last one is the operation that a pre hook would stop.
     DryRun(Vec<DryRun>),
 }
 
@@ -167,13 +167,13 @@ pub enum Batched {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "one per change of a definition: boxing would only cost words")]
 pub enum Defined<T> {
-    /// What is there now.
+    /// The current state.
     Done(T),
     DryRun(DryRun),
 }
 
 impl<T> Defined<T> {
-    /// For a change that changes nothing.
+    /// For a change without effect.
     pub(super) fn unchanged(options: &WriteOptions, now: T) -> Self {
         if options.dry_run { Defined::DryRun(DryRun::unhooked(None)) } else { Defined::Done(now) }
     }
@@ -193,11 +193,11 @@ impl<T> Defined<T> {
     }
 }
 
-/// What one pre hook said.
+/// The verdict of one pre hook.
 #[derive(Clone, Debug, Serialize)]
 pub struct HookDecision {
     pub name: String,
-    /// Of an instance that would be deleted or updated with what is deleted.
+    /// For an instance that would be deleted or updated because of a deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     pub engine: String,
@@ -206,21 +206,21 @@ pub struct HookDecision {
     pub decision: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Whether it only looked on.
+    /// Whether the hook ran in shadow mode.
     pub shadow: bool,
     pub ms: f64,
 }
 
-/// One hook of a chain, as a client gives it.
+/// One hook of a chain, in a request.
 #[derive(Clone, Debug)]
 pub struct BindingInput {
     pub name: Option<String>,
     pub engine: String,
     pub code: BindingCode,
     pub shadow: bool,
-    /// It reads and writes with the right of the actor.
+    /// The hook reads and writes with the rights of the actor.
     pub as_actor: bool,
-    /// Of a source, if something says so.
+    /// The language of a source, if it is specified.
     pub language: Option<SourceLanguage>,
     pub origin: HookOrigin,
 }
@@ -241,7 +241,7 @@ pub enum BindingCode {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Imported {
     pub created: u64,
-    /// With `upsert`: those that replaced an instance's data.
+    /// With `upsert`: the number of replaced instances.
     pub updated: u64,
     pub failed: u64,
     /// The first failures, in the order of the lines: at most 1,000, and 1 MiB of text.

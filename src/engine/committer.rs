@@ -1,12 +1,12 @@
-//! The one thread that appends: takes everything that waits, appends it with one fsync, hands the events to the projector,
-//! answers.
+//! The only thread that appends: it takes everything in the queue, appends it with one fsync, passes the events to the
+//! projector, and responds.
 //!
-//! Invariants: an answer is sent only after the event store said that the event is durable, and after this node has applied
-//! it, or is out of service until it has; events reach the projector in the order of their positions.
+//! Invariants: a caller gets its result only after the event store has made the event durable, and after this node has
+//! applied it, or is unavailable until it has; events reach the projector in the order of their positions.
 //!
-//! The thread survives its drivers: a panic fails what was in hand and nothing that waits behind it. Where an append's
-//! outcome is unknown, it is learned from the log before anything else is written, and before the callers are answered
-//! ([`Writer::learn`]).
+//! The thread survives panics of drivers: a panic fails the current batch, but nothing in the queue. If the outcome of
+//! an append is unknown, the thread finds it in the log before it writes anything else and before it responds to the
+//! callers ([`Writer::learn`]).
 
 mod callers;
 mod whole;
@@ -40,46 +40,46 @@ use super::tail::Tail;
 use super::troubles::{Part, Troubles, guarded, panic_message};
 use crate::telemetry::trace::{Span, SpanKind};
 
-/// Commands that may wait; beyond it callers are told to come back. At 40,000 commits a second it is a quarter of a
+/// Capacity of the queue; beyond it callers get `overloaded`. At 40,000 commits a second this is a quarter of a
 /// second's work.
 const QUEUE_MAX: usize = 10_000;
-/// Bytes of data that may wait. What requests wait with is counted in the memory budget already; this bounds what hooks write.
+/// Bytes of data in the queue. Data of requests already counts in the memory budget; this limits the writes of hooks.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Appends that share one fsync at most, so that no answer waits for a very large batch.
+/// Maximum number of appends per fsync, so that no caller waits for a very large batch.
 const BATCH_MAX: usize = 1024;
-/// A batch costs nearly the same whatever is in it, so under load it pays to wait for changes that are about to come. It is load
-/// if the last batch had so many appends.
+/// A batch costs nearly the same regardless of its size, so under load it pays to wait for changes that are about to
+/// arrive. The server is under load if the last batch had at least this many appends.
 const BUSY_FROM: usize = 4;
-/// So many appends are enough.
+/// With this many appends the thread stops waiting for more.
 const GATHERED: usize = 32;
 /// The longest that an append waits for others.
 const GATHER_MAX: Duration = Duration::from_micros(200);
-/// Delay before a store that failed is tried again; doubles with each further time.
+/// Delay before the first retry of a failed store; doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// Events that are read at once to learn which of a batch are in the log.
+/// Events per page when the thread checks which events of a batch are in the log.
 const PAGE: u32 = 1000;
 
-/// An append that waits.
+/// An append in the queue.
 pub(super) struct Pending {
     pub(super) append: Append,
-    /// Of a definition: what is known of it.
+    /// For a definition: what is already known about it.
     pub(super) hint: Option<Box<Hint>>,
     /// Whether it is for a model that is stuck.
     pub(super) is_for_stuck: bool,
     pub(super) answer: oneshot::Sender<Answer>,
-    /// Told when the post hooks of the event ended.
+    /// Notified when the post hooks of the event have ended.
     pub(super) settled: Option<oneshot::Sender<()>>,
-    /// Ends when the answer is known.
+    /// Ends when the result is known.
     pub(super) span: Span,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly every job is an append: boxing it would cost each commit")]
 enum Job {
     Append(Pending),
-    /// Appends that are written together or not at all.
+    /// Appends that are written atomically.
     Whole(Whole),
-    /// Told when everything before it is written and applied.
+    /// Notified when everything before it is written and applied.
     Barrier(oneshot::Sender<Result<()>>),
 }
 
@@ -90,13 +90,13 @@ struct Queue {
     more: usize,
     bytes: usize,
     closed: bool,
-    /// The thread waits for more appends.
+    /// Whether the thread is waiting for more appends.
     gathering: bool,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
-    /// Changes that will be submitted.
+    /// The number of changes that will be submitted soon.
     preparing: AtomicUsize,
     wake: Condvar,
     appending: Arc<Appending>,
@@ -130,7 +130,7 @@ pub(super) struct Committer {
     watch: AbortHandle,
 }
 
-/// What the thread works on.
+/// The state of the thread.
 pub(super) struct Writer {
     pub(super) events: Arc<dyn EventStore>,
     pub(super) projector: Arc<tokio::sync::Mutex<Projector>>,
@@ -140,17 +140,17 @@ pub(super) struct Writer {
     pub(super) appending: Arc<Appending>,
     pub(super) tail: Arc<Tail>,
     pub(super) runtime: Handle,
-    /// What is known of definitions that are appended.
+    /// What is already known about definitions that are being appended.
     pub(super) hints: Arc<Hints>,
-    /// The batch of which it is not known whether it was written.
+    /// The batch whose outcome is unknown.
     pub(super) unknown: Option<Unknown>,
 }
 
 /// A batch whose outcome is unknown.
 pub(super) struct Unknown {
-    /// Everything up to here was in the log before it.
+    /// The end of the log before the batch.
     after: Position,
-    /// Of its events, in order. Empty after a panic.
+    /// The ids of its events, in order. Empty after a panic.
     ids: Vec<String>,
     callers: Callers,
     reason: String,
@@ -171,8 +171,8 @@ impl Committer {
         Ok(Committer { shared, thread: Mutex::new(Some(thread)), watch })
     }
 
-    /// Queues an append; the answer comes through its channel. `overloaded` if too much waits. `false` if the model's
-    /// gate is closed: looked at under the queue's lock, so whatever is queued after a gate was closed finds it closed.
+    /// Queues an append; the result comes through its channel. `overloaded` if the queue is full. `false` if the
+    /// model's gate is closed: checked under the queue's lock, so nothing is queued after the gate was closed.
     pub(super) fn submit(&self, pending: Pending, gate: &Gate) -> Result<bool> {
         self.check_append()?;
         let bytes = pending.append.event.data.as_ref().map_or(0, |data| data.len());
@@ -193,15 +193,15 @@ impl Committer {
         Ok(true)
     }
 
-    /// Until the guard is dropped, the caller prepares a change that it will submit.
+    /// Announces that the caller is preparing a change that it will submit, until the guard is dropped.
     pub(super) fn preparing(&self) -> Preparing<'_> {
-        // Relaxed: a count that is a moment old costs a batch that is smaller, or later.
+        // Relaxed: an outdated count only makes a batch smaller, or later.
         self.shared.preparing.fetch_add(1, Ordering::Relaxed);
         Preparing(&self.shared)
     }
 
-    /// Appends what the server has to write whatever waits already, in this order and beside others' changes; each row
-    /// succeeds or fails for itself. Waits for the answers however long it takes; see [`Committer::answered`].
+    /// Appends the server's own events even if the queue is full, in this order and beside others' changes; each row
+    /// succeeds or fails alone. Waits for the results without a time limit; see [`Committer::answered`].
     pub(super) async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Answer>> {
         self.check_append()?;
         let mut receivers = Vec::with_capacity(drafts.len());
@@ -235,7 +235,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes what waits, then ends the thread; `false` if it cannot end because an append hangs.
+    /// Writes the queue, then ends the thread; `false` if it cannot end because an append hangs.
     pub(super) async fn close(&self) -> bool {
         self.lock().closed = true;
         self.shared.wake.notify_one();
@@ -246,12 +246,12 @@ impl Committer {
         }
     }
 
-    /// Waits for something that depends on the thread, but not for an append that hangs: `None` then.
+    /// Waits for something that depends on the thread; `None` if an append hangs.
     pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         self.shared.appending.answered(answer).await
     }
 
-    /// Refuses what would only wait behind an append that hangs.
+    /// Rejects appends that would only wait behind one that hangs.
     fn check_append(&self) -> Result<()> {
         if self.shared.hangs() { Err(hanging()) } else { Ok(()) }
     }
@@ -261,7 +261,7 @@ impl Committer {
         self.shared.appending.stalled()
     }
 
-    /// Commands that wait.
+    /// The number of commands in the queue.
     pub(super) fn waiting(&self) -> usize {
         self.lock().jobs.len()
     }
@@ -272,7 +272,7 @@ impl Committer {
 }
 
 impl Queue {
-    /// Makes room for a job of so many appends and bytes of data.
+    /// Reserves space in the queue for a job with this many appends and bytes of data.
     fn take(&mut self, appends: usize, bytes: usize) -> Result<()> {
         let waiting = self.jobs.len() + self.more;
         if waiting + appends > QUEUE_MAX || self.bytes + bytes > QUEUE_BYTES_MAX {
@@ -292,11 +292,11 @@ impl Shared {
         Shared { queue: Mutex::default(), preparing: AtomicUsize::new(0), wake: Condvar::new(), appending, troubles }
     }
 
-    /// Whether the event store does not come back from an append.
+    /// Whether an append hangs in the event store.
     fn hangs(&self) -> bool {
         let Some(time) = self.appending.hanging() else { return false };
         self.troubles.failed(Part::Append, format!("it has been appending for {} s", time.as_secs()));
-        // If it came back at this very moment, the thread must see that there is something to recover from.
+        // If the append returns at this moment, the thread must see that there is something to recover from.
         let _queue = self.lock();
         self.wake.notify_one();
         true
@@ -347,14 +347,14 @@ fn run(shared: &Shared, mut writer: Writer) {
                     queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
-                // Others' wake-ups do not put it off.
+                // Wake-ups for other reasons do not extend the wait.
                 let rests = |queue: &mut Queue| queue.jobs.is_empty() && !queue.closed;
                 let waited = shared.wake.wait_timeout_while(queue, delay, rests);
                 let waited = waited.unwrap_or_else(PoisonError::into_inner);
                 queue = waited.0;
                 if waited.1.timed_out() {
                     drop(queue);
-                    // Nobody may come who would have it done: what is refused is not even queued.
+                    // New requests may never trigger it, because rejected ones are not even queued.
                     writer.guarded(Writer::recover);
                     delay = (delay * 2).min(RETRY_MAX);
                     queue = shared.lock();
@@ -378,7 +378,7 @@ fn run(shared: &Shared, mut writer: Writer) {
                         writer.commit_guarded(&mut batch);
                     }
                 }
-                // After the others, which share one append whatever stands between them.
+                // After the single appends, which share one call regardless of their order with this one.
                 Job::Whole(whole) => wholes.push(whole),
                 Job::Barrier(told) => {
                     writer.commit_guarded(&mut batch);
@@ -405,7 +405,7 @@ fn append_span(commit: &Span, started: Instant, events: usize) {
     span.note("snaphook.batch.size", || events as u64);
 }
 
-/// For callers whose answer got lost in a panic.
+/// For callers whose result was lost in a panic.
 pub(super) fn lost_answer() -> Error {
     Error::new(
         ErrorKind::Storage,
@@ -414,7 +414,7 @@ pub(super) fn lost_answer() -> Error {
 }
 
 impl Writer {
-    /// Runs work on the thread. A panic in it drops what it had in hand, whose callers get [`lost_answer`].
+    /// Runs work on the thread. A panic drops the current jobs, whose callers get [`lost_answer`].
     fn guarded(&mut self, work: impl FnOnce(&mut Writer)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
             let message = panic_message(&*panic);
@@ -427,7 +427,7 @@ impl Writer {
 
     fn commit_guarded(&mut self, batch: &mut Vec<Pending>) {
         self.guarded(|writer| writer.commit(batch));
-        // Only a panic leaves something in it.
+        // It is empty unless there was a panic.
         batch.clear();
     }
 
@@ -435,16 +435,16 @@ impl Writer {
         self.unknown.is_none() && !self.troubles.has(Part::Append)
     }
 
-    /// Tries whether the stores work again.
+    /// Checks whether the stores work again.
     fn recover(&mut self) {
-        // A failure is kept in `troubles`, and this comes again.
+        // A failure is recorded in `troubles`, and this is retried.
         if self.ready().is_ok() && self.troubles.has(Part::Append) && self.check_events().is_ok() {
             self.troubles.works(Part::Append);
         }
     }
 
     /// Nothing is written while the outcome of the last batch is unknown, or while the model store misses events.
-    /// Answers up to where the log is applied.
+    /// Returns the applied position.
     fn ready(&mut self) -> Result<Position> {
         if self.unknown.is_some() {
             self.learn()?;
@@ -464,12 +464,12 @@ impl Writer {
         })
     }
 
-    /// Appends a batch and tells everybody. Empties `batch`.
+    /// Appends a batch and notifies all callers. Empties `batch`.
     fn commit(&mut self, batch: &mut Vec<Pending>) {
         if batch.is_empty() {
             return;
         }
-        // A caller that went away before its command was looked at has not been answered: nothing needs to happen.
+        // A caller that left before its command was processed has no result: nothing needs to happen.
         batch.retain(|pending| !pending.answer.is_closed());
         let known = match self.ready() {
             Ok(known) => known,
@@ -494,12 +494,12 @@ impl Writer {
         }
         let mut appends = Vec::with_capacity(batch.len());
         let mut callers = Vec::with_capacity(batch.len());
-        // The store sees to it that times never go back in the log.
+        // The store guarantees that times never go back in the log.
         let now = time::now();
         for Pending { mut append, hint, answer, settled, span, .. } in batch.drain(..) {
             append.event.time = now;
             if let Some(hint) = hint {
-                // Before anybody can meet the event in the log.
+                // Before anybody can read the event from the log.
                 self.hints.put(&append.event.id, *hint);
             }
             appends.push(append);
@@ -524,7 +524,7 @@ impl Writer {
         self.troubles.works(Part::Append);
         self.metrics.batch(results.len(), results.iter().filter(|result| result.is_err()).count(), took);
         self.project(appends, &results, callers.iter_mut().map(|caller| caller.settled.take()));
-        // Also of what was in the way a client may be told, before this node has applied it.
+        // A conflict may be reported to a client, too, before this node has applied the event that caused it.
         let told = |result: &std::result::Result<Appended, Conflict>| match result {
             Ok(appended) => appended.position,
             Err(conflict) => conflict.position(),
@@ -537,7 +537,7 @@ impl Writer {
         }
     }
 
-    /// Hands events that are durable to the projector.
+    /// Passes durable events to the projector.
     fn project(
         &mut self,
         appends: Vec<Append>,
@@ -551,7 +551,7 @@ impl Writer {
                 self.forget_hint(&append);
                 continue;
             };
-            // Others may have written between two of its rows.
+            // Others may have written events between two rows of the batch.
             own.after = if last.is_none_or(|last| own.after.is_some() && last == after) {
                 own.after.or(Some(after))
             } else {
@@ -570,7 +570,7 @@ impl Writer {
             return;
         }
         self.runtime.block_on(async { self.projector.lock().await.take(own).await });
-        // Those of models that are stuck were passed over.
+        // Definitions of stuck models were skipped.
         definitions.iter().for_each(|id| drop(self.hints.take(id)));
     }
 
@@ -589,16 +589,16 @@ impl Writer {
             callers.fail(&format!("the event store failed, nothing was written: {error}"));
             return;
         }
-        // To its callers it goes on until its outcome is known.
+        // Its callers wait until its outcome is known.
         let ids = appends.into_iter().map(|append| append.event.id).collect();
         self.unknown = Some(Unknown { after: known, ids, callers, reason: error.to_string() });
-        // If it cannot be learned now it is tried again.
+        // If that fails now, it is retried later.
         let _ = self.learn();
     }
 
-    /// Learns from the log what became of the last batch, brings everything up to it, and answers its callers.
+    /// Finds the outcome of the last batch in the log, applies the log up to it, and responds to its callers.
     fn learn(&mut self) -> Result<()> {
-        // From here on the log says what the append came to.
+        // From here on the log has the outcome of the append.
         self.check_events()?;
         let Some(Unknown { after, ids, .. }) = &self.unknown else { return Ok(()) };
         let mut found = self.runtime.block_on(find(&*self.events, *after, ids))?;
@@ -611,7 +611,7 @@ impl Writer {
         });
         let own = Own { settled: settled.collect(), ..Own::default() };
         self.runtime.block_on(async { self.projector.lock().await.take(own).await });
-        // Of what was not written, and of models that are stuck, nobody took them.
+        // Nobody took the hints of events that were not written, or of stuck models.
         ids.iter().for_each(|id| drop(self.hints.take(id)));
         self.appending.end();
         self.troubles.works(Part::Append);

@@ -1,6 +1,7 @@
-//! What the services share: the stores, what this node derives from the log, and the threads that write and follow it.
+//! The common parts of the services: the stores, the state that this node derives from the log, and the threads that
+//! write and follow it.
 //!
-//! The core knows no service. Its methods are those steps that several services need.
+//! The core knows no service. Its methods are the steps that several services need.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,14 +49,14 @@ pub(super) struct Core {
     pub(super) rebuild: Arc<Rebuild>,
     pub(super) availability: Arc<Availability>,
     pub(super) memory: Arc<MemoryBudget>,
-    /// What the engine itself holds on behalf of requests: trees of stored data, pages of listeners.
+    /// The engine's own memory for requests: trees of stored data, pages of listeners.
     pub(super) own_memory: Arc<Share>,
     pub(super) workers: Arc<Workers>,
     pub(super) jobs: Jobs,
     pub(super) troubles: Arc<Troubles>,
     pub(super) locks: DefinitionLocks,
     pub(super) stopping: Stopping,
-    /// Whether clients leave: what is stored is answered without its post hooks.
+    /// Whether the server is stopping: then responses do not wait for post hooks.
     pub(super) leaving: Stopping,
 }
 
@@ -135,8 +136,8 @@ impl Core {
         self.committer.append(vec![draft]).await?.pop().unwrap_or_else(|| Err(lost_answer()))
     }
 
-    /// Appends events of a model that is stuck: listeners get them, the model store only passes them. Returns the position of
-    /// the first one, 0 if there is none.
+    /// Appends events of a stuck model: listeners get them, the model store skips them. Returns the position of the
+    /// first one, 0 if there is none.
     pub(super) async fn append_for_stuck(&self, appends: Vec<Append>) -> Result<Position> {
         let mut first = None;
         let mut conflict = false;
@@ -152,8 +153,8 @@ impl Core {
         }
     }
 
-    /// Runs work that waits for the committer to its end, whether the caller still waits for it or not. If an append hangs the
-    /// caller is told so, and the work goes on when the append does.
+    /// Completes work that waits for the committer, even if the caller is gone. If an append hangs, the caller gets an
+    /// error, and the work continues when the append does.
     pub(super) async fn commit<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -161,14 +162,14 @@ impl Core {
         self.committer.answered(unstoppable(work)).await.unwrap_or_else(|| Err(unanswered()))
     }
 
-    /// Waits until this node has applied the event that was in the way, so that the next try sees what it did.
+    /// Waits until this node has applied the conflicting event, so that the next attempt sees its effect.
     pub(super) async fn seen(&self, position: Position) {
         if let Err(error) = self.tail.reached_soon(position).await {
             tracing::warn!(position, "an event that others wrote is not applied yet: {error}");
         }
     }
 
-    /// Waits until a model can be used; an error if the server stops first.
+    /// Waits until a model is available; an error if the server stops first.
     pub(super) async fn until_available(&self, model: &str) -> Result<(), ()> {
         if self.availability.check_model(model).is_ok() {
             return Ok(());
@@ -184,7 +185,7 @@ impl Core {
         tokio::time::timeout(delay, self.stopping.begun()).await.map_or(Ok(()), |()| Err(()))
     }
 
-    /// Stops serving a model's post hooks and forgets what they had not seen.
+    /// Stops running a model's post hooks and forgets their pending events.
     pub(super) async fn forget_post_hooks(&self, model: &str) {
         self.lanes.stop(model);
         if let Err(error) = self.stores.event.drop_group(&group_of(model).name).await {

@@ -1,4 +1,4 @@
-//! Why a command or a question was not answered with what was asked for.
+//! Errors of commands and queries.
 //!
 //! One type for the whole engine: callers decide by [`ErrorKind`] (the server turns it into a status, in one place;
 //! the hook host into an access code).
@@ -14,7 +14,7 @@ use crate::memory::Shortage;
 /// Result of an engine call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of answer it is. Each kind has one problem type in the REST API.
+/// The kind of an error. Each kind has one problem type in the REST API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     BadRequest,
@@ -25,7 +25,7 @@ pub enum ErrorKind {
     NotUnique,
     Conflict,
     ModelInUse,
-    /// Others refer to what is to be deleted.
+    /// Others refer to the instance or model to be deleted.
     Referenced,
     PreconditionFailed,
     TooLarge,
@@ -34,15 +34,15 @@ pub enum ErrorKind {
     Incompatible,
     /// Checking it exceeded a budget of steps, time, depth or memory.
     TooComplex,
-    /// An idempotency key came before with another body, or from another actor.
+    /// The idempotency key was used before with another body, or by another actor.
     KeyReused,
     /// A position beyond the end of this log, or of another log.
     PositionUnknown,
     HookFailed,
-    /// The store cannot do it.
+    /// The store does not support it.
     NotSupported,
     Overloaded,
-    /// A store, or one model, is catching up or out of service.
+    /// A store, or one model, is catching up or unavailable.
     Unavailable,
     Storage,
 }
@@ -76,7 +76,7 @@ impl ErrorKind {
     }
 }
 
-/// A refusal or a fault, with everything that the caller needs to act on it.
+/// A rejection or a fault, with everything that the caller needs to react to it.
 #[derive(Debug)]
 pub struct Error {
     pub kind: ErrorKind,
@@ -84,11 +84,11 @@ pub struct Error {
     pub detail: String,
     /// JSON Pointers into the request body.
     pub errors: Vec<FieldError>,
-    /// Name of the hook that refused or failed.
+    /// Name of the hook that rejected or failed.
     pub hook: Option<String>,
-    /// Models that it tells of though nobody asked for them: it is only for those who may read them.
+    /// Models that the error mentions although the request did not: only callers who may read them get the error.
     pub models: Vec<String>,
-    /// A line that only the log gets.
+    /// The cause, for the log only.
     pub source: Option<Box<DriverError>>,
 }
 
@@ -115,7 +115,7 @@ impl Error {
         self
     }
 
-    /// What is behind it stands in the log already.
+    /// The cause was already logged.
     #[must_use]
     pub(super) fn logged(self) -> Self {
         Error { source: None, ..self }
@@ -130,7 +130,7 @@ impl Error {
     }
 }
 
-/// For callers that come while the server stops.
+/// For requests while the server stops.
 pub(super) fn stopped() -> Error {
     Error::new(ErrorKind::Unavailable, "the server is stopping; try again when it is back")
 }

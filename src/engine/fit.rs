@@ -1,4 +1,4 @@
-//! Whether data fits a model: defaults filled in, size, schema. What may take long moves to the workers.
+//! Checks data against a model: fills in defaults, checks the size and the schema. Long checks move to the workers.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::workers::{Workers, late};
 use crate::catalog::document::Document;
 use crate::catalog::{Effort, FieldError, Schema, Unfit};
 
-/// Text beyond this takes more than a thread of requests may be held; it is not even tried there.
+/// Larger texts would block a request thread for too long, so they go to the workers immediately.
 const TRIED_BYTES_MAX: usize = 256 * 1024;
 
 /// Where the pointers of errors start, and whether defaults are filled in first.
@@ -20,7 +20,7 @@ pub(super) struct Fitting {
     pub(super) defaults: bool,
 }
 
-/// Why data does not fit.
+/// Why data does not match the model.
 pub(super) enum Misfit {
     Errors(Vec<FieldError>),
     TooLarge(String),
@@ -53,7 +53,7 @@ pub(super) async fn fit(
     workers.run(model, work).await.unwrap_or_else(|error| Err(Misfit::Unknown(error)))
 }
 
-/// The same, here and now: as much effort as it is given. The document may have got defaults whatever comes of it.
+/// The same, synchronously, with a limited effort. The document may have got defaults even if the check fails.
 pub(super) fn try_fit(
     schema: &Schema,
     document: &mut Document,
@@ -63,7 +63,7 @@ pub(super) fn try_fit(
     if fitting.defaults && schema.has_defaults() && schema.fill_defaults(&mut document.value, effort)? {
         *document = Document::from_value(std::mem::take(&mut document.value));
     }
-    // What no store needs to take must not get into the log.
+    // Data beyond the limits of stores must not get into the log.
     if let Err(exceeded) = limits::check_data(&document.text) {
         let message = exceeded.to_string();
         return Err(match document.text.len() > PAYLOAD_BYTES_MAX {
@@ -85,7 +85,7 @@ impl From<Unfit> for Misfit {
 }
 
 impl Misfit {
-    /// As a change of an instance is answered.
+    /// The error for a change of an instance.
     pub(super) fn into_error(self, entry: &Entry) -> Error {
         let record = &entry.model.record;
         match self {

@@ -1,5 +1,5 @@
-//! Whether a model takes writes. Closed for a moment while a new version is put in use, and while the model is deleted, by who
-//! changes it on this node; and held back by the log, for who changes it on another.
+//! Controls whether a model accepts writes. A change on this node closes the gate for a moment while a new version is
+//! put in use, and while the model is deleted. For changes on other nodes, the log holds writes back.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::error::{Error, ErrorKind, Result};
 
-/// How long a write waits for a change of its model. Only the claims of a new `unique` list, and what the log holds back, take
-/// longer than milliseconds.
+/// How long a write waits for a change of its model. Only claims of a new `unique` list, and holding back by the log,
+/// take longer than milliseconds.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Writes of one model that wait; beyond it callers are told to come back.
+/// Waiting writes of one model; beyond this callers get `overloaded`.
 const WAITING_MAX: usize = 1000;
 
 /// Why a gate is closed.
@@ -30,7 +30,7 @@ const OPEN: u8 = 0;
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: AtomicU8,
-    /// Until when the log holds writes back, in milliseconds after [`START`]; 0: not at all.
+    /// Until when the log holds writes back, in milliseconds after [`START`]; 0: no.
     until: AtomicU64,
     waiting: AtomicUsize,
     opened: Notify,
@@ -53,7 +53,7 @@ impl Drop for Closed {
     }
 }
 
-/// What times of gates count from.
+/// The origin of the times in gates.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Gate {
@@ -61,7 +61,7 @@ impl Gate {
         self.state.load(Ordering::Acquire) == OPEN && self.held_back().is_none()
     }
 
-    /// Holds writes back for that time, unless they are let go before.
+    /// Holds writes back for this time, unless they are released before.
     pub(super) fn hold_back(&self, within: Duration) {
         let until = START.elapsed() + within;
         let until = if within.is_zero() { 0 } else { u64::try_from(until.as_millis()).unwrap_or(u64::MAX) };
@@ -83,13 +83,13 @@ impl Gate {
         until.checked_sub(START.elapsed()).filter(|left| !left.is_zero())
     }
 
-    /// Ends when the gate is open. Then the model may have a new version, or be gone.
+    /// Waits until the gate is open. After that the model may have a new version, or be deleted.
     pub(super) async fn wait(&self, model: &str, deadline: Instant) -> Result<()> {
         let _one = Waiting::new(&self.waiting, model)?;
         loop {
             let opened = self.opened.notified();
             tokio::pin!(opened);
-            // From here on no opening is missed.
+            // Registered before the check, so no opening is missed.
             opened.as_mut().enable();
             let held_back = self.held_back();
             match self.state.load(Ordering::Acquire) {
@@ -99,7 +99,7 @@ impl Gate {
                 }
                 _ => {}
             }
-            // What the log holds back is let go without a word when its time is over.
+            // When the time limit of the log ends, no notification comes.
             let look = held_back.map_or(deadline, |left| deadline.min(Instant::now() + left));
             if tokio::time::timeout_at(look, opened).await.is_err() && Instant::now() >= deadline {
                 return Err(Error::new(

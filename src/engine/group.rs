@@ -1,4 +1,4 @@
-//! The consumer groups of the event store, which remember what post hooks have dealt with.
+//! The consumer groups of the event store, which record the progress of post hooks.
 
 use snaphook_driver::{EventFilter, EventKind, Group};
 

@@ -1,8 +1,8 @@
-//! Appends that take too long: shown, and after a while not waited for any more.
+//! Appends that take too long: reported, and after a while nobody waits for them.
 //!
-//! A driver may hang in the middle of an append: a network that is gone, a disk that does not answer. Whoever waits for the
-//! committer then learns that nobody knows what became of its change; who comes later is not let in. Nothing has to be
-//! done when the driver comes back.
+//! A driver may hang in the middle of an append: a lost network, a disk that does not respond. Callers that wait for
+//! the committer then get an error that the outcome of their change is unknown; later requests are rejected. Everything
+//! continues when the driver returns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,22 +12,22 @@ use tokio::sync::Notify;
 
 use super::error::{Error, ErrorKind};
 
-/// An append that takes so long is shown as a fault of the event store.
+/// An append that takes this long is reported as a fault of the event store.
 const APPEND_SLOW: Duration = Duration::from_secs(2);
-/// One that takes so long hangs: nobody waits for it any more.
+/// An append that takes this long hangs: nobody waits for it any longer.
 const APPEND_MAX: Duration = Duration::from_secs(5);
-/// How often it is looked at whether an append hangs.
+/// How often the watch checks whether an append hangs.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The append that runs. Those who wait for one have no timer of their own: one watch has it for all of them.
+/// The running append. Waiters have no timers of their own: one watch serves all of them.
 pub(super) struct Appending {
     start: Instant,
     /// Since when the event store has been appending, in milliseconds after `start`; 0: it is not.
     since: AtomicU64,
-    /// The watch looks by itself; else the next append wakes it.
+    /// Whether the watch is running; otherwise the next append wakes it.
     is_watched: AtomicBool,
     begun: Notify,
-    /// Told again and again while an append hangs.
+    /// Notified repeatedly while an append hangs.
     hangs: Notify,
 }
 
@@ -45,7 +45,8 @@ impl Default for Appending {
 
 impl Appending {
     pub(super) fn begin(&self) {
-        // In the same order as the watch goes to sleep and then looks here, so that one of the two sees the other.
+        // Sequentially consistent with the watch, which marks itself asleep and then checks here, so that one of the
+        // two sees the other.
         self.since.store(self.now(), Ordering::SeqCst);
         if !self.is_watched.swap(true, Ordering::SeqCst) {
             self.begun.notify_one();
@@ -72,17 +73,17 @@ impl Appending {
         (since > 0).then(|| Duration::from_millis(self.now().saturating_sub(since)))
     }
 
-    /// The same, if that is too long.
+    /// The same, if it is too long.
     pub(super) fn stalled(&self) -> Option<Duration> {
         self.time().filter(|time| *time >= APPEND_SLOW)
     }
 
-    /// The same, if it does not come back.
+    /// The same, if the append hangs.
     pub(super) fn hanging(&self) -> Option<Duration> {
         self.time().filter(|time| *time >= APPEND_MAX)
     }
 
-    /// Waits for something that depends on appends, but not for one that hangs: `None` then.
+    /// Waits for something that depends on appends; `None` if an append hangs.
     pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -92,7 +93,7 @@ impl Appending {
     }
 }
 
-/// Tells those who wait when an append hangs, for ever. Between appends it sleeps.
+/// Notifies waiters when an append hangs. Never returns; sleeps between appends.
 pub(super) async fn watch(appending: Arc<Appending>, hangs: impl Fn() -> bool + Send) {
     loop {
         appending.begun.notified().await;
@@ -107,7 +108,7 @@ pub(super) async fn watch(appending: Arc<Appending>, hangs: impl Fn() -> bool + 
     }
 }
 
-/// For callers that are not let in while an append hangs.
+/// For requests that are rejected while an append hangs.
 pub(super) fn hanging() -> Error {
     Error::new(
         ErrorKind::Storage,

@@ -1,4 +1,4 @@
-//! Idempotency keys: a request that comes again gets the first response again.
+//! Idempotency keys: a repeated request gets the first response again.
 //!
 //! A key is a claim in the event store, taken together with the event of its request, so of two requests in flight at
 //! once only one is written. The claim's value is a digest of the request and its actor, and it expires after 24 hours;
@@ -16,7 +16,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::metrics::Metrics;
 use super::tail::Tail;
 
-/// How long a key is remembered, in milliseconds.
+/// Lifetime of a key, in milliseconds.
 const REMEMBERED_MILLIS: Millis = 24 * 60 * 60 * 1000;
 
 const PREFIX: &str = "idempotency ";
@@ -30,7 +30,7 @@ pub(super) struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// Of a change of an instance. `id`: what the client has named it, if it has.
+    /// For a change of an instance. `id`: the id in the request, if there is one.
     pub(super) fn of_change(model: &str, key: &str, id: Option<&str>, change: &Change, origin: &Origin) -> Self {
         let (operation, data) = parts(change);
         IdempotencyKey {
@@ -39,8 +39,8 @@ impl IdempotencyKey {
         }
     }
 
-    /// Of a batch: what it does, in order, each with what the client named it and with its precondition. No model has such an
-    /// id, so its claim is nobody else's.
+    /// For a batch: its operations in order, each with the id in the request and its precondition. No model can have
+    /// such an id, so the claim cannot collide.
     pub(super) fn of_batch<'a>(
         key: &str,
         operations: impl Iterator<Item = (&'a str, Option<&'a str>, &'a Change, &'a Precondition)>,
@@ -58,14 +58,14 @@ impl IdempotencyKey {
         IdempotencyKey { claim: format!("{PREFIX}/batch {key}"), digest: digest(origin, &all) }
     }
 
-    /// Of a request that makes a model. No model has an empty id, so its claim is nobody else's.
+    /// For a request that creates a model. No model has an empty id, so the claim cannot collide.
     pub(super) fn of_model(id: &str, key: &str, input: &ModelInput, origin: &Origin) -> Self {
         let schema = input.schema.as_deref().unwrap_or_default();
         let lists = serde_json::to_string(&(&input.indexes, &input.unique)).unwrap_or_default();
         IdempotencyKey { claim: format!("{PREFIX} {key}"), digest: digest(origin, &["model", id, schema, &lists]) }
     }
 
-    /// What an event takes. `replaces`: the position of a holder whose time is over.
+    /// The claim of an event. `replaces`: the position of an expired holder.
     pub(super) fn claim(self, replaces: Option<Position>) -> Claim {
         Claim {
             replaces,
@@ -101,13 +101,13 @@ pub(super) async fn first_event(
     }
     metrics.keys_repeated.fetch_add(1, Ordering::Relaxed);
     let event = events.last(&holder.stream, holder.position).await?;
-    // Another node may have written it: who gets this answer finds here what it says.
+    // Another node may have written it: this node must have applied it before the client gets this response.
     tail.reached_soon(holder.position).await?;
-    // Claims that were made before they could expire.
+    // Claims of versions without expiry.
     Ok(event.filter(|event| holder.expires.is_some() || time::now() - event.time < REMEMBERED_MILLIS))
 }
 
-/// Whether the instance belongs to a model that was deleted since. One of the same name is another model.
+/// Whether the instance belongs to a model that was deleted later. A model of the same name is a different one.
 async fn is_of_deleted_model(events: &dyn EventStore, holder: &Holder) -> Result<bool> {
     if holder.stream.instance.is_none() {
         return Ok(false);
@@ -122,14 +122,14 @@ async fn is_of_deleted_model(events: &dyn EventStore, holder: &Holder) -> Result
     loop {
         let page = events.read(&query, None).await?;
         match page.next().filter(|_| page.events.is_empty()) {
-            // It has passed over as many events as one page may.
+            // The page skipped as many events as it may.
             Some(next) => query.after = next,
             None => return Ok(!page.events.is_empty()),
         }
     }
 }
 
-/// The response that the event had.
+/// The first response, from its event.
 pub(super) fn first_answer(event: Event) -> Option<Written> {
     let kind = event.kind;
     let instance = Instance {
@@ -145,7 +145,7 @@ pub(super) fn first_answer(event: Event) -> Option<Written> {
     Some(if kind == EventKind::InstanceCreated { Written::Created(instance) } else { Written::Updated(instance) })
 }
 
-/// What a change does, and with which data.
+/// The operation of a change, and its data.
 fn parts(change: &Change) -> (&'static str, &str) {
     match change {
         Change::Create { data, .. } => ("create", data),
@@ -155,7 +155,7 @@ fn parts(change: &Change) -> (&'static str, &str) {
     }
 }
 
-/// In hexadecimal. Each part is preceded by its length, so that no two lists of parts are the same bytes.
+/// In hexadecimal. Each part is preceded by its length, so that different lists of parts have different bytes.
 fn digest(origin: &Origin, parts: &[impl AsRef<str>]) -> String {
     let mut digest = Sha256::new();
     let actor = match origin.actor.as_ref().map(|actor| actor.identity()) {

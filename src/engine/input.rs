@@ -1,6 +1,6 @@
-//! Bodies of writes, taken strictly: UTF-8, one JSON value and nothing after it, no unknown member, none twice.
+//! Parses bodies of writes strictly: UTF-8, one JSON value and nothing after it, no unknown or duplicate members.
 //!
-//! Values inside stay text: a nesting of any depth is passed over without recursion. What is in `data` is checked by
+//! Values inside stay text: nesting of any depth is skipped without recursion. `data` is checked by
 //! [`crate::catalog::document`].
 
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use crate::catalog::document::type_name;
 use crate::catalog::rules::RulesInput;
 
-/// What a client gives for a new instance: `{id?, data}`.
+/// A new instance in a request: `{id?, data}`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewInstance {
     pub id: Option<String>,
@@ -24,7 +24,7 @@ pub fn new_instance(bytes: &[u8]) -> Result<NewInstance> {
     named_instance("body", bytes)
 }
 
-/// Reads one line of an import, which is the same.
+/// Reads one line of an import, which has the same form.
 pub(super) fn line(bytes: &[u8]) -> Result<NewInstance> {
     named_instance("line", bytes)
 }
@@ -42,7 +42,7 @@ fn named_instance(what: &str, bytes: &[u8]) -> Result<NewInstance> {
     Ok(NewInstance { id: body.id, data: Json::trusted(body.data.get()) })
 }
 
-/// A member that may be left out, but is not null.
+/// An optional member that must not be null.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
@@ -64,7 +64,7 @@ pub fn replacement(bytes: &[u8]) -> Result<Json> {
 pub struct Renames(json::Tree);
 
 impl Renames {
-    /// Old and new names, in the order in which they stand.
+    /// Old and new names, in their order.
     pub fn pairs(self) -> Result<Vec<(String, String)>> {
         let members = match self.0.0 {
             Value::Null => return Ok(Vec::new()),
@@ -104,13 +104,13 @@ impl<'de> Deserialize<'de> for NewRules {
     }
 }
 
-/// Reads any one JSON value and keeps its text.
+/// Reads one JSON value of any type and keeps its text.
 pub fn value(bytes: &[u8]) -> Result<Json> {
     let raw: &RawValue = body(bytes)?;
     Ok(Json::trusted(raw.get()))
 }
 
-/// Reads one JSON value into `T`, which should refuse unknown members.
+/// Reads one JSON value into `T`, which should reject unknown members.
 pub fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     parse("body", bytes)
 }

@@ -1,6 +1,6 @@
-//! Work that goes on after its request was answered: how far it has come, and how it is ended early.
+//! Work that continues after the response to its request: its progress, and its cancellation.
 //!
-//! Jobs are of this process. One that a crash ended is gone; what it was to do is still there to be started again.
+//! Jobs belong to this process. A crash loses a job, but its remaining work can be started again.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,28 +10,28 @@ use serde::Serialize;
 
 use super::error::{Error, ErrorKind, Result};
 
-/// Jobs that may run at once.
+/// Concurrent jobs.
 const RUNNING_MAX: usize = 8;
-/// Jobs that are remembered; the oldest that ended go first.
+/// Jobs that are kept; the oldest finished ones are removed first.
 const KEPT_MAX: usize = 100;
 
-/// How far a job has come.
+/// The progress of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct JobInfo {
     pub id: String,
     /// `running`, `done`, `cancelled` or `failed`
     pub state: &'static str,
-    /// What there is to do; corrected at the end to what there was.
+    /// The amount of work; corrected at the end to the actual amount.
     pub total: u64,
-    /// Done with success.
+    /// The number of successes.
     pub done: u64,
     pub failed: u64,
-    /// Why it ended early.
+    /// Why the job ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// The jobs that run, and the last that ended. Ids rise with time.
+/// The running jobs, and the last finished ones. Ids increase with time.
 #[derive(Default)]
 pub(super) struct Jobs(Mutex<BTreeMap<String, Arc<Job>>>);
 
@@ -92,7 +92,7 @@ impl Job {
         };
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let (done, failed) = (load(&self.done), load(&self.failed));
-        // What came or went meanwhile must not leave it short of its end, or beyond.
+        // Records that came or went meanwhile must not make the progress end below or above the total.
         let total = if state == "done" { done + failed } else { load(&self.total).max(done + failed) };
         JobInfo { id: self.id.clone(), state, total, done, failed, error }
     }
@@ -105,7 +105,7 @@ impl Job {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Somebody else did it.
+    /// Another request did it.
     pub(super) fn skipped(&self) {
         let _ = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| total.checked_sub(1));
     }

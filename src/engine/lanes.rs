@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Starts the task of a model; `None` if the engine is gone.
+/// Starts the task of a model; `None` if the engine was dropped.
 type Begin = Box<dyn Fn(&str, Signals) -> Option<JoinHandle<()>> + Send + Sync>;
 
-/// What ends a task.
+/// The signals that end a task.
 pub(super) struct Signals {
-    /// This model is not to be served any more.
+    /// The model's post hooks must not run any longer.
     pub(super) stop: watch::Receiver<bool>,
-    /// The server stops.
+    /// The server is stopping.
     pub(super) stopping: watch::Receiver<bool>,
 }
 
@@ -36,12 +36,12 @@ impl Lanes {
         Lanes { begin: OnceLock::new(), lanes: Mutex::default(), stopping: watch::Sender::new(false) }
     }
 
-    /// From now on models can be served.
+    /// From now on tasks can be started.
     pub(super) fn start(&self, begin: impl Fn(&str, Signals) -> Option<JoinHandle<()>> + Send + Sync + 'static) {
         let _ = self.begin.set(Box::new(begin));
     }
 
-    /// Serves a model from now on; nothing happens if it is served.
+    /// Starts a model's task, unless it is running.
     pub(super) fn serve(&self, model: &str) {
         let Some(begin) = self.begin.get() else { return };
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,17 +55,17 @@ impl Lanes {
         }
     }
 
-    /// Stops serving a model.
+    /// Stops a model's task.
     pub(super) fn stop(&self, model: &str) {
         let lane = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(model);
         if let Some(lane) = lane {
             lane.stop.send_replace(true);
-            // Hooks that run finish; a hook that waits for this very call must not be waited for.
+            // Running hooks finish; waiting for them here could deadlock with a hook that waits for this call.
             drop(lane.task);
         }
     }
 
-    /// Takes no more events; hooks that run get `within` to finish. What they did not acknowledge comes again.
+    /// Takes no more events; running hooks get `within` to finish. Unacknowledged events are delivered again.
     pub(super) async fn close(&self, within: Duration) {
         self.stopping.send_replace(true);
         let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));

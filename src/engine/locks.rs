@@ -1,6 +1,6 @@
-//! One change of a model's definition at a time on this node, and none while the model store is rebuilt.
+//! Locks for definitions: one change of a model at a time on this node, and none during a rebuild of the model store.
 //!
-//! Changes of different models go on side by side: one may take as long as its model is large.
+//! Changes of different models run concurrently, because a change of a large model takes long.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,13 @@ type Lock = Arc<tokio::sync::Mutex<()>>;
 
 #[derive(Default)]
 pub(super) struct DefinitionLocks {
-    /// By model; without those that nobody holds or waits for.
+    /// By model; only locks that are held or waited for.
     models: Mutex<HashMap<String, Lock>>,
-    /// Read by whoever changes a model.
+    /// Held for reading during a change of a model.
     all: Arc<RwLock<()>>,
 }
 
-/// The right to change one model. It goes along with a change that the committer has, which may outlive its caller.
+/// The lock on one model. It moves with a change to the committer, because the change may outlive its caller.
 pub(super) struct OneModel {
     _all: OwnedRwLockReadGuard<()>,
     _one: OwnedMutexGuard<()>,
@@ -31,7 +31,7 @@ impl DefinitionLocks {
             models.retain(|_, lock| Arc::strong_count(lock) > 1);
             Arc::clone(models.entry(model.to_owned()).or_default())
         };
-        // In this order: whoever waits for the model keeps no rebuild waiting.
+        // In this order, so that a wait for the model does not block a rebuild.
         let one = lock.lock_owned().await;
         OneModel { _all: Arc::clone(&self.all).read_owned().await, _one: one }
     }

@@ -1,4 +1,4 @@
-//! Counters of the commit path and the dispatcher, and how they are written.
+//! Counters of the commit path and the dispatcher, and their output.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use crate::memory::MemoryBudget;
 use crate::telemetry::exposition::{Exposition, OTHERS, SERIES_MAX};
 use crate::telemetry::histogram::{Histogram, LATENCY};
 
-/// Bounds of batches' sizes: a batch has at most 1,024 events, but for one that a client made.
+/// Histogram bounds of batch sizes: a batch has at most 1,024 events, unless it is a client's batch.
 const BATCH_SIZES: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
-/// Counts since the start. Relaxed: each is read for itself.
+/// Counts since the start. Relaxed, because each is read independently.
 #[derive(Debug)]
 pub(super) struct Metrics {
     batch_sizes: Histogram<{ BATCH_SIZES.len() }>,
@@ -22,7 +22,7 @@ pub(super) struct Metrics {
     pub(super) deliveries: AtomicU64,
     pub(super) post_failures: AtomicU64,
     pub(super) given_up: AtomicU64,
-    /// Requests that came again with their idempotency key, and those that had the key of another.
+    /// Repeated requests with a known idempotency key, and requests with the key of another request.
     pub(super) keys_repeated: AtomicU64,
     pub(super) keys_reused: AtomicU64,
     /// Followers of events, now.
@@ -78,7 +78,7 @@ impl Metrics {
     }
 }
 
-/// What requests hold, and what they may hold.
+/// The memory of requests, and its limit.
 pub(super) fn memory(out: &mut Exposition, budget: &MemoryBudget) {
     let help = "Bodies, trees, pages and responses in flight, by their size";
     out.gauge("snaphook_memory_bytes", help).sample(&[], budget.used());
@@ -86,7 +86,7 @@ pub(super) fn memory(out: &mut Exposition, budget: &MemoryBudget) {
     out.gauge("snaphook_memory_limit_bytes", help).sample(&[], budget.limit());
 }
 
-/// What post hooks have not dealt with.
+/// Events that post hooks have not finished.
 pub(super) fn backlogs(out: &mut Exposition, backlogs: &[(String, u64)]) {
     let help = "Events that the post hooks of a model have not dealt with";
     let mut family = out.gauge("snaphook_post_hook_backlog", help);
@@ -97,14 +97,14 @@ pub(super) fn backlogs(out: &mut Exposition, backlogs: &[(String, u64)]) {
     }
 }
 
-/// Native libraries, also of hooks that are bound no more: nothing is unloaded.
+/// Loaded native libraries, also of hooks that are no longer bound: libraries are never unloaded.
 pub(super) fn libraries(out: &mut Exposition, libraries: &[(String, usize)]) {
     let help = "Contents of a native library's file that the server's process holds, not sandboxed";
     let mut family = out.gauge("snaphook_libraries_loaded", help);
     libraries.iter().for_each(|(file, count)| family.sample(&[("library", file)], count));
 }
 
-/// What engines say of themselves.
+/// Facts about engines.
 pub(super) fn facts(out: &mut Exposition, facts: impl Iterator<Item = EngineFact>) {
     for EngineFact { name, help, label: (label, value) } in facts {
         out.gauge(name, help).sample(&[(label, value)], 1);

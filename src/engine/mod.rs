@@ -1,4 +1,4 @@
-//! The order of steps: how changes get into the log, what follows from that, and what can be asked.
+//! The order of steps: how changes get into the log, their consequences, and the queries.
 //!
 //! The engine is five services over one [`core`]. Each service is a folder; it knows the core and no other service. The files
 //! beside them are the parts of the core.
@@ -107,13 +107,13 @@ pub struct Engine {
     pub deliveries: Deliveries,
     pub operations: Operations,
     core: Arc<Core>,
-    /// What runs as long as the engine is open.
+    /// Tasks that run while the engine is open.
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Engine {
-    /// Lets the model store catch up with the log, puts the models in use, and starts to serve post hooks. `progress`
-    /// can be watched meanwhile.
+    /// Brings the model store up to date with the log, puts the models in use, and starts running post hooks.
+    /// `progress` can be watched meanwhile.
     pub async fn open(
         config: Arc<ConfigHandle>,
         stores: Stores,
@@ -149,27 +149,27 @@ impl Engine {
         }))
     }
 
-    /// The memory that requests hold together.
+    /// The memory budget of all requests.
     pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.core.memory
     }
 
-    /// The components that answer requests.
+    /// The components of custom endpoints.
     pub fn endpoints(&self) -> &Arc<Endpoints> {
         &self.core.host.endpoints
     }
 
-    /// The components that take part in requests.
+    /// The components of sandboxed modules.
     pub fn modules(&self) -> &SandboxedModules {
         &self.core.host.modules
     }
 
-    /// From now on nobody is kept waiting for post hooks (`Prefer: wait`): what is stored is answered.
+    /// From now on responses do not wait for post hooks (`Prefer: wait`).
     pub fn answer_at_once(&self) {
         self.core.leaving.begin();
     }
 
-    /// Finishes what runs, within the time; then closes the stores. What post hooks did not finish comes again.
+    /// Finishes running work within the time, then closes the stores. Unfinished post hooks run again later.
     pub async fn close(&self, within: Duration) {
         self.core.stopping.begin();
         self.core.lanes.close(within).await;

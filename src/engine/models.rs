@@ -1,4 +1,4 @@
-//! The models in use, each with its compiled schema and bound hooks: what every command starts from.
+//! The models in use, each with its compiled schema and bound hooks: the starting point of every command.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ pub(super) struct Entry {
     pub(super) gate: Arc<Gate>,
 }
 
-/// The code of one phase's chain, ready to run, in its order.
+/// The prepared code of one phase's chain, in order.
 pub(super) struct Ready {
     pub(super) phase: Phase,
     pub(super) code: Vec<Arc<dyn Prepared>>,
 }
 
 impl Entry {
-    /// Binds the record's hooks. Those that are not `ready` load their code at their first run.
+    /// Binds the record's hooks. Hooks that are not in `ready` load their code at their first run.
     pub(super) fn new(model: Arc<Model>, host: &HookHost, previous: Option<&Entry>, ready: Option<&Ready>) -> Entry {
         let hooks = model
             .record
@@ -41,7 +41,7 @@ impl Entry {
             .map(|(phase, chain)| {
                 let ready = ready.filter(|ready| ready.phase == *phase);
                 let bound = chain.iter().enumerate().map(|(index, record)| {
-                    // A hook that stays as it was keeps its stats and its prepared code.
+                    // An unchanged hook keeps its stats and its prepared code.
                     let kept = previous.and_then(|entry| {
                         entry.chain(*phase).iter().find(|hook| {
                             let binding = hook.binding();
@@ -131,12 +131,12 @@ impl Models {
         all
     }
 
-    /// All of them as they are now.
+    /// The current map of all models.
     pub(super) fn in_use(&self) -> arc_swap::Guard<Arc<HashMap<String, Arc<Entry>>>> {
         self.0.load()
     }
 
-    /// Puts models in use, or (`None`) out of use, all at once.
+    /// Puts models in use, or (`None`) out of use, atomically.
     pub(super) fn change(&self, entries: Vec<(String, Option<Arc<Entry>>)>) {
         let mut map = HashMap::clone(&self.0.load());
         for (id, entry) in entries {

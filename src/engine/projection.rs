@@ -1,9 +1,9 @@
-//! The model store as a projection of the log: which events are in it, which models it has, and how the next events get in.
+//! The model store as a projection of the log: its position, its models, and how the next events are applied.
 //!
-//! An event that the store cannot take makes its model stuck and nothing else: the event is found by halving its batch,
-//! and the model's later events are passed over until the model is deleted; a rebuild tries again. Events that an admin
-//! skipped are known before the first event is applied. A store that fails as a whole ends the work instead, with
-//! everything up to its checkpoint in place.
+//! An event that the store cannot apply makes only its model stuck: the event is found by bisecting its batch, and the
+//! model's later events are skipped until the model is deleted; a rebuild tries again. Events that an admin skipped are
+//! loaded before the first event is applied. If the store fails as a whole, the work ends with everything up to its
+//! checkpoint applied.
 //!
 //! No hook runs here: this code has no handle to the hook host at all.
 
@@ -27,13 +27,13 @@ use super::stuck::{Stored, Stuck, stored};
 use super::troubles::guarded;
 use crate::catalog::{Model, ModelRecord, Schema};
 
-/// Events that are read, and applied in one transaction, at a time.
+/// Events per page, which are applied in one transaction.
 const PAGE: u32 = 4096;
 
-/// An event is of now if its time differs by less from this node's.
+/// An event is recent if its time differs by less from this node's.
 const RECENT_MILLIS: Millis = 60_000;
 
-/// How far a replay has come; read by whoever shows it.
+/// The progress of a replay.
 #[derive(Debug, Default)]
 pub struct Progress {
     pub position: AtomicU64,
@@ -41,27 +41,27 @@ pub struct Progress {
     pub events: AtomicU64,
 }
 
-/// What is known of a definition before its event is read: whoever wrote it has done the work already.
+/// Results of the node that writes a definition, available before its event is read.
 pub(super) struct Hint {
     pub(super) schema: Arc<Schema>,
-    /// The carry-over without what it does to no instance.
+    /// The carry-over without the parts that affect no instance.
     pub(super) carry: CarryOver,
     pub(super) ready: Option<Ready>,
 }
 
-/// What changed of the models.
+/// Changes of the models.
 #[derive(Default)]
 pub(super) struct Changes {
-    /// Those of which writes are held back, and for how long at most.
+    /// Models whose writes are held back, and the time limit.
     pub(super) held_back: BTreeMap<String, Duration>,
-    /// Those whose definition moved on, or that are gone, each with what is ready to run of it.
+    /// Models whose definition changed, or that were deleted, each with its prepared code.
     pub(super) models: BTreeMap<String, Option<Ready>>,
-    /// All that cannot be used now.
+    /// All stuck models.
     pub(super) stuck: Vec<Stuck>,
 }
 
-/// What is known of definitions that are on their way into the log, by the ids of their events: whoever meets one of them
-/// there first takes it.
+/// Hints for definitions that are being appended, by the ids of their events: the first reader of an event takes its
+/// hint.
 #[derive(Default)]
 pub(super) struct Hints(Mutex<HashMap<String, Hint>>);
 
@@ -75,14 +75,14 @@ impl Hints {
     }
 }
 
-/// Some of the log in order, without a gap.
+/// A part of the log, in order and without gaps.
 pub(super) struct Page {
     /// The position that it follows.
     pub(super) after: Position,
     pub(super) events: Vec<Event>,
-    /// Which of them no store can take, and why.
+    /// Events that no store can apply, and the reason.
     unusable: HashMap<Position, String>,
-    /// Whether the log ended with it when it was read.
+    /// Whether it was the end of the log when it was read.
     pub(super) is_last: bool,
     head: Position,
 }
@@ -94,7 +94,7 @@ impl Page {
         Page { after, events, unusable: HashMap::new(), is_last: true, head }
     }
 
-    /// Reads what the log has after a position.
+    /// Reads the log after a position.
     pub(super) async fn read(events: &dyn EventStore, after: Position) -> Result<Page> {
         let query = EventQuery { after, limit: PAGE, filter: EventFilter::default() };
         let page = events.read(&query, None).await?;
@@ -113,25 +113,26 @@ pub(super) struct Projection {
     events: Arc<dyn EventStore>,
     store: Arc<dyn ModelStore>,
     hints: Arc<Hints>,
-    /// The store has every event up to here, but those of models that are stuck, and those that are skipped.
+    /// The store has every event up to here, except those of stuck models and skipped ones.
     at: Position,
     models: HashMap<String, Arc<Model>>,
-    /// Those that the store has only up to an event.
+    /// Models that the store has only up to an event.
     stuck: BTreeMap<String, Stuck>,
-    /// Those whose definition this server cannot use, such as one from before a limit. The store has all their instances.
+    /// Models whose definition this server cannot use, for instance because it is older than a limit. The store has all
+    /// their instances.
     unusable: BTreeMap<String, (Stuck, ModelShape)>,
-    /// Those for which the last replay put off what could not be done then. They take their events.
+    /// Models with work that the last replay postponed. Their events are applied.
     unsettled: BTreeMap<String, Stuck>,
     /// Positions that are never applied.
     skipped: HashSet<Position>,
     changes: Changes,
     has_changes: bool,
-    /// An event at which a model is stuck was skipped: the store must be made again without it.
+    /// The event at which a model is stuck was skipped: the store must be rebuilt without it.
     wants_rebuild: bool,
 }
 
 impl Projection {
-    /// The store as it is. `storage` if it is a projection of another log, or of a longer one.
+    /// Opens the store in its current state. `storage` if it is a projection of another log, or of a longer one.
     pub(super) async fn open(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>) -> Result<Projection> {
         check_log(events, store).await?;
         let mut projection = Projection {
@@ -170,7 +171,7 @@ impl Projection {
         Ok(projection)
     }
 
-    /// Reads what the store has. Models that are known as they are there stay.
+    /// Reads the store's models. Models that are already known in this state are kept.
     async fn load(&mut self) -> Result<()> {
         let at = self.store.checkpoint().await?;
         let (mut models, mut stuck_models, mut unusable) = (HashMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -193,7 +194,7 @@ impl Projection {
             }
             match Model::from_record(record) {
                 Ok(usable) => drop(models.insert(model, Arc::new(usable))),
-                // What keeps it unavailable is said already.
+                // The reason of its unavailability was already reported.
                 Err(_) if is_stuck => {}
                 Err(error) => {
                     let reason = format!("its definition cannot be used: {error}");
@@ -216,17 +217,18 @@ impl Projection {
         self.load().await
     }
 
-    /// After a fault: goes on from where the store is.
+    /// Continues after a fault from the store's position.
     pub(super) async fn resume(&mut self) -> Result<()> {
         if self.store.checkpoint().await? == self.at { Ok(()) } else { self.load().await }
     }
 
-    /// Whether the store has less than was applied: one that nodes share may have lost it, or another node makes it again.
+    /// Whether the store has less than was applied: a shared store may have lost it, or another node may be rebuilding
+    /// it.
     pub(super) async fn went_back(&self) -> Result<bool> {
         Ok(self.store.capabilities().shared && self.store.checkpoint().await? < self.at)
     }
 
-    /// Where this node puts what it knows of definitions before it appends them.
+    /// Hints of this node for definitions that it is about to append.
     pub(super) fn hints(&self) -> &Arc<Hints> {
         &self.hints
     }
@@ -236,7 +238,7 @@ impl Projection {
         self.at
     }
 
-    /// The models of which the store has every event; those that stuck at their first event are not among them.
+    /// The models in the store, without those that are stuck at their first event.
     pub(super) fn models(&self) -> &HashMap<String, Arc<Model>> {
         &self.models
     }
@@ -248,7 +250,7 @@ impl Projection {
         self.stuck.values().chain(unusable).chain(unsettled).cloned().collect()
     }
 
-    /// What changed since this was last asked.
+    /// The changes since the last call.
     pub(super) fn take_changes(&mut self) -> Option<Changes> {
         if !std::mem::take(&mut self.has_changes) {
             return None;
@@ -262,12 +264,12 @@ impl Projection {
         self.changes.models.insert(model.to_owned(), ready);
     }
 
-    /// Whether the store has to be made again, since an admin skipped the event at which a model is stuck.
+    /// Whether the store must be rebuilt, because an admin skipped the event at which a model is stuck.
     pub(super) fn wants_rebuild(&self) -> bool {
         self.wants_rebuild
     }
 
-    /// Applies everything that the log has; nobody may read the store meanwhile.
+    /// Applies the whole log; nobody may read the store meanwhile.
     pub(super) async fn replay(&mut self, progress: &Progress) -> Result<()> {
         progress.position.store(self.at, Ordering::Relaxed);
         self.store.begin_replay().await?;
@@ -286,7 +288,7 @@ impl Projection {
             page =
                 next.await.map_err(|error| Error::new(ErrorKind::Storage, format!("a reader failed: {error}")))??;
         }
-        // What was put off is done now; a model for which that fails is unavailable.
+        // Does the postponed work; a model for which it fails becomes unavailable.
         let unsettled = guarded("end_replay", self.store.end_replay()).await?;
         self.unsettled.clear();
         self.has_changes = true;
@@ -301,8 +303,8 @@ impl Projection {
         Ok(())
     }
 
-    /// Applies a page, which follows what is applied or begins in it: runs of instance events at once, definitions one by
-    /// one between them.
+    /// Applies a page, which continues or overlaps the applied part: runs of instance events at once, definitions one
+    /// by one between them.
     pub(super) async fn step(&mut self, page: &Page) -> Result<()> {
         let known = page.events.partition_point(|event| event.position <= self.at);
         for run in page.events[known..].chunk_by(|a, b| a.kind.is_instance() && b.kind.is_instance()) {
@@ -335,7 +337,7 @@ impl Projection {
         Ok(())
     }
 
-    /// Applies instance events; halves them until the one that cannot be applied stands alone.
+    /// Applies instance events; on failure bisects them to find the event that cannot be applied.
     async fn apply(&mut self, run: &[Event], last: Position) -> Result<()> {
         let mut parts = vec![(run, last)];
         while let Some((part, last)) = parts.pop() {
@@ -364,7 +366,7 @@ impl Projection {
         Ok(())
     }
 
-    /// Those that are not passed over.
+    /// The events that are not skipped.
     fn wanted<'e>(&self, events: &'e [Event]) -> Cow<'e, [Event]> {
         let is_plain = self.stuck.is_empty() && self.skipped.is_empty();
         match is_plain || !events.iter().any(|event| self.passes_over(event)) {
@@ -389,7 +391,7 @@ impl Projection {
             return Ok(());
         }
         if event.kind == EventKind::ModelEventSkipped {
-            // One that cannot be read is found when it is applied, unless it is passed over.
+            // An unreadable event fails when it is applied, unless it is skipped.
             let of = Skip::from_event(event).map(|skip| skip.position).unwrap_or_default();
             self.skipped.insert(of);
             self.wants_rebuild |= self.stuck.get(&event.model).is_some_and(|stuck| stuck.position == of);
@@ -427,13 +429,13 @@ impl Projection {
         Ok(())
     }
 
-    /// The definition stays as it was, but its stream goes on from here.
+    /// The definition stays unchanged, but its stream continues from this event.
     async fn note_skip(&mut self, event: &Event) -> Result<(), Refusal> {
         Skip::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
         self.move_on(event, |record| record.skipped(event)).await
     }
 
-    /// Changes the record of a definition and nothing else, whether this server can use it or not.
+    /// Changes only the record of a definition, whether this server can use it or not.
     async fn move_on(&mut self, event: &Event, change: impl FnOnce(&mut ModelRecord)) -> Result<(), Refusal> {
         if let Some(old) = self.models.get(&event.model) {
             let (shape, mut new) = (old.shape(), Model::clone(old));
@@ -459,11 +461,12 @@ impl Projection {
         Ok(())
     }
 
-    /// The definition stays as it was, but its stream goes on from here: what was prepared before it is prepared again.
+    /// The definition stays unchanged, but its stream continues from this event: writes that were prepared before are
+    /// prepared again.
     async fn note_changing(&mut self, event: &Event) -> Result<(), Refusal> {
         let Changing { within_ms } = Changing::from_event(event).map_err(|error| Refusal::Event(error.detail))?;
         self.move_on(event, |record| record.position = event.position).await?;
-        // Of what is long past nothing is held back. Clocks of nodes may differ, so how long is counted from here.
+        // Old events hold nothing back. The time is counted from now, because clocks of nodes may differ.
         if (time::now() - event.time).abs() < RECENT_MILLIS {
             self.changes.held_back.insert(event.model.clone(), Duration::from_millis(within_ms));
         }
@@ -483,7 +486,7 @@ impl Projection {
         Ok(())
     }
 
-    /// Goes on without a model. If even that cannot be stored, it is the store that fails.
+    /// Marks a model as stuck and continues. If even that cannot be stored, the store as a whole has failed.
     async fn set_aside(&mut self, stuck: Stuck) -> Result<()> {
         let model = self.models.get(&stuck.model).map(|model| &**model);
         let (old, shape) = (model.map(Model::shape), stuck.shape(model)?);
@@ -497,7 +500,7 @@ impl Projection {
     }
 }
 
-/// Refuses a store that belongs to another log; an empty one is this log's from now on.
+/// Rejects a store that belongs to another log; an empty one is assigned to this log.
 async fn check_log(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>) -> Result<()> {
     let (log, of) = (events.identity(), store.log().await?);
     if of.as_deref() == Some(log) {
@@ -518,13 +521,13 @@ async fn check_log(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>) ->
     ))
 }
 
-/// Whether a store that failed so may still take other events.
+/// Whether the store may still apply other events after this error.
 pub(super) fn may_be_the_event(error: &DriverError) -> bool {
     use DriverErrorKind::{Config, Conflict, Corrupt};
     !error.is_temporary() && !matches!(error.kind(), Config | Conflict | Corrupt)
 }
 
-/// Why an instance's event can be in no store. The server writes no such event; somebody else may have.
+/// Why no store can apply an instance's event. The server never writes such events, but the log may have been edited.
 fn unusable(event: &Event) -> Option<String> {
     if !event.kind.is_instance() {
         return None;
@@ -564,9 +567,9 @@ async fn skipped(events: &Arc<dyn EventStore>) -> Result<HashSet<Position>> {
 
 /// Why an event was not applied.
 enum Refusal {
-    /// The event itself: a clause that says what about it.
+    /// The event itself, with the reason as a clause.
     Event(String),
-    /// The store, whatever the event.
+    /// The store, independent of the event.
     Store(Error),
 }
 

@@ -1,9 +1,9 @@
-//! The projector: follows the log, whoever wrote it, and alone changes what this node derives from it: the model store, the
-//! models in use, the tail, those who wait for an event's hooks, the consumers of post hooks.
+//! The projector follows the log, whoever wrote it. It alone changes the state that this node derives from the log: the
+//! model store, the models in use, the tail, the waiters for post hooks, the tasks that run post hooks.
 //!
-//! Events that this node wrote come from the committer in memory; if they do not follow what is applied, the log is read
-//! instead. What others wrote is found by [`follow`]. Start, rebuild, and going on after a fault read the log too, and
-//! everything is applied by the same code ([`super::projection`]).
+//! Events of this node come from the committer in memory; if they do not directly follow the applied part, the log is
+//! read instead. [`follow`] finds events of other nodes. The start, a rebuild, and recovery after a fault read the log
+//! too, and the same code applies everything ([`super::projection`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +24,15 @@ use super::waiters::Waiters;
 use crate::drivers::Stores;
 use crate::hooks::host::HookHost;
 
-/// How long the log is asked for what others wrote before it is asked again.
+/// How long one read waits for events of other nodes.
 const WAIT: Duration = Duration::from_secs(5);
-/// Delay before a model store that failed is tried again; doubles with each further time.
+/// Delay before the first retry of a failed model store; doubles with each further one.
 const MEND_FIRST: Duration = Duration::from_millis(100);
 const MEND_MAX: Duration = Duration::from_secs(10);
-/// Delay before a log that failed is asked again.
+/// Delay before a failed log is read again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What is derived from the log, for those who read it.
+/// The state derived from the log, for its readers.
 pub(super) struct Derived {
     pub(super) models: Arc<Models>,
     pub(super) tail: Arc<Tail>,
@@ -43,13 +43,13 @@ pub(super) struct Derived {
     pub(super) rebuild: Arc<Rebuild>,
 }
 
-/// Events that this node wrote, durable and in order.
+/// Durable events of this node, in order.
 #[derive(Default)]
 pub(super) struct Own {
     /// The position that they follow in the log without a gap. `None`: they may have gaps, or only the log has them.
     pub(super) after: Option<Position>,
     pub(super) events: Vec<Event>,
-    /// Told when the post hooks of an event ended.
+    /// Notified when the post hooks of an event have ended.
     pub(super) settled: Vec<(Position, oneshot::Sender<()>)>,
 }
 
@@ -59,9 +59,9 @@ pub(super) struct Projector {
     projection: Projection,
     derived: Derived,
     host: Arc<HookHost>,
-    /// The model store misses events, since it failed.
+    /// The model store failed and misses events.
     is_behind: bool,
-    /// Told when it begins to.
+    /// Notified when this begins.
     fell_behind: Arc<Notify>,
 }
 
@@ -83,26 +83,26 @@ impl Projector {
         Ok(projector)
     }
 
-    /// Takes what the committer appended. Whatever happens here, the log has it.
+    /// Takes the committer's events. Even if this fails, the log has them.
     pub(super) async fn take(&mut self, own: Own) {
         let Own { after, events, settled } = own;
-        // Before the events are applied, so that no end is missed.
+        // Before the events are applied, so that no notification is missed.
         for (position, settled) in settled {
             self.derived.waiters.add(position, settled);
         }
         let taken = match after.filter(|after| !self.is_behind && *after == self.projection.at()) {
             Some(after) => self.step(Page::own(after, events)).await,
-            // Somebody else wrote before it, or the store failed.
+            // Another node wrote events before it, or the store failed.
             None => self.advance().await,
         };
         if taken.is_err() {
-            // What is acknowledged and not applied must not be missed by those who read.
+            // Readers must not miss acknowledged events that are not applied.
             self.fall_behind();
         }
     }
 
-    /// Brings everything up to the end of the log, page by page, while others read what is there. If it is the model store
-    /// that fails, nobody may ask it until it has caught up.
+    /// Applies the log up to its end, page by page, while others read. If the model store fails, it is unavailable
+    /// until it has caught up.
     async fn advance(&mut self) -> Result<()> {
         if self.is_behind {
             return self.recover().await;
@@ -117,7 +117,7 @@ impl Projector {
         }
     }
 
-    /// Makes up for what the model store missed; nothing happens if it missed nothing.
+    /// Applies events that the model store missed, if any.
     pub(super) async fn recover(&mut self) -> Result<()> {
         if !self.is_behind {
             return Ok(());
@@ -131,16 +131,17 @@ impl Projector {
         self.end_replay(replayed).await
     }
 
-    /// Nobody may ask a model store that has gone back until it has caught up. While events come, the next one tells.
+    /// A model store that went back is unavailable until it has caught up. While events arrive, the next one detects
+    /// this.
     async fn look_back(&mut self) {
-        // A store that cannot be asked says so when it is used.
+        // A store that fails here fails again, with a report, when it is used.
         if !self.is_behind && unpanicked(self.projection.went_back()).await.unwrap_or(false) {
             tracing::warn!("the model store has less than this node has applied; it catches up");
             self.fall_behind();
         }
     }
 
-    /// Makes the model store again; what is in use stays in use until it is there.
+    /// Rebuilds the model store; the models in use stay in use until it is done.
     pub(super) async fn rebuild(&mut self, progress: &Progress) -> Result<()> {
         let projection = &mut self.projection;
         let rebuilt = unpanicked(async {
@@ -156,7 +157,7 @@ impl Projector {
         Arc::clone(self.projection.hints())
     }
 
-    /// Up to where everything is applied.
+    /// The position up to which everything is applied.
     pub(super) fn at(&self) -> Position {
         self.projection.at()
     }
@@ -184,12 +185,12 @@ impl Projector {
     }
 
     async fn step(&mut self, page: Page) -> Result<()> {
-        // Requests may see what is applied before the listeners are told.
+        // Requests may see applied events before listeners get them.
         page.events.last().iter().for_each(|event| self.derived.tail.becomes_visible(event.position));
         if let Err(error) = unpanicked(self.projection.step(&page)).await {
             self.derived.troubles.failed(Part::Apply, &error);
             self.fall_behind();
-            // Listeners and answers do not wait for the model store: what is written is written.
+            // Listeners and responses do not wait for the model store, because the events are durable.
             self.derived.tail.publish(page.events.into_iter().map(Arc::new));
             return Err(error.logged());
         }
@@ -201,7 +202,7 @@ impl Projector {
         Ok(())
     }
 
-    /// The model store misses events: nobody may ask it until it has caught up.
+    /// The model store misses events: it is unavailable until it has caught up.
     fn fall_behind(&mut self) {
         self.is_behind = true;
         self.derived.availability.begin(Outage::Behind);
@@ -213,7 +214,7 @@ impl Projector {
         let Some(Changes { models, stuck, held_back }) = self.projection.take_changes() else { return };
         self.derived.availability.set_stuck(stuck);
         let mut entries = Vec::new();
-        // Models that begin to have post hooks, since when, and those that have none any more.
+        // Models that get post hooks, with the position, and models that no longer have any.
         let (mut served, mut stopped, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
         for (id, ready) in models {
             let old = self.derived.models.get(&id);
@@ -246,19 +247,19 @@ impl Projector {
             }
         }
         self.derived.models.change(entries);
-        // Who waits there looks for the version that is in use now.
+        // Waiters at the old gate look up the version in use.
         replaced.iter().for_each(|old| old.gate.let_go());
         stopped.iter().for_each(|id| self.derived.lanes.stop(id));
         for (id, since) in served {
             if let Err(error) = guarded("create_group", self.events.create_group(&group_of(&id), since)).await {
-                // Who serves it makes it when it is asked for next.
+                // The model's task creates it at the next claim.
                 tracing::error!(model = id, "the consumer group cannot be made yet, post hooks wait: {error}");
             }
             self.derived.lanes.serve(&id);
         }
     }
 
-    /// Tells listeners of events that were applied while nobody could be told.
+    /// Publishes events that were applied while publishing was not possible.
     async fn publish_missed(&self) {
         let (tail, at) = (&self.derived.tail, self.projection.at());
         while tail.head() < at {
@@ -275,7 +276,7 @@ impl Projector {
         }
     }
 
-    /// Tells listeners and consumers of events that are applied.
+    /// Publishes applied events to listeners and consumers.
     fn publish(&self, events: Vec<Event>) {
         let models = self.derived.models.in_use();
         let mut woken: Option<&Arc<Entry>> = None;
@@ -291,7 +292,7 @@ impl Projector {
     }
 }
 
-/// Makes up for what the model store missed when it failed, for ever: nobody may come who would have it done.
+/// Recovers the model store after failures. Never returns; needed because no request may come that would trigger it.
 pub(super) async fn mend(projector: Arc<Mutex<Projector>>) {
     let fell_behind = Arc::clone(&projector.lock().await.fell_behind);
     loop {
@@ -299,7 +300,7 @@ pub(super) async fn mend(projector: Arc<Mutex<Projector>>) {
         let mut delay = MEND_FIRST;
         loop {
             tokio::time::sleep(delay).await;
-            // A failure is kept in `troubles`.
+            // A failure is recorded in `troubles`.
             if projector.lock().await.recover().await.is_ok() {
                 break;
             }
@@ -308,7 +309,7 @@ pub(super) async fn mend(projector: Arc<Mutex<Projector>>) {
     }
 }
 
-/// Follows what others write to a log that several nodes share, for ever.
+/// Follows events of other nodes in a shared log. Never returns.
 pub(super) async fn follow(events: Arc<dyn EventStore>, projector: Arc<Mutex<Projector>>, troubles: Arc<Troubles>) {
     let mut after = projector.lock().await.at();
     loop {
@@ -322,7 +323,7 @@ pub(super) async fn follow(events: Arc<dyn EventStore>, projector: Arc<Mutex<Pro
             Ok(_) => {
                 troubles.works(Part::Follow);
                 let mut projector = projector.lock().await;
-                // This node's own may be applied already.
+                // Events of this node may be applied already.
                 if projector.at() <= after && projector.advance().await.is_err() {
                     drop(projector);
                     tokio::time::sleep(RETRY).await;

@@ -1,4 +1,4 @@
-//! Reads of instances as they are now, for all who make them, and what one may cost.
+//! Reads of current instances, for all callers, and their budgets.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::catalog::rules::{Right, both};
 use crate::catalog::{Model, is_instance_id};
 use crate::memory::tree_bytes;
 
-/// How long the pages of a list whose rule depends on the time may be asked for.
+/// How long the pages of a list with a time-dependent rule can be read.
 const LIST_MILLIS_MAX: Millis = 5 * 60 * 1000;
 
-/// What one list or count may cost. Wait and time together stay below five seconds.
+/// Budget of one list or count. Waiting and running together stay below five seconds.
 pub(super) const LIMITS: Limits = Limits {
-    // A scan of ten million small instances, roughly.
+    // Roughly a scan of ten million small instances.
     steps: 500_000_000,
     time: Duration::from_secs(3),
     memory: 64 * 1024 * 1024,
     wait: Duration::from_millis(1500),
 };
 
-/// One instance; `None` if there is none, `not-found` if there is no such model.
+/// One instance; `None` if it does not exist, `not-found` if the model does not.
 pub(super) async fn find(core: &Core, model: &str, id: &str, right: &Right) -> Result<Option<Instance>> {
     core.availability.check_model(model)?;
-    // Hooks ask for what they like, and no store has what cannot be an id.
+    // Hooks may pass any text, and no store has an invalid id.
     let found = if is_instance_id(id) { core.stores.model.get(model, id).await? } else { None };
     match found {
         None => core.models.require(model).map(|_| None),
@@ -35,11 +35,12 @@ pub(super) async fn find(core: &Core, model: &str, id: &str, right: &Right) -> R
     }
 }
 
-/// Whether somebody may read an instance as it is in the model store. What may not be read does not exist for them.
+/// Whether a caller may read an instance of the model store. Instances that the caller may not read do not exist for
+/// them.
 pub(super) fn may_read(core: &Core, instance: &Instance, right: &Right) -> Result<bool> {
     let Some(subject) = right.subject() else { return Ok(true) };
     let in_use = core.models.in_use();
-    // Without its model nothing is known of its rules.
+    // Without the model its rules are unknown.
     let Some(entry) = in_use.get(&instance.model) else { return Ok(false) };
     let Some(rules) = &entry.model.rules else { return Ok(true) };
     check_version(&entry.model, instance)?;
@@ -49,16 +50,16 @@ pub(super) fn may_read(core: &Core, instance: &Instance, right: &Right) -> Resul
     Ok(rules.may_read(subject, time::now(), instance, &tree))
 }
 
-/// A query with what somebody may read of the model.
+/// A query, restricted to what the caller may read.
 pub(super) struct Readable {
     pub(super) query: InstanceQuery,
-    /// The moment that the rules are asked for, if that matters. The pages of a list have one moment, which is in their
-    /// cursors: to a store, another filter is another list.
+    /// The time for the rules, if they depend on it. All pages of a list have the same time, which is in their cursors,
+    /// because a store treats another filter as another list.
     moment: Option<Millis>,
 }
 
 impl Readable {
-    /// `besides`: what the server asks of the instances.
+    /// `besides`: the server's own condition on the instances.
     pub(super) fn of(model: &Model, input: &QueryInput, besides: Option<Filter>, right: &Right) -> Result<Readable> {
         let mut query = query::check(model, input).map_err(Error::bad_request)?;
         if let Some(besides) = besides {
@@ -80,7 +81,7 @@ impl Readable {
         Ok(Readable { query, moment })
     }
 
-    /// The page with a cursor that says when the list began.
+    /// The page, with the start time of the list in its cursor.
     pub(super) fn page(&self, mut page: InstancePage) -> InstancePage {
         if let (Some(moment), Some(next)) = (self.moment, &mut page.next) {
             next.insert_str(0, &format!("{moment}~"));
@@ -89,7 +90,7 @@ impl Readable {
     }
 }
 
-/// When the list of a cursor began. The client could have made it up, so it is what the list was a moment ago at most.
+/// The start time in a cursor. A client could forge it, so it may only be slightly in the past.
 fn began(cursor: &str, now: Millis) -> Result<(Millis, &str)> {
     let parts = cursor.split_once('~').and_then(|(began, rest)| Some((began.parse::<Millis>().ok()?, rest)));
     let (began, rest) =
@@ -100,12 +101,12 @@ fn began(cursor: &str, now: Millis) -> Result<(Millis, &str)> {
     Ok((began, rest))
 }
 
-/// What somebody may read of a model at a moment, as a filter of the store; `None`: all.
+/// What a caller may read of a model at a time, as a filter for the store; `None`: everything.
 pub(super) fn readable(model: &Model, right: &Right, now: Millis) -> Option<Filter> {
     Some(model.rules.as_ref()?.readable(right.subject()?, now))
 }
 
-/// How many instances match, whatever the page. `besides`: what the server asks of them.
+/// The number of all matching instances. `besides`: the server's own condition.
 pub(super) async fn count(
     core: &Core,
     model: &str,
@@ -120,7 +121,7 @@ pub(super) async fn count(
     Ok(core.stores.model.count(model, &query.filter, budget).await?)
 }
 
-/// A page of instances. `besides`: what the server asks of them.
+/// A page of instances. `besides`: the server's own condition.
 pub(super) async fn page(
     core: &Core,
     model: &str,
@@ -139,8 +140,8 @@ pub(super) async fn page(
     Ok(readable.page(page))
 }
 
-/// Rules know the properties of their version of the model: they decide nothing about data of a later one, which the store may
-/// have a moment before the model is in use here.
+/// Rules apply to the properties of their version of the model. They cannot decide about data of a later version, which
+/// the store may have a moment before the model is in use here.
 pub(super) fn check_version(model: &Model, instance: &Instance) -> Result<()> {
     if instance.model_version <= model.record.version {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The state of the rebuild of the model store: whether one is wanted, runs, or has ended, and its progress.
+//! The state of the rebuild of the model store: requested, running, or ended, and its progress.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::command::RebuildProgress;
 use super::projection::Progress;
 
-/// The rebuild that runs, or the last one.
+/// The running rebuild, or the last one.
 #[derive(Default)]
 pub(super) struct Rebuild {
     state: Mutex<State>,
@@ -20,7 +20,7 @@ pub(super) struct Rebuild {
 struct State {
     phase: Phase,
     progress: Arc<Progress>,
-    /// Somebody found that the store has to be made again; the next rebuild does it.
+    /// A rebuild was requested.
     is_wanted: bool,
 }
 
@@ -34,13 +34,13 @@ enum Phase {
 }
 
 impl Rebuild {
-    /// The model store has to be made again.
+    /// Requests a rebuild of the model store.
     pub(super) fn want(&self) {
         self.lock().is_wanted = true;
         self.wanted.notify_one();
     }
 
-    /// Ends when somebody wants one.
+    /// Waits until a rebuild is requested.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
@@ -50,7 +50,7 @@ impl Rebuild {
         self.lock().phase = result.map_or_else(Phase::Failed, |()| Phase::Done);
     }
 
-    /// How far it has come.
+    /// The progress.
     pub(super) fn progress(&self) -> RebuildProgress {
         let State { phase, progress, .. } = self.lock().clone();
         let load = |value: &std::sync::atomic::AtomicU64| -> Position { value.load(Ordering::Relaxed) };
@@ -69,7 +69,7 @@ impl Rebuild {
         }
     }
 
-    /// `None` if one runs, or if it is to begin only if it is wanted and is not.
+    /// `None` if one is running, or with `if_wanted` if none is requested.
     pub(super) fn start(&self, if_wanted: bool) -> Option<Arc<Progress>> {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Running) || (if_wanted && !state.is_wanted) {

@@ -1,4 +1,5 @@
-//! Who refers to an instance: the models that may, as they are when something is deleted, and which of their instances do.
+//! Finds references to an instance: the models that may refer to it at the moment of a deletion, and their referring
+//! instances.
 
 use std::sync::Arc;
 
@@ -10,14 +11,14 @@ use super::error::{Error, ErrorKind, Result};
 use super::models::Entry;
 use crate::catalog::{ModelRecord, Reference};
 
-/// A model, and what an append requires so that it still is as it is here.
+/// A model, and the condition for an append that the model has not changed.
 pub(super) struct Referring {
-    /// `None`: there is no such model now.
+    /// `None`: the model does not exist now.
     pub(super) entry: Option<Arc<Entry>>,
     pub(super) require: Require,
 }
 
-/// All models that may refer to this one, but for itself.
+/// All models that may refer to this one, except itself.
 pub(super) async fn referring(core: &Core, record: &ModelRecord) -> Result<Vec<Referring>> {
     let mut found = Vec::new();
     let names = record.referenced.iter().flat_map(|referenced| &referenced.by);
@@ -46,12 +47,12 @@ async fn end_of(core: &Core, stream: &Stream) -> Result<Position> {
     }
 }
 
-/// What data refers to.
+/// The target of a reference in the data.
 pub(super) fn target<'a>(reference: &Reference, data: &'a Value) -> Option<&'a str> {
     data.get(&reference.property).and_then(Value::as_str)
 }
 
-/// Which instances refer to one.
+/// A filter for the instances that refer to one.
 pub(super) fn refers_to(reference: &Reference, id: &str) -> Filter {
     Condition { path: vec![reference.property.clone()].into(), operator: Operator::Eq(id.into()) }.into()
 }

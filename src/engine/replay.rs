@@ -1,5 +1,5 @@
-//! Brings the model store from its checkpoint to the end of the log while no server runs: for a rebuild, for who tries hooks on
-//! what is stored.
+//! Brings the model store from its checkpoint to the end of the log while no server runs: for a rebuild, and for
+//! back-tests of hooks.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::projection::Projection;
 use super::stuck::Stuck;
 use crate::catalog::Model;
 
-/// What the model store has after a replay.
+/// The result of a replay.
 #[derive(Debug)]
 pub struct Replayed {
-    /// Models that stuck at their first event are not among them.
+    /// Without models that are stuck at their first event.
     pub models: Vec<Model>,
     pub stuck: Vec<Stuck>,
 }

@@ -1,4 +1,4 @@
-//! Earlier events of a stream by their revision, and instances as an event left them.
+//! Finds earlier events of a stream by their revision, and past states of instances.
 
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Event, EventKind, EventStore, Instance, Stream};
@@ -6,7 +6,7 @@ use snaphook_driver::{Event, EventKind, EventStore, Instance, Stream};
 use super::core::Core;
 use super::error::Result;
 
-/// The instance as this event left it, in the form that it had then; `None` if it deleted it.
+/// The state of the instance after this event, in the form of that time; `None` after a deletion.
 pub(super) async fn left_by(core: &Core, event: Event) -> Result<Option<Instance>> {
     let (Some(id), false) = (event.instance.clone(), event.kind.ends_stream()) else { return Ok(None) };
     let created_at = match event.kind {
@@ -32,15 +32,16 @@ pub(super) async fn left_by(core: &Core, event: Event) -> Result<Option<Instance
     }))
 }
 
-/// When the instance of an event was created, if it is the one that lives now: so the way back through all of its
-/// revisions is spared. The log's times never go back, so what was created before the event is no later life.
+/// The creation time of an event's instance, if it is the current one, which avoids the way back through all of its
+/// revisions. The log's times never go back, so an instance that was created before the event is not a later one of the
+/// same id.
 async fn created_of_living(core: &Core, event: &Event, id: &str) -> Option<Millis> {
     let instance = core.stores.model.get(&event.model, id).await.ok().flatten()?;
     (instance.position >= event.position && instance.created_at < event.time).then_some(instance.created_at)
 }
 
-/// The event of a stream that led to a revision, looked for backwards from a later event. Each event raises the
-/// revision by one, or leaves it.
+/// The event of a stream that led to a revision, searched backwards from a later event. Each event increases the
+/// revision by one, or keeps it.
 pub(super) async fn at(events: &dyn EventStore, stream: &Stream, later: Event, revision: u64) -> Result<Option<Event>> {
     let mut event = later;
     while event.revision > revision {

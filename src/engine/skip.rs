@@ -1,9 +1,9 @@
-//! The way out when an event cannot be applied: an admin looks at it, and skips it.
+//! Lets an admin inspect and skip an event that cannot be applied.
 //!
-//! Skipping is an event of its own (`model.event-skipped`), so it holds for every later rebuild. It concerns the one event
-//! at which a model is stuck, never one that was applied. If nothing happened to the event's instance since, a second event
-//! takes the instance back to what it was before: else the log and the model store would disagree on where it stands, and
-//! no later change could be made.
+//! Skipping is an event itself (`model.event-skipped`), so it applies to every later rebuild. Only the event at which a
+//! model is stuck can be skipped, never an applied one. If the event's instance has no later event, a second event
+//! restores the instance to its previous state; otherwise the log and the model store would disagree on its position,
+//! and no later change would be possible.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ use crate::catalog::{ModelRecord, unique};
 
 /// Longest reason, in characters.
 const REASON_MAX: usize = 1000;
-/// Skips of one model that are read at once.
+/// Skips of one model per page.
 const PAGE: u32 = 100;
 
-/// One event and what became of it.
+/// One event and its state.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspected {
     pub event: Event,
-    /// The event's data, if that is no JSON; then the event has none here.
+    /// The event's data, if it is not JSON; then the event itself has none here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_text: Option<String>,
     /// Set if the event's model is stuck, at this event or at another.
@@ -113,10 +113,10 @@ async fn at(events: &Arc<dyn EventStore>, position: Position) -> Result<Event> {
     })
 }
 
-/// What skips an event, ready to append.
+/// The events that skip another one, ready to append.
 pub(super) struct Skipping {
-    /// Takes the event's instance back to what it was. Appended first: without the other it changes nothing that anybody sees,
-    /// and with it in the log the next try needs no more.
+    /// Restores the event's instance. Appended first: without the skip it has no visible effect, and if only it is in
+    /// the log, a retry needs only the skip.
     pub(super) restored: Option<Append>,
     pub(super) skip: Append,
 }
@@ -188,7 +188,7 @@ pub(super) async fn skip(
     Ok(Skipping { skip, restored })
 }
 
-/// The event that takes an instance back to what it was before `event`; `None` if later events say what it is.
+/// The event that restores an instance to its state before `event`; `None` if later events determine its state.
 async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> Result<Option<Append>> {
     if !event.kind.is_instance() {
         return Ok(None);
@@ -235,14 +235,14 @@ async fn restored(events: &Arc<dyn EventStore>, event: Event, skip: &Append) -> 
     }))
 }
 
-/// What keeps references whole when an instance is taken back; see [`crate::catalog::references`].
+/// Claims that keep references consistent when an instance is restored; see [`crate::catalog::references`].
 #[derive(Default)]
 struct References {
     claims: Vec<Claim>,
     releases: Vec<String>,
 }
 
-/// `data`: what the instance has without `event`; `None`: there is none.
+/// `data`: the data of the instance without `event`; `None`: the instance does not exist.
 async fn references(
     events: &dyn EventStore,
     definition: Option<&ModelRecord>,
@@ -272,7 +272,7 @@ async fn references(
     }
     let Some(referenced) = &definition.referenced else { return Ok(found) };
     if event.kind == EventKind::InstanceDeleted {
-        // Its deletion keeps others from it.
+        // Its deletion blocks new references to it.
         found.releases.push(referenced.key(id));
     } else if data.is_none() {
         let holder = events.holder(&referenced.key(id)).await?;
@@ -289,7 +289,7 @@ async fn references(
     Ok(found)
 }
 
-/// A model as its last change left it.
+/// The last definition of a model.
 pub(super) async fn last_definition(events: &dyn EventStore, model: &str) -> Result<Option<ModelRecord>> {
     let stream = Stream::of_model(model);
     let mut at_most = Position::MAX;

@@ -1,4 +1,4 @@
-//! Whether the server stops: what would go on for ever ends then.
+//! The signal that the server is stopping, which ends endless work.
 
 use std::future::Future;
 
@@ -14,12 +14,12 @@ impl Default for Stopping {
 }
 
 impl Stopping {
-    /// From now on the server stops.
+    /// Signals that the server is stopping.
     pub(super) fn begin(&self) {
         self.0.send_replace(true);
     }
 
-    /// Ends when the server stops.
+    /// Waits until the server is stopping.
     pub(super) fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stopping = self.0.subscribe();
         async move {

@@ -1,8 +1,8 @@
-//! Models that the model store has only up to an event that it cannot take.
+//! Stuck models: the model store has them only up to an event that it cannot apply.
 //!
-//! Such a model is unavailable and everything else goes on. Which models these are is kept in the model store itself, in
-//! place of the model's record, together with the checkpoint: so a restart knows it without reading the log again, and a
-//! rebuild starts without it.
+//! Such a model is unavailable and everything else continues. The model store itself records the state, in place of the
+//! model's record and together with the checkpoint, so a restart need not read the log again, and a rebuild starts
+//! without it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::error::{Error, ErrorKind, Result};
 use crate::catalog::{Model, ModelRecord};
 use crate::telemetry::exposition::{Exposition, SERIES_MAX};
 
-/// A model that cannot be used, and why.
+/// A stuck model, and the reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stuck {
     pub model: String,
@@ -22,7 +22,7 @@ pub struct Stuck {
     pub reason: String,
 }
 
-/// What the model store keeps as the record of a model that is stuck. A plain [`ModelRecord`] has neither member.
+/// The record of a stuck model in the model store. A plain [`ModelRecord`] has neither member.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(default)]
@@ -31,7 +31,7 @@ struct Envelope {
     record: Option<ModelRecord>,
 }
 
-/// A model as the model store has it.
+/// A model in the model store.
 pub(super) struct Stored {
     /// `None` only if the model is stuck at its first event.
     pub(super) record: Option<ModelRecord>,
@@ -43,7 +43,7 @@ impl Stuck {
         Stuck { model: event.model.clone(), position: event.position, reason: reason.into() }
     }
 
-    /// What the model store is told: the model as it is there, with this in its record.
+    /// The shape for the model store: the model as it is there, with this state in its record.
     pub(super) fn shape(&self, model: Option<&Model>) -> Result<ModelShape> {
         #[derive(Serialize)]
         struct Envelope<'a> {
@@ -65,7 +65,7 @@ impl Stuck {
         Ok(ModelShape { record, ..model.map_or_else(nothing, Model::shape) })
     }
 
-    /// Why a request for the model cannot be answered, and what an admin can do.
+    /// The error for requests to the model, with the options of an admin.
     pub(super) fn error(&self) -> Error {
         let Stuck { model, position, reason } = self;
         Error::new(
@@ -90,7 +90,7 @@ impl Stuck {
     }
 }
 
-/// Reads the record of a model that the model store has; the error is a clause.
+/// Reads the record of a model in the model store; the error is a clause.
 pub(super) fn stored(shape: &ModelShape) -> Result<Stored, String> {
     let Envelope { stuck, record } = snaphook_driver::json::typed(&shape.record).map_err(|error| error.to_string())?;
     match stuck {

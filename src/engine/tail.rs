@@ -1,4 +1,4 @@
-//! The newest events, in memory, for listeners that keep up; the log answers the others.
+//! A ring of the newest events in memory, for listeners that keep up; others read the log.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,20 +10,20 @@ use tokio::sync::watch;
 
 use super::error::{Error, ErrorKind, Result};
 
-/// Events that are kept.
+/// Capacity of the ring, in events.
 const EVENTS_MAX: usize = 8192;
-/// Bytes of their data that are kept.
+/// Capacity of the ring, in bytes of data.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How long it is waited for what others wrote.
+/// How long to wait for events of other nodes.
 const SOON: Duration = Duration::from_secs(5);
-/// What an event takes besides its data, roughly.
+/// Approximate memory of an event besides its data.
 const EVENT_BYTES: usize = 512;
 
 /// The end of the log. Derived: it may be dropped at any time.
 pub(super) struct Tail {
     ring: Mutex<Ring>,
     head: watch::Sender<Position>,
-    /// The last event that a client may know of, though it is not published yet.
+    /// The last event that a client may know, which may not be published yet.
     visible: AtomicU64,
 }
 
@@ -43,7 +43,7 @@ impl Tail {
         }
     }
 
-    /// Adds events that are stored and applied, in order and without a gap. Those that are there already are passed over.
+    /// Adds events that are stored and applied, in order and without gaps. Events that are already there are ignored.
     pub(super) fn publish(&self, events: impl Iterator<Item = Arc<Event>>) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let known = ring.events.back().map_or(ring.floor, |event| event.position);
@@ -61,7 +61,7 @@ impl Tail {
         self.head.send_replace(head);
     }
 
-    /// Goes on from a later position, without the events up to there; the log has them.
+    /// Continues from a later position, without the events up to it; the log has them.
     pub(super) fn jump(&self, head: Position) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.events.back().map_or(ring.floor, |event| event.position) >= head {
@@ -77,25 +77,25 @@ impl Tail {
         *self.head.borrow()
     }
 
-    /// From now on clients may know of this event: they are told that it is stored, or the model store is about to apply it.
+    /// From now on clients may know this event: they get its result, or the model store is about to apply it.
     pub(super) fn becomes_visible(&self, position: Position) {
         self.visible.fetch_max(position, Ordering::Release);
     }
 
-    /// The last event that a client may know of from this node.
+    /// The last event that a client may know from this node.
     pub(super) fn visible(&self) -> Position {
         self.head().max(self.visible.load(Ordering::Acquire))
     }
 
-    /// Waits until the event at a position is published, and so applied to the model store.
+    /// Waits until the event at a position is published, and thereby applied to the model store.
     pub(super) async fn reached(&self, position: Position) {
         if self.head() < position {
-            // The sender lives as long as `self`, so this ends with the condition only.
+            // The sender lives as long as `self`, so this ends only when the condition holds.
             let _ = self.head.subscribe().wait_for(|head| *head >= position).await;
         }
     }
 
-    /// The same within a moment; `unavailable` if this node is further behind.
+    /// The same with a short time limit; `unavailable` if this node lags further behind.
     pub(super) async fn reached_soon(&self, position: Position) -> Result<()> {
         tokio::time::timeout(SOON, self.reached(position)).await.map_err(|_| {
             let head = self.head();
@@ -129,7 +129,7 @@ impl Tail {
     }
 }
 
-/// Bytes that an event holds, about.
+/// Approximate memory of an event, in bytes.
 pub(super) fn weight(event: &Event) -> usize {
     EVENT_BYTES + event.text_bytes()
 }

@@ -1,5 +1,4 @@
-//! What the engine's tests share: an engine on its embedded stores, hooks written as closures, stores that fail when
-//! they are told to.
+//! Common parts of the engine's tests: an engine on its embedded stores, hooks as closures, stores that fail on demand.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -266,7 +265,7 @@ impl Bench {
     }
 }
 
-/// Waits until a question has an answer.
+/// Waits until a condition yields a value.
 pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

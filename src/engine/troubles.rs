@@ -1,5 +1,4 @@
-//! What is wrong with the stores, as work for nobody in particular met it: logged when it begins and when it ends, and
-//! shown by `/readyz` meanwhile.
+//! Faults of the stores in background work: logged when they begin and when they end, and shown by `/readyz` meanwhile.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -14,7 +13,7 @@ use snaphook_driver::{DriverError, ErrorKind};
 
 use super::error::{Error, ErrorKind as EngineErrorKind, Result as EngineResult};
 
-/// What a store does. Each part fails and recovers independently.
+/// A function of a store. Each part fails and recovers independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     /// Events are appended.
@@ -59,7 +58,7 @@ pub(super) struct Troubles {
 }
 
 impl Troubles {
-    /// Logs it, unless the part did not work before.
+    /// Records a fault; logs it if the part worked before.
     pub(super) fn failed(&self, part: Part, reason: impl Display) {
         let reason = reason.to_string();
         let mut reasons = self.lock();
@@ -71,7 +70,7 @@ impl Troubles {
         self.count.store(reasons.len(), Ordering::Release);
     }
 
-    /// Logs it, if the part did not work before.
+    /// Records a success; logs it if the part did not work before.
     pub(super) fn works(&self, part: Part) {
         if self.count.load(Ordering::Acquire) == 0 {
             return;
@@ -83,7 +82,7 @@ impl Troubles {
         self.count.store(reasons.len(), Ordering::Release);
     }
 
-    /// Whether the part did not work when it was last tried.
+    /// Whether the last use of the part failed.
     pub(super) fn has(&self, part: Part) -> bool {
         self.count.load(Ordering::Acquire) > 0 && self.lock().contains_key(&part)
     }
@@ -98,7 +97,7 @@ impl Troubles {
     }
 }
 
-/// Runs a driver's call; a panic in it is a fault of that call.
+/// Runs a driver's call; a panic becomes an error of the call.
 pub(super) async fn guarded<T>(
     operation: &'static str,
     call: impl Future<Output = Result<T, DriverError>>,
@@ -109,7 +108,7 @@ pub(super) async fn guarded<T>(
     })
 }
 
-/// The same for work on several calls.
+/// The same for work with several calls.
 pub(super) async fn unpanicked<T>(work: impl Future<Output = EngineResult<T>>) -> EngineResult<T> {
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
         let message = format!("a driver panicked: {}", panic_message(&*panic));
@@ -117,7 +116,7 @@ pub(super) async fn unpanicked<T>(work: impl Future<Output = EngineResult<T>>) -
     })
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")

@@ -1,11 +1,11 @@
-//! The part of a change that nothing may stop half way: what the committer has been given, and what follows from it.
+//! The part of a change that must not be interrupted: the work of the committer, and its consequences.
 //!
-//! Everything before it ends with its caller: a request whose client has gone is dropped where it stands.
+//! Everything before it ends with its caller: a request whose client has disconnected is dropped at its current point.
 
 use super::error::{Result, stopped};
 use crate::telemetry::trace::scope;
 
-/// Runs work to its end, whether the caller still waits for it or not. A panic of the work is the caller's too.
+/// Completes work even if the caller is dropped. A panic of the work propagates to the caller.
 pub(super) async fn unstoppable<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -13,7 +13,7 @@ pub(super) async fn unstoppable<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends.
+            // The runtime is shutting down.
             Err(_) => Err(stopped()),
         },
     }

@@ -9,28 +9,28 @@ use tokio::sync::oneshot;
 
 use super::group::group_of;
 
-/// Delay before it is looked at whether the post hooks of an event ended on another node; doubles with each further look.
+/// Delay before the first check whether the post hooks of an event ended on another node; doubles with each further
+/// check.
 const SETTLED_LOOK_FIRST: Duration = Duration::from_millis(20);
 const SETTLED_LOOK_MAX: Duration = Duration::from_millis(320);
 
-/// Who waits for which event.
+/// The waiters, by event.
 #[derive(Default)]
 pub(super) struct Waiters(Mutex<HashMap<Position, oneshot::Sender<()>>>);
 
 impl Waiters {
-    /// Called before the event is published, so that its end cannot be missed: no hook runs before that, whatever woke
-    /// the consumer group. Only where the log was read again after a fault may it come too late; then the caller waits for as
-    /// long as it wanted to.
+    /// Called before the event is published, so that no notification is missed: no hook runs before that. Only after
+    /// the log was read again because of a fault may it come too late; then the caller waits for its full time.
     pub(super) fn add(&self, position: Position, sender: oneshot::Sender<()>) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Callers that gave up leave their senders behind.
+        // Callers that gave up left their senders here.
         if waiting.len() >= 1024 {
             waiting.retain(|_, sender| !sender.is_closed());
         }
         waiting.insert(position, sender);
     }
 
-    /// The post hooks of the event ended, well or not.
+    /// The post hooks of the event have ended, successfully or not.
     pub(super) fn settle(&self, position: Position) {
         let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&position);
         if let Some(sender) = sender {
@@ -39,7 +39,7 @@ impl Waiters {
     }
 }
 
-/// Waits until the post hooks of an event ended, on whichever node they run.
+/// Waits until the post hooks of an event have ended, on any node.
 pub(super) async fn settled(
     events: &dyn EventStore,
     instance: &Stream,
@@ -56,9 +56,9 @@ pub(super) async fn settled(
         loop {
             match events.is_done(&group, instance, position).await {
                 Ok(true) => return,
-                // With its hooks the group is gone.
+                // The group was removed with the hooks.
                 Err(error) if error.kind() == ErrorKind::Invalid => return,
-                // A store that fails says so elsewhere; the caller waits for as long as it wanted to.
+                // A store's failure is reported elsewhere; the caller waits for its full time.
                 _ => tokio::time::sleep(delay).await,
             }
             delay = (delay * 2).min(SETTLED_LOOK_MAX);

@@ -1,8 +1,8 @@
-//! Threads for checks that may take longer than a request may hold a thread: documents and schemas whose work their
-//! sender decides.
+//! Threads for checks that could block a request thread for too long: documents and schemas whose cost their sender
+//! decides.
 //!
-//! They are at most half of the cores and yield to everything else. Models take turns, so whoever sends such documents to
-//! one model delays its own and nobody else's. What nobody waits for any more ends.
+//! They use at most half of the cores and have a low priority. Models take turns, so a client that sends such documents
+//! to one model delays only that model. Work ends when nobody waits for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,17 +15,17 @@ use super::error::{Error, ErrorKind, Result};
 use crate::catalog::Effort;
 use crate::telemetry::trace::scope;
 
-/// Checks that wait, of all models and of one.
+/// Maximum number of waiting checks, of all models and of one.
 const WAITING_MAX: usize = 256;
 const WAITING_OF_ONE_MAX: usize = 64;
-/// How long a check may take with its wait.
+/// Maximum time of a check, including its wait.
 const WAIT_MAX: Duration = Duration::from_secs(4);
-/// How much the threads yield to others.
+/// The niceness of the threads.
 const NICE: i32 = 5;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads, and what waits for them. They end when it is dropped.
+/// The threads and their queue. They end when it is dropped.
 pub(super) struct Workers {
     queue: Arc<Queue>,
 }
@@ -45,7 +45,7 @@ struct Waiting {
     stopped: bool,
 }
 
-/// Tells a job that nobody waits for it.
+/// Signals to a job that nobody waits for it.
 struct Gone(Arc<AtomicBool>);
 
 impl Drop for Gone {
@@ -68,7 +68,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Runs `work` when it is the model's turn. It must keep to the effort that it is given.
+    /// Runs `work` when it is the model's turn. The work must respect the given effort.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         model: &str,
@@ -88,7 +88,7 @@ impl Workers {
                 }
             }),
         )?;
-        // A job notices by itself that it is late, but only once it has its turn.
+        // A job checks its own deadline, but only once it has its turn.
         let result = tokio::time::timeout_at(until.into(), receiver).await.map_err(|_| late())?;
         result.map_err(|_| Error::new(ErrorKind::Storage, "a check ended without a result; try again"))
     }
@@ -104,7 +104,7 @@ impl Drop for Workers {
     }
 }
 
-/// A check that was given up for want of time.
+/// The error of a check that ran out of time.
 pub(super) fn late() -> Error {
     Error::new(
         ErrorKind::Overloaded,
@@ -165,10 +165,10 @@ impl Queue {
     }
 
     fn serve(&self) {
-        // On Linux the priority is the thread's own.
+        // On Linux the priority applies to the thread.
         let _ = rustix::process::nice(NICE);
         while let Some(job) = self.next() {
-            // A panic is the job's alone; its caller sees that no result came.
+            // A panic ends only the job; its caller gets no result.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
         }
     }

@@ -9,13 +9,14 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
 use crate::config::{Config, ConfigHandle, Trust, is_model_id};
-use crate::telemetry::trace::{Scope, Span, TraceContext, begin as traces, scope, tracer};
+use crate::telemetry::trace::{Scope, Span, SpanKind, TraceContext, begin as traces, scope, tracer};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The span of a request, and on behalf of what it is worked on: nothing, unless requests are traced or the log names them.
-/// `is_probe`: what only watches the server is no part of a trace. `peer`: the address of the connection.
+/// `is_probe`: what only watches the server is no part of a trace. `peer`: the address of the connection. A request that came
+/// through modules has a span already, of which its work in the API is a part.
 pub(super) fn begin(
     head: &Parts,
     request_id: &HeaderValue,
@@ -23,6 +24,11 @@ pub(super) fn begin(
     peer: Option<IpAddr>,
     config: &ConfigHandle,
 ) -> (Span, Option<Arc<Scope>>) {
+    if let Some(scope) = scope::current() {
+        let span = Span::of(&scope, "", SpanKind::Internal);
+        let scope = span.scope().unwrap_or(scope);
+        return (span, Some(scope));
+    }
     let id = || Arc::from(request_id.to_str().unwrap_or_default());
     match tracer::tracer().filter(|_| !is_probe) {
         Some(tracer) => {

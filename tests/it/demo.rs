@@ -83,7 +83,7 @@ fn the_readme_keeps_its_word() {
     let sample = sample_films(today());
     let taken = sample.iter().filter(|film| film.refusal.is_none()).count();
     assert_eq!((taken, sample.len()), (194, 200), "the README says 194 of 200");
-    assert!(readme.contains("194 are created, six refused"));
+    assert!(readme.contains("194 films are created and six are rejected"));
     for path in ["movie/instances/goodfellas-1990", "director/instances/martin-scorsese"] {
         assert!(readme.contains(path), "{path}");
     }

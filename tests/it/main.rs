@@ -27,6 +27,7 @@ mod hooks_js;
 mod hostile;
 mod idempotency;
 mod import_order;
+mod in_a_browser;
 mod json_values;
 #[cfg(target_os = "linux")]
 mod leaving;

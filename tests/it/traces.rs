@@ -4,6 +4,7 @@
 mod collector;
 mod endpoints;
 mod logs;
+mod modules;
 mod otlp;
 
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-/* A native hook in C: refuses an order of more than a million.
+/* A native hook in C: rejects an order of more than a million.
 
    cc -shared -fPIC -O2 -I sdk/c -o hooks/check.so sdk/c/examples/check.c */
 
@@ -9,7 +9,7 @@
 
 #define PAYLOAD(literal) ((snaphook_bytes){(const uint8_t *)(literal), sizeof(literal) - 1})
 
-/* The number after "total": enough for an example; a real hook takes a JSON parser. */
+/* The number after "total". Enough for an example; use a JSON parser in a real hook. */
 static double total_of(snaphook_text data) {
   static const char key[] = "\"total\":";
   char number[64] = {0};

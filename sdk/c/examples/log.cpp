@@ -12,7 +12,7 @@ using namespace snaphook;
 
 class Log : public Module {
  public:
-  // Also after SIGHUP, so that the file may be moved away.
+  // Called after SIGHUP too, so that the file may be rotated.
   void config_change(const Config &config) override {
     std::lock_guard<std::mutex> lock(mutex_);
     std::string path = config.get("path", "access.log");

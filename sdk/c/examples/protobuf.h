@@ -14,7 +14,7 @@
 
 typedef struct {
   const uint8_t *at, *end;
-  /* What was read is no message. */
+  /* The bytes are not a message. */
   bool is_broken;
 } pb_reader;
 

@@ -1,5 +1,5 @@
-// A module with hooks of connections: all letters on the wire are moved by 13 places, in both directions. It shows how bytes
-// are filtered below TLS, and that a request knows its connection's module.
+// A module with connection hooks: it rotates all letters on the wire by 13 places, in both directions. It shows how to filter
+// bytes below TLS, and how a request gets its connection.
 //
 // Build: c++ -std=c++11 -shared -fPIC -fexceptions -O2 -I sdk/c -o librot13.so sdk/c/examples/rot13.cpp
 #include <atomic>

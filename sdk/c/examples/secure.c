@@ -1,8 +1,8 @@
 /* A driver in C: secure storage in memory.
 
    Build it with `cc -shared -fPIC -pthread -I sdk/c -o libsecure.so sdk/c/examples/secure.c` and put it into the plugins
-   directory. The messages are described in sdk/driver/proto/driver.proto, what each method must do in
-   sdk/driver/src/secure_store.rs. */
+   directory. sdk/driver/proto/driver.proto describes the messages, sdk/driver/src/secure_store.rs what each
+   method must do. */
 #include "snaphook_driver.h"
 
 #include <pthread.h>

@@ -15,7 +15,7 @@ pub const ABI_VERSION: u32 = 1;
 /// Name of the function that a library exports: `const snaphook_descriptor *snaphook_hook(void)`.
 pub const ENTRY_SYMBOL: &str = "snaphook_hook";
 
-/// Phases, as they stand in `snaphook_context`.
+/// Phases, the values of `phase` in `snaphook_context`.
 pub const PHASE_PRE_CREATE: u32 = 0;
 pub const PHASE_POST_CREATE: u32 = 1;
 pub const PHASE_PRE_UPDATE: u32 = 2;
@@ -23,25 +23,25 @@ pub const PHASE_POST_UPDATE: u32 = 3;
 pub const PHASE_PRE_DELETE: u32 = 4;
 pub const PHASE_POST_DELETE: u32 = 5;
 
-/// The change may go on; what happened was dealt with. No payload.
+/// Pre phases: accept the change. Post phases: done. No payload.
 pub const ANSWER_ACCEPT: u32 = 1;
-/// The change may go on with the payload as its data, a JSON object. Pre phases; needs the grant `amend`.
+/// Accept the change with the payload as its data, a JSON object. Pre phases; needs the grant `amend`.
 pub const ANSWER_AMEND: u32 = 2;
-/// The change is refused. Pre phases. The payload is `{"message": "…", "fields": [{"pointer": "/a", "message": "…"}]}`.
+/// Reject the change. Pre phases. The payload is `{"message": "…", "fields": [{"pointer": "/a", "message": "…"}]}`.
 pub const ANSWER_REJECT: u32 = 3;
-/// The hook failed; the payload is a sentence in UTF-8 that says why.
+/// The hook failed; the payload is a sentence in UTF-8 with the reason.
 pub const ANSWER_FAIL: u32 = 4;
 
-/// A host function did what it was asked.
+/// The host function succeeded.
 pub const STATUS_OK: i32 = 0;
-/// There is nothing of that name.
+/// Nothing of that name exists.
 pub const STATUS_NONE: i32 = 1;
-/// It was refused or went wrong: the buffer holds `{"code": "denied", "message": "…"}`. The hook may go on.
+/// The call was denied or failed: the buffer contains `{"code": "denied", "message": "…"}`. The hook may continue.
 pub const STATUS_ERROR: i32 = 2;
-/// The call is over: a limit was broken or its time is up. Return; whatever is answered now is ignored.
+/// The run is over: it exceeded a limit or its time. Return; an answer is ignored now.
 pub const STATUS_OVER: i32 = 3;
-/// The function was used wrongly: no UTF-8, a null pointer, a handle that is unknown or was released before. The call
-/// fails and says how.
+/// The function was used incorrectly: invalid UTF-8, a null pointer, a handle that is unknown or already released. The run
+/// fails with the reason.
 pub const STATUS_MISUSE: i32 = 4;
 
 /// Levels of log lines.
@@ -50,7 +50,7 @@ pub const LEVEL_INFO: u32 = 1;
 pub const LEVEL_WARN: u32 = 2;
 pub const LEVEL_ERROR: u32 = 3;
 
-/// Text in UTF-8, not ended by a zero byte. `ptr` is null where there is none.
+/// Text in UTF-8, not terminated by a zero byte. `ptr` is null if there is no text.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Text {
@@ -66,26 +66,26 @@ pub struct Bytes {
     pub len: usize,
 }
 
-/// What a host function gives. The memory is the host's: it stays until `release` is called with the handle, at the
-/// latest until the call ends. Never free it in another way.
+/// The result of a host function. The host owns the memory: it is valid until `release` is called with the handle, at the
+/// latest until the run ends. Never free it in another way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Buffer {
-    /// 0: nothing was given.
+    /// 0: no result.
     pub handle: u64,
     pub ptr: *const u8,
     pub len: usize,
 }
 
-/// One change. Everything it points to stays until the function returns.
+/// One change. Everything it points to is valid until the function returns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
-    /// Bytes of this structure, as the host has it.
+    /// Size of this structure in the host, in bytes.
     pub struct_size: usize,
     /// `SNAPHOOK_PHASE_…`
     pub phase: u32,
-    /// 1 and up; greater than 1 when a post hook is tried again.
+    /// 1 at first; greater than 1 when a post hook is retried.
     pub attempt: u32,
     /// Id and version of the model.
     pub model: Text,
@@ -96,7 +96,7 @@ pub struct Context {
     pub before: Text,
     /// JSON text of the data after the change; absent for a deletion.
     pub after: Text,
-    /// JSON text of who asked for the change, `{"id", "kind", "claims"?}`; absent if nobody said.
+    /// JSON text of the actor who made the change, `{"id", "kind", "claims"?}`; absent if unknown.
     pub actor: Text,
     pub request_id: Text,
     /// RFC 3339, UTC, with milliseconds.
@@ -106,20 +106,19 @@ pub struct Context {
     pub event_id: Text,
 }
 
-/// What the host does for a call. `call` is the number that `check` or `react` was given; it means nothing after they
-/// returned. Functions may be called from any thread while the call runs. Those that give something write into `out`,
-/// and answer with `SNAPHOOK_STATUS_…`.
+/// The host functions. `call` is the number that `check` or `react` got; it is invalid after they returned. Functions may be
+/// called from any thread during the run. Those with a result write it into `out`, and return `SNAPHOOK_STATUS_…`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
     pub abi_version: u32,
-    /// Bytes of this table, as the host has it.
+    /// Size of this table in the host, in bytes.
     pub struct_size: u32,
-    /// The answer of the call: `SNAPHOOK_ANSWER_…` and its payload, which is copied. Exactly once per call.
+    /// Sets the result of the run: `SNAPHOOK_ANSWER_…` and its payload, which is copied. Exactly once per run.
     pub answer: extern "C" fn(call: u64, kind: u32, payload: Bytes) -> i32,
-    /// Gives a buffer back before the call ends. Once per buffer.
+    /// Frees a buffer before the run ends. Once per buffer.
     pub release: extern "C" fn(call: u64, handle: u64) -> i32,
-    /// A line for the hook's own log; `level` is `SNAPHOOK_LEVEL_…`.
+    /// Writes a line to the hook's own log; `level` is `SNAPHOOK_LEVEL_…`.
     pub log: extern "C" fn(call: u64, level: u32, message: Text) -> i32,
     /// The instance as JSON: `{"id", "model", "model_version", "revision", "position", "created_at", "updated_at", "data"}`.
     pub read_get: extern "C" fn(call: u64, model: Text, id: Text, out: *mut Buffer) -> i32,
@@ -127,19 +126,19 @@ pub struct Host {
     pub read_query: extern "C" fn(call: u64, model: Text, query: Text, out: *mut Buffer) -> i32,
     /// The event at a position, as JSON.
     pub read_event: extern "C" fn(call: u64, position: u64, out: *mut Buffer) -> i32,
-    /// Gives the instance. `id` may be absent: then the server makes one. Post phases, as all functions that follow but `secret_get`.
+    /// Returns the instance. Without `id` the server creates one. Post phases only, like all following functions except `secret_get`.
     pub write_create: extern "C" fn(call: u64, model: Text, id: Text, data: Text, out: *mut Buffer) -> i32,
-    /// `expected`: null, or the position that the instance must be at.
+    /// `expected`: null, or the position that the instance must have.
     pub write_update:
         extern "C" fn(call: u64, model: Text, id: Text, data: Text, expected: *const u64, out: *mut Buffer) -> i32,
-    /// Gives the instance as it was.
+    /// Returns the instance before the deletion.
     pub write_delete: extern "C" fn(call: u64, model: Text, id: Text, expected: *const u64, out: *mut Buffer) -> i32,
-    /// `request` is `{"method": "GET", "url": "…", "headers": [["a", "b"]], "timeout_ms": 1000, "redirect": "follow"}`; all but
-    /// `url` may be left out. `head` gets `{"status", "url", "redirected", "headers"}`.
+    /// `request` is `{"method": "GET", "url": "…", "headers": [["a", "b"]], "timeout_ms": 1000, "redirect": "follow"}`; all members
+    /// except `url` are optional. `head` gets `{"status", "url", "redirected", "headers"}`.
     pub http_send:
         extern "C" fn(call: u64, request: Text, body: Bytes, head: *mut Buffer, response_body: *mut Buffer) -> i32,
-    /// `command` is `{"program": "/…", "args": […], "env": [["a", "b"]], "timeout_ms": 1000}`; all but `program` may be left
-    /// out. `code` gets the exit code, 128 + signal if a signal ended it.
+    /// `command` is `{"program": "/…", "args": […], "env": [["a", "b"]], "timeout_ms": 1000}`; all members except `program` are
+    /// optional. `code` gets the exit code, 128 + signal if a signal ended the program.
     pub process_run: extern "C" fn(
         call: u64,
         command: Text,
@@ -151,8 +150,8 @@ pub struct Host {
     pub secret_get: extern "C" fn(call: u64, name: Text, out: *mut Buffer) -> i32,
 }
 
-/// What a library is; it stays as it is for as long as the library is loaded. A function answers through `host->answer`,
-/// then returns. It may run on many threads at once.
+/// The descriptor of a library; it must not change while the library is loaded. A function sets its result with
+/// `host->answer`, then returns. It may run on many threads at once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
@@ -162,9 +161,9 @@ pub struct Descriptor {
     pub struct_size: u32,
     /// A name for messages.
     pub name: Text,
-    /// Runs in pre phases; null if the library has nothing for them.
+    /// Runs in pre phases; null if the library has no hook for them.
     pub check: Option<extern "C-unwind" fn(call: u64, context: *const Context, host: *const Host)>,
-    /// Runs in post phases; null if the library has nothing for them.
+    /// Runs in post phases; null if the library has no hook for them.
     pub react: Option<extern "C-unwind" fn(call: u64, context: *const Context, host: *const Host)>,
 }
 
@@ -173,7 +172,7 @@ pub struct Descriptor {
 /// cbindgen:ignore
 pub type Handler = extern "C-unwind" fn(call: u64, context: *const Context, host: *const Host);
 
-/// The type of `snaphook_hook`. It only gives the descriptor: it must be quick and may be called again.
+/// The type of `snaphook_hook`. It only returns the descriptor: it must be quick and may be called more than once.
 pub type Entry = extern "C-unwind" fn() -> *const Descriptor;
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub trait EventStore: Send + Sync {
     /// taken, all others are, since the head of the log. Taking a key that the same stream has is no conflict.
     ///
     /// Called from other threads than `append` and with a few hundred keys at a time, so that no append waits for long.
-    /// Durable no later than the next append that succeeds.
+    /// Durable no later than the next append that succeeds; when it returns, where callers outlive the store.
     async fn reserve(&self, keys: &[(String, Stream)]) -> Result<Vec<(usize, Holder)>>;
 
     /// Gives back up to `limit` claims whose keys begin with `prefix` (1 to 1024 bytes), whoever holds them. Returns how
@@ -100,7 +100,8 @@ pub trait EventStore: Send + Sync {
     /// one of the same stream in this group is not acknowledged; never one that another caller holds with a lease
     /// that runs; skips those released with a delay that has not passed, and what follows them in their streams.
     /// An event whose lease ended is handed out again, `attempt` counted up. Progress survives restarts; an
-    /// acknowledgement may be forgotten in a power failure, then the event is delivered again.
+    /// acknowledgement may be forgotten in a power failure, then the event is delivered again. That one is not forgotten
+    /// if a later event of the stream was handed out: where callers outlive the store, a claim is durable when it returns.
     async fn claim(&self, group: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>>;
 
     /// The events were dealt with and are never delivered again in this group.

@@ -1,4 +1,4 @@
-// Makes {{name}}.wasm of app.js: `npm run build`.
+// Builds {{name}}.wasm from app.js: `npm run build`.
 import { writeFile } from "node:fs/promises";
 
 import { componentize } from "@bytecodealliance/componentize-js";

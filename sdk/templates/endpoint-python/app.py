@@ -1,4 +1,4 @@
-"""{{name}}: answers with who calls and which path was asked for."""
+"""{{name}}: responds with the caller and the requested path."""
 
 import json
 
@@ -12,7 +12,7 @@ from wit_world.imports.wasi_http_types import Fields, OutgoingBody, OutgoingResp
 class IncomingHandler(exports.IncomingHandler):
     def handle(self, request, response_out):
         log.write(Level.INFO, f"asked for {request.path_with_query()}")
-        # Who calls stands in headers that clients cannot set.
+        # The caller is in headers that clients cannot set.
         actor = request.headers().get("snaphook-actor")
         answer = {"hello": actor[0].decode() if actor else "nobody", "path": request.path_with_query()}
 

@@ -1,4 +1,4 @@
-// {{name}}: asks for a name and a password before anything else is asked.
+// {{name}}: asks for a name and a password before any other module.
 // Settings: config = { user = 'me', password = 'secret:door' }
 import { settings } from "snaphook:module/config@0.1.0";
 
@@ -6,7 +6,7 @@ export const beforeRequest = {
   handle(request) {
     const sent = request.headers.find((header) => header.name === "authorization");
     if (!sent || !isSame(sent.value, expected())) throw 401;
-    // It is no token of the API.
+    // It is not a token of the API.
     return ["declined", { headers: [{ tag: "remove", val: "authorization" }] }];
   },
 };
@@ -21,12 +21,12 @@ export const requestError = {
 
 function expected() {
   const { user, password } = JSON.parse(settings());
-  // Without them nobody gets in.
+  // Without these settings, every request is rejected.
   if (!user || !password) throw 500;
   return bytes(`Basic ${btoa(String.fromCharCode(...bytes(`${user}:${password}`)))}`);
 }
 
-// Takes the same time wherever the two differ.
+// Takes the same time wherever the two differ, so that timing reveals nothing.
 function isSame(a, b) {
   return a.length === b.length && a.reduce((difference, byte, at) => difference | (byte ^ b[at]), 0) === 0;
 }

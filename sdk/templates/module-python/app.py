@@ -1,4 +1,4 @@
-"""{{name}}: asks for a name and a password before anything else is asked.
+"""{{name}}: asks for a name and a password before any other module.
 
 Settings: config = { user = 'me', password = 'secret:door' }
 """
@@ -25,7 +25,7 @@ class BeforeRequest(exports.BeforeRequest):
         sent = next((header.value for header in request.headers if header.name == "authorization"), b"")
         if not hmac.compare_digest(sent, expected()):
             raise Err(401)
-        # It is no token of the API.
+        # It is not a token of the API.
         return Decision.DECLINED, RequestChange(None, None, [HeaderChange_Remove("authorization")], None)
 
 
@@ -40,7 +40,7 @@ class RequestError(exports.RequestError):
 def expected():
     settings = json.loads(config.settings())
     user, password = settings.get("user"), settings.get("password")
-    # Without them nobody gets in.
+    # Without these settings, every request is rejected.
     if not user or not password:
         raise Err(500)
     return b"Basic " + b64encode(f"{user}:{password}".encode())

@@ -1,4 +1,4 @@
-"""{{name}}, for {{phase}}: refuses data without a name."""
+"""{{name}}, for {{phase}}: rejects data without a name."""
 
 import json
 
@@ -11,12 +11,12 @@ from wit_world.imports.types import FieldError, Rejection, Verdict_Accept
 
 class WitWorld(World):
     def check(self, ctx):
-        """Runs before a change is stored: a verdict lets it pass, `Err(Rejection(…))` refuses it."""
+        """Runs before a change is stored: returns a verdict, or raises `Err(Rejection(…))` to reject it."""
         data = json.loads(ctx.after or "{}")
         if ctx.after and "name" not in data:
             raise Err(Rejection("a name is missing", [FieldError("/name", "is missing")]))
         return Verdict_Accept()
 
     def react(self, ctx):
-        """Runs after a change is stored; `Err("a sentence")` fails and is tried again."""
+        """Runs after a change is stored; raises `Err("a sentence")` to fail and be retried."""
         log.write(Level.INFO, f"{ctx.model.id}/{ctx.id}")

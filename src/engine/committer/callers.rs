@@ -1,4 +1,4 @@
-//! Who waits for an append, until it is known what became of it, and what they are told.
+//! The callers that wait for the outcome of an append, and their results.
 
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Append, Appended, Conflict, Position};
@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::telemetry::trace::Span;
 
-/// What the caller of an append learns.
+/// The result for the caller of an append.
 pub(in crate::engine) type Answer = Result<std::result::Result<Committed, Conflict>>;
 
-/// An event that is durable.
+/// A durable event.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct Committed {
     pub(in crate::engine) position: Position,
@@ -23,7 +23,7 @@ impl From<Appended> for Committed {
     }
 }
 
-/// Appends that wait.
+/// Appends in the queue.
 pub(in crate::engine) struct Whole {
     /// At least one.
     pub(in crate::engine) appends: Vec<Append>,
@@ -34,10 +34,10 @@ pub(in crate::engine) struct Whole {
     pub(in crate::engine) span: Span,
 }
 
-/// What became of appends that are written together: all are durable, or the one with this index had a conflict.
+/// The outcome of appends that are written atomically: all are durable, or the one with this index had a conflict.
 pub(in crate::engine) type WholeAnswer = Result<std::result::Result<Vec<Committed>, (usize, Conflict)>>;
 
-/// Who waits for one append.
+/// The caller of one append.
 pub(super) struct Caller {
     pub(super) answer: oneshot::Sender<Answer>,
     pub(super) settled: Option<oneshot::Sender<()>>,
@@ -45,16 +45,16 @@ pub(super) struct Caller {
     pub(super) span: Span,
 }
 
-/// Who waits for the appends of one call of the store.
+/// The callers of the appends in one call of the store.
 pub(super) enum Callers {
-    /// For each append another.
+    /// One caller for each append.
     Each(Vec<Caller>),
     /// One for all, which are written together or not at all.
     All { answer: oneshot::Sender<WholeAnswer>, settled: Vec<Option<oneshot::Sender<()>>>, _span: Span },
 }
 
 impl Callers {
-    /// Those that wait for the end of post hooks, one for each append. They are taken out.
+    /// Takes out the channels that wait for the end of post hooks, one for each append.
     pub(super) fn settled(&mut self) -> Vec<Option<oneshot::Sender<()>>> {
         match self {
             Callers::Each(callers) => callers.iter_mut().map(|caller| caller.settled.take()).collect(),
@@ -71,7 +71,7 @@ impl Callers {
         }
     }
 
-    /// What is in the log of each append. `missing`: what those are told that are not there.
+    /// Responds with the log's content for each append. `missing`: the message for appends that are not in the log.
     pub(super) fn learned(self, committed: &[Option<Committed>], missing: &str) {
         match self {
             Callers::Each(callers) => {
@@ -92,7 +92,7 @@ impl Callers {
     }
 }
 
-/// For callers whose driver broke its word.
+/// For callers whose driver violated its contract.
 fn partly_stored(stored: usize, of: usize) -> Error {
     let detail = format!(
         "the event store wrote {stored} of {of} events that belong together: its driver does not do what it says; read \

@@ -1,5 +1,5 @@
-//! Appends that are written together or not at all: a batch of a client. Each is a call of the store of its own, since a row
-//! of another's that conflicts would take it down.
+//! Appends that are written atomically: a client's batch. Each batch is a separate call of the store, because a
+//! conflicting row of others would make it fail.
 
 use std::time::Instant;
 
@@ -39,10 +39,10 @@ impl Committer {
 }
 
 impl Writer {
-    /// Appends them and tells the caller.
+    /// Appends them and responds to the caller.
     pub(super) fn commit_whole(&mut self, whole: Whole) {
         let Whole { mut appends, answer, mut settled, span } = whole;
-        // A caller that went away before has not been answered: nothing needs to happen.
+        // A caller that left before has no result: nothing needs to happen.
         if answer.is_closed() {
             return;
         }
@@ -88,8 +88,8 @@ impl Writer {
                 self.project(appends, &results, settled.drain(..));
                 (last, Ok(committed))
             }
-            // Whoever makes a batch sees to it that nothing in it is in the way of the rest: then what was in the way is in
-            // the log, and a client may be told of it.
+            // The operations of a batch never conflict with each other, so the conflicting event is in the log, and may
+            // be reported to a client.
             Err((index, conflict)) => (Some(conflict.position()), Err((index, conflict))),
         };
         told.0.iter().for_each(|position: &Position| self.tail.becomes_visible(*position));
@@ -100,7 +100,8 @@ impl Writer {
 
 type Outcome = std::result::Result<Vec<Appended>, (usize, Conflict)>;
 
-/// What the answers of an atomic batch come to. Those that no such batch can have say nothing: then the log does.
+/// The outcome of an atomic batch. If the results are impossible for such a batch, the outcome is unknown, and the log
+/// decides.
 fn outcome(
     results: Vec<std::result::Result<Appended, Conflict>>,
     expected: usize,

@@ -1,4 +1,4 @@
-//! Models and hooks kept as files: what they say is carried out on this server, at start.
+//! Applies models and hooks that are stored as files to this server, at start.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::engine::command::{BindingCode, BindingInput, ModelInput, Origin, Writ
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::input::{NewRules, Renames};
 
-/// Steps that others may take first before it is given up.
+/// How many steps others may take first before applying fails.
 const RACES_MAX: u32 = 10;
-/// Delay before it is looked at what is left to do.
+/// Delay before the remaining steps are determined again.
 const RACE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What became of files.
@@ -30,8 +30,8 @@ pub struct Applied {
 }
 
 impl Definitions {
-    /// Makes the models and hooks match the files of a directory. What is already so is left alone; models that no
-    /// file names and hooks that no file brought too.
+    /// Makes the models and hooks match the files of a directory. Models and hooks that already match, models without files,
+    /// and hooks that were bound over REST are left alone.
     pub async fn apply(&self, directory: &Path, origin: &Origin) -> Result<Applied> {
         let folder = directory.to_owned();
         let files = tokio::task::spawn_blocking(move || read_directory(&folder))
@@ -49,7 +49,7 @@ impl Definitions {
         let mut done = Vec::new();
         let mut lost = 0;
         'plan: loop {
-            // What other nodes have done already is not to be done again.
+            // Steps that other nodes have already taken are not repeated.
             self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
             let states: Vec<ModelState> = self.all().iter().map(state).collect();
             let Plan { steps, kept } = plan(files, &states);
@@ -95,7 +95,7 @@ fn is_race(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Conflict | ErrorKind::Exists)
 }
 
-/// The error with its rows: nobody sees a problem document here.
+/// The error with its rows, since there is no problem document here.
 fn explain(error: &Error) -> String {
     let mut text = error.detail.clone();
     for row in error.errors.iter().filter(|row| row.message != error.detail) {

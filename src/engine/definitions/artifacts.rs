@@ -1,4 +1,4 @@
-//! The code of hooks: taken from a request or from the hooks directory, given back from the event store.
+//! The code of hooks: read from a request or from the hooks directory, and returned from the event store.
 
 use std::path::{Component, Path};
 

@@ -1,4 +1,4 @@
-//! Hooks of a model: bound, replaced, removed. What cannot work is refused here, with the reason.
+//! Binds, replaces and removes the hooks of a model. Hooks that cannot work are rejected here, with the reason.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ struct Checked {
     /// Without their positions.
     records: Vec<HookRecord>,
     code: Vec<Arc<dyn Prepared>>,
-    /// What a dry run did all the same.
+    /// Lasting effects of a dry run.
     warnings: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ impl Definitions {
         check_length(&chain)?;
         let entry = self.core.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
-        // Before anything is locked: a component may compile for seconds, and others change definitions meanwhile.
+        // Before any lock: a component may compile for seconds, and others may change definitions meanwhile.
         let Checked { mut records, code: code_ready, warnings } =
             self.check_chain(Some(model), chain, phase, options.dry_run).await?;
         let one = self.lock_model(model).await?;
@@ -96,8 +96,8 @@ impl Definitions {
         Ok(CheckedHooks { items: records.into_iter().map(PastHook::from).collect(), warnings })
     }
 
-    /// Makes the code of a chain ready to run and, unless it is `only_tried`, keeps it; the error says what cannot be bound.
-    /// `model`: whose earlier hooks an artifact may be one of.
+    /// Prepares the code of a chain and, unless it is `only_tried`, stores it; the error says what cannot be bound. `model`: whose
+    /// earlier artifacts may be named by their first digits.
     async fn check_chain(
         &self,
         model: Option<&str>,
@@ -152,7 +152,7 @@ impl Definitions {
                     checked.warnings.push(warning);
                 }
             }
-            // A library is never given to other nodes: each has its own directory.
+            // Libraries are not shared with other nodes: each has its own directory.
             if !only_tried && library.is_none() {
                 let put = self.core.stores.event.put_blob(&artifact, &code);
                 self.core.committer.answered(put).await.ok_or_else(hanging)??;
@@ -173,7 +173,7 @@ impl Definitions {
         Ok(checked)
     }
 
-    /// Removes a phase's hooks; nothing happens if there are none.
+    /// Removes a phase's hooks; no effect if there are none.
     pub async fn delete_hooks(
         &self,
         model: &str,

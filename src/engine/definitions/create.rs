@@ -16,7 +16,7 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::idempotency::{IdempotencyKey, first_event};
 
 impl Definitions {
-    /// Makes a model at version 1. `exists` if it is there.
+    /// Creates a model at version 1. `exists` if there is one.
     pub async fn create(
         &self,
         id: &str,
@@ -109,7 +109,7 @@ impl Definitions {
         self.core.commit(define).await.map(Defined::Done)
     }
 
-    /// The model that the first request with this key made; `None` if the key is free again.
+    /// The model that the first request with this key created; `None` if the key is free again.
     async fn first_model(&self, key: &IdempotencyKey, holder: &Holder) -> Result<Option<Model>> {
         let Some(event) =
             first_event(&*self.core.stores.event, &self.core.tail, &self.core.metrics, key, holder).await?

@@ -1,4 +1,4 @@
-//! How changes of models are written: events like any other, which the projector puts in use when it meets them.
+//! Writes changes of models: they are events like any other, and the projector puts them in use when it reaches them.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::models::Ready;
 use crate::engine::projection::Hint;
 
-/// What became of a change of a model.
+/// The outcome of a change of a model.
 pub(super) enum Defining {
     Done(Arc<Model>),
-    /// An instance changed since the change was checked, the last with the event at this position.
+    /// An instance has changed since the change was checked; this is the position of the last such event.
     NotQuiet(Position),
 }
 
 impl Defining {
-    /// For changes that do not depend on what instances there are.
+    /// For changes that do not depend on instances.
     pub(super) fn done(self) -> Result<Arc<Model>> {
         match self {
             Defining::Done(model) => Ok(model),
@@ -30,11 +30,11 @@ impl Defining {
     }
 }
 
-/// What is known of a definition that is to be written.
+/// A definition to be written.
 pub(super) struct NewDefinition {
     pub(super) append: Append,
     pub(super) schema: Arc<Schema>,
-    /// What is to be done to the instances.
+    /// The conversion of the instances.
     pub(super) carry: CarryOver,
     /// The code of hooks that are bound with it.
     pub(super) ready: Option<Ready>,
@@ -48,7 +48,7 @@ impl Definitions {
         let hint = Hint { schema: Arc::clone(&schema), carry, ready };
         let committed = match self.core.append_one(Draft { hint: Some(Box::new(hint)), ..Draft::new(append) }).await? {
             Ok(committed) => committed,
-            // Instances that a reference is to, and models that it is to, count like the model's own instances.
+            // Targets of references, instances and models, count like the model's own instances.
             Err(Conflict::NotQuiet { last } | Conflict::Required { last, .. }) => return Ok(Defining::NotQuiet(last)),
             Err(Conflict::Claimed { key, holder }) if references::is_key(&key) => {
                 return Ok(Defining::NotQuiet(holder.position));
@@ -67,7 +67,7 @@ impl Definitions {
         if let Some(model) = in_use.filter(|model| model.record.position == event.position) {
             return Ok(Defining::Done(model));
         }
-        // Somebody else has changed it since, or it is unavailable.
+        // Somebody else has changed it meanwhile, or it is unavailable.
         let model = Model::with_schema(DefinitionChange::from_event(&event)?.definition, schema);
         Ok(Defining::Done(Arc::new(model.map_err(|error| Error::new(ErrorKind::Storage, error))?)))
     }

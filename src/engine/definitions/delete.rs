@@ -1,4 +1,4 @@
-//! The end of a model, and with `cascade` of its instances.
+//! Deletes a model, and with `cascade` its instances.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::engine::gate::Closing;
 use crate::engine::locks::OneModel;
 use crate::engine::models::Entry;
 
-/// Instances that are deleted at once with their model.
+/// Instances per append when a model is deleted.
 const DELETED_AT_ONCE: u32 = if cfg!(test) { 10 } else { 250 };
 
 impl Definitions {
@@ -43,7 +43,7 @@ impl Definitions {
         check_precondition(&entry, &options.precondition)?;
         self.check_unreferred(&entry.model.record).await?;
         if !cascade {
-            // Not on the committer's thread, which only has to know whether there is one.
+            // Not on the committer's thread, which only checks whether there is one.
             check_unused(id, self.core.stores.model.count(id, &Filter::default(), &Budget::unlimited()).await?)?;
         }
         if options.dry_run {
@@ -51,7 +51,7 @@ impl Definitions {
             return Ok(Defined::DryRun(DryRun::unhooked(Some(append.event))));
         }
         let (definitions, origin) = (self.clone(), origin.clone());
-        // A deletion that was left half way would have taken some of the instances.
+        // A deletion that stopped half way would have deleted some of the instances.
         self.core
             .commit(async move { definitions.delete_prepared(one, entry, cascade, origin).await })
             .await
@@ -72,13 +72,13 @@ impl Definitions {
         let mut is_deleted = false;
         let (mut at, mut held_back) = (entry.model.record.position, None);
         for round in 0..=DISTURBED_MAX {
-            // Page by page, so that other models are written to meanwhile. What comes later is left for the next round.
+            // Page by page, so that writes to other models continue. Later instances are left for the next round.
             let head = self.core.tail.head();
             while cascade && self.delete_page(&entry.model, at, head, &origin).await? {}
             match self.delete_empty(&entry, at, &origin).await {
                 Ok(None) => is_deleted = true,
                 Ok(Some(last)) => self.core.seen(last).await,
-                // Another node made some meanwhile.
+                // Another node created some meanwhile.
                 Err(error) if cascade && error.kind == ErrorKind::ModelInUse => {}
                 Err(error) => return Err(error),
             }
@@ -96,19 +96,19 @@ impl Definitions {
             return Err(written_on(&id));
         }
         let gone = lists::all(&entry.model.record);
-        // What instances of the model held was released with them; this is for what a crash left.
+        // The keys of instances were released with them; this removes keys that a crash left behind.
         lists::forget(Arc::clone(&self.core.stores.event), gone, Pace::new(&self.core.tail));
-        // Post hooks that did not run yet have no model any more.
+        // Pending post hooks no longer have a model.
         self.core.forget_post_hooks(&id).await;
         Ok(())
     }
 
-    /// Deletes a model, whose gate is closed and whose last event is at `at`, if it has no instances. Answers the last of those
-    /// that changed meanwhile.
+    /// Deletes a model, whose gate is closed and whose last event is at `at`, if it has no instances. Returns the
+    /// position of the last instance event that came meanwhile.
     async fn delete_empty(&self, entry: &Entry, at: Position, origin: &Origin) -> Result<Option<Position>> {
         let record = &entry.model.record;
         let outages = self.core.availability.begun();
-        // The model store is at least there.
+        // The model store has applied at least this position.
         let since = self.core.tail.head();
         let one = InstanceQuery { limit: 1, ..InstanceQuery::default() };
         if !self.core.stores.model.query(&record.id, &one, &Budget::unlimited()).await?.items.is_empty() {
@@ -127,9 +127,9 @@ impl Definitions {
         }
     }
 
-    /// Deletes some instances whose last event is not after `head`; `false` if there are none left, as far as it can see. Each
-    /// deletion requires that the model's last event is at `at` and that no other model refers to it: one may begin to, and
-    /// nobody looks for the instances that do.
+    /// Deletes some instances whose last event is not after `head`; `false` if it sees no more of them. Each deletion
+    /// requires that the model's last event is at `at` and that no other model refers to it, because nobody searches
+    /// for referring instances here.
     pub(super) async fn delete_page(
         &self,
         model: &Model,
@@ -165,7 +165,7 @@ impl Definitions {
     }
 }
 
-/// The end of an instance whose model ends. No hook sees it.
+/// The deletion of an instance together with its model. No hook runs.
 fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) -> Append {
     let value = instance.data.to_value().unwrap_or_default();
     let keys = unique::keys(record, &value);
@@ -193,8 +193,8 @@ fn instance_deletion(record: &ModelRecord, instance: Instance, origin: &Origin) 
     append
 }
 
-/// Adds to the end of an instance whose model ends that nobody begins to refer to it from here on. Only instances of this model
-/// do by now, and they end, too.
+/// Adds to the deletion of an instance with its model the condition that nobody begins to refer to it. Only instances
+/// of this model refer to it now, and they are deleted, too.
 pub(super) fn end_references(record: &ModelRecord, append: &mut Append) {
     if let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) {
         append.releases.extend([referenced.key(id), referenced.prefix()]);

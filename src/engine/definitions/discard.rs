@@ -1,5 +1,5 @@
-//! The deletion of a model that is stuck. The model store does not have its instances as they are, so the log says which
-//! there are; no hook runs.
+//! Deletes a stuck model. The model store does not have its current instances, so they are found in the log; no hook
+//! runs.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ use crate::engine::locks::OneModel;
 use crate::engine::skip::last_definition;
 use crate::engine::stuck::Stuck;
 
-/// Events that are read, and instances that are deleted, at once.
+/// Events per page, and deletions per append.
 const PAGE: u32 = 1000;
-/// How often it is looked at what others wrote meanwhile.
+/// How often the log is read again for events that others wrote meanwhile.
 const PASSES_MAX: u32 = 10;
 
 impl Definitions {
-    /// Deletes a stuck model. Like [`Definitions::delete`], whose lock the caller gives.
+    /// Deletes a stuck model. Like [`Definitions::delete`]; the caller passes the lock.
     pub(super) async fn delete_stuck(
         &self,
         one: OneModel,
@@ -65,7 +65,7 @@ impl Definitions {
         let known = self.core.models.get(&id);
         let delete = async move {
             let _one = one;
-            // Nobody begins to refer to the model: who did would first tell it so, by an event of its own definition.
+            // Nobody can begin to refer to the model, because that would first append an event to its definition.
             let mut requires = match &known {
                 Some(entry) => definitions.unreferred_in_log(&entry.model.record).await?,
                 None => Vec::new(),
@@ -73,7 +73,7 @@ impl Definitions {
             let deletion = Append { requires: requires.clone(), ..deletion };
             requires.push(Require { stream: Stream::of_model(&id), position: last.position });
             let mut from = if cascade { 0 } else { head };
-            // Other nodes, for which the model may not be stuck, write on: what came meanwhile is looked at again.
+            // The model may not be stuck on other nodes, which continue to write: later events are read again.
             for _ in 0..PASSES_MAX {
                 let head = definitions.core.stores.event.head().await?;
                 let (mut after, mut found) = (Some(from), 0);
@@ -110,7 +110,8 @@ impl Definitions {
         self.core.commit(delete).await.map(Defined::Done)
     }
 
-    /// Refuses the end of a model that others refer to, as the log has them: one of them may be stuck, too. What has to stay so.
+    /// Rejects the deletion of a model that others refer to, according to the log, since one of them may be stuck, too.
+    /// Returns the conditions that must still hold at the append.
     async fn unreferred_in_log(&self, record: &ModelRecord) -> Result<Vec<Require>> {
         let events = &*self.core.stores.event;
         let mut requires = Vec::new();
@@ -126,8 +127,8 @@ impl Definitions {
         Ok(requires)
     }
 
-    /// The deletions of the instances whose last event is in one page of the log, which hold while what they require does, and
-    /// where the next page begins.
+    /// The deletions of the instances whose last event is in one page of the log, with their conditions, and where the
+    /// next page begins.
     async fn living(
         &self,
         model: &str,
@@ -155,8 +156,8 @@ impl Definitions {
         Ok((deletions, next))
     }
 
-    /// The unique keys that an instance may hold: those of its data as it was written, and as the model's changes since
-    /// then left it. Data that cannot be read holds none.
+    /// The unique keys that an instance may hold: those of its data as written, and as converted by later changes of
+    /// the model. Unreadable data has none.
     async fn keys_of(&self, event: &Event) -> Vec<String> {
         let (Some(entry), Some(data)) = (self.core.models.get(&event.model), &event.data) else { return Vec::new() };
         let record = &entry.model.record;

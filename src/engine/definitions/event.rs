@@ -34,7 +34,7 @@ pub(super) fn definition_append(
     Ok(Append::new(event, expected))
 }
 
-/// The event that ends a model.
+/// The deletion event of a model.
 pub(super) fn deletion(record: &ModelRecord, at: Position, origin: &Origin) -> Result<Append> {
     let change = DefinitionChange { definition: record.clone(), renames: Vec::new(), phase: None, is_target: false };
     let mut append = definition_append(EventKind::ModelDeleted, record, &change, Expected::At(at), origin)?;

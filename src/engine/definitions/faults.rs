@@ -1,4 +1,4 @@
-//! Why a definition cannot be changed: the checks and the errors that the changes share.
+//! The common checks and errors of changes of definitions.
 
 use crate::catalog::FieldError;
 use crate::engine::command::{Precondition, Seen};

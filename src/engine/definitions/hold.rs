@@ -1,9 +1,10 @@
-//! Holding back what would change a model's instances on all nodes that share the log: an event of the model's definition.
+//! Holds back writes to a model's instances on all nodes that share the log, by an event of the model's definition.
 //!
-//! A gate closes a model on its own node alone. A change that others' writes keep disturbing appends this event first. Every
-//! write that was prepared before it conflicts, on whichever node, and is prepared again; by then its node has met the event and
-//! holds it back until the next event of the definition. If the node that changes the model is gone, writes go on after
-//! [`WITHIN`]; the change itself is safe without it, since its event says that the model is quiet.
+//! A gate closes a model on its own node only. If writes of other nodes keep interrupting a change, the change appends
+//! this event first. Every write that was prepared before it conflicts, on any node, and is prepared again; by then its
+//! node has applied the event and holds the write back until the next event of the definition. If the node that changes
+//! the model disappears, writes continue after [`WITHIN`]. The change is safe without this, since its event requires
+//! that the model is quiet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::engine::error::Result;
 /// How long writes are held back at most.
 const WITHIN: Duration = Duration::from_secs(4);
 
-/// Writes are held back. When it is dropped they are let go, unless the definition has come to its next event.
+/// Writes are held back. Dropping it releases them, unless the definition has reached its next event.
 pub(super) struct HeldBack {
     core: Arc<Core>,
     record: ModelRecord,
@@ -33,15 +34,15 @@ pub(super) struct HeldBack {
 }
 
 impl HeldBack {
-    /// When this returns, every write that came before is in the model store. `conflict` if the last event of the definition
-    /// is not at `at` any more.
+    /// When this returns, every earlier write is in the model store. `conflict` if the last event of the definition is
+    /// no longer at `at`.
     pub(super) async fn new(core: &Arc<Core>, record: &ModelRecord, at: Position, origin: &Origin) -> Result<HeldBack> {
         let position = append(core, record, at, WITHIN, origin).await?;
         let (core, record, origin) = (Arc::clone(core), record.clone(), origin.clone());
         Ok(HeldBack { core, record, position, origin, runtime: Handle::current() })
     }
 
-    /// Where the definition's stream is now.
+    /// The current position of the definition's stream.
     pub(super) fn position(&self) -> Position {
         self.position
     }
@@ -52,7 +53,7 @@ impl Drop for HeldBack {
         let (core, record, at) = (Arc::clone(&self.core), self.record.clone(), self.position);
         let origin = self.origin.clone();
         self.runtime.spawn(async move {
-            // A conflict says that the definition has gone on; after any other failure the time ends by itself.
+            // A conflict means that the definition has a later event; after any other failure the time limit applies.
             let _ = append(&core, &record, at, Duration::ZERO, &origin).await;
         });
     }

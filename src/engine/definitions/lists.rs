@@ -1,8 +1,8 @@
-//! The keys of `unique` lists that come and go with a definition.
+//! Adds and removes the keys of `unique` lists when a definition changes.
 //!
-//! A new list has an id of its own, so its keys can be taken before the definition counts, a few hundred at a time, and
-//! nobody meets them: if the change fails, or the server with it, they are forgotten. Keys of a list that is gone are
-//! forgotten the same way, after the change.
+//! A new list has its own id, so its keys can be taken before the definition is in use, a few hundred at a time,
+//! without affecting anybody. If the change fails or the server crashes, they are removed. Keys of a removed list are
+//! removed in the same way, after the change.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -21,34 +21,34 @@ use crate::engine::models::Models;
 use crate::engine::tail::Tail;
 use crate::engine::unstoppable::unstoppable;
 
-/// Keys that are taken or forgotten at once: about a millisecond of the event store's writer.
+/// Keys per step: about a millisecond of the event store's writer.
 const KEYS_AT_ONCE: usize = 200;
 
-/// What the keys of a model's lists begin with, and its target keys.
+/// The key prefixes of a model's lists, and of its target keys.
 pub(super) fn all(record: &ModelRecord) -> Vec<String> {
     let lists = (0..record.unique.len()).map(|list| unique::prefix(record, list));
     lists.chain(record.referenced.iter().map(Referenced::prefix)).collect()
 }
 
-/// What the keys of lists begin with that are not in the new definition.
+/// The key prefixes of lists that are not in the new definition.
 pub(super) fn gone(old: &ModelRecord, new: &ModelRecord) -> Vec<String> {
     let kept = all(new);
     all(old).into_iter().filter(|prefix| !kept.contains(prefix)).collect()
 }
 
-/// Keys of new lists, forgotten unless the definition comes into use.
+/// Keys of new lists, removed unless the definition comes into use.
 pub(super) struct Reserved {
     events: Arc<dyn EventStore>,
     prefixes: Vec<String>,
-    /// Held while keys are taken, which goes on if the caller is dropped: they are forgotten after that.
+    /// Held while keys are taken, which continues if the caller is dropped; then they are removed.
     taking: Arc<tokio::sync::Mutex<()>>,
     tail: Arc<Tail>,
     runtime: Handle,
 }
 
 impl Reserved {
-    /// Takes the keys that every instance needs in the new lists of `record`. The model's gate is closed. `incompatible`
-    /// if two need the same.
+    /// Takes the keys of all instances in the new lists of `record`. The model's gate is closed. `incompatible` if two
+    /// instances have the same key.
     pub(super) async fn take(
         stores: &Stores,
         review: &mut Review,
@@ -121,7 +121,7 @@ impl Drop for Reserved {
     }
 }
 
-/// Forgets all keys that begin so, in the background.
+/// Removes all keys with these prefixes, in the background.
 pub(super) fn forget(events: Arc<dyn EventStore>, prefixes: Vec<String>, pace: Pace) {
     if !prefixes.is_empty() {
         tokio::spawn(forget_all(events, prefixes, pace));
@@ -135,14 +135,15 @@ async fn forget_all(events: Arc<dyn EventStore>, prefixes: Vec<String>, mut pace
             match events.forget_claims(&prefix, KEYS_AT_ONCE as u32).await {
                 Ok(count) if count < KEYS_AT_ONCE as u64 => break,
                 Ok(_) => pace.rest(began).await,
-                // Nobody meets them; the next start looks for them again.
+                // They affect nobody; the next start removes them.
                 Err(error) => return tracing::info!("keys that are not used any more are kept for now: {error}"),
             }
         }
     }
 }
 
-/// At the start: forgets the keys of lists, and of targets, that no model has, which a crash left. Before any model can change.
+/// At the start, before any model can change: removes keys of lists and targets without a model, which a crash left
+/// behind.
 pub(in crate::engine) async fn sweep(events: &Arc<dyn EventStore>, models: &Models, tail: &Arc<Tail>) -> Result<()> {
     if events.capabilities().shared {
         return Ok(());

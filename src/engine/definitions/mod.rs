@@ -1,6 +1,6 @@
-//! Definitions: the models in use and their hooks, made, changed, deleted.
+//! Definitions: creates, changes and deletes models and their hooks.
 //!
-//! Every change of a definition is an event, which the projector puts in use when it meets it.
+//! Every change of a definition is an event, which the projector puts in use when it reaches it.
 
 mod apply;
 mod artifacts;
@@ -38,13 +38,13 @@ use super::models::Entry;
 use crate::catalog::{Definition, Effort, Model};
 use crate::config::Phase;
 
-/// Chains that are made ready at once.
+/// Chains that are prepared concurrently.
 const PREPARING_MAX: usize = 64;
-/// Instances that do not fit and are listed.
+/// Incompatible instances that are listed.
 const LISTED_MAX: usize = 20;
-/// Instances that are read at once.
+/// Instances per page.
 const PAGE: u32 = 500;
-/// How often other nodes' writes may come before a change is given up.
+/// How often writes of other nodes may interrupt a change before it fails.
 const DISTURBED_MAX: u32 = 8;
 
 /// The service for models and their hooks.
@@ -70,8 +70,7 @@ impl Definitions {
         Ok(Arc::clone(&self.core.models.require(id)?.model))
     }
 
-    /// What [`Definitions::hook_infos`] tells of a model's hooks is so from then on: libraries follow their files, and what a
-    /// webhook's code says is read.
+    /// Updates the data of [`Definitions::hook_infos`]: checks the files of libraries, and reads the code of webhooks.
     pub async fn look_at_hooks(&self, model: &Model) {
         let Some(entry) = self.core.models.get(&model.record.id) else { return };
         for hook in entry.hooks() {
@@ -92,10 +91,10 @@ impl Definitions {
         Ok(self.core.workers.run(model, work).await??)
     }
 
-    /// Does what may take long on the threads for such work, when it is its turn among the checks of models. It must keep
-    /// to the effort that it is given.
+    /// Does long work on the worker threads, in turns with the checks of models. The work must respect the given
+    /// effort.
     pub async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce(&Effort) -> T + Send + 'static) -> Result<T> {
-        /// No model has that name.
+        /// No model can have this name.
         const TURN: &str = "openapi.json";
         self.core.workers.run(TURN, work).await
     }
@@ -105,7 +104,7 @@ impl Definitions {
         self.core.committer.answered(self.core.locks.of(id)).await.ok_or_else(hanging)
     }
 
-    /// Refuses what was read from the model store since, if that has failed meanwhile: it may have missed events.
+    /// Rejects results from the model store if it has failed since then, because it may have missed events.
     fn check_undisturbed(&self, model: &str, outages: u64) -> Result<()> {
         self.core.availability.check_model(model)?;
         if self.core.availability.begun() == outages {
@@ -117,7 +116,7 @@ impl Definitions {
         ))
     }
 
-    /// Closes a model's gate. When this returns, every write that came before is in the model store.
+    /// Closes a model's gate. When this returns, every earlier write is in the model store.
     async fn close_gate(&self, entry: &Arc<Entry>, why: Closing) -> Result<Closed> {
         let closed = Closed::new(&entry.gate, why);
         self.core.committer.answered(self.core.committer.barrier()).await.ok_or_else(hanging)??;

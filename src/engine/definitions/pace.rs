@@ -1,4 +1,4 @@
-//! Work beside the commits: in steps of milliseconds, with rests between them while others write.
+//! Paces work beside the commits: steps of milliseconds, with rests in between while others write.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use snaphook_driver::Position;
 
 use crate::engine::tail::Tail;
 
-/// How long work rests, in times of what its last step took: it leaves three quarters of a core to others.
+/// The rest after a step, as a multiple of its duration: this leaves three quarters of a core to others.
 const REST: u32 = 3;
 
 /// The pace of one piece of work.

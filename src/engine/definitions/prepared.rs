@@ -1,4 +1,4 @@
-//! A version that the model store has prepared; taken back unless it comes into use.
+//! A version that the model store has prepared; discarded unless it comes into use.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use crate::engine::error::Result;
 
-/// Held until the version is in use, or is not to be used.
+/// Held until the version is in use, or discarded.
 pub(super) struct PreparedChange {
     store: Arc<dyn ModelStore>,
     model: String,

@@ -1,9 +1,9 @@
-//! References that come and go with the definition of a model.
+//! Adds and removes references when the definition of a model changes.
 //!
-//! A model is told that others may refer to it before they do, by an event of its own: then every deletion of its instances, on
-//! every node, looks for references and requires the referring models to be as it knows them. A reference that is new to
-//! instances is checked against each of them ([`Targets`]); deletions of their targets that come meanwhile are found in the
-//! log, and the definition is written on condition that there were no more.
+//! Before others may refer to a model, an event of its own definition records this. From then on every deletion of its
+//! instances, on every node, looks for references, and requires that the referring models have not changed. A new
+//! reference is checked for every instance ([`Targets`]); deletions of targets during the check are found in the log,
+//! and the definition is written on condition that there are no further ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -28,17 +28,17 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::models::Entry;
 use crate::engine::referring::referring;
 
-/// How often somebody else may change a model that is told of a reference.
+/// How often somebody else may change a model while a reference to it is recorded.
 const RACES_MAX: u32 = 5;
 
-/// Targets that are looked up at once.
+/// Targets per query.
 const TARGETS_AT_ONCE: usize = 200;
 
-/// Events that are read at once.
+/// Events per page.
 const PAGE: u32 = 500;
 
 impl Definitions {
-    /// Refuses references to models that do not exist, and those that the event store cannot keep whole.
+    /// Rejects references to models that do not exist, and those that the event store cannot keep consistent.
     pub(super) fn check_references(&self, id: &str, definition: &Definition) -> Result<()> {
         for reference in &definition.references {
             let invalid = |member: &str, kind: ErrorKind, message: String| {
@@ -61,8 +61,8 @@ impl Definitions {
         Ok(())
     }
 
-    /// Tells the other models that a definition refers to so, if they do not know it. A list that is full loses those that do
-    /// not refer to the model any more. No model may be locked.
+    /// Records in the target models that a definition refers to them, unless they know it. If a list is full, models
+    /// that no longer refer are removed from it. The caller must hold no model's lock.
     pub(super) async fn tell_targets(&self, id: &str, references: &[Reference], origin: &Origin) -> Result<()> {
         for target in others(id, references) {
             let mut lost = 0;
@@ -120,28 +120,28 @@ impl Definitions {
             let _one = one;
             match definitions.define(definition).await? {
                 Defining::Done(_) => Ok(()),
-                // One that makes room was changed meanwhile.
+                // A model that is removed from the list was changed meanwhile.
                 Defining::NotQuiet(_) => Err(changed(&target)),
             }
         };
         self.core.commit(define).await
     }
 
-    /// What a definition requires of the other models that it refers to: that they are there and know of it.
+    /// The conditions on target models: they exist and know about the reference.
     pub(super) fn require_targets(&self, id: &str, references: &[Reference]) -> Result<Vec<Require>> {
         let require = |target: &str| {
             let entry = self.core.models.require(target)?;
             let record = &entry.model.record;
             match record.referenced.as_ref().is_some_and(|referenced| referenced.is_by(id)) {
                 true => Ok(Require { stream: Stream::of_model(target), position: record.position }),
-                // It was deleted and made again meanwhile.
+                // The model was deleted and created again meanwhile.
                 false => Err(changed(target)),
             }
         };
         others(id, references).into_iter().map(require).collect()
     }
 
-    /// Refuses the end of a model that others refer to. What has to stay so until it ends.
+    /// Rejects the deletion of a model that others refer to. Returns the conditions that must hold until the deletion.
     pub(super) async fn check_unreferred(&self, record: &ModelRecord) -> Result<Vec<Require>> {
         let others = referring(&self.core, record).await?;
         let entries = others.iter().filter_map(|other| other.entry.as_ref());
@@ -149,7 +149,7 @@ impl Definitions {
         Ok(others.into_iter().map(|other| other.require).collect())
     }
 
-    /// The same as far as this node knows, for a model whose record may not be known.
+    /// The same, as far as this node knows, for a model whose record may be unknown.
     pub(super) fn check_stuck_unreferred(&self, id: &str) -> Result<()> {
         let all = self.core.models.all();
         refuse_referred(id, all.iter().map(|entry| &entry.model.record))
@@ -170,27 +170,27 @@ pub(super) fn refuse_referred<'a>(id: &str, records: impl Iterator<Item = &'a Mo
     Err(Error::new(ErrorKind::Referenced, detail))
 }
 
-/// The models that references are to, each once, but for the model itself.
+/// The target models of references, each once, without the model itself.
 fn others<'a>(id: &str, references: &'a [Reference]) -> BTreeSet<&'a str> {
     references.iter().map(|reference| reference.model.as_str()).filter(|target| *target != id).collect()
 }
 
-/// The targets of instances by references that are new to them.
+/// The targets of new references.
 pub(super) struct Targets {
     model: String,
     added: Vec<Reference>,
     renames: Vec<(String, String)>,
-    /// What instances without such a property get.
+    /// The defaults for instances without the property.
     defaults: Vec<(String, Value)>,
-    /// Digests of those that exist.
+    /// Digests of existing targets.
     known: HashSet<u128>,
-    /// Not looked up yet: the instance, and what it refers to.
+    /// Targets that were not looked up yet, with their instance.
     open: Vec<(String, usize, String)>,
-    /// Deletions of targets up to here are known.
+    /// Deletions of targets up to this position are known.
     since: Position,
 }
 
-/// Instances that do not fit, and why.
+/// Instances with missing targets, and the reason.
 pub(super) type Dangling = Vec<(String, String)>;
 
 impl Targets {
@@ -213,7 +213,7 @@ impl Targets {
         self.added.is_empty()
     }
 
-    /// Takes note of what an instance refers to.
+    /// Records the targets of an instance.
     pub(super) fn note(&mut self, instance: &str, data: &Value) {
         for (index, reference) in self.added.iter().enumerate() {
             if let Some(target) = data.get(&reference.property).and_then(Value::as_str)
@@ -224,7 +224,7 @@ impl Targets {
         }
     }
 
-    /// Looks up what was noted. Returns the instances that refer to what does not exist.
+    /// Looks up the recorded targets. Returns the instances with missing targets.
     pub(super) async fn look_up(&mut self, store: &dyn ModelStore) -> Result<Dangling> {
         let open = std::mem::take(&mut self.open);
         let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -264,8 +264,8 @@ impl Targets {
         format!("/{property} refers to `{model}/{}`, which does not exist", shown.escape_debug())
     }
 
-    /// Finds targets that were deleted since they were looked up. Returns the instances that refer to them, and what the
-    /// definition claims so that no more are deleted before it is written. Writes of the model's instances wait meanwhile.
+    /// Finds targets that were deleted after the lookup. Returns the instances that refer to them, and the claims that
+    /// prevent further deletions until the definition is written. Writes to the model's instances wait meanwhile.
     pub(super) async fn fence(&mut self, core: &Core) -> Result<(Dangling, Vec<Claim>)> {
         let mut claims = Vec::new();
         if self.is_empty() {
@@ -296,7 +296,7 @@ impl Targets {
                     if self.known.contains(&digest(&target, id)) && core.stores.model.get(&target, id).await?.is_none()
                     {
                         self.known.remove(&digest(&target, id));
-                        // One is enough to refuse the definition.
+                        // One is enough to reject the definition.
                         if dangling.len() < LISTED_MAX {
                             dangling.extend(self.referring(core, &target, id).await?);
                         }
@@ -312,7 +312,7 @@ impl Targets {
         Ok((dangling, claims))
     }
 
-    /// The instances that refer to a target which is gone.
+    /// The instances that refer to a missing target.
     async fn referring(&self, core: &Core, target: &str, id: &str) -> Result<Dangling> {
         let mut found = Vec::new();
         for (index, reference) in self.added.iter().enumerate().filter(|(_, reference)| reference.model == target) {
@@ -323,7 +323,7 @@ impl Targets {
                 let row = FieldError { pointer, message: message.clone() };
                 return Err(Error::new(ErrorKind::Invalid, message).with_errors(vec![row]));
             }
-            // Instances have the form of the old version still.
+            // Instances still have the property names of the old version.
             let renamed = self.renames.iter().find(|(_, new)| *new == reference.property);
             let property = renamed.map_or(&reference.property, |(old, _)| old).clone();
             let condition = Condition { path: vec![property].into(), operator: Operator::Eq(id.into()) };

@@ -1,4 +1,4 @@
-//! Checks every instance of a model against a new definition, and finds out what the change has to do.
+//! Checks every instance of a model against a new definition, and determines the work of the change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::tail::Tail;
 use crate::engine::workers::{Workers, late};
 
-/// Time that checking the instances of a model may take, and more for each of them.
+/// Time limit for checking the instances of a model, and the addition for each instance.
 const TIME: Duration = Duration::from_secs(3);
 const TIME_EACH: Duration = Duration::from_micros(500);
 
-/// Changed instances that are looked at again between two looks at the clock.
+/// Changed instances that are checked again between two checks of the time.
 const CHANGES_AT_ONCE: u32 = 50;
 
-/// How far a review came.
+/// The progress of a review.
 pub(super) struct CaughtUp {
     pub(super) review: Review,
-    /// Everything up to here was looked at.
+    /// Everything up to this position was checked.
     pub(super) position: Position,
-    /// And there was nothing after it.
+    /// Whether this is the end of the log.
     pub(super) is_all: bool,
 }
 
@@ -39,29 +39,29 @@ pub(super) struct Review {
     pub(super) old: Arc<Model>,
     new: Model,
     carry: CarryOver,
-    /// What does not fit, by instance.
+    /// The problems, by instance.
     misfits: BTreeMap<String, String>,
     /// For each `unique` list the one before it with the same values; see [`unique::followed`].
     followed: Vec<Option<usize>>,
     /// Lists of the new definition whose values may be new, so that two instances may share one.
     unproven: Vec<usize>,
-    /// Pairs that share a value, found while their values were of different moments.
+    /// Pairs with the same value, read at different moments.
     suspects: Vec<(String, String, usize)>,
-    /// What they refer to by references that are new to them.
+    /// The targets of new references.
     targets: Targets,
-    /// Whether instances have to be looked at at all, and whether against the schema.
+    /// Whether instances must be read at all, and whether they must be validated.
     reads: bool,
     validates: bool,
-    /// What the carry-over does to at least one instance: its renames anything, and which of its defaults.
+    /// The parts of the carry-over that affect at least one instance: renames, and which defaults.
     renames: bool,
     defaults: BTreeSet<usize>,
-    /// Time that was spent on looking, and how many instances were looked at.
+    /// Time spent on checking, and the number of checked instances.
     spent: Duration,
     looked_at: u32,
 }
 
 impl Review {
-    /// `since`: where the log ended before any instance is looked at.
+    /// `since`: the end of the log before the first instance is read.
     pub(super) fn new(old: Arc<Model>, new: Model, carry: CarryOver, since: Position) -> Review {
         let followed = unique::followed(&old.record.unique, &new.record.unique, &carry.renames);
         let has_default = |name: &String| carry.defaults.iter().any(|(other, _)| other == name);
@@ -93,7 +93,7 @@ impl Review {
         }
     }
 
-    /// Looks at every instance, while writes go on: a page at a time, when it is the model's turn.
+    /// Checks every instance while writes continue: a page at a time, when it is the model's turn.
     pub(super) async fn all(
         mut self,
         store: &Arc<dyn ModelStore>,
@@ -126,7 +126,7 @@ impl Review {
         Ok(self)
     }
 
-    /// Looks again at those that changed after `since`, until it has come to the end of the log or to its own deadline.
+    /// Checks the instances again that changed after `since`, until the end of the log or its own deadline.
     pub(super) async fn catch_up(
         mut self,
         stores: &Stores,
@@ -141,10 +141,10 @@ impl Review {
         let mut query = EventQuery { after: since, limit: CHANGES_AT_ONCE, filter };
         loop {
             let page = stores.event.read(&query, None).await?;
-            // What an event did is seen in the model store only then.
+            // Only then does the model store have the effects of these events.
             tail.reached_soon(page.head).await?;
             let Some(last) = page.events.last() else {
-                // Pages pass over a bounded number of events of other models.
+                // A page skips a bounded number of events of other models.
                 match page.next() {
                     Some(next) => query.after = next,
                     None => return Ok(CaughtUp { position: page.head.max(query.after), review: self, is_all: true }),
@@ -152,7 +152,7 @@ impl Review {
                 continue;
             };
             query.after = last.position;
-            // Each once; what an instance is now covers all its events of the page.
+            // Each instance once: its current state covers all of its events in the page.
             let mut changed = BTreeSet::new();
             let mut instances = Vec::new();
             for event in &page.events {
@@ -237,8 +237,8 @@ impl Review {
         Ok(())
     }
 
-    /// Carries data over and takes note of what that took. Answers the new name of a rename that meets a value which is
-    /// in its place.
+    /// Carries data over and records which parts were needed. Returns the new name of a rename if the instance already
+    /// has a value of that name.
     fn carry_over(&mut self, value: &mut Value) -> Option<String> {
         let data = value.as_object_mut()?;
         let is_moved = |name: &String| self.carry.renames.iter().any(|(old, _)| old == name);
@@ -266,7 +266,7 @@ impl Review {
         }
     }
 
-    /// Reads pairs that seemed to share a value once more, both at nearly one moment.
+    /// Reads pairs that seemed to share a value again, both at nearly the same moment.
     async fn confront(&mut self, store: &dyn ModelStore) -> Result<()> {
         let model = self.old.record.id.clone();
         for (id, other, list) in std::mem::take(&mut self.suspects) {
@@ -298,8 +298,8 @@ impl Review {
         Ok(())
     }
 
-    /// Looks for targets of new references that were deleted meanwhile; see [`Targets::fence`]. A verdict must follow: of many
-    /// misfits only some are kept.
+    /// Looks for targets of new references that were deleted meanwhile; see [`Targets::fence`]. Call `verdict`
+    /// afterwards: only some of many problems are kept.
     pub(super) async fn fence(&mut self, core: &Core) -> Result<Vec<Claim>> {
         let (dangling, claims) = self.targets.fence(core).await?;
         for (id, message) in dangling {
@@ -308,12 +308,12 @@ impl Review {
         Ok(claims)
     }
 
-    /// `incompatible` if instances do not fit.
+    /// `incompatible` if instances have problems.
     pub(super) fn verdict(&self) -> Result<()> {
         incompatible(&self.old.record.id, &self.misfits)
     }
 
-    /// The carry-over without what it does to no instance.
+    /// The carry-over without the parts that affect no instance.
     pub(super) fn needed(&self) -> CarryOver {
         let renames = if self.renames { self.carry.renames.clone() } else { Vec::new() };
         let defaults = self.defaults.iter().map(|index| self.carry.defaults[*index].clone()).collect();
@@ -325,7 +325,7 @@ impl Review {
         (0..self.followed.len()).map(|list| self.kept_id(list).unwrap_or_else(unique::new_id)).collect()
     }
 
-    /// Lists whose keys have to be taken.
+    /// The lists whose keys must be taken.
     pub(super) fn new_lists(&self) -> Vec<usize> {
         (0..self.followed.len()).filter(|list| self.kept_id(*list).is_none()).collect()
     }
@@ -357,7 +357,7 @@ fn parse(instance: &Instance) -> Result<Value> {
     })
 }
 
-/// `incompatible` with a row for each instance; fine if there are none.
+/// `incompatible` with a row for each instance; `Ok` if there are none.
 pub(super) fn incompatible(model: &str, misfits: &BTreeMap<String, String>) -> Result<()> {
     if misfits.is_empty() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Finds instances that share a unique key, in little memory: 36 bytes an instance and list, and the ids one after the
-//! other. It is a few large pieces, which go back to the system when the review ends.
+//! Finds instances that share a unique key, with little memory: 36 bytes per instance and list, and the concatenated
+//! ids. These are a few large allocations, which return to the system when the review ends.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ impl Twins {
         self.ends.push(self.ids.len());
     }
 
-    /// Adds a key of the last instance; answers the instance that has it already.
+    /// Adds a key of the last instance; returns the instance that already has it.
     pub(super) fn key(&mut self, list: usize, values: &str) -> Option<&str> {
         let mut hash = Sha256::new();
         hash.update(list.to_le_bytes());

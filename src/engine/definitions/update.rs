@@ -1,10 +1,10 @@
-//! The next version of a model. Instances must fit at the very moment of the change.
+//! Creates the next version of a model. All instances must be compatible at the moment of the change.
 //!
-//! Everything whose cost grows with the model runs beside the commits of all other models, in small steps: the review of
-//! its instances, the carry-over in the model store, the keys of new `unique` lists. The model itself takes writes
-//! meanwhile. Then its gate closes for a moment: what changed since is looked at again, and the event is written on condition
-//! that no instance has changed since that look, because other nodes have gates of their own. The projector puts the prepared
-//! version in use. Reads never wait.
+//! Everything whose cost grows with the model runs beside the commits of all other models, in small steps: the review
+//! of its instances, the carry-over in the model store, the keys of new `unique` lists. The model itself accepts writes
+//! meanwhile. Then its gate closes for a moment: instances that changed meanwhile are checked again, and the event is
+//! written on condition that no instance has changed since then, because other nodes have their own gates. The
+//! projector puts the prepared version in use. Reads never wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,13 +28,14 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::gate::Closing;
 use crate::engine::hanging::hanging;
 
-/// How long what changed during a review is looked at while writes go on, how long while they wait, and how often.
+/// Limits for checking instances again that changed during a review: while writes continue, while they wait, and how
+/// often.
 const OPEN_MAX: Duration = Duration::from_secs(2);
 const CLOSED_MAX: Duration = Duration::from_millis(500);
 const CLOSINGS_MAX: u32 = 4;
 
 impl Definitions {
-    /// Makes the next version of a model; the same definition again changes nothing.
+    /// Creates the next version of a model; repeating the same definition has no effect.
     pub async fn update(
         &self,
         id: &str,
@@ -96,11 +97,12 @@ impl Definitions {
         let mut prepared = PreparedChange::new(&self.core.stores.model, &shape, &carry).await?;
         let (mut at, mut held_back, mut disturbed) = (old.record.position, None, 0);
         for _ in 0..CLOSINGS_MAX {
-            // Most of what changed since the review began is looked at while writes go on. The rest while this node's wait,
-            // so never for long: a model that changes faster than it can be looked at stays as it is.
+            // Most instances that changed since the review began are checked while writes continue. For the rest this
+            // node's writes wait, so never for long: a model that changes faster than it can be checked stays
+            // unchanged.
             let open = review.catch_up(&self.core.stores, &self.core.tail, &self.core.workers, head, OPEN_MAX).await?;
             (review, head) = (open.review, open.position);
-            // So that few deletions of targets are left to look at while writes wait.
+            // So that few deletions of targets are left to check while writes wait.
             review.fence(&self.core).await?;
             review.verdict()?;
             let mut closed = self.close_gate(&entry, Closing::Change).await?;
@@ -122,7 +124,7 @@ impl Definitions {
                 new.record.unique_ids = review.list_ids();
                 let reserved = Reserved::take(&self.core.stores, &mut review, &new.record, &mut pace);
                 let reserved = self.core.committer.answered(reserved).await.ok_or_else(hanging)??;
-                // Other nodes write without a look at this gate.
+                // Other nodes do not know this gate.
                 let quiet = Some(Quiet { model: id.to_owned(), since: head });
                 let mut append = Append { quiet, ..update(&new.record, input.renames.clone(), at, origin)? };
                 append.claims.extend(fence);
@@ -142,7 +144,7 @@ impl Definitions {
                         Defining::NotQuiet(last) => Ok(Err((last, one, prepared, closed))),
                     }
                 };
-                // Writes of this node stay out until others' do too.
+                // Writes of this node stay blocked until those of other nodes are blocked, too.
                 let (last, _closed);
                 match self.core.commit(define).await? {
                     Ok(model) => return Ok(Defined::Done(model)),
@@ -155,7 +157,7 @@ impl Definitions {
                 }
                 held_back = Some(HeldBack::new(&self.core, &old.record, at, origin).await?);
                 at = held_back.as_ref().map_or(at, HeldBack::position);
-                // The event put the model in use anew, with a gate of its own.
+                // The event put a new entry in use, with its own gate.
                 entry = self.core.models.require(id)?;
                 closed = self.close_gate(&entry, Closing::Change).await?;
                 deadline = Instant::now() + CLOSED_MAX;
@@ -165,15 +167,15 @@ impl Definitions {
         Err(too_fast(id))
     }
 
-    /// Whether the last change of the definition was these renames: the client may ask again because it never got the
-    /// answer.
+    /// Whether the last change of the definition was these renames: the client may repeat a request whose response was
+    /// lost.
     async fn are_renamed(&self, model: &str, renames: &[(String, String)]) -> Result<bool> {
         if renames.is_empty() {
             return Ok(true);
         }
         let stream = Stream::of_model(model);
         let mut at_most = Position::MAX;
-        // Hooks may have come and gone since.
+        // Hooks may have changed since.
         while let Some(event) = self.core.stores.event.last(&stream, at_most).await? {
             match event.kind {
                 EventKind::HookUpdated

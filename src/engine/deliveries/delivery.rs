@@ -1,7 +1,7 @@
-//! One event and the post hooks of its phase: run in order, tried again, given up.
+//! Runs the post hooks of one event in order, retries them, and gives up after the last attempt.
 //!
-//! While an event is in hand its lease is renewed, so a hook may run for as long as its limits allow. What is not the
-//! hook's fault (no place is free, the model store is out of service) is waited for and is no try.
+//! The lease of an event is renewed while its hooks run, so a hook may run for as long as its limits allow. Waiting for
+//! a permit or for an unavailable model store does not count as an attempt.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,29 +26,29 @@ use crate::hooks::host::BoundHook;
 use crate::telemetry::line::one_line;
 use crate::telemetry::trace::{Scope, begin, scope};
 
-/// How long a delivery is this node's before another may take it, unless it is renewed.
+/// How long a delivery belongs to this node before another node may take it, unless the lease is renewed.
 pub(super) const LEASE: Duration = Duration::from_millis(if cfg!(test) { 2_400 } else { 12_000 });
-/// How often a group is looked at although nothing woke it: leases that ran out elsewhere, long delays, and those of an earlier
-/// run.
+/// How often a group is checked without a wake-up: for leases that expired on other nodes, long delays, and leases of
+/// an earlier run of this node.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// What is known of one event between its tries, on whichever node they are: kept with the event in its group. Hooks are
-/// known by name, because the chain may be another at the next try.
+/// The state of one event between attempts, on any node, stored with the event in its group. Hooks are identified by
+/// name, because the chain may change before the next attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Tries {
-    /// Hooks that ended, well or not. New code under the name of one of them does not run for this event.
+    /// Hooks that have ended, successfully or not. New code under one of these names does not run for this event.
     #[serde(default)]
     done: Vec<String>,
     /// The hook that failed last, its code, and how often.
     #[serde(default)]
     failing: Option<(String, String, u32)>,
-    /// What failed last was a receiver, which may be away for long.
+    /// Whether the last failure was that of a receiver, which may be unavailable for long.
     #[serde(default)]
     patient: bool,
-    /// Tries that ended with their server, which each hook of the chain has used up for certain.
+    /// Attempts that ended with a crash of the server: a lower bound for each hook of the chain.
     #[serde(default)]
     earlier: u32,
-    /// How often the event had been claimed when this was noted.
+    /// How often the event had been claimed when this note was written.
     #[serde(default)]
     claims: u32,
 }
@@ -62,7 +62,7 @@ impl Tries {
         }
     }
 
-    /// Whether this hook failed last, for a receiver that may be away for long.
+    /// Whether this hook failed last, because of a receiver that may be unavailable for long.
     fn is_patient(&self, hook: &BoundHook) -> bool {
         let id = hook.id();
         self.patient
@@ -80,7 +80,7 @@ impl Tries {
         self.patient = false;
     }
 
-    /// Names and numbers: writing them cannot fail.
+    /// It consists of names and numbers, so serializing it cannot fail.
     fn note(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -90,11 +90,11 @@ impl Tries {
 enum Ended {
     Done,
     Again(Duration),
-    /// Somebody else has the event by now, or may have it soon.
+    /// Another node has the event, or may take it soon.
     Lost,
 }
 
-/// Deals with one event of a group, whose claim began at `claimed`; wakes `again` when it is to be delivered once more.
+/// Processes one event of a group, claimed at `claimed`; notifies `again` when it is to be delivered again.
 pub(super) async fn deliver(
     core: Arc<Core>,
     group: String,
@@ -107,7 +107,7 @@ pub(super) async fn deliver(
     scope::within(scope, deal_with(core, group, delivery, again, claimed, stop)).await;
 }
 
-/// On behalf of what the hooks of an event run: of the request that wrote it.
+/// The trace scope for the hooks of an event: that of the request that wrote the event.
 fn scope_of(event: &Event) -> Option<Arc<Scope>> {
     begin::resume(event.request_id.as_deref(), event.trace.as_deref())
 }
@@ -138,7 +138,7 @@ async fn deal_with(
         Ended::Again(delay) => {
             let note = tries.note();
             let released = core.stores.event.release(&group, position, token, delay, Some(&note)).await;
-            // Later than that its group is looked at anyway. A receiver may put off any number of events for minutes.
+            // After a longer delay its group is checked anyway. A receiver may delay any number of events for minutes.
             if delay < LOOK_AGAIN {
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
@@ -157,9 +157,9 @@ async fn deal_with(
     };
     match stored {
         Ok(()) => core.troubles.works(Part::Groups),
-        // With its hooks the group is gone.
+        // The group was removed with the hooks.
         Err(_) if *stop.borrow() => {}
-        // The lease ends by itself and the event is delivered again.
+        // The lease expires and the event is delivered again.
         Err(error) => core.troubles.failed(Part::Groups, error),
     }
 }
@@ -173,28 +173,29 @@ struct Lease<'a> {
 }
 
 impl Lease<'_> {
-    /// Renews it until it is lost, or may be: a run that cannot renew it ends before somebody else begins.
+    /// Renews the lease until it is lost or may be lost: a run that cannot renew its lease ends before another node
+    /// begins.
     async fn keep(&self, mut since: Instant) -> Ended {
         let mut due = since + LEASE / 3;
         loop {
-            // A claim that took long is renewed at once.
+            // A claim that took long is renewed immediately.
             tokio::time::sleep_until(due).await;
             let (began, last) = (Instant::now(), since + LEASE - LEASE / 6);
             match tokio::time::timeout_at(last.max(began + LEASE / 6), self.renewed(None)).await {
                 Ok(Ok(true)) => (since, due) = (began, began + LEASE / 3),
-                // There is time for another try.
+                // There is time for another attempt.
                 Ok(Err(())) if began < last => due = (Instant::now() + LEASE / 3).min(last),
                 Ok(_) | Err(_) => return Ended::Lost,
             }
         }
     }
 
-    /// `false` if somebody else has the event by now.
+    /// `false` if another node has the event.
     async fn renew(&self, note: Option<&str>) -> bool {
         self.renewed(note).await.unwrap_or(true)
     }
 
-    /// The same; an error that was logged if that is not known.
+    /// The same; an error, already logged, if that is unknown.
     async fn renewed(&self, note: Option<&str>) -> std::result::Result<bool, ()> {
         let Lease { group, position, token, .. } = *self;
         self.core.stores.event.renew(group, position, token, LEASE, note).await.map_err(|error| {
@@ -205,7 +206,7 @@ impl Lease<'_> {
 
 async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &Lease<'_>) -> Ended {
     let Some((_, phase)) = phases(event.kind) else { return Ended::Done };
-    // The log has an event a moment before the model store; a hook must find what it was started for.
+    // The log has an event a moment before the model store; the hook must see the change that started it.
     core.tail.reached(event.position).await;
     let mut before = None;
     let mut waited = 0;
@@ -215,14 +216,14 @@ async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &L
         if core.until_available(&event.model).await.is_err() {
             return Ended::Again(Duration::ZERO);
         }
-        // The chain as it is now: it may change between two tries.
+        // The current chain: it may change between two attempts.
         let Some(entry) = core.models.get(&event.model) else { return Ended::Done };
         if !entry.reacts_to(event.kind, event.position) {
             return Ended::Done;
         }
         let next = entry.chain(phase).iter().find(|hook| !tries.done.contains(&hook.binding().id.name));
         let Some(hook) = next else { return Ended::Done };
-        // Another node that takes over does not run again what has run.
+        // If another node takes over, it does not repeat these runs.
         if std::mem::take(&mut is_news) && !lease.renew(Some(&tries.note())).await {
             return Ended::Lost;
         }
@@ -242,8 +243,8 @@ async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &L
         let failed = tries.of(hook);
         let attempts_max = pace::attempts_max(&core.config.load().hooks, tries.is_patient(hook));
         if failed > attempts_max {
-            // Only runs that ended with the server come to so many. One of them may have had another cause, so it ran once
-            // more than others may; again, and it would end the server at each start.
+            // Only runs that ended with a crash of the server reach this number. One crash may have had another cause,
+            // so the hook ran once more than usual; a further run would crash the server at each start.
             let message =
                 format!("it failed, or the server ended while it ran, {failed} times, so it did not run again");
             let failure = Failure { cause: FailureCause::Internal, message, limit: None };
@@ -266,7 +267,8 @@ async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &L
         };
         core.metrics.post_failures.fetch_add(1, Ordering::Relaxed);
         if failure.cause == FailureCause::Overloaded {
-            // It did not run: that is no try. It is not given back, since claims are all that a restart knows of tries.
+            // The hook did not run, so this is not an attempt. The event is not released, because after a restart only
+            // claims show the attempts.
             waited += 1;
             if core.pause(backoff(waited)).await.is_err() {
                 return Ended::Again(Duration::ZERO);
@@ -274,7 +276,7 @@ async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &L
             continue;
         }
         if core.availability.check_model(&event.model).is_err() || core.availability.begun() != outages {
-            // It may have met a model store that was not there, which is no fault of its own.
+            // The model store may have been unavailable during the run, which is not the hook's fault.
             continue;
         }
         waited = 0;
@@ -296,14 +298,14 @@ async fn run_chain(core: &Core, event: &Arc<Event>, tries: &mut Tries, lease: &L
     }
 }
 
-/// What of a run counts as a failure of a post hook.
+/// Decides whether a run of a post hook counts as a failure.
 fn judge(run: &mut Run, context: &Context) {
     if let Outcome::Reject(rejection) = &run.outcome {
         let message = rejection.message.clone();
         run.outcome = Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None });
     }
-    // At the end of the longest chain every write is refused, and trying again would not help. A write that no grant
-    // allows never came that far.
+    // At the maximum depth every write is rejected, and a retry would not help. Writes without a grant are denied
+    // before that.
     if let Outcome::Failed(failure) = &mut run.outcome
         && context.depth >= DEPTH_MAX
         && run.asked.iter().any(|asked| asked.capability == "write" && asked.granted)
@@ -313,9 +315,9 @@ fn judge(run: &mut Run, context: &Context) {
     }
 }
 
-/// What is known of an event that was claimed for the `attempt`th time. Claims that left no note ended with their server:
-/// those that the other hooks of the chain cannot have used were each hook's own, so an event that ends the whole server
-/// comes to its end as well.
+/// The state of an event that was claimed for the `attempt`th time. Claims without a note ended with a crash of the
+/// server. Those that cannot belong to the other hooks of the chain count for each hook, so an event that crashes the
+/// server eventually fails as well.
 fn earlier_tries(core: &Core, event: &Event, attempt: u32, note: Option<&str>) -> Tries {
     let mut tries: Tries = note.and_then(|note| snaphook_driver::json::typed(note).ok()).unwrap_or_default();
     let left: Vec<_> = core.models.get(&event.model).map_or_else(Vec::new, |entry| {
@@ -388,7 +390,7 @@ pub(super) async fn run_post_hook(
     Ok(scope::within(scope_of(&event), run_judged(core, hook, &context)).await)
 }
 
-/// Hands a failed hook to the error store.
+/// Records a failed hook in the error store.
 async fn give_up(
     core: &Core,
     hook: &BoundHook,
@@ -411,7 +413,7 @@ async fn give_up(
     Ok(())
 }
 
-/// What the error store keeps of a failed run.
+/// The record of a failed run for the error store.
 pub(super) fn error_record(
     hook: &BoundHook,
     event: &Event,
@@ -437,8 +439,8 @@ pub(super) fn error_record(
     }
 }
 
-/// The id of a failure: the same whenever the same hook fails for the same event, so that one which a crash makes happen
-/// again is recorded once. Ids sort as the log does; they have the form of a UUIDv7 with the time of the event.
+/// The id of a failure: always the same for the same hook and event, so that a failure repeated by a crash is recorded
+/// once. Ids sort in the order of the log; they have the form of a UUIDv7 with the time of the event.
 fn error_id(event: &Event, phase: Phase, hook: &str) -> String {
     let digest = Sha256::new().chain_update(&event.id).chain_update([0]).chain_update(phase.as_str());
     let digest = digest.chain_update([0]).chain_update(hook).finalize();

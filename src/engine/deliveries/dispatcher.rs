@@ -1,8 +1,8 @@
 //! Post hooks: run from the log through consumer groups, at least once, in order per instance.
 //!
 //! Each model with post hooks has a group and a task that serves it. An event is acknowledged when every hook of its
-//! phase ended, well or in the error store ([`super::delivery`]). What a crash interrupts is delivered again. While the
-//! model store, or the model, is unavailable no event is taken.
+//! phase has ended, successfully or in the error store ([`super::delivery`]). Events interrupted by a crash are
+//! delivered again. No events are taken while the model store, or the model, is unavailable.
 
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -19,21 +19,21 @@ use crate::engine::group::group_of;
 use crate::engine::lanes::Signals;
 use crate::engine::troubles::Part;
 
-/// Events of one model that are worked on at once.
+/// Concurrent deliveries per model.
 const DELIVERIES_PER_MODEL: usize = 32;
-/// Events of all models that are worked on at once.
+/// Concurrent deliveries of all models.
 const DELIVERIES_MAX: usize = 256;
-/// A delivery that takes longer waits for something outside, such as a slow receiver: it gives its place to others, as long as
-/// there are no more than so many of these.
+/// A delivery that takes longer waits for something external, such as a slow receiver: it releases its permit to others
+/// and takes one of the permits for long deliveries.
 const LONG: Duration = Duration::from_secs(1);
 const LONG_MAX: usize = 1024;
 
-/// Serves every model that has post hooks, and each that gets some.
+/// Runs the post hooks of all models, also of those that get their first one later.
 pub(in crate::engine) fn start(core: &Arc<Core>) {
     let places = Places { short: Arc::new(Semaphore::new(DELIVERIES_MAX)), long: Arc::new(Semaphore::new(LONG_MAX)) };
     let weak = Arc::downgrade(core);
     core.lanes.start(move |model, signals| {
-        // Nothing is begun for an engine that is gone.
+        // Do not start anything for an engine that was dropped.
         let is_there = weak.strong_count() > 0;
         is_there.then(|| tokio::spawn(serve(Weak::clone(&weak), model.to_owned(), places.clone(), signals)))
     });
@@ -44,7 +44,7 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
         .for_each(|entry| core.lanes.serve(&entry.model.record.id));
 }
 
-/// What deliveries of all models share.
+/// The permits shared by the deliveries of all models.
 #[derive(Clone)]
 struct Places {
     short: Arc<Semaphore>,
@@ -52,13 +52,13 @@ struct Places {
 }
 
 impl Places {
-    /// Does the work of one delivery, which has a place of the short ones.
+    /// Performs one delivery, which holds a permit for short ones.
     async fn hold(self, place: Option<OwnedSemaphorePermit>, work: impl Future<Output = ()>) {
         let mut work = pin!(work);
         if tokio::time::timeout(LONG, &mut work).await.is_ok() {
             return;
         }
-        // Where there are too many of the long ones, it stays among the short ones.
+        // If all permits for long deliveries are taken, it keeps its permit for short ones.
         let _held = match self.long.try_acquire_owned() {
             Ok(long) => {
                 drop(place);
@@ -70,7 +70,7 @@ impl Places {
     }
 }
 
-/// One model's loop: claims, runs side by side, waits.
+/// The loop of one model: claims events, runs them concurrently, waits.
 async fn serve(core: Weak<Core>, model: String, places: Places, Signals { mut stop, mut stopping }: Signals) {
     let group = group_of(&model).name;
     let again = Arc::new(Notify::new());
@@ -87,10 +87,10 @@ async fn serve(core: Weak<Core>, model: String, places: Places, Signals { mut st
             }
         }
         let free = DELIVERIES_PER_MODEL.saturating_sub(running.len()).min(places.short.available_permits());
-        // Taken first: an event that is claimed must not wait for a place while its lease runs.
+        // Taken before the claim: a claimed event must not wait for a permit while its lease runs.
         let taken =
             u32::try_from(free).ok().and_then(|free| Arc::clone(&places.short).try_acquire_many_owned(free).ok());
-        // There was none, or others were quicker.
+        // There was no event, or other nodes were faster.
         let full = free == 0 || taken.is_none();
         let mut claimed = 0;
         if free > 0
@@ -108,11 +108,11 @@ async fn serve(core: Weak<Core>, model: String, places: Places, Signals { mut st
                         running.spawn(places.clone().hold(place, work));
                     }
                 }
-                // With its hooks the group is gone: nobody would ever say that it works again.
+                // The group was removed with the hooks: nothing would ever report that it works again.
                 Err(_) if *stop.borrow() => break,
                 Err(error) => {
-                    // It is made with the binding, unless the store failed just then, or another node was about to drop it.
-                    // One that is there keeps its progress.
+                    // The group is created with the binding, unless the store failed at that moment, or another node
+                    // was dropping it. An existing group keeps its progress.
                     if let Some(since) = entry.reacts_since().filter(|_| error.kind() == ErrorKind::Invalid) {
                         let _ = owner.stores.event.create_group(&group_of(&model), since).await;
                     }
@@ -129,7 +129,7 @@ async fn serve(core: Weak<Core>, model: String, places: Places, Signals { mut st
             () = entry.wake.notified(), if !full => {}
             () = again.notified() => {}
             _ = running.join_next(), if !running.is_empty() => {}
-            // Other models have all places: the first that is free again is asked for, and given back at once.
+            // All permits are taken by other models: wait until one is free, release it, and loop.
             _ = places.short.acquire(), if crowded => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             _ = stop.wait_for(|stop| *stop) => break,

@@ -1,7 +1,7 @@
 //! Failed post hooks: listed, retried, dropped.
 //!
-//! Whoever retries or drops a record claims its instance first: no hook runs twice for two requests, and the hooks of one
-//! instance run one after the other. Claims are in memory: a crash ends them together with what they were taken for.
+//! A retry or a drop claims the record's instance first: no hook runs twice because of two requests, and the hooks of
+//! one instance run one after the other. Claims are in memory: a crash ends them together with their retries.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,9 +20,9 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::jobs::{Job, JobInfo};
 use crate::hooks::context::{FailureCause, Outcome};
 
-/// Records that a bulk retry reads at once.
+/// Records per page of a bulk retry.
 const PAGE: u32 = 64;
-/// Instances whose records a bulk retry works on at once.
+/// Instances that a bulk retry processes concurrently.
 const RETRIES_MAX: usize = 32;
 
 impl Deliveries {
@@ -32,7 +32,7 @@ impl Deliveries {
         Ok(self.core.stores.error.list(query).await?)
     }
 
-    /// How many there are of a model and a hook, or of all.
+    /// The number of failures, of a model and a hook, or of all.
     pub async fn count_errors(&self, query: &ErrorQuery) -> Result<u64> {
         self.check_readable()?;
         Ok(self.core.stores.error.count(query).await?)
@@ -45,7 +45,7 @@ impl Deliveries {
         record.ok_or_else(|| Error::not_found(format!("there is no error `{}`", id.escape_debug())))
     }
 
-    /// Forgets one.
+    /// Drops one failure.
     pub async fn drop_error(&self, id: &str) -> Result<()> {
         let _claim = self.claim(&self.error(id).await?)?;
         match self.core.stores.error.remove(id).await? {
@@ -54,20 +54,21 @@ impl Deliveries {
         }
     }
 
-    /// Runs the hook again, as it is now: `true` and the record is gone, or `false` and the record is renewed.
+    /// Runs the current version of the hook again. `true`: the record was removed; `false`: it was updated.
     pub async fn retry_error(&self, id: &str) -> Result<bool> {
         let (deliveries, id) = (self.clone(), id.to_owned());
-        // A post hook has effects: what it came to is written down, whoever waits for it.
+        // A post hook has effects, so its outcome is recorded even if the caller is gone.
         let retry = async move {
             let _claim = deliveries.claim(&deliveries.error(&id).await?)?;
-            // Read under the claim: who had it before may have dealt with it.
+            // Read under the claim: the previous holder may have finished it.
             let record = deliveries.error(&id).await?;
             deliveries.retry(record).await
         };
         self.core.commit(retry).await
     }
 
-    /// Starts a job that retries all that match, side by side across instances, in the order of the log within one.
+    /// Starts a job that retries all matching failures: concurrently across instances, in the order of the log within
+    /// one.
     pub async fn start_retry(&self, query: &ErrorQuery) -> Result<JobInfo> {
         self.core.availability.check()?;
         let total = self.count_errors(query).await?;
@@ -87,7 +88,7 @@ impl Deliveries {
     }
 
     async fn retry_all(&self, job: &Job, query: ErrorQuery) -> Result<()> {
-        // What fails from now on is for another time, so that this ends.
+        // Failures from now on are excluded, so that the job ends.
         let started = time::now();
         let mut query = ErrorQuery { limit: PAGE, after: None, ..query };
         while !job.is_cancelled() {
@@ -120,12 +121,12 @@ impl Deliveries {
         Ok(())
     }
 
-    /// One record of a job. An error ends the job: no other record would fare better.
+    /// Retries one record of a job. An error ends the job, because all other records would fail too.
     async fn retry_for(&self, job: &Job, stream: &Stream, id: &str, started: Millis) -> Result<()> {
         let mut waited = 0;
         loop {
             let claim = self.claims.wait(stream).await;
-            // Somebody else may have had it meanwhile: then it is gone, or has failed again since this job began.
+            // Another request may have retried it meanwhile: then it is gone, or has failed again since the job began.
             let Some(record) = self.core.stores.error.get(id).await?.filter(|record| record.time <= started) else {
                 job.skipped();
                 return Ok(());
@@ -135,7 +136,7 @@ impl Deliveries {
             match retried {
                 Ok(true) => job.succeeded(),
                 Ok(false) => job.failed(),
-                // There is no place for its hook, or the model store is away: that is no try.
+                // There is no permit for its hook, or the model store is unavailable: this is not an attempt.
                 Err(error) if matches!(error.kind, ErrorKind::Overloaded | ErrorKind::Unavailable) => {
                     waited += 1;
                     if job.is_cancelled() || self.core.pause(backoff(waited)).await.is_err() {
@@ -144,7 +145,7 @@ impl Deliveries {
                     continue;
                 }
                 Err(error) if error.kind == ErrorKind::Storage => return Err(error),
-                // Its hook is gone, which fails this record and not the others.
+                // Its hook was removed, which fails this record and not the others.
                 Err(error) => {
                     tracing::warn!("a failed hook cannot be tried again: {error}");
                     job.failed();
@@ -176,7 +177,7 @@ impl Deliveries {
                 self.core.stores.error.remove(&record.id).await?;
                 Ok(true)
             }
-            // It did not run.
+            // The hook did not run.
             Outcome::Failed(failure) if failure.cause == FailureCause::Overloaded => {
                 Err(Error::new(ErrorKind::Overloaded, failure.message.clone()))
             }

@@ -1,7 +1,7 @@
 //! Deliveries: events on their way to post hooks, the failures among them, and the logs of runs.
 //!
-//! The [`dispatcher`] takes events from the log, `delivery` runs their hooks, `failures` is about those that are kept in the
-//! error store.
+//! The [`dispatcher`] takes events from the log, `delivery` runs their hooks, `failures` handles those in the error
+//! store.
 
 mod claims;
 mod delivery;
@@ -22,7 +22,7 @@ use super::core::Core;
 #[derive(Clone)]
 pub struct Deliveries {
     core: Arc<Core>,
-    /// Instances whose recorded errors somebody retries or drops.
+    /// Locks on instances whose recorded errors are being retried or dropped.
     claims: Arc<Claims>,
 }
 

@@ -1,33 +1,34 @@
-//! How often a post hook is tried, and how long it waits between two tries.
+//! The number of attempts of a post hook, and the delays between them.
 //!
-//! Code that fails is likely to fail again soon: a few tries within half a minute, then the error store. The receiver of a
-//! webhook may be away for hours: its delays grow faster, and its tries span about a day.
+//! Code that fails is likely to fail again soon: it has a few attempts within half a minute, then the error store. The
+//! receiver of a webhook may be unavailable for hours: its delays grow faster, and its attempts span about a day.
 
 use std::time::Duration;
 
 use crate::config::HooksConfig;
 use crate::hooks::context::Retry;
 
-/// Delay before the second try; grows with each further one.
+/// Delay before the second attempt; grows with each further one.
 const FIRST: Duration = Duration::from_millis(200);
 
-/// Of code: doubles up to so much.
+/// For code: the delay doubles up to this.
 const CODE_MAX: Duration = Duration::from_secs(60);
 
-/// Of a receiver: times four, up to so much.
+/// For a receiver: the delay quadruples up to this.
 const RECEIVER_MAX: Duration = Duration::from_secs(600);
 
-/// Tries that a hook has, by what failed: a receiver if `patient`, else its code.
+/// The maximum number of attempts, of a receiver if `patient`, otherwise of code.
 pub(super) fn attempts_max(config: &HooksConfig, patient: bool) -> u32 {
     if patient { config.webhook_attempts_max } else { config.attempts_max }
 }
 
-/// Delay after so many failures of code, or of the server that runs it.
+/// Delay after this many failures of code, or crashes of the server that ran it.
 pub(super) fn backoff(failed: u32) -> Duration {
     spread(grown(failed, 1, CODE_MAX))
 }
 
-/// Before a hook that failed so often runs again. What a receiver asks for is bounded where it is read.
+/// The delay before a hook with this many failures runs again. The receiver's `Retry-After` is limited where it is
+/// read.
 pub(super) fn delay(failed: u32, retry: Retry) -> Duration {
     match retry {
         Retry::Patient(asked) => asked.max(spread(grown(failed, 2, RECEIVER_MAX))),
@@ -40,7 +41,7 @@ fn grown(failed: u32, bits: u32, max: Duration) -> Duration {
     FIRST.saturating_mul(1 << (failed.saturating_sub(1).min(15) * bits)).min(max)
 }
 
-/// Half of a delay is left to chance, so that those who failed together do not come back together.
+/// Half of a delay is random, so that hooks that failed together do not retry together.
 fn spread(full: Duration) -> Duration {
     // The low bits of a UUIDv7 are random.
     let random = uuid::Uuid::now_v7().as_u128() as u32;

@@ -1,4 +1,4 @@
-//! What hooks logged, what their runs cost, what they do at this moment.
+//! The logs, statistics and live runs of hooks.
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -17,7 +17,7 @@ impl Deliveries {
         Ok(self.core.host.logs.phase(model, phase).lines())
     }
 
-    /// The lines that are kept, then those from now on.
+    /// The stored lines, then new ones.
     pub fn follow_hook_log(&self, model: &str, phase: Phase) -> Result<BoxStream<'static, PhaseLine>> {
         self.core.models.require(model)?;
         let (lines, receiver) = self.core.host.logs.phase(model, phase).follow();
@@ -34,8 +34,8 @@ impl Deliveries {
         Ok(stream::iter(lines).chain(live).take_until(self.core.stopping.begun()).boxed())
     }
 
-    /// Every run of every hook that ends from now on, and every native library that is loaded or cannot be. One that
-    /// cannot keep up misses some, and is told how many.
+    /// Every run of every hook that ends from now on, and every native library that is loaded or fails to load. A slow
+    /// consumer misses some, and gets their number.
     pub fn follow_hooks(&self) -> BoxStream<'static, Told> {
         self.core.host.logs.follow().take_until(self.core.stopping.begun()).boxed()
     }

@@ -6,8 +6,8 @@ use super::History;
 use crate::engine::error::{Error, ErrorKind, Result};
 
 impl History {
-    /// Events of the log, oldest first. A page passes over a bounded number of events that do not match, so it may have no
-    /// events and still say where to go on.
+    /// Events of the log, oldest first. A page skips a bounded number of events that do not match, so it may have no
+    /// events and still a next position.
     pub async fn events(&self, query: &EventQuery) -> Result<EventPage> {
         Ok(self.core.stores.event.read(query, None).await?)
     }
@@ -17,8 +17,8 @@ impl History {
         self.core.stores.event.identity()
     }
 
-    /// A position that a client kept; `log` is the log that it is of, `None` this one. `position-unknown` if this log
-    /// does not have it. Only the event store knows: this node may lag behind it.
+    /// Checks a position from a client; `log` is its log, `None` means this one. `position-unknown` if this log does
+    /// not have it. Only the event store knows, because this node may lag behind it.
     pub async fn find_position(&self, log: Option<&str>, position: Position) -> Result<Position> {
         if let Some(log) = log
             && log != self.log()
@@ -45,7 +45,7 @@ impl History {
         Ok(position)
     }
 
-    /// `not-found` for a model that the log has never seen; one that was deleted still has its history.
+    /// `not-found` for a model that never was in the log; a deleted one still has its history.
     pub async fn check_in_log(&self, model: &str) -> Result<()> {
         if self.core.models.get(model).is_some()
             || self.core.stores.event.last(&Stream::of_model(model), Position::MAX).await?.is_some()
@@ -60,19 +60,19 @@ impl History {
         self.core.tail.head()
     }
 
-    /// What a client must ask another node for to see at least what it saw here: the last event that is applied, or just being
-    /// applied, or was acknowledged before it could be.
+    /// The position that a client must send to another node to see at least what it saw here: that of the last event
+    /// that is applied, is being applied, or was acknowledged before it could be applied.
     pub fn visible(&self) -> Position {
         self.core.tail.visible()
     }
 
-    /// The same after an answer that shows what the model store has: one that nodes share may be ahead of this node.
+    /// The same after a response from the model store, because a shared store may be ahead of this node.
     pub async fn visible_in_store(&self) -> Position {
         let (visible, store) = (self.visible(), &self.core.stores.model);
         if !store.capabilities().shared {
             return visible;
         }
-        // A store that does not answer now showed nothing either.
+        // A store that does not respond now did not return anything either.
         store.checkpoint().await.map_or(visible, |checkpoint| checkpoint.max(visible))
     }
 
@@ -81,7 +81,7 @@ impl History {
         self.core.tail.reached_soon(position).await
     }
 
-    /// The events of one instance; `not-found` if there never was one.
+    /// The events of one instance; `not-found` if it never existed.
     pub async fn instance_events(&self, model: &str, id: &str, after: Position, limit: u32) -> Result<EventPage> {
         let filter =
             EventFilter { model: Some(model.to_owned()), instance: Some(id.to_owned()), ..EventFilter::default() };

@@ -1,4 +1,4 @@
-//! Instances with those that they refer to: each of them read once, whoever refers to it, by one query for a model and level.
+//! Reads the instances to which other instances refer: each once, with one query per model and level.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use crate::engine::error::{Error, Result};
 use crate::engine::reads::{self, LIMITS};
 use crate::memory::tree_bytes;
 
-/// Properties that one request may expand, and how deep.
+/// Maximum number of expanded properties per request, and their depth.
 const PATHS_MAX: usize = 16;
 const DEPTH_MAX: usize = 2;
 
-/// Instances that are asked for at once.
+/// Instances per query.
 const IDS_AT_ONCE: usize = 200;
 
-/// A property that is shown with what it refers to.
+/// A property to expand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expand {
     pub property: Arc<str>,
     /// The model that it refers to.
     pub model: String,
-    /// Of what it refers to.
+    /// The properties to expand in the target.
     pub below: Vec<Expand>,
 }
 
-/// What instances refer to.
+/// The targets of instances.
 #[derive(Debug, Default)]
 pub struct Expanded {
-    /// Of each of the instances, in their order.
+    /// For each of the instances, in their order.
     targets: Vec<Targets>,
     /// By model and id.
     found: HashMap<String, HashMap<String, Expandee>>,
@@ -43,23 +43,23 @@ pub struct Expanded {
 #[derive(Debug)]
 pub struct Expandee {
     pub instance: Instance,
-    /// Of the properties that are expanded wherever it is referred to.
+    /// The targets of all properties that are expanded at any reference to it.
     targets: Targets,
 }
 
 /// The ids that an instance refers to, by property.
 type Targets = BTreeMap<Arc<str>, String>;
 
-/// The ids that some instances refer to, by model, with the properties that matter of those.
+/// The target ids by model, with the properties to expand there.
 type Wanted<'e> = BTreeMap<&'e str, (BTreeSet<String>, Vec<&'e Expand>)>;
 
 impl Expanded {
-    /// What the instance with this index refers to.
+    /// The target of a property of the instance with this index.
     pub fn target(&self, index: usize, property: &str) -> Option<&str> {
         self.targets.get(index)?.get(property).map(String::as_str)
     }
 
-    /// The instance of a model with that id; `None` if there is none, or it is not for the caller.
+    /// The instance of a model with that id; `None` if it does not exist or the caller may not read it.
     pub fn get(&self, model: &str, id: &str) -> Option<&Expandee> {
         self.found.get(model)?.get(id)
     }
@@ -72,8 +72,8 @@ impl Expandee {
 }
 
 impl History {
-    /// Reads `customer,customer.country` for instances of a model. `may_read` says which models the caller may: what others
-    /// refer to is not told, so what is asked for of them does not matter.
+    /// Reads `customer,customer.country` for instances of a model. `may_read` says which models the caller may read:
+    /// the rest of a path behind other models is not checked.
     pub fn expansion(&self, model: &str, text: &str, may_read: impl Fn(&str) -> bool) -> Result<Vec<Expand>> {
         let paths: Vec<&str> = text.split(',').collect();
         if paths.len() > PATHS_MAX {
@@ -96,7 +96,7 @@ impl History {
     ) -> Result<()> {
         let entry = self.core.models.require(model)?;
         let shown: String = path.chars().take(80).collect();
-        // Names may hold dots themselves: the longest that is a reference counts.
+        // Names may contain dots: the longest prefix that is a reference counts.
         let ends = std::iter::once(path.len()).chain(path.rmatch_indices('.').map(|(end, _)| end));
         let found = ends.filter_map(|end| Some((end, entry.model.reference(&path[..end])?))).next();
         let Some((end, reference)) = found else {
@@ -126,8 +126,8 @@ impl History {
         self.add(&mut expands[index].below, &reference.model, rest, depth + 1, may_read)
     }
 
-    /// Reads what these instances refer to, as far as it is visible with this right. `may_read` says which models the caller may;
-    /// `hold` takes memory for the response.
+    /// Reads the targets of these instances that are visible with these rights. `may_read` says which models the caller
+    /// may read; `hold` takes memory for the response.
     pub(super) async fn expand(
         &self,
         instances: &[Instance],
@@ -153,7 +153,7 @@ impl History {
                 let readable = reads::readable(&entry.model, right, now);
                 let known = expanded.found.entry(model.to_owned()).or_default();
                 let ids = ids.iter().filter(|id| is_instance_id(id));
-                // One that was read for the level before may be expanded otherwise on this one.
+                // An instance that was read for the previous level may have other properties to expand on this one.
                 let (again, unread): (Vec<&String>, Vec<&String>) = ids.partition(|id| known.contains_key(*id));
                 for id in &again {
                     if let Some(expandee) = known.get_mut(*id) {
@@ -194,7 +194,7 @@ impl History {
         Ok(expanded)
     }
 
-    /// What the data of an instance refers to, by the properties that are expanded.
+    /// The targets of an instance, by expanded property.
     fn targets(&self, instance: &Instance, expands: &[&Expand]) -> Result<Targets> {
         if expands.is_empty() {
             return Ok(Targets::new());

@@ -1,4 +1,4 @@
-//! Events from a position on, and those to come.
+//! Follows events from a position on, past and future ones.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,16 +15,16 @@ use crate::engine::error::Result;
 use crate::engine::tail::weight;
 use crate::memory::{Lease, Share};
 
-/// Events that a follower takes at once.
+/// Events per page of a follower.
 const PAGE: u32 = 500;
-/// Bytes of them, after the first.
+/// Bytes of these events, after the first one.
 const PAGE_BYTES: usize = 1 << 20;
-/// Delay before a follower asks again for memory that others hold.
+/// Delay before a follower asks again for memory that is in use.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 impl History {
-    /// Every matching event after a position, then live ones: none missed, none twice. Ends when the server stops,
-    /// or when a listener that had caught up falls out of the reach of the newest events: it resumes from the log.
+    /// Every matching event after a position, then live ones, without gaps or duplicates. Ends when the server stops,
+    /// or when a listener that had caught up falls behind the ring of newest events; it then resumes from the log.
     pub fn follow(&self, query: EventQuery) -> BoxStream<'static, Result<Arc<Event>>> {
         self.core.metrics.listeners.fetch_add(1, Ordering::Relaxed);
         let state = Follower {
@@ -60,16 +60,16 @@ impl History {
 
 struct Follower {
     core: Arc<Core>,
-    /// Everything up to here was given out.
+    /// Everything up to this position was returned.
     position: Position,
     filter: EventFilter,
     heads: watch::Receiver<Position>,
     /// Whether the follower has reached the newest events once.
     live: bool,
     ended: bool,
-    /// Events to read from the log at once: as many as were within [`PAGE_BYTES`] the last time.
+    /// Events to read from the log per page: as many as were within [`PAGE_BYTES`] the last time.
     part: u32,
-    /// Memory of what was read from the log and is not given out yet.
+    /// Memory of events that were read from the log and not returned yet.
     held: Option<Lease<Arc<Share>>>,
 }
 
@@ -80,9 +80,9 @@ impl Drop for Follower {
 }
 
 impl Follower {
-    /// The next events after the position, not empty but for the filter; `None` at the end.
+    /// The next events after the position, empty only because of the filter; `None` at the end.
     async fn next(&mut self) -> Result<Option<Vec<Arc<Event>>>> {
-        // All that it was for is given out.
+        // All of its events were returned.
         self.held = None;
         loop {
             let head = *self.heads.borrow_and_update();
@@ -105,7 +105,7 @@ impl Follower {
                     let query = EventQuery { after: self.position, limit: self.part, filter: self.filter.clone() };
                     let mut page = self.core.stores.event.read(&query, None).await?;
                     self.cut(&mut page).await;
-                    // Listeners never see what is not published yet: the rest comes from the tail.
+                    // Listeners never get unpublished events: the rest comes from the tail.
                     let published = self.core.tail.head();
                     let events: Vec<Arc<Event>> =
                         page.events.into_iter().filter(|event| event.position <= published).map(Arc::new).collect();
@@ -118,8 +118,8 @@ impl Follower {
         }
     }
 
-    /// Keeps of a page what one follower may hold, and waits for the memory: a thousand that read the log at once wait for
-    /// each other.
+    /// Limits a page to what one follower may hold, and waits for the memory: a thousand followers that read the log
+    /// wait for each other.
     async fn cut(&mut self, page: &mut EventPage) {
         let mut bytes = 0;
         let kept = page.events.iter().take_while(|event| {

@@ -1,4 +1,4 @@
-//! Instances as they are now: one, or lists and counts, each within a budget that clients and hooks cannot raise.
+//! Current instances: one, or lists and counts, each within a budget that clients and hooks cannot raise.
 
 use snaphook_driver::{Budget, Instance, InstancePage};
 
@@ -14,7 +14,7 @@ impl History {
         reads::find(&self.core, model, id, &Right::Server).await?.ok_or_else(|| absent(model, id))
     }
 
-    /// Whether data of the model may have something at each of the paths.
+    /// Whether data of the model can have a value at each of the paths.
     pub fn check_fields(&self, model: &str, paths: &[String]) -> Result<()> {
         query::check_fields(&self.core.models.require(model)?.model, paths).map_err(Error::bad_request)
     }
@@ -29,7 +29,7 @@ impl History {
         reads::count(&self.core, model, input, None, &Budget::new(LIMITS), &Right::Server).await
     }
 
-    /// Both. They share one budget.
+    /// Both, within one budget.
     pub async fn query_and_count(&self, model: &str, input: &QueryInput) -> Result<(InstancePage, u64)> {
         let budget = Budget::new(LIMITS);
         let page = reads::page(&self.core, model, input, None, &budget, &Right::Server).await?;

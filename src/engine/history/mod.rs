@@ -1,4 +1,4 @@
-//! History: everything that is read. Instances as they are and as they were, the events of the log and those to come.
+//! History: all reads. Current and past instances, past and future events of the log.
 
 mod events;
 pub(super) mod expand;
@@ -29,7 +29,7 @@ fn absent(model: &str, id: &str) -> Error {
     Error::not_found(format!("there is no `{model}/{}`", shown.escape_debug()))
 }
 
-/// Refuses an event whose data somebody changed in the log to what is no JSON.
+/// Rejects an event whose data was changed in the log to something that is not JSON.
 pub(super) fn check_data(event: &Event) -> Result<()> {
     let Some(Err(error)) = event.data.as_ref().map(|data| json::typed::<&RawValue>(data)) else { return Ok(()) };
     let position = event.position;

@@ -1,4 +1,4 @@
-//! What was: older versions of models, instances as they were.
+//! The past: older versions of models and instances.
 
 use snaphook_driver::time::Millis;
 use snaphook_driver::{EventFilter, EventQuery, Instance, Position, Stream};
@@ -33,7 +33,7 @@ impl History {
         })
     }
 
-    /// An instance as it was then. Its data has the form that it had then.
+    /// A past state of an instance. Its data has the form of that time.
     pub async fn get_at(&self, model: &str, id: &str, at: At) -> Result<Instance> {
         self.core.models.require(model)?;
         let at_most = match at {
@@ -48,10 +48,10 @@ impl History {
         revisions::left_by(&self.core, last).await?.ok_or_else(absent)
     }
 
-    /// Position of the last event at or before a time; 0 if there is none. The log's times never go back, so this halves
-    /// the log again and again.
+    /// Position of the last event at or before a time; 0 if there is none. The log's times never go back, so this is a
+    /// binary search.
     async fn position_at(&self, time: Millis) -> Result<Position> {
-        // Events up to `low` are not later than `time`, those after `high` are.
+        // Invariant: events up to `low` are not later than `time`, events after `high` are.
         let (mut low, mut high) = (0, self.head());
         while low < high {
             let middle = low + (high - low) / 2;

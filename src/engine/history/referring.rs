@@ -12,7 +12,7 @@ use crate::engine::reads::{self, LIMITS};
 use crate::engine::referring::refers_to;
 
 impl History {
-    /// The reference of the model `other` to `model`; `via` names it where there are several.
+    /// The reference of the model `other` to `model`; `via` names it if there are several.
     pub fn reference_between(&self, other: &str, model: &str, via: Option<&str>) -> Result<Reference> {
         let entry = self.core.models.require(other)?;
         let all: Vec<&Reference> = entry.model.references_to(model).collect();
@@ -34,7 +34,7 @@ impl History {
     }
 }
 
-/// A page of the instances of `other` that refer to one and that somebody may read, and with `count` how many there are.
+/// A page of the instances of `other` that refer to one and that the caller may read; with `count`, also their number.
 pub(super) async fn referring(
     core: &Core,
     id: &str,

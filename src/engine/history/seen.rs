@@ -1,4 +1,4 @@
-//! What is read with the right of somebody: records, lists and events that the rules of their models hide do not exist there.
+//! Reads with a caller's rights: records, lists and events that the rules of their models hide do not exist here.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use crate::engine::command::At;
 use crate::engine::error::Result;
 use crate::engine::reads::{self, LIMITS};
 
-/// Events that are looked at at once after the first of a page were hidden.
+/// Events per step after the first ones of a page were hidden.
 const LOOKED_AT: u32 = 100;
-/// What one page of events may cost where many are hidden: how long it is looked for others, and bytes of those found.
+/// Limits for one page of events if many are hidden: the time of the search, and bytes of the events found.
 const TIME_MAX: Duration = Duration::from_secs(2);
 const BYTES_MAX: usize = 8 << 20;
 
@@ -31,14 +31,14 @@ impl History {
         SeenBy { history: self, right }
     }
 
-    /// Whether single events are hidden from somebody.
+    /// The visibility of single events for a caller.
     pub fn visibility(&self, right: &Right) -> Visibility {
         Visibility::new(&self.core, right.clone())
     }
 }
 
 impl SeenBy<'_> {
-    /// One instance, as it is now.
+    /// One current instance.
     pub async fn get(&self, model: &str, id: &str) -> Result<Instance> {
         reads::find(&self.history.core, model, id, self.right).await?.ok_or_else(|| absent(model, id))
     }
@@ -48,14 +48,14 @@ impl SeenBy<'_> {
         reads::page(&self.history.core, model, input, None, &Budget::new(LIMITS), self.right).await
     }
 
-    /// A page, and how many instances match in all. They share one budget.
+    /// A page, and the number of all matching instances, within one budget.
     pub async fn query_and_count(&self, model: &str, input: &QueryInput) -> Result<(InstancePage, u64)> {
         let budget = Budget::new(LIMITS);
         let page = reads::page(&self.history.core, model, input, None, &budget, self.right).await?;
         Ok((page, reads::count(&self.history.core, model, input, None, &budget, self.right).await?))
     }
 
-    /// What these instances refer to; see [`History::expand`].
+    /// The targets of these instances; see [`History::expand`].
     pub async fn expand(
         &self,
         instances: &[Instance],
@@ -66,7 +66,7 @@ impl SeenBy<'_> {
         self.history.expand(instances, expands, self.right, may_read, hold).await
     }
 
-    /// A page of the instances of `other` that refer to one, and with `count` how many there are.
+    /// A page of the instances of `other` that refer to one; with `count`, also their number.
     pub async fn referring(
         &self,
         model: &str,
@@ -80,7 +80,7 @@ impl SeenBy<'_> {
         referring::referring(&self.history.core, id, other, reference, input, count, self.right).await
     }
 
-    /// An instance as it was then, in the form that it had then. It must be visible as it was and as it is.
+    /// A past state of an instance, in the form of that time. Both that state and the current one must be visible.
     pub async fn get_at(&self, model: &str, id: &str, at: At) -> Result<Instance> {
         let found = self.history.get_at(model, id, at).await?;
         match self.history.visibility(self.right).of_past(&found).await? {
@@ -89,7 +89,7 @@ impl SeenBy<'_> {
         }
     }
 
-    /// Events of the log, oldest first. `is_shown`: those of models that are hidden altogether do not count either.
+    /// Events of the log, oldest first. `is_shown`: events of hidden models do not count either.
     pub async fn events(&self, query: &EventQuery, is_shown: impl Fn(&str) -> bool) -> Result<EventPage> {
         let limit = query.limit as usize;
         let mut query = query.clone();
@@ -98,7 +98,7 @@ impl SeenBy<'_> {
         let (started, mut bytes) = (Instant::now(), 0);
         loop {
             let page = self.history.events(&query).await?;
-            // What the page holds says nothing about what is hidden, unless very much is.
+            // The size of the page reveals nothing about hidden events, unless there are very many.
             let is_short = page.events.len() < query.limit as usize;
             let mut reached = page.reached;
             let mut is_done = is_short || page.reached >= page.head;
@@ -125,7 +125,7 @@ impl SeenBy<'_> {
         }
     }
 
-    /// The events of one instance; `not-found` if there never was one that is visible.
+    /// The events of one instance; `not-found` if none was ever visible.
     pub async fn instance_events(&self, model: &str, id: &str, after: Position, limit: u32) -> Result<EventPage> {
         let mut page = self.history.instance_events(model, id, after, limit).await?;
         let mut visibility = Visibility::of_page(&self.history.core, self.right.clone());

@@ -1,12 +1,13 @@
-//! Which events the rules of their models hide.
+//! Decides which events the rules of their models hide.
 //!
-//! An event shows a record as the event left it, or for a deletion as it was before. It is visible if that state is, under the
-//! rules as they are now, and if the record as it is now is, or as it was when it was deleted. So what became hidden is hidden
-//! with its history, and what became visible does not show what it was before. States of older versions of the model are
-//! brought to the form of the present one first: a rule speaks of properties by their present names. Events of a life of the
-//! model that has ended are under the rules of that life.
+//! An event shows the state of a record after the event, or for a deletion before it. The event is visible if the
+//! current rules allow both that state and the latest state of the record, which is the current one or that at its
+//! deletion. So a record that became hidden is hidden with its history, and a record that became visible does not show
+//! earlier hidden states. States of older versions of the model are converted to the current version first, because
+//! rules use the current names of properties. Events of a deleted model with the same name are under that model's
+//! rules.
 //!
-//! What cannot be found out is hidden.
+//! Anything that cannot be determined is hidden.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,31 +23,31 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::revisions;
 use crate::memory::tree_bytes;
 
-/// Models whose past is kept.
+/// Models whose past rules are cached.
 const PAST_MODELS_MAX: usize = 64;
-/// Records of a page that are known to be visible, or not.
+/// Records of a page whose visibility is cached.
 const LATEST_MAX: usize = 10_000;
 
-/// Looks events up for one caller.
+/// The visibility of events for one caller.
 pub struct Visibility {
     core: Arc<Core>,
     right: Right,
-    /// The rules of lives that ended, by model and position of the definition.
+    /// The rules of deleted models, by model and position of the definition.
     past: HashMap<(String, Position), Option<Arc<Rules>>>,
-    /// How the data of a model was changed with it, up to the position.
+    /// The conversions of a model's data, up to the position.
     changes: HashMap<(String, Position), Changes>,
-    /// Whether records are visible as they are now, by model, id and position of the definition. Only for a page, which shows
-    /// one moment.
+    /// Whether the latest states of records are visible, by model, id and position of the definition. Only within a
+    /// page, which shows one moment.
     latest: Option<HashMap<(String, String, Position), bool>>,
 }
 
-/// The rules that an event is under.
+/// The rules that apply to an event.
 struct Under {
     rules: Arc<Rules>,
-    /// Of the model: states are brought to that form, by the changes of the model before `until`.
+    /// The version of the model: states are converted to it, by the changes of the model before `until`.
     version: u64,
     until: Position,
-    /// They are those of the model as it is.
+    /// Whether these are the rules of the current model.
     is_current: bool,
 }
 
@@ -74,7 +75,7 @@ impl Visibility {
         self.of_latest(&under, &event.model, id).await
     }
 
-    /// Whether a record is visible that may be gone.
+    /// Whether a record is visible, which may be deleted.
     pub(super) async fn of_instance(&mut self, model: &str, id: &str) -> Result<bool> {
         if self.right.subject().is_none() {
             return Ok(true);
@@ -87,7 +88,7 @@ impl Visibility {
         }
     }
 
-    /// Whether a record as it was is visible.
+    /// Whether a past state of a record is visible.
     pub(super) async fn of_past(&mut self, then: &Instance) -> Result<bool> {
         if self.right.subject().is_none() {
             return Ok(true);
@@ -96,7 +97,7 @@ impl Visibility {
         Ok(self.could_read(&under, then.clone()).await? && self.of_latest(&under, &then.model, &then.id).await?)
     }
 
-    /// The record as it is now, or as it was when it was deleted.
+    /// The current state of the record, or the state at its deletion.
     async fn of_latest(&mut self, under: &Under, model: &str, id: &str) -> Result<bool> {
         if self.latest.is_none() {
             return self.find_latest(under, model, id).await;
@@ -126,7 +127,7 @@ impl Visibility {
         }
     }
 
-    /// The state that an event shows.
+    /// The state shown by an event.
     async fn shown_by(&self, event: &Event) -> Result<Option<Instance>> {
         if !event.kind.ends_stream() {
             return revisions::left_by(&self.core, event.clone()).await;
@@ -137,7 +138,7 @@ impl Visibility {
         }
     }
 
-    /// The same for a state of the log, whose data has the form that it had then.
+    /// The same for a state from the log, whose data has the form of that time.
     async fn could_read(&mut self, under: &Under, mut state: Instance) -> Result<bool> {
         if under.version != state.model_version {
             let key = (state.model.clone(), under.until);
@@ -191,7 +192,8 @@ impl Visibility {
         Ok(rules.map(under))
     }
 
-    /// Whether an event is of the model as it is, and not of one of its name that was deleted. The log's times never go back.
+    /// Whether an event belongs to the current model, and not to a deleted one of the same name. The log's times never
+    /// go back.
     async fn is_of_this_life(&self, model: &Model, position: Position, at: time::Millis) -> Result<bool> {
         if at != model.record.created_at {
             return Ok(at > model.record.created_at);

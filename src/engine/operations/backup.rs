@@ -1,4 +1,4 @@
-//! A backup of what this server has, while it goes on.
+//! A backup of this server while it continues to run.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use super::Operations;
 use crate::drivers::backup::{self, BackupError, Piece};
 use crate::engine::error::{Error, ErrorKind, Result};
 
-/// Pieces of the file that wait for the reader; each is about a mebibyte before it is packed.
+/// Pieces of the file that wait for the reader; each is about one mebibyte before compression.
 const PIECES_MAX: usize = 2;
-/// What a backup of small records holds: some of them as they were read, a block of them, the pieces that wait.
+/// Memory of a backup with small records: some records, a block of them, the waiting pieces.
 const START_BYTES: usize = 4 << 20;
 
 impl Operations {
-    /// Begins a backup of this moment; the file comes through the channel, and what is held for it counts as a request's. If
-    /// it fails on the way, or the server stops, its end is missing, which every reader of it finds.
+    /// Begins a backup of this moment; the file comes through the channel, and its memory counts as that of a request.
+    /// If it fails on the way, or the server stops, the end of the file is missing, which every reader detects.
     pub async fn backup(&self) -> Result<mpsc::Receiver<Piece>> {
         let permit = Arc::clone(&self.backing_up).try_acquire_owned();
         let permit = permit
             .map_err(|_| Error::new(ErrorKind::Conflict, "a backup is being made already; wait until it is done"))?;
         let memory = Arc::new(self.core.memory.whole());
-        // One that would only wait for memory is not begun.
+        // A backup that would only wait for memory does not begin.
         memory.lease().grow(START_BYTES)?;
         let (sender, receiver) = mpsc::channel(PIECES_MAX);
         let (event, error, secure) = (

@@ -1,16 +1,16 @@
-//! Jobs: looked at, and ended early.
+//! Reads and cancels jobs.
 
 use super::Operations;
 use crate::engine::error::Result;
 use crate::engine::jobs::JobInfo;
 
 impl Operations {
-    /// How far a job has come; `not-found` if there is none.
+    /// The progress of a job; `not-found` if there is none.
     pub fn job(&self, id: &str) -> Result<JobInfo> {
         self.core.jobs.find(id).map(|job| job.info())
     }
 
-    /// Ends a job: what it works on at this moment is finished, nothing else is begun. No effect on one that has ended.
+    /// Cancels a job: current work is finished, and no further work begins. No effect on a finished job.
     pub fn cancel_job(&self, id: &str) -> Result<()> {
         self.core.jobs.find(id).map(|job| job.cancel())
     }

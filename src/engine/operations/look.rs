@@ -1,4 +1,4 @@
-//! What stores were asked for metrics, and when.
+//! A cache of the stores' numbers for metrics.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use snaphook_driver::Position;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// What stores say of themselves, as it was a moment ago.
+/// The last numbers of the stores, with their time.
 pub(super) type LastLook = Mutex<Option<(Instant, Arc<Look>)>>;
 
-/// What only stores know. One that fails, or does not say it in time, says so elsewhere.
+/// Numbers that only stores know. A store that fails or is late is reported elsewhere.
 pub(super) struct Look {
     pub(super) log_head: Option<Position>,
-    /// By model: events that its post hooks have not dealt with.
+    /// By model: events that its post hooks have not finished.
     pub(super) backlogs: Vec<(String, u64)>,
     pub(super) errors: Option<u64>,
 }

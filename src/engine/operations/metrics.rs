@@ -1,4 +1,4 @@
-//! Everything that is counted and measured, written for `/metrics`.
+//! Writes all metrics for `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::engine::models::Entry;
 use crate::engine::{metrics, stuck};
 use crate::telemetry::exposition::Exposition;
 
-/// How long what stores were asked is good: whoever asks for metrics, and how often, decides nothing about the stores' work.
+/// How long the stores' numbers are reused, so that requests for metrics do not determine the stores' load.
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Operations {
@@ -49,7 +49,7 @@ impl Operations {
         metrics::facts(out, self.core.host.code.engine_facts());
     }
 
-    /// Asks the stores, unless somebody just did; who comes meanwhile waits for the same.
+    /// Reads the numbers of the stores, unless they are fresh; concurrent requests share one read.
     async fn look(&self, models: &[Arc<Entry>]) -> Arc<Look> {
         let mut last = self.last_look.lock().await;
         if let Some((at, look)) = &*last

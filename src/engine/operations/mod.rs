@@ -1,5 +1,4 @@
-//! Operations: what an admin asks for. Whether everything works, numbers, rebuild, backup, jobs, secrets, nodes, events that cannot
-//! be applied.
+//! Operations for admins: readiness, metrics, rebuild, backup, jobs, secrets, nodes, events that cannot be applied.
 
 mod backup;
 mod jobs;
@@ -18,10 +17,10 @@ use tokio::sync::Semaphore;
 use super::core::Core;
 use crate::drivers::PluginInfo;
 
-/// The service for those who operate the server.
+/// The service for admins.
 pub struct Operations {
     core: Arc<Core>,
-    /// One backup at a time: each keeps the stores from letting go of what others overwrite.
+    /// One backup at a time, because each makes the stores keep data that others overwrite.
     backing_up: Arc<Semaphore>,
     last_look: Arc<look::LastLook>,
 }
@@ -31,7 +30,7 @@ impl Operations {
         Operations { core, backing_up: Arc::new(Semaphore::new(1)), last_look: Arc::default() }
     }
 
-    /// The libraries with drivers that are loaded.
+    /// The loaded libraries with drivers.
     pub fn plugins(&self) -> &[PluginInfo] {
         &self.core.stores.plugins
     }

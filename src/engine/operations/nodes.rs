@@ -1,4 +1,4 @@
-//! The nodes that share the log: each announces itself in the event store, so that any of them can tell of all.
+//! The nodes that share the log: each announces itself in the event store, so that every node can list all of them.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::engine::error::Result;
 const EVERY: Duration = Duration::from_secs(2);
 const KEPT: Duration = Duration::from_secs(10);
 
-/// A node and how far it is behind the log.
+/// A node and its lag behind the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeInfo {
     pub id: String,
     pub address: String,
     pub version: String,
-    /// Up to where it has applied the log.
+    /// The position up to which it has applied the log.
     pub position: Position,
-    /// From there to the head of the log, as the node last said.
+    /// The distance to the head of the log, as last reported by the node.
     pub lag: u64,
 }
 
@@ -32,7 +32,7 @@ impl From<Node> for NodeInfo {
 }
 
 impl Operations {
-    /// Announces this node, whose API is at that address, again and again. Never returns.
+    /// Announces this node, whose API is at that address, periodically. Never returns.
     pub async fn keep_announcing(&self, address: &str) {
         let mut was_announced = true;
         let mut interval = tokio::time::interval(EVERY);
@@ -49,9 +49,9 @@ impl Operations {
         }
     }
 
-    /// Takes leave of the other nodes.
+    /// Removes this node from the list.
     pub async fn leave(&self, address: &str) {
-        // Who is not told forgets this node a few seconds later.
+        // If this fails, the other nodes remove it after a few seconds.
         let _ = tokio::time::timeout(EVERY, self.announce(address, Duration::ZERO)).await;
     }
 
@@ -65,7 +65,7 @@ impl Operations {
         }
     }
 
-    /// The head of the log; `None` if the event store does not say in time.
+    /// The head of the log; `None` if the event store does not respond in time.
     pub(super) async fn log_head(&self) -> Option<Position> {
         tokio::time::timeout(EVERY, self.core.stores.event.head()).await.ok()?.ok()
     }

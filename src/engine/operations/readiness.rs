@@ -9,7 +9,7 @@ use super::Operations;
 use crate::engine::stuck::Stuck;
 use crate::engine::troubles::guarded;
 
-/// A store that takes longer to say that it works does not.
+/// A store whose health check takes longer counts as not working.
 const HEALTH_MAX: Duration = Duration::from_secs(2);
 
 /// What does not work now; nothing, if all is well.
@@ -55,7 +55,7 @@ impl Operations {
     }
 }
 
-/// Asks a store whether it works; the error is the reason.
+/// Checks the health of a store; the error is the reason.
 async fn health(answer: impl Future<Output = snaphook_driver::Result<()>>) -> Result<(), String> {
     match tokio::time::timeout(HEALTH_MAX, guarded("health", answer)).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),

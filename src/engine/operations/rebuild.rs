@@ -1,7 +1,8 @@
-//! The model store, made again from the log while the server runs. No hook runs.
+//! Rebuilds the model store from the log while the server runs, without running hooks.
 //!
-//! It has the projector for itself. Reads and writes are answered `unavailable` until it is done, because a store that is
-//! half there would give wrong answers. If it fails they stay so until the projector has caught up from where it stopped.
+//! A rebuild has exclusive use of the projector. Reads and writes get `unavailable` until it is done, because an
+//! incomplete store would return wrong results. If it fails, they stay unavailable until the projector has caught up
+//! from where it stopped.
 
 use std::sync::{Arc, Weak};
 
@@ -25,13 +26,13 @@ impl Operations {
         Ok(())
     }
 
-    /// How far it has come.
+    /// The progress of the rebuild.
     pub fn rebuild_progress(&self) -> RebuildProgress {
         self.core.rebuild.progress()
     }
 }
 
-/// Starts rebuilds that the projector wants, as long as the engine lives.
+/// Starts rebuilds that the projector requests, as long as the engine exists.
 pub(in crate::engine) async fn serve(core: Weak<Core>, rebuild: Arc<Rebuild>) {
     loop {
         rebuild.wanted().await;
@@ -40,7 +41,7 @@ pub(in crate::engine) async fn serve(core: Weak<Core>, rebuild: Arc<Rebuild>) {
     }
 }
 
-/// Starts one if it is wanted and does not run.
+/// Starts a rebuild if one is requested and none is running.
 pub(super) fn start_wanted(core: &Arc<Core>) {
     if let Some(progress) = core.rebuild.start(true) {
         tokio::spawn(run(Arc::clone(core), progress));
@@ -48,16 +49,16 @@ pub(super) fn start_wanted(core: &Arc<Core>) {
 }
 
 async fn run(core: Arc<Core>, progress: Arc<Progress>) {
-    // What a change has prepared in the model store would be gone.
+    // A rebuild would remove versions that a change has prepared in the model store.
     let _no_changes = core.locks.all().await;
     core.availability.begin(Outage::Rebuild);
     let rebuilt = core.projector.lock().await.rebuild(&progress).await;
-    // First, so that who sees the end can go on at once.
+    // First, so that callers that see the end can continue immediately.
     core.availability.end(Outage::Rebuild);
     core.rebuild.end(rebuilt.map_err(|error| {
         tracing::error!("the rebuild failed: {error}");
         error.detail
     }));
-    // What was skipped meanwhile.
+    // For events that were skipped meanwhile.
     start_wanted(&core);
 }

@@ -1,4 +1,4 @@
-//! Secrets: kept sealed, named, never shown.
+//! Secrets: stored encrypted, listed by name, never returned.
 
 use super::Operations;
 use crate::drivers::{Secret, VaultError};

@@ -1,4 +1,4 @@
-//! Events that cannot be applied: looked at, and skipped.
+//! Inspects and skips events that cannot be applied.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Operations {
         let append = async move {
             core.append_for_stuck(restored.into_iter().collect()).await?;
             let skipped = core.append_for_stuck(vec![skip]).await?;
-            // The projector wanted it when it met the event; whoever is first starts it.
+            // The projector requested it when it reached the event; this or the projector's task starts it.
             start_wanted(&core);
             Ok(skipped)
         };

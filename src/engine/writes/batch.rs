@@ -1,8 +1,9 @@
-//! Several changes as one: prepared one after the other, written together or not at all.
+//! Several changes as one: prepared one after the other, written atomically.
 //!
-//! Each operation is prepared as if those before it were written: its instance, its unique values and what its pre hooks read
-//! are as they left them ([`Ahead`]). Nothing is held meanwhile. What others changed shows at the append, and then the
-//! whole batch is prepared again. What follows from a deletion ([`super::referrers`]) comes right after it.
+//! Each operation is prepared as if the earlier ones were written: its instance, its unique values and the reads of its
+//! pre hooks include their effects ([`Ahead`]). No locks are held. Changes of others are detected at the append, and
+//! then the whole batch is prepared again. The changes that follow from a deletion ([`super::referrers`]) come right
+//! after it.
 
 use std::time::Duration;
 
@@ -27,10 +28,11 @@ use crate::engine::idempotency::{IdempotencyKey, is_key};
 use crate::engine::waiters;
 use crate::memory::{Lease, Share};
 
-/// How long a batch may be prepared, all its tries together: each hook has limits of its own, but a batch has many.
+/// Time limit for preparing a batch, in all attempts together: each hook has its own limits, but a batch has many
+/// hooks.
 pub(super) const PREPARE_MAX: Duration = Duration::from_secs(30);
 
-/// Why a batch is not written, and the operation that is to blame, if one is.
+/// Why a batch is not written, and the operation that caused it, if one did.
 pub(super) struct Stopped {
     operation: Option<usize>,
     pub(super) error: Error,
@@ -38,12 +40,12 @@ pub(super) struct Stopped {
 
 pub(super) enum BatchStep {
     Write(PreparedBatch),
-    /// Nothing is to be written: a dry run, or the answer that the idempotency key had before.
+    /// Nothing is to be written: a dry run, or the first result of the idempotency key.
     Answer(Batched),
 }
 
 impl Writes {
-    /// Carries out all operations in order, or none. The first that fails decides the error.
+    /// Performs all operations in order, or none. The first one that fails determines the error.
     pub async fn batch(&self, operations: Vec<Operation>, options: &WriteOptions, origin: &Origin) -> Result<Batched> {
         if !self.core.stores.event.capabilities().atomic_batch {
             let detail = "the event store cannot write several events as one, so there are no batches; send the \
@@ -68,7 +70,7 @@ impl Writes {
         let deadline = Instant::now() + PREPARE_MAX;
         let mut lost = 0;
         loop {
-            // What the client sent is counted where it was read; this is for what comes from the store and from hooks.
+            // The client's data is counted where it is read; this counts data from the store and from hooks.
             let trees = self.core.own_memory.lease();
             let preparing = self.prepare_batch(&batch, key.as_ref(), options, origin, &trees);
             let prepared = tokio::time::timeout_at(deadline, preparing).await.map_err(|_| too_long())?;
@@ -87,7 +89,7 @@ impl Writes {
                 return Err(lost_answer());
             };
             let one = &batch[operation];
-            // Of the first request with the key; the next round finds its answer.
+            // The claim of the first request with the key; the next round finds its result.
             let is_key_of_batch = matches!(&conflict, Conflict::Claimed { key, .. } if is_key(key));
             if !is_key_of_batch
                 && is_own(&operations, index)
@@ -99,8 +101,8 @@ impl Writes {
         }
     }
 
-    /// Hands a batch to the committer and waits for what becomes of it; for its post hooks too, if the client does. `None`: a
-    /// model takes no writes now, so it is to be prepared again.
+    /// Passes a batch to the committer and waits for its outcome, and for its post hooks if the client does. `None`: a
+    /// model does not accept writes now, so the batch must be prepared again.
     pub(super) async fn submit_whole(
         &self,
         prepared: PreparedBatch,
@@ -128,7 +130,7 @@ impl Writes {
         Ok(Some((submitted, outcome)))
     }
 
-    /// Everything before the events exist.
+    /// All steps before the events exist.
     pub(super) async fn prepare_batch(
         &self,
         batch: &[One],
@@ -152,7 +154,7 @@ impl Writes {
         for (index, one) in batch.iter().enumerate() {
             let claim = claim.take();
             outcome = self.draft_one(&mut drafts, one, index, claim, &following).await.map_err(|error| (index, error));
-            // A pre hook would stop it, or something is in the way.
+            // A pre hook would stop it, or there is a conflict.
             if !matches!(outcome, Ok(true)) {
                 break;
             }
@@ -161,7 +163,7 @@ impl Writes {
             outcome = self.check_referrers(&drafts, &ahead).await.map(|()| true);
         }
         if let Err((index, error)) = outcome {
-            // What is in the way may be what the first request with this key wrote meanwhile.
+            // The conflict may come from the first request with this key.
             if let Some(key) = key
                 && let (Some(first), _) = self.first_results(batch, key, trees).await?
             {
@@ -180,7 +182,7 @@ impl Writes {
         Ok(BatchStep::Write(PreparedBatch { appends, submitted, operations }))
     }
 
-    /// Drafts the next operation and what follows from it; `false`: it is only tried, and would be stopped.
+    /// Drafts the next operation and the changes that follow from it; `false`: in a dry run, it would be stopped.
     async fn draft_one(
         &self,
         drafts: &mut Drafts,
@@ -212,7 +214,8 @@ impl Writes {
         self.follow(drafts, Deleted::first(one, index, position), following).await
     }
 
-    /// Waits until the post hooks of all events ended, at most that long. A hook that is not done by then goes on.
+    /// Waits until the post hooks of all events have ended, or until the time limit. Hooks that are not done by then
+    /// continue.
     async fn wait(
         &self,
         submitted: &[Submitted],
@@ -230,7 +233,7 @@ impl Writes {
     }
 }
 
-/// All durable, or what one with this index met.
+/// All are durable, or the conflict of the one with this index.
 type Outcome = std::result::Result<Vec<Committed>, (usize, Conflict)>;
 
 impl Stopped {
@@ -250,7 +253,7 @@ impl From<Error> for Stopped {
 
 type Settling = (Vec<Option<oneshot::Sender<()>>>, Vec<Option<oneshot::Receiver<()>>>);
 
-/// Who is told of the end of post hooks: of the events that have some, if the client waits for them.
+/// Channels for the end of post hooks: for events with post hooks, if the client waits for them.
 fn settling(appends: &[Append], submitted: &[Submitted], options: &WriteOptions) -> Settling {
     let of = |(append, one): (&Append, &Submitted)| {
         let waits = options.wait.is_some() && one.entry.reacts_to(append.event.kind, u64::MAX);
@@ -259,7 +262,7 @@ fn settling(appends: &[Append], submitted: &[Submitted], options: &WriteOptions)
     appends.iter().zip(submitted).map(of).unzip()
 }
 
-/// What was done already would not be done again.
+/// The dry run of a batch that was already performed.
 fn answered_before(first: Batched, batch: &[One], options: &WriteOptions) -> Batched {
     match options.dry_run {
         true => Batched::DryRun(batch.iter().map(|_| DryRun::unhooked(None)).collect()),

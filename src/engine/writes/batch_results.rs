@@ -1,5 +1,5 @@
-//! What a batch is answered: its instances as they were written, the same again for the same idempotency key, or the
-//! operation that failed.
+//! The result of a batch: its instances as written, the same again for the same idempotency key, or the operation that
+//! failed.
 
 use std::collections::HashMap;
 
@@ -17,12 +17,12 @@ use crate::engine::idempotency::{IdempotencyKey, first_event};
 use crate::engine::revisions;
 use crate::memory::{Lease, Share};
 
-/// Events that are read at once of what follows from deletions.
+/// Events per page of the changes that follow from deletions.
 const FOLLOWING: usize = 20;
 
-/// The answer to a batch that was written, with the operation of each append.
+/// The result of a written batch, with the operation of each append.
 pub(super) fn results(submitted: Vec<Submitted>, committed: &[Committed], operations: &[usize]) -> Batched {
-    // When instances were created by the batch, which was not known when later operations changed them.
+    // Creation times of instances of this batch, which were unknown when later operations changed them.
     let mut created: HashMap<(String, String), Millis> = HashMap::new();
     let mut results = Vec::with_capacity(submitted.len());
     for (index, (one, committed)) in submitted.into_iter().zip(committed).enumerate() {
@@ -46,7 +46,8 @@ pub(super) fn results(submitted: Vec<Submitted>, committed: &[Committed], operat
     Batched::Done { results, position: committed.last().map_or(0, |last| last.position) }
 }
 
-/// An error of the operation with this index: its pointers begin there. One that is about all of it names it.
+/// An error of the operation with this index: its pointers begin with it. If there are none, it gets a pointer to the
+/// operation.
 pub(super) fn at(index: usize, mut error: Error) -> Error {
     if matches!(error.kind, ErrorKind::Storage | ErrorKind::KeyReused) {
         return error;
@@ -61,7 +62,7 @@ pub(super) fn at(index: usize, mut error: Error) -> Error {
 }
 
 impl Writes {
-    /// The answer that the first batch with this key had. Without one: the position of a holder whose time is over.
+    /// The result of the first batch with this key. Without one: the position of an expired holder.
     pub(super) async fn first_results(
         &self,
         batch: &[One],
@@ -76,7 +77,8 @@ impl Writes {
         let mut query = EventQuery { after: first.position - 1, limit: 0, filter: EventFilter::default() };
         let mut results = Vec::with_capacity(batch.len());
         let mut ones = batch.iter();
-        // The key stands for the same operations, and the events of a batch follow each other, each with what follows from it.
+        // The same key means the same operations, and the events of a batch are consecutive, each with those that
+        // follow from it.
         loop {
             query.limit = u32::try_from(ones.len().max(FOLLOWING)).unwrap_or(u32::MAX);
             let page = events.read(&query, None).await?;

@@ -1,8 +1,8 @@
-//! One change: the order of its steps is decided here. It is prepared ([`super::prepare`]), handed to the committer, and
-//! answered ([`super::submit`]).
+//! The order of the steps of one change: it is prepared ([`super::prepare`]), passed to the committer, and gets its
+//! result ([`super::submit`]).
 //!
-//! No lock is held between the steps. What changed meanwhile shows at the append (optimistic concurrency), and the
-//! change starts over with what is there now.
+//! No lock is held between the steps. Concurrent changes are detected at the append (optimistic concurrency), and then
+//! the change starts over with the current state.
 
 use super::Writes;
 use super::steps::{Command, Prepared, Step};
@@ -11,7 +11,7 @@ use crate::engine::error::Result;
 use crate::engine::waiters;
 
 impl Writes {
-    /// Carries out a change: validated, hooked, logged, applied.
+    /// Performs a change: validates it, runs hooks, logs and applies it.
     pub async fn change(
         &self,
         model: &str,
@@ -22,7 +22,7 @@ impl Writes {
         self.carry_out(model, Command::new(change)?, options, origin).await
     }
 
-    /// The same for a command that is checked already.
+    /// The same for a checked command.
     pub(super) async fn carry_out(
         &self,
         model: &str,
@@ -41,7 +41,7 @@ impl Writes {
                 }
                 Step::Write(prepared) => prepared,
             };
-            // What is submitted is not on its way any more.
+            // Submitted changes no longer count as being prepared.
             drop(preparing);
             if let Some(written) = self.write(*prepared, &command, options, &mut lost).await? {
                 return Ok(written);
@@ -49,7 +49,7 @@ impl Writes {
         }
     }
 
-    /// Writes what is prepared; `None`: it is to be prepared again.
+    /// Writes a prepared change; `None`: it must be prepared again.
     pub(super) async fn write(
         &self,
         prepared: Prepared,
@@ -65,7 +65,7 @@ impl Writes {
         if let (Some(_), Some(wait), Some(stream), Some(settled), Some(position)) =
             (&written, options.wait, stream, settled, position)
         {
-            // A hook that is not done by then goes on; the answer says nothing of it.
+            // A hook that is not done by then continues; the result does not mention it.
             let settled = waiters::settled(&*self.core.stores.event, &stream, position, settled);
             tokio::select! {
                 _ = tokio::time::timeout(wait, settled) => {}

@@ -1,4 +1,4 @@
-//! Conflicts of a change with what is there, and the errors that report them.
+//! Conflicts of a change with the current state, and their errors.
 
 use snaphook_driver::{Conflict, Holder};
 
@@ -8,8 +8,7 @@ use crate::engine::command::{Change, Precondition};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::idempotency::is_key;
 
-/// What the client is told of a conflict; `None` if the change may be tried again. `has_key`: it came with an idempotency
-/// key.
+/// The error for a conflict; `None` if the change may be retried. `has_key`: the request has an idempotency key.
 pub(super) fn refusal(
     submitted: &Submitted,
     conflict: &Conflict,
@@ -20,12 +19,12 @@ pub(super) fn refusal(
     let (model, id) = (&submitted.instance.model, &command.id);
     let failed = |detail: String| Some(Error::new(ErrorKind::PreconditionFailed, detail));
     match conflict {
-        // The target was deleted, or somebody refers to what is to be deleted: the next round finds it so.
+        // The target was deleted, or somebody refers to the instance to be deleted: the next round reports it.
         Conflict::Claimed { key, .. } if references::is_key(key) => None,
         Conflict::Claimed { key, holder } if !is_key(key) => {
             Some(not_unique(&submitted.entry.model.record, key, Some(holder).filter(|_| !submitted.hides_others)))
         }
-        // With a key it may have been the same request, whose answer is then found in the next round.
+        // With a key it may have been the same request; the next round finds its result.
         Conflict::Stream { .. } if has_key => None,
         Conflict::Stream { ended: false, .. } if *precondition == Precondition::Absent => {
             failed(format!("`{model}/{id}` was made by somebody else meanwhile"))
@@ -44,7 +43,7 @@ pub(super) fn exists(model: &str, id: &str) -> Error {
     Error::new(ErrorKind::Exists, format!("`{model}/{id}` exists already; PUT or PATCH changes it"))
 }
 
-/// `holder`: who has the value, if that may be told.
+/// `holder`: the instance with the value, if it may be named.
 pub(super) fn not_unique(record: &ModelRecord, key: &str, holder: Option<&Holder>) -> Error {
     let properties = unique::properties_of(record, key).unwrap_or_default();
     let names = properties.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");

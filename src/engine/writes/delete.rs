@@ -1,4 +1,4 @@
-//! The deletion of an instance of a model that others refer to: with all that follows from it, as one append.
+//! Deletes an instance of a model that others refer to, with all changes that follow from it, in one append.
 
 use tokio::time::Instant;
 
@@ -53,7 +53,7 @@ impl Writes {
                 }
                 continue;
             }
-            // Nothing follows: it is written beside what others write.
+            // Nothing follows, so it can share an append with others.
             let PreparedBatch { appends, submitted, .. } = &mut whole;
             let (Some(append), Some(first)) = (appends.pop(), submitted.pop()) else { return Err(lost_answer()) };
             let Submitted { instance, entry, hides_others, .. } = first;

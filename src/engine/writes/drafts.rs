@@ -1,4 +1,4 @@
-//! Changes that are written as one, while they are drafted one after the other: what each has found, taken and deleted.
+//! Drafts of changes that are written as one: what each has found, taken and deleted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,32 +18,32 @@ use crate::engine::idempotency::is_key;
 use crate::engine::models::Entry;
 use crate::engine::reads::may_read;
 
-/// Bytes of data that the events of one batch may have together, if the event store takes so many.
+/// Bytes of data of the events of one batch, if the event store accepts as many.
 const BYTES_MAX: u64 = 32 << 20;
 
-/// A batch that only needs to be written.
+/// A batch that is ready to be written.
 pub(super) struct PreparedBatch {
     pub(super) appends: Vec<Append>,
     pub(super) submitted: Vec<Submitted>,
-    /// For each append the operation that it belongs to. The first one of an operation is its own, the others follow from it.
+    /// For each append, its operation. The first append of an operation is its own, the others follow from it.
     pub(super) operations: Vec<usize>,
 }
 
-/// What is known of a batch while its operations are drafted.
+/// The state of a batch while its operations are drafted.
 #[derive(Default)]
 pub(super) struct Drafts {
     pub(super) appends: Vec<Append>,
     pub(super) submitted: Vec<Submitted>,
     /// See [`PreparedBatch`].
     pub(super) operations: Vec<usize>,
-    /// Instances of models that others refer to.
+    /// Deleted instances of models that others refer to.
     pub(super) deleted: Vec<Deleted>,
     /// Appends that follow from others.
     pub(super) following: usize,
     pub(super) dry_runs: Vec<DryRun>,
     /// Bytes of data.
     bytes: u64,
-    /// Unique keys that an operation took or gave back (`None`).
+    /// Unique keys that an operation took or released (`None`).
     keys: HashMap<String, Option<Stream>>,
 }
 
@@ -52,12 +52,12 @@ pub(super) struct Drafts {
 pub(super) struct Deleted {
     pub(super) model: String,
     pub(super) id: String,
-    /// Of the operation that it follows from.
+    /// The index of the operation that it follows from.
     pub(super) operation: usize,
-    /// Position of its last event; 0 if that is of the same request.
+    /// Position of its last event; 0 if that belongs to the same request.
     pub(super) position: u64,
     pub(super) depth: usize,
-    /// Whether it may be named to whom is told of it.
+    /// Whether errors may name it.
     pub(super) is_named: bool,
 }
 
@@ -77,7 +77,8 @@ impl Deleted {
 }
 
 impl Drafts {
-    /// A pre hook would stop the operation. `follows`: the model of what follows from it, if it would stop that.
+    /// A pre hook would stop the operation. `follows`: the model of the change that it would stop, if that follows from
+    /// the operation.
     fn stopped(&mut self, mut hooks: Vec<HookDecision>, follows: Option<&str>) {
         let operation = follows.and_then(|_| self.dry_runs.pop());
         hooks.iter_mut().for_each(|hook| hook.model = follows.map(str::to_owned));
@@ -86,7 +87,7 @@ impl Drafts {
         self.dry_runs.push(DryRun { hooks: all, ..DryRun::unhooked(None) });
     }
 
-    /// Notes in the trial of the last operation what would follow from it.
+    /// Adds to the dry run of the last operation what would follow from it.
     fn note_following(&mut self, model: &str, kind: EventKind) {
         let Some(trial) = self.dry_runs.last_mut() else { return };
         let place = trial.follows.iter().position(|known| known.model == model).unwrap_or_else(|| {
@@ -98,7 +99,7 @@ impl Drafts {
     }
 }
 
-/// Whether an append is what its operation says, and does not only follow from it.
+/// Whether an append is the operation's own, and does not only follow from it.
 pub(super) fn is_own(operations: &[usize], index: usize) -> bool {
     index.checked_sub(1).is_none_or(|before| operations.get(before) != operations.get(index))
 }
@@ -108,15 +109,16 @@ pub(in crate::engine) fn is_following(cause: Option<&Cause>) -> bool {
     cause.is_some_and(|cause| cause.hook.contains(PLACE))
 }
 
-/// In causes where the name of a phase is for hooks.
+/// Used in causes in place of a hook's phase.
 pub(super) const PLACE: &str = ".on-delete/";
 
 impl Writes {
-    /// The model of an operation and its instance, as the operations before it left it.
+    /// The model of an operation and its instance, after the earlier operations.
     pub(super) async fn current(&self, one: &One, ahead: &Ahead) -> Result<(Arc<Entry>, Option<Instance>)> {
         let One { model, command: Command { id, fresh, .. }, .. } = one;
         self.core.availability.check_model(model)?;
-        // First, so that an instance that a new version carries over meanwhile is not taken for one of the old.
+        // First, so that an instance that a new version carries over meanwhile is not mistaken for one of the old
+        // version.
         let entry = self.open_model(model).await?;
         let current = match ahead.of(model, id) {
             Some(current) => current,
@@ -127,7 +129,7 @@ impl Writes {
         Ok((entry, current))
     }
 
-    /// Drafts one change, whatever follows from it; `false`: it is only tried, and would be stopped.
+    /// Drafts one change without the changes that follow from it; `false`: in a dry run, it would be stopped.
     pub(super) async fn draft_alone(
         &self,
         drafts: &mut Drafts,
@@ -170,8 +172,8 @@ impl Writes {
             ahead.put(model, id, (!kind.ends_stream()).then(|| instance.clone()));
         }
         if let Some(referenced) = entry.model.record.referenced.as_ref().filter(|_| kind.ends_stream()) {
-            // Nothing of the batch refers to it in the end, so no reference of the batch is to be in the way of the deletion. A
-            // deletion before it keeps its claim: that one shows references that others make meanwhile.
+            // At its end, the batch has no reference to it, so references within the batch must not conflict with the
+            // deletion. An earlier deletion keeps its claim, which detects concurrent references of others.
             let key = referenced.key(id);
             let is_kept = |claim: &Claim| claim.key != key || claim.holder.is_none();
             drafts.appends.iter_mut().for_each(|append| append.claims.retain(is_kept));
@@ -191,8 +193,8 @@ impl Writes {
         Ok(true)
     }
 
-    /// Takes note of the unique keys that an operation gives back and takes; an error if one before it has one of them, or
-    /// in a trial somebody else. So an append never fails for what the batch itself does.
+    /// Records the unique keys that an operation releases and takes; an error if an earlier operation has one of them,
+    /// or in a dry run anybody else. So an append never fails because of the batch itself.
     async fn take_keys(
         &self,
         drafts: &mut Drafts,

@@ -1,5 +1,5 @@
-//! Whether the rules of a model let somebody make a change: decided on the state that the change is applied to. The append
-//! holds only while that is the state, so no race lets a change through.
+//! Checks whether the rules of a model allow a change, on the state that the change is applied to. The append succeeds
+//! only if that state is current, so no race can bypass the rules.
 
 use serde_json::Value;
 use snaphook_driver::compare::InstanceView;
@@ -20,12 +20,12 @@ pub(super) struct Guard<'a> {
     rules: &'a Rules,
     subject: &'a Subject,
     now: Millis,
-    /// The tree of the instance as it is.
+    /// The tree of the current instance.
     before: Option<Value>,
 }
 
 impl<'a> Guard<'a> {
-    /// `None`: nobody asks the rules, or there are none.
+    /// `None`: the rules do not apply, or there are none.
     pub(super) fn new(
         entry: &'a Entry,
         origin: &'a Origin,
@@ -44,13 +44,13 @@ impl<'a> Guard<'a> {
         Ok(Some(Guard { model: &entry.model.record.id, rules, subject, now: time::now(), before }))
     }
 
-    /// Whether the instance does not exist for whom makes the change.
+    /// Whether the instance does not exist for the caller.
     pub(super) fn hides(&self, current: &Instance) -> bool {
         let Some(tree) = &self.before else { return false };
         !self.rules.may_read(self.subject, self.now, current, tree)
     }
 
-    /// Before anything is done for a change that nobody may make.
+    /// Rejects early a change that nobody may make.
     pub(super) fn check_for_nobody(&self, kind: EventKind) -> Result<()> {
         match self.rules.is_for_nobody(operation(kind)) {
             true => Err(self.denied(kind)),
@@ -58,7 +58,7 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Whether the change is allowed, as pre hooks left it.
+    /// Whether the change is allowed after the pre hooks.
     pub(super) fn check(
         &self,
         kind: EventKind,
@@ -67,7 +67,7 @@ impl<'a> Guard<'a> {
         document: Option<&Document>,
     ) -> Result<()> {
         let before = current.zip(self.before.as_ref()).map(|(current, tree)| InstanceView::new(current, tree));
-        // Rules ask nothing of it but its id and its data.
+        // Rules use only its id and its data.
         let after = document.map(|document| InstanceView {
             id,
             created_at: self.now,

@@ -1,5 +1,5 @@
-//! Many changes in one request. They take effect in the order of the lines, as if each were sent alone; lines that do
-//! not depend on one another (see [`super::import_order`]) are worked on at once.
+//! Many changes in one request. They take effect in the order of the lines, as if each were sent alone; independent
+//! lines (see [`super::import_order`]) are processed concurrently.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::input::{self, NewInstance};
 use crate::memory::Shortage;
 
-/// Lines that are prepared at once.
+/// Lines that are prepared concurrently.
 const LINES_AT_ONCE: usize = 64;
-/// Lines that are worked on, or wait for others.
+/// Lines in progress or waiting for others.
 const LINES_IN_FLIGHT: usize = LINES_AT_ONCE * 4;
-/// Failures that the response lists; all are counted.
+/// Failures listed in the response; all are counted.
 const ERRORS_MAX: usize = 1000;
-/// Text of the failures that the response lists.
+/// Bytes of text of the listed failures.
 const ERRORS_BYTES_MAX: usize = 1 << 20;
-/// Delay before a line is tried again because a queue was full; doubles with each further time.
+/// Delay before the first retry after a full queue; doubles with each further one.
 const PATIENCE_FIRST: Duration = Duration::from_millis(10);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// Attempts, which take about a minute.
@@ -35,11 +35,11 @@ const PATIENCE_TIMES: u32 = 60;
 /// One line of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Without its end. The bytes may own the memory lease of all that is made of them.
+    /// Without its line end. The bytes may own the memory lease for everything that is made from them.
     Whole(Bytes),
-    /// It has more bytes than a line may have; that many are allowed.
+    /// The line is longer than allowed; the value is the limit.
     TooLong(usize),
-    /// It needs more memory than there is.
+    /// The line needs more memory than available.
     TooLarge(Shortage),
 }
 
@@ -49,24 +49,24 @@ impl Line {
     }
 }
 
-/// When a line is queued: after the one before it.
+/// The turn of a line to be queued: after the previous line.
 struct Turn {
     before: Option<oneshot::Receiver<()>>,
     done: oneshot::Sender<()>,
 }
 
 impl Turn {
-    /// Waits for the line before. The next line's turn comes when what this returns is dropped.
+    /// Waits for the previous line. The next line's turn comes when the result is dropped.
     async fn come(self) -> oneshot::Sender<()> {
         if let Some(before) = self.before {
-            // The other side is dropped, whatever became of that line.
+            // The other side is dropped in any case.
             let _ = before.await;
         }
         self.done
     }
 }
 
-/// What is known of a line once it is prepared.
+/// The state of a prepared line.
 enum Progress {
     Prepared(Command, Box<Prepared>),
     /// Nothing is to be written.
@@ -74,9 +74,9 @@ enum Progress {
 }
 
 impl Writes {
-    /// Each line is what `POST …/instances` takes; with `upsert`, one with the id of an instance replaces its data. A
-    /// line that fails does not stop the rest; an `Err` of the stream ends the import with that error. With an
-    /// idempotency key, each line is remembered for itself.
+    /// Each line has the form of `POST …/instances`; with `upsert`, a line with the id of an instance replaces its
+    /// data. A line that fails does not stop the others; an `Err` of the stream ends the import with that error. With
+    /// an idempotency key, each line has its own key.
     pub async fn import(
         &self,
         model: &str,
@@ -88,10 +88,11 @@ impl Writes {
         self.core.models.require(model)?;
         let (order, places) = (&Order::default(), &Semaphore::new(LINES_AT_ONCE));
         let mut before: Option<oneshot::Receiver<()>> = None;
-        // All steps of a line are one future, so that whichever step holds a connection of a store goes on while others wait.
+        // All steps of a line are one future, so that a step that holds a connection of a store continues while others
+        // wait.
         let finished = lines
             .enumerate()
-            // The closure runs in the order of the lines, so each knows those before it.
+            // The closure runs in the order of the lines, so each knows the earlier ones.
             .map(|(index, line)| {
                 let number = index as u64 + 1;
                 let line = line.map(|line| if line.is_blank() { None } else { Some((read(&line, upsert), line)) });
@@ -105,7 +106,7 @@ impl Writes {
                 let (done, next) = oneshot::channel();
                 let turn = Turn { before: before.replace(next), done };
                 async move {
-                    // The text has memory of the budget until the line is finished.
+                    // The text uses memory of the budget until the line is finished.
                     let (command, _line) = match line {
                         Ok(Some(line)) => line,
                         other => {
@@ -116,7 +117,7 @@ impl Writes {
                     let options = line_options(options, number);
                     let prepared = match command {
                         Ok(command) => {
-                            // Never closed; places are given in the order of the lines.
+                            // Never closed; permits are given in the order of the lines.
                             let _place = places.acquire().await;
                             let alone = self.reads_before(model, upsert);
                             order.before_preparing(number, id.as_deref(), alone).await;
@@ -125,7 +126,7 @@ impl Writes {
                             if matches!(&step, Err(error) if error.kind == ErrorKind::Invalid)
                                 && self.refers_to_itself(model)
                             {
-                                // It may refer to what an earlier line makes.
+                                // It may refer to an instance that an earlier line creates.
                                 order.before_preparing(number, id.as_deref(), true).await;
                                 step = patiently(prepare).await;
                             }
@@ -148,7 +149,7 @@ impl Writes {
                             order.before_submitting(number, &prepared.append).await;
                             match self.submit(*prepared, &options) {
                                 Err(error) if error.kind != ErrorKind::Overloaded => Err(error),
-                                // Too much waits, or the model takes no writes now.
+                                // The queue is full, or the model does not accept writes now.
                                 submitted => Ok((Some((command, submitted.ok().flatten())), None)),
                             }
                         }
@@ -157,7 +158,7 @@ impl Writes {
                     let written = match work {
                         Err(error) => Err(error),
                         Ok((None, answer)) => Ok(answer),
-                        // This line goes the way of a single request, later.
+                        // This line is processed like a single request, later.
                         Ok((Some((command, None)), _)) => {
                             self.write_patiently(model, command, &options, origin).await.map(Some)
                         }
@@ -166,7 +167,7 @@ impl Writes {
                             let mut lost = 0;
                             match self.finish(submitted, answer, &command, &options, &mut lost).await {
                                 Ok(Some(written)) => Ok(Some(written)),
-                                // So does one that lost a race with another client.
+                                // So is a line that lost a race with another client.
                                 Ok(None) => self.write_patiently(model, command, &options, origin).await.map(Some),
                                 Err(error) => Err(error),
                             }
@@ -183,7 +184,7 @@ impl Writes {
             match line? {
                 None => {}
                 Some((_, Ok(written))) => report.done(written.as_ref()),
-                // A fault of the server is no fault of the line.
+                // A fault of the server is not a fault of the line.
                 Some((_, Err(error))) if matches!(error.kind, ErrorKind::Storage | ErrorKind::Unavailable) => {
                     return Err(error);
                 }
@@ -193,8 +194,8 @@ impl Writes {
         Ok(report.imported)
     }
 
-    /// Whether a pre hook of a line may read what an earlier line wrote: one with the grant to read, or native code,
-    /// of which nobody knows.
+    /// Whether a pre hook of a line may read an earlier line's instance: a hook with a `read` grant, or native code,
+    /// whose reads are unknown.
     fn reads_before(&self, model: &str, upsert: bool) -> bool {
         let Some(entry) = self.core.models.get(model) else { return true };
         let phases = if upsert { &[Phase::PreCreate, Phase::PreUpdate][..] } else { &[Phase::PreCreate][..] };
@@ -274,7 +275,7 @@ async fn patiently<T, F: Future<Output = Result<T>>>(work: impl Fn() -> F) -> Re
     work().await
 }
 
-/// In a dry run a refusal is an answer; of a line it is a failure all the same.
+/// In a dry run a rejection is a result; for a line it is still a failure.
 fn refusal(answer: &Written) -> Option<Error> {
     let Written::DryRun(DryRun { event: None, hooks, .. }) = answer else { return None };
     let last = hooks.iter().rev().find(|hook| !hook.shadow)?;

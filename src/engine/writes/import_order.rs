@@ -1,8 +1,8 @@
-//! Which lines of an import may be worked on at once without changing what comes of them.
+//! Decides which lines of an import may be processed concurrently without changing the result.
 //!
-//! Lines take effect as if they were sent one by one. What one line does can matter to a later one in three ways: it
-//! is about the same instance, it takes or gives back a unique value that the other wants, or a pre hook of the other
-//! may read what it wrote. In these cases the later line waits; all others go side by side.
+//! Lines take effect as if they were sent one by one. A line can affect a later one in three ways: it has the same
+//! instance, it takes or releases a unique value that the other needs, or a pre hook of the other may read its
+//! instance. In these cases the later line waits; all other lines run concurrently.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,41 +12,40 @@ use tokio::sync::Notify;
 
 use crate::catalog::references;
 
-/// The lines that are not finished, by their numbers.
+/// The unfinished lines, by number.
 #[derive(Default)]
 pub(super) struct Order {
     unfinished: Mutex<BTreeMap<u64, Touched>>,
     finished: Notify,
 }
 
-/// What a line is about, as far as it is known.
+/// What is known about a line so far.
 #[derive(Default)]
 struct Touched {
-    /// Absent if the line makes an instance with an id of its own.
+    /// Absent if the line creates an instance with a generated id.
     id: Option<String>,
-    /// Unique values that it takes or gives back.
+    /// Unique values that it takes or releases.
     keys: Vec<String>,
 }
 
 impl Order {
-    /// Notes a line. Lines begin in their order.
+    /// Adds a line. Lines begin in their order.
     pub(super) fn begin(&self, line: u64, id: Option<&str>) {
         self.lock().insert(line, Touched { id: id.map(str::to_owned), keys: Vec::new() });
     }
 
-    /// Forgets a line: what it did can be seen by others.
+    /// Removes a line: its effects are visible to others.
     pub(super) fn end(&self, line: u64) {
         self.lock().remove(&line);
         self.finished.notify_waiters();
     }
 
-    /// Waits until no earlier line is about the same instance; with `alone`, until no earlier line is left.
+    /// Waits until no earlier line has the same instance; with `alone`, until no earlier line is left.
     pub(super) async fn before_preparing(&self, line: u64, id: Option<&str>, alone: bool) {
         self.until(line, |earlier| alone || (id.is_some() && earlier.id.as_deref() == id)).await;
     }
 
-    /// Waits until no earlier line has to do with a unique value that this one takes or gives back. Lines come here in
-    /// their order.
+    /// Waits until no earlier line uses a unique value that this one takes or releases. Lines get here in their order.
     pub(super) async fn before_submitting(&self, line: u64, append: &Append) {
         let claims = append.claims.iter().map(|claim| &claim.key);
         // Any number of lines may refer to the same instance.
@@ -65,7 +64,7 @@ impl Order {
         loop {
             let finished = self.finished.notified();
             tokio::pin!(finished);
-            // Counts from here on, so that no line ends unnoticed between the look and the wait.
+            // Registered before the check, so that no notification is missed.
             finished.as_mut().enable();
             if !self.lock().range(..line).any(|(_, earlier)| is_in_the_way(earlier)) {
                 return;

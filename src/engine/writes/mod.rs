@@ -1,9 +1,9 @@
 //! Writes: changes of instances, one at a time or many in one request.
 //!
 //! A change goes through these files in this order: `change` (the order of the steps), `prepare` (model, data, schema),
-//! `prehooks`, `submit`, and from there through the committer to the log. A `batch` prepares one after the other in the same way,
-//! and submits them as one. Where models refer to each other, `references` looks after what is written, `referrers` after what
-//! is deleted.
+//! `prehooks`, `submit`, and from there through the committer to the log. A `batch` prepares its operations one after
+//! the other in the same way, and submits them as one. If models refer to each other, `references` handles writes, and
+//! `referrers` deletions.
 
 mod batch;
 mod batch_results;

@@ -1,4 +1,4 @@
-//! Pre hooks: the chain of one phase decides over one change, before the event exists.
+//! Pre hooks: the chain of one phase decides on one change, before the event exists.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
 use crate::memory::{Lease, Share, tree_bytes};
 use crate::telemetry::line::shorten;
 
-/// What a chain came to.
+/// The result of a chain.
 pub(super) enum Decided {
     Pass { document: Option<Document>, provenance: Vec<Provenance>, decisions: Vec<HookDecision> },
     Stop { error: Error, decisions: Vec<HookDecision> },
 }
 
 impl Writes {
-    /// Runs the chain in order; each hook sees what the one before it made of the data. The first that refuses or
-    /// fails stops the change. `trees` holds the memory of what hooks made of the data.
+    /// Runs the chain in order; each hook gets the data as the one before left it. The first one that rejects or fails
+    /// stops the change. `trees` holds the memory of amended data.
     #[expect(clippy::too_many_arguments, reason = "each is a part of one change, and there is one caller")]
     pub(super) async fn decide(
         &self,
@@ -41,7 +41,7 @@ impl Writes {
         for hook in chain {
             let mut amended = None;
             let mut run = self.core.host.runs.unsettled(hook, &context).await;
-            // Before the run is counted, and also if it only looked on.
+            // Before the run is counted, and in shadow mode too.
             if let Outcome::Amend(data) = &run.outcome {
                 let checked = match hold(trees, data) {
                     Ok(()) => check_amended(&self.core.workers, &entry.model, data, hook).await,
@@ -52,7 +52,7 @@ impl Writes {
                     Err(failure) => run.outcome = Outcome::Failed(failure),
                 }
             }
-            // Here, since of one that only looked on nobody else sees what it decided.
+            // Here, because the verdict of a hook in shadow mode is not visible elsewhere.
             if collect {
                 decisions.push(decision(hook, &run));
             }
@@ -83,7 +83,7 @@ impl Writes {
     }
 }
 
-/// Memory for what a hook made of the data, and for its tree.
+/// Memory for amended data and its tree.
 fn hold(trees: &Lease<&Share>, data: &Json) -> Result<(), Failure> {
     trees.grow(data.len() + tree_bytes(data.as_bytes())).map_err(|shortage| Failure {
         cause: if shortage.can_fit() { FailureCause::Overloaded } else { FailureCause::Output },

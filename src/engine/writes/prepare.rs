@@ -1,4 +1,4 @@
-//! Steps 1 to 3 of a change: model, data, schema, pre hooks. What is left is the event, ready to append.
+//! Steps 1 to 3 of a change: model, data, schema, pre hooks. The result is the event, ready to append.
 
 use std::sync::Arc;
 
@@ -25,28 +25,29 @@ use crate::hooks::access;
 use crate::hooks::context::Context;
 use crate::memory::{Lease, Share, tree_bytes};
 
-/// What a change is made of, besides its model and the instance as it is.
+/// The input of a change, besides its model and the current instance.
 pub(super) struct Draft<'a> {
     pub(super) command: &'a Command,
     pub(super) precondition: &'a Precondition,
     pub(super) origin: &'a Origin,
     /// What the pointers of errors begin with.
     pub(super) prefix: &'static str,
-    /// Whether what pre hooks decide is told.
+    /// Whether the verdicts of pre hooks are returned.
     pub(super) collect: bool,
     pub(super) trees: &'a Lease<&'a Share>,
-    /// What pre hooks see that is not stored yet.
+    /// Instances visible to pre hooks that are not stored yet.
     pub(super) ahead: Option<&'a Arc<Ahead>>,
     /// A claim besides those of its values.
     pub(super) claim: Option<Claim>,
-    /// What the instance does not refer to any more, for a change that consists of that.
+    /// The reference that the instance loses, for a change that consists only of this.
     pub(super) loses: Option<&'a Reference>,
-    /// Of whom is told what becomes of it. What follows from a deletion is done with the server's right, and told to whom deletes.
+    /// The rights of the caller that gets the result. The changes that follow from a deletion have the server's rights,
+    /// but their errors go to the caller of the deletion.
     pub(super) told_to: &'a Right,
 }
 
 impl Writes {
-    /// Steps 1 to 3: everything before the event exists.
+    /// Steps 1 to 3: all steps before the event exists.
     pub(super) async fn prepare(
         &self,
         model: &str,
@@ -62,9 +63,9 @@ impl Writes {
         }
         let key = options.idempotency_key.as_ref();
         let key = key.map(|key| IdempotencyKey::of_change(model, key, command.named(), change, origin));
-        // A creation with an id of our own cannot meet an instance.
+        // A creation with a generated id cannot collide with an instance.
         let current = if *fresh { None } else { self.core.stores.model.get(model, id).await? };
-        // After the instance: its event took the key, so whoever sees the one sees the other.
+        // After the instance: its event took the key, so whoever sees the instance also sees the key.
         let mut replaces = None;
         if let Some(key) = &key
             && let Some(holder) = self.core.stores.event.holder(&key.claim).await?
@@ -73,7 +74,7 @@ impl Writes {
                 .await?
                 .and_then(first_answer)
             {
-                // What was done already would not be done again.
+                // The dry run of a change that was already performed.
                 Some(_) if options.dry_run => {
                     return Ok(Step::Answer(Box::new(Written::DryRun(DryRun::unhooked(None)))));
                 }
@@ -81,7 +82,7 @@ impl Writes {
                 None => replaces = Some(holder.position),
             }
         }
-        // What the client sent is counted where it was read; this is for what comes from the store and from hooks.
+        // The client's data is counted where it is read; this counts data from the store and from hooks.
         let trees = self.core.own_memory.lease();
         let draft = Draft {
             command,
@@ -91,7 +92,8 @@ impl Writes {
             collect: options.dry_run,
             trees: &trees,
             ahead: None,
-            // First, so that of two with the same key the second meets the key and not a unique value of the first.
+            // First, so that the second of two requests with the same key conflicts with the key, and not with a unique
+            // value of the first.
             claim: key.clone().map(|key| key.claim(replaces)),
             loses: None,
             told_to: &origin.right,
@@ -112,7 +114,7 @@ impl Writes {
         Ok(Step::Write(Box::new(Prepared { append, instance, entry, key, hides_others })))
     }
 
-    /// Steps 2 and 3 for an instance that is as `current`: data, schema, pre hooks.
+    /// Steps 2 and 3 for the instance `current`: data, schema, pre hooks.
     pub(super) async fn draft(&self, entry: &Entry, draft: Draft<'_>, current: Option<Instance>) -> Result<Drafted> {
         let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim, loses, .. } = draft;
         let Command { id, fresh, change } = command;
@@ -197,7 +199,7 @@ impl Writes {
         };
         let expected = match &current {
             None => Expected::New,
-            // Written by an operation before this one, at a position that nobody knows yet, and nothing comes between.
+            // Written by an earlier operation of the batch at a still unknown position, with nothing in between.
             Some(current) if current.position == 0 => Expected::Any,
             Some(current) => Expected::At(current.position),
         };
@@ -219,7 +221,7 @@ impl Writes {
             Some(_) => {}
         }
         if let Some(referenced) = record.referenced.as_ref().filter(|_| current.is_none() && !fresh) {
-            // Whoever deleted one of that id keeps others from it.
+            // An earlier deletion of an instance with that id blocks references to it.
             append.releases.push(referenced.key(id));
         }
         let now = append.event.time;
@@ -239,7 +241,7 @@ impl Writes {
         Ok(Drafted::Pass { append, instance, decisions })
     }
 
-    /// The model, once it takes writes; waits for a change of the model that is about to be put in use.
+    /// The model, once it accepts writes; waits for a change of the model that is about to be put in use.
     pub(super) async fn open_model(&self, model: &str) -> Result<Arc<Entry>> {
         let mut deadline = None;
         loop {
@@ -252,7 +254,7 @@ impl Writes {
         }
     }
 
-    /// For dry runs: whether somebody else holds a value already.
+    /// For dry runs: whether a value is already taken.
     async fn check_claims(&self, entry: &Entry, append: &Append, hides: bool) -> Result<()> {
         let stream = append.event.stream();
         let is_value = |claim: &&Claim| !is_key(&claim.key) && !references::is_key(&claim.key);
@@ -267,14 +269,14 @@ impl Writes {
     }
 }
 
-/// What is told of a change that would be written.
+/// The result of a dry run for a change that would be written.
 pub(super) fn dry_run(entry: &Entry, event: Event, hooks: Vec<HookDecision>) -> DryRun {
     let post = phases(event.kind).map_or(&[][..], |(_, post)| entry.chain(post));
     let post_hooks = post.iter().map(|hook| hook.binding().id.name.clone()).collect();
     DryRun { hooks, post_hooks, ..DryRun::unhooked(Some(event)) }
 }
 
-/// Claims the values of `unique` lists that are new, releases those that are gone.
+/// Claims new values of `unique` lists and releases old ones.
 fn claim_unique(record: &ModelRecord, append: &mut Append, before: Option<&Value>, data: Option<&Value>) {
     if record.unique.is_empty() {
         return;
@@ -285,7 +287,7 @@ fn claim_unique(record: &ModelRecord, append: &mut Append, before: Option<&Value
     append.claims.extend(new.into_iter().filter(|key| !old.contains(key)).map(|key| Claim::new(key.key)));
 }
 
-/// The data without what a property refers to: null where the schema allows it.
+/// The data without a reference: null if the schema allows it, otherwise without the property.
 fn without(entry: &Entry, current: &Instance, reference: &Reference, trees: &Lease<&Share>) -> Result<Document> {
     let mut value = parse_stored(&current.data, trees)?.value;
     trees.grow(current.data.len())?;
@@ -302,7 +304,7 @@ fn parse(data: &Json) -> Result<Document> {
     Document::parse(data).map_err(|error| Error::bad_request(error.to_string()))
 }
 
-/// The same for data of the store, whose size says nothing about the request: memory is held for it.
+/// The same for data of the store, whose size does not depend on the request: it takes memory of the budget.
 fn parse_stored(data: &Json, trees: &Lease<&Share>) -> Result<Document> {
     trees.grow(tree_bytes(data.as_bytes()))?;
     parse(data)
@@ -318,11 +320,11 @@ fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> R
     merge_patch(&mut value, patch.value);
     // The text of both.
     trees.grow(current.map_or(0, |current| current.data.len()))?;
-    // Two documents of allowed depth cannot make a deeper one.
+    // Merging two documents of allowed depth cannot create a deeper one.
     Ok(Document::from_value(value))
 }
 
-/// The same where there is an instance that whom makes the change may not see: as if there were none, but that its id is taken.
+/// The same if there is an instance that the caller may not see: as if it did not exist, except that its id is taken.
 fn check_hidden(record: &ModelRecord, command: &Command, precondition: &Precondition) -> Result<EventKind> {
     match (&command.change, precondition) {
         (Change::Create { .. } | Change::Replace { create: true, .. }, Precondition::Absent) => {
@@ -334,7 +336,7 @@ fn check_hidden(record: &ModelRecord, command: &Command, precondition: &Precondi
     }
 }
 
-/// What kind of event the change becomes, if what is there allows it.
+/// The kind of event of the change, if the current state allows it.
 fn check_presence(
     record: &ModelRecord,
     command: &Command,

@@ -1,5 +1,5 @@
-//! What keeps references whole: the target of each new one exists and goes on to, and nobody begins to refer to an instance
-//! that is about to be deleted. Both are claims that the event is written with; see [`crate::catalog::references`].
+//! Keeps references consistent: the target of each new one exists and is not deleted concurrently, and nobody begins to
+//! refer to an instance that is about to be deleted. Both are claims of the event; see [`crate::catalog::references`].
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::engine::models::Entry;
 use crate::engine::reads::may_read;
 use crate::engine::referring::{referring, target as refers_to};
 
-/// An instance that does not exist for whom makes a change. Pre hooks may refer to it all the same.
+/// An instance that does not exist for the caller. Pre hooks may still refer to it.
 pub(super) struct Hidden {
     model: String,
     id: String,
 }
 
 impl Writes {
-    /// Those of the instances that data refers to which exist, but not for whom sent it.
+    /// The targets in the data that exist, but not for the caller.
     pub(super) async fn hidden_targets(
         &self,
         record: &ModelRecord,
@@ -51,8 +51,8 @@ impl Writes {
         Ok(hidden)
     }
 
-    /// Refuses data that newly refers to what does not exist, or is hidden; takes the target keys of what does. `before` is the
-    /// data that the instance has.
+    /// Rejects new references to missing or hidden targets; takes the target keys of existing ones. `before` is the
+    /// current data of the instance.
     #[expect(clippy::too_many_arguments, reason = "each is a part of one change, and there is one caller")]
     pub(super) async fn claim_targets(
         &self,
@@ -67,7 +67,7 @@ impl Writes {
         let mut errors = Vec::new();
         for reference in &entry.model.record.references {
             let Some(target) = refers_to(reference, data) else { continue };
-            // What it refers to already cannot have been deleted since.
+            // A target of an existing reference cannot have been deleted.
             if before.and_then(|before| refers_to(reference, before)) == Some(target) {
                 continue;
             }
@@ -84,7 +84,7 @@ impl Writes {
                 continue;
             }
             let entry = self.core.models.require(&reference.model)?;
-            // A model is told that others refer to it before they do.
+            // A model records that others may refer to it before they do.
             let referenced = entry.model.record.referenced.as_ref().ok_or_else(stopped)?;
             let claim = referenced.claim(&reference.model, target);
             if append.claims.iter().all(|known| known.key != claim.key) {
@@ -109,7 +109,7 @@ impl Writes {
         if self.core.stores.model.get(model, id).await?.is_some() {
             return Ok(true);
         }
-        // Another node may have made it a moment ago.
+        // Another node may have created it a moment ago.
         let head = self.core.stores.event.head().await?;
         if head <= self.core.tail.head() {
             return Ok(false);
@@ -118,24 +118,24 @@ impl Writes {
         Ok(self.core.stores.model.get(model, id).await?.is_some())
     }
 
-    /// Adds to the deletion of an instance what makes sure that nobody begins to refer to it from here on, and that the models
-    /// that may refer to it stay as they are. Whoever refers to it already is found after this.
+    /// Adds claims to the deletion of an instance, so that nobody begins to refer to it from now on, and the models
+    /// that may refer to it do not change. Existing references are found after this.
     pub(super) async fn guard_deletion(&self, entry: &Entry, append: &mut Append) -> Result<()> {
         let record = &entry.model.record;
         let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) else { return Ok(()) };
         let holder = self.core.stores.event.holder(&referenced.key(id)).await?;
-        // The model store has what took the key, once it has the whole log up to here.
+        // Once the model store has the log up to here, it has the instances that hold the key.
         self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
         let others = referring(&self.core, record).await?;
         append.requires.extend(others.into_iter().map(|other| other.require));
-        // Given back and taken again, so that it moves whoever holds it.
+        // Released and taken again, so that it changes whoever holds it.
         append.releases.push(referenced.prefix());
         append.claims.extend(referenced.deletion(id, holder.map(|holder| holder.position)));
         Ok(())
     }
 }
 
-/// An id that a client sent, short enough for a message.
+/// An id from a client, shortened for a message.
 fn shown(id: &str) -> String {
     id.chars().take(128).collect::<String>().escape_debug().to_string()
 }

@@ -1,5 +1,5 @@
-//! Who refers to an instance that is deleted, and what becomes of them: they are deleted with it, lose the reference, or are in
-//! the way. All that follows from a deletion is written with it, as one.
+//! Handles the instances that refer to a deleted one: they are deleted with it, lose the reference, or prevent the
+//! deletion. All changes that follow from a deletion are written with it, atomically.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ const FOLLOWING_MAX: usize = 1000;
 /// Deletions that follow from each other.
 const DEPTH_MAX: usize = 32;
 
-/// Instances that are looked at at once.
+/// Instances per page.
 const PAGE: u32 = 200;
 
 /// Rows of an error.
 const LISTED_MAX: usize = 20;
 
-/// What everything that follows from one operation is drafted with.
+/// The context for drafting the changes that follow from one operation.
 pub(super) struct Following<'a> {
     pub(super) origin: &'a Origin,
     pub(super) is_trial: bool,
@@ -41,7 +41,7 @@ pub(super) struct Following<'a> {
 }
 
 impl Writes {
-    /// Drafts all that follows from a deletion; `false`: it is only tried, and would be stopped.
+    /// Drafts all changes that follow from a deletion; `false`: in a dry run, it would be stopped.
     pub(super) async fn follow(&self, drafts: &mut Drafts, first: Deleted, following: &Following<'_>) -> Result<bool> {
         let mut open = VecDeque::from([first]);
         while let Some(deleted) = open.pop_front() {
@@ -76,7 +76,7 @@ impl Writes {
         Ok(true)
     }
 
-    /// Drafts what becomes of one instance; `None`: it would be stopped. Else the deletion, if it is one.
+    /// Drafts the change of one instance; `None`: it would be stopped. Otherwise the deletion, if it is one.
     async fn follow_one(
         &self,
         drafts: &mut Drafts,
@@ -97,7 +97,7 @@ impl Writes {
         let (entry, Some(current)) = self.current(&one, following.ahead).await? else { return Ok(Some(None)) };
         following.trees.grow(tree_bytes(current.data.as_bytes()))?;
         let data = current.data.to_value().unwrap_or_default();
-        // It was changed since it was found.
+        // It has changed since it was found.
         if target(reference, &data) != Some(&deleted.id) {
             return Ok(Some(None));
         }
@@ -137,10 +137,10 @@ impl Writes {
         Ok(Some(is_deletion.then_some(next)))
     }
 
-    /// Refuses deletions while others still refer to what they delete. The index is that of the operation.
+    /// Rejects deletions of instances that others still refer to. The index is that of the operation.
     pub(super) async fn check_referrers(&self, drafts: &Drafts, ahead: &Ahead) -> Result<(), (usize, Error)> {
         for deleted in &drafts.deleted {
-            // An operation after it may have made it again.
+            // A later operation may have created it again.
             if !matches!(ahead.of(&deleted.model, &deleted.id), Some(None)) {
                 continue;
             }
@@ -150,8 +150,8 @@ impl Writes {
                 let model = &entry.model.record.id;
                 let found = match reference.on_delete {
                     OnDelete::Restrict => self.referrers(&entry, &reference, &deleted.id, ahead, 1).await,
-                    // What is stored has followed, and what comes since then is in the way of the append. A pre hook may have
-                    // put the reference back.
+                    // Stored references were handled, and newer ones conflict with the append. But a pre hook may have
+                    // restored the reference.
                     OnDelete::Cascade | OnDelete::SetNull => {
                         ahead.ids_where(model, |data| target(&reference, data) == Some(&deleted.id))
                     }
@@ -168,7 +168,7 @@ impl Writes {
         Ok(())
     }
 
-    /// The references to a model that are in force.
+    /// The current references to a model.
     fn references_to(&self, model: &str) -> Vec<(Arc<Entry>, Reference)> {
         let Some(entry) = self.core.models.get(model) else { return Vec::new() };
         let names = entry.model.record.referenced.iter().flat_map(|referenced| &referenced.by);
@@ -180,7 +180,7 @@ impl Writes {
         entries.flat_map(all).collect()
     }
 
-    /// The first `max` instances that refer to one, as the request will have left them.
+    /// The first `max` instances that refer to one, after the effects of this request.
     async fn referrers(
         &self,
         entry: &Entry,
@@ -203,7 +203,7 @@ impl Writes {
                 None => break,
             }
         }
-        // A store that failed meanwhile may have missed events.
+        // If the store failed meanwhile, it may have missed events.
         if self.core.availability.begun() != outages {
             let detail =
                 format!("the model store failed while it was looked at who refers to `{id}`; try again in a moment");
@@ -232,7 +232,8 @@ fn referenced(deleted: &Deleted, rows: &[(String, String)]) -> Error {
     Error::new(ErrorKind::Referenced, detail).with_errors(errors.collect()).telling_of(models)
 }
 
-/// Why something that follows from a deletion cannot be. Its data is none of the request's; `is_named`: and it may be told of.
+/// The error if a change that follows from a deletion fails. Pointers into its data are dropped, because it is not the
+/// request's; `is_named`: the instance may be named.
 fn follows(error: Error, deleted: &Deleted, one: &One, reference: &Reference, is_named: bool) -> Error {
     if !is_named {
         let detail = format!(

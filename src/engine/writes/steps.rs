@@ -1,4 +1,4 @@
-//! A change between its steps: as a command, prepared, handed to the committer.
+//! A change between its steps: a command, prepared, submitted to the committer.
 
 use std::sync::Arc;
 
@@ -12,22 +12,23 @@ use crate::engine::error::{Error, Result};
 use crate::engine::idempotency::IdempotencyKey;
 use crate::engine::models::Entry;
 
-/// A change and the instance that it is about.
+/// A change and its instance.
 #[derive(Clone)]
 pub(super) struct Command {
     pub(super) id: String,
-    /// The id was made here: there cannot be such an instance.
+    /// The id was generated here, so no such instance exists.
     pub(super) fresh: bool,
     pub(super) change: Change,
 }
 
 impl Command {
-    /// The instance, if the client has named it.
+    /// The instance, if the request names it.
     pub(super) fn named(&self) -> Option<&str> {
         (!self.fresh).then_some(&*self.id)
     }
 
-    /// Checks the instance's id; gives a creation without one an id, so that every try means the same instance.
+    /// Checks the instance's id; generates one for a creation without an id, so that every attempt has the same
+    /// instance.
     pub(super) fn new(mut change: Change) -> Result<Command> {
         let id = match &mut change {
             Change::Create { id, .. } => id.take(),
@@ -44,10 +45,10 @@ impl Command {
     }
 }
 
-/// A change that passed its pre hooks and only needs to be written.
+/// A change that passed its pre hooks and is ready to be written.
 pub(super) struct Prepared {
     pub(super) append: Append,
-    /// The instance as it will be, or, for a deletion, as it was; position and times are not filled in yet.
+    /// The new instance or, for a deletion, the old one; position and times are not filled in yet.
     pub(super) instance: Instance,
     pub(super) entry: Arc<Entry>,
     pub(super) key: Option<IdempotencyKey>,
@@ -62,7 +63,7 @@ pub(super) struct One {
     pub(super) precondition: Precondition,
 }
 
-/// What a change that is not written yet is to be.
+/// The outcome of drafting a change.
 #[expect(clippy::large_enum_variant, reason = "nearly every draft passes: boxing it would cost each change")]
 pub(super) enum Drafted {
     Pass {
@@ -70,26 +71,26 @@ pub(super) enum Drafted {
         instance: Instance,
         decisions: Vec<HookDecision>,
     },
-    /// A pre hook refused it, or failed.
+    /// A pre hook rejected it, or failed.
     Stop {
         error: Error,
         decisions: Vec<HookDecision>,
     },
 }
 
-/// What a change came to before it was written.
+/// The outcome of preparing a change.
 pub(super) enum Step {
     Write(Box<Prepared>),
-    /// It deletes an instance of a model that others refer to, which may not be all that there is to do.
+    /// It deletes an instance of a model that others refer to, which may cause further changes.
     DeleteTarget,
-    /// Nothing is to be written: a dry run, or the answer that the idempotency key had before.
+    /// Nothing is to be written: a dry run, or the first result of the idempotency key.
     Answer(Box<Written>),
 }
 
-/// Its answer, the end of its post hooks, and what is needed to make something of the answer.
+/// Its result, the end of its post hooks, and the data to interpret the result.
 pub(super) type Sent = (oneshot::Receiver<Answer>, Option<oneshot::Receiver<()>>, Submitted);
 
-/// A change that the committer has.
+/// A change in the committer's queue.
 pub(super) struct Submitted {
     pub(super) entry: Arc<Entry>,
     pub(super) kind: EventKind,

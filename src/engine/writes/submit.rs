@@ -1,4 +1,4 @@
-//! Steps 4 to 6 of a change: it is handed to the committer, and what the committer says becomes an answer, or another try.
+//! Steps 4 to 6 of a change: it is passed to the committer, whose result becomes the response, or another attempt.
 
 use std::sync::atomic::Ordering;
 
@@ -14,12 +14,12 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
 use crate::engine::idempotency::{first_answer, first_event, is_key};
 
-/// Races that a change may lose before the caller is told.
+/// Lost races before the change fails.
 const RETRIES_MAX: u32 = 5;
 
 impl Writes {
-    /// Step 4: hands the change to the committer. Changes that are submitted one after the other are written in that
-    /// order. `None`: the model takes no writes now, so the change is to be prepared again.
+    /// Step 4: passes the change to the committer. Changes that are submitted one after the other are written in that
+    /// order. `None`: the model does not accept writes now, so the change must be prepared again.
     pub(super) fn submit(&self, prepared: Prepared, options: &WriteOptions) -> Result<Option<Sent>> {
         let Prepared { append, instance, entry, key, hides_others } = prepared;
         let (answer, receiver) = oneshot::channel();
@@ -39,7 +39,7 @@ impl Writes {
         Ok(Some((receiver, settled_receiver, Submitted { entry, kind, instance, key, hides_others })))
     }
 
-    /// What the committer says to a change that it was handed.
+    /// The committer's result for a submitted change.
     pub(super) async fn answer(&self, receiver: oneshot::Receiver<Answer>) -> Answer {
         match self.core.committer.answered(receiver).await {
             Some(answer) => answer.unwrap_or_else(|_| Err(lost_answer())),
@@ -47,7 +47,7 @@ impl Writes {
         }
     }
 
-    /// Step 6, or `None`: a race was lost and the change is to be prepared again.
+    /// Step 6, or `None`: a race was lost and the change must be prepared again.
     pub(super) async fn finish(
         &self,
         submitted: Submitted,
@@ -77,7 +77,7 @@ impl Writes {
         Ok(None)
     }
 
-    /// Waits until the next try sees what was in the way; an error if too many were lost.
+    /// Waits until the next attempt sees the conflicting event; an error if too many races were lost.
     pub(super) async fn try_again(&self, submitted: &Submitted, conflict: &Conflict, lost: &mut u32) -> Result<()> {
         self.core.seen(conflict.position()).await;
         *lost += 1;

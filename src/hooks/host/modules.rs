@@ -17,6 +17,7 @@ use crate::hooks::engines::{
 use crate::hooks::grants::{Granted, Grantee};
 use crate::hooks::places::Places;
 use crate::hooks::session::{HOST_TIME_PRE_MAX, Services, Session};
+use crate::telemetry::trace::{Span, SpanKind, scope};
 
 /// Makes modules.
 pub struct SandboxedModules {
@@ -80,13 +81,13 @@ impl SandboxedModule {
         by: &mut RequestNote,
         request: ModuleRequest,
     ) -> Result<Decided<ModuleRequestChange>, Failure> {
-        let mut running = self.begin(by).await?;
+        let mut running = self.begin("before-request", by).await?;
         let called = self.code.before_request(&mut running.call, request).await;
         running.end(by, called)
     }
 
     pub async fn request(&self, by: &mut RequestNote, request: ModuleRequest) -> Result<Made<ModuleResponse>, Failure> {
-        let mut running = self.begin(by).await?;
+        let mut running = self.begin("request", by).await?;
         let called = self.code.request(&mut running.call, request).await;
         running.end(by, called)
     }
@@ -97,7 +98,7 @@ impl SandboxedModule {
         request: ModuleRequest,
         response: ModuleResponse,
     ) -> Result<Made<ModuleResponseChange>, Failure> {
-        let mut running = self.begin(by).await?;
+        let mut running = self.begin("request-error", by).await?;
         let called = self.code.request_error(&mut running.call, request, response).await;
         running.end(by, called)
     }
@@ -108,7 +109,7 @@ impl SandboxedModule {
         request: ModuleRequest,
         response: ModuleResponse,
     ) -> Result<Decided<ModuleResponseChange>, Failure> {
-        let mut running = self.begin(by).await?;
+        let mut running = self.begin("response", by).await?;
         let called = self.code.response(&mut running.call, request, response).await;
         running.end(by, called)
     }
@@ -118,14 +119,20 @@ impl SandboxedModule {
         self.granted().limits.timeout
     }
 
-    async fn begin<'a>(&'a self, by: &mut RequestNote) -> Result<Running<'a>, Failure> {
+    /// `hook`: as the WIT calls it.
+    async fn begin<'a>(&'a self, hook: &'static str, by: &mut RequestNote) -> Result<Running<'a>, Failure> {
+        let mut span = Span::begin("module", SpanKind::Internal);
+        span.name(|| format!("module {}", self.name));
+        span.note("snaphook.module", || self.name.to_string());
+        span.note("snaphook.hook", || hook);
         let granted = self.granted();
         let place = self.places.take(granted.config().hooks.concurrency).await?;
         let limits = granted.limits;
-        let session = Session::of_request(&self.services, granted, by.request_id.clone(), HOST_TIME_PRE_MAX);
+        let begin = || Session::of_request(&self.services, granted, by.request_id.clone(), HOST_TIME_PRE_MAX);
+        let session = scope::on_thread(span.scope_or_current(), begin);
         let settings = Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner));
         let call = ModuleCall { session, limits, settings, note: std::mem::take(&mut by.note) };
-        Ok(Running { module: self, request_id: by.request_id.clone(), call, _place: place })
+        Ok(Running { module: self, request_id: by.request_id.clone(), call, span, _place: place })
     }
 
     fn log(&self, failure: &Failure, request_id: &str) {
@@ -166,13 +173,18 @@ struct Running<'a> {
     module: &'a SandboxedModule,
     request_id: Option<String>,
     call: ModuleCall,
+    span: Span,
     _place: SemaphorePermit<'a>,
 }
 
 impl Running<'_> {
     fn end<T>(mut self, by: &mut RequestNote, called: Result<T, Failure>) -> Result<T, Failure> {
         by.note = std::mem::take(&mut self.call.note);
-        called.inspect_err(|failure| self.module.log(failure, self.request_id.as_deref().unwrap_or_default()))
+        if let Err(failure) = &called {
+            self.span.fail(|| failure.message.clone());
+            self.module.log(failure, self.request_id.as_deref().unwrap_or_default());
+        }
+        called
     }
 }
 

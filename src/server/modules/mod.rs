@@ -30,12 +30,15 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Modules {
     chain: ArcSwap<Chain>,
     loaded: Mutex<Vec<Loaded>>,
+    /// The files as they were just before they were loaded.
+    opened: Vec<Option<Stamp>>,
 }
 
 impl Modules {
     /// Loads and activates all of them, in their order. An optional module that cannot be is left out, and the log says so.
     pub async fn open(config: &Config, engine: &Engine) -> Result<Arc<Modules>, ConfigErrors> {
-        let modules = Modules { chain: ArcSwap::from_pointee(Chain::default()), loaded: Mutex::default() };
+        let opened = stamps(config);
+        let modules = Modules { chain: ArcSwap::from_pointee(Chain::default()), loaded: Mutex::default(), opened };
         match modules.replace(config, engine, false).await {
             Ok(()) => Ok(Arc::new(modules)),
             Err(error) => Err(ConfigErrors::new(config.name(), vec![error])),
@@ -79,27 +82,30 @@ impl Modules {
     /// as it was.
     pub(super) async fn follow(self: Arc<Self>, config: Arc<ConfigHandle>, engine: Arc<Engine>) {
         let mut reloads = config.subscribe();
+        let mut seen = self.opened.clone();
         loop {
             let files = load::files(&config.load());
+            // The watcher first, then the look at the files, so that no change falls between the two.
             let mut changes = Changes::of(&files);
-            let mut seen = None;
-            while load::files(&config.load()) == files {
-                let is_told = tokio::select! {
+            let mut is_told = false;
+            loop {
+                let current = config.current();
+                // Other files of their folders change too, such as a log.
+                let before = std::mem::replace(&mut seen, stamps(&current));
+                if (before != seen || is_told)
+                    && let Err(error) = self.replace(&current, &engine, is_told).await
+                {
+                    let line = error.line.map_or_else(String::new, |line| format!(":{line}"));
+                    tracing::error!("{}{line}: {}; the modules before stay in force", current.name(), error.message);
+                }
+                if load::files(&current) != files {
+                    break;
+                }
+                is_told = tokio::select! {
                     change = changes.next() => change == Change::Hangup,
                     // Its sender lives as long as the handle.
                     _ = reloads.changed() => true,
                 };
-                // Other files of their folders change too, such as a log.
-                let now: Vec<Option<Stamp>> = files.iter().map(|file| Stamp::at(file)).collect();
-                let before = seen.replace(now);
-                if before == seen && !is_told {
-                    continue;
-                }
-                let config = config.current();
-                if let Err(error) = self.replace(&config, &engine, is_told).await {
-                    let line = error.line.map_or_else(String::new, |line| format!(":{line}"));
-                    tracing::error!("{}{line}: {}; the modules before stay in force", config.name(), error.message);
-                }
             }
         }
     }
@@ -164,6 +170,10 @@ impl Modules {
         }
         Ok(())
     }
+}
+
+fn stamps(config: &Config) -> Vec<Option<Stamp>> {
+    load::files(config).iter().map(|file| Stamp::at(file)).collect()
 }
 
 /// What becomes of a module of the configuration.

@@ -25,6 +25,8 @@ use crate::server::problem::Problem;
 use crate::server::problem_document;
 use crate::server::reply;
 use crate::server::request_id::X_REQUEST_ID;
+use crate::server::traced;
+use crate::telemetry::trace::scope;
 
 /// Paths that say how the server is. They are answered also when a module is missing without which nothing else is.
 const VITAL: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -57,6 +59,9 @@ pub(in crate::server) async fn serve(
     }
     let method = request.method().clone();
     let (head, body) = request.into_parts();
+    let is_probe = is_vital(&app, &head.uri);
+    let (mut span, scope) = traced::begin(&head, &request_id, is_probe, peer.0.origin().address, &app.config);
+    traced::describe(&mut span, None, &method, None);
     let memory: Box<dyn Hold> = Box::new(Held(RequestMemory::of(peer.clone())));
     let exchange = Exchange::new(head, body, connection.origin.clone(), memory, app.max_body_bytes());
     let is_reached = Arc::new(AtomicBool::new(false));
@@ -68,7 +73,8 @@ pub(in crate::server) async fn serve(
         memory: RequestMemory::of(peer),
         is_reached: Arc::clone(&is_reached),
     };
-    let served = task::run(Some(given_out), move |guard| chain.serve(exchange, connection, server, guard)).await;
+    let work = move |guard| scope::within(scope, chain.serve(exchange, connection, server, guard));
+    let served = task::run(Some(given_out), work).await;
     let mut response = served.unwrap_or_else(|lost| {
         let (status, detail) = match lost {
             Lost::Late => (StatusCode::GATEWAY_TIMEOUT, "a module did not return in time; the server's log says more"),
@@ -79,6 +85,7 @@ pub(in crate::server) async fn serve(
         };
         problem_document::of_status(status, detail, &request_id).map(Body::new)
     });
+    traced::end(span, &request_id, response.status());
     response.headers_mut().entry(X_REQUEST_ID).or_insert(request_id);
     if version < Version::HTTP_2 {
         mark_last(response.headers_mut(), &app.stopping);

@@ -57,10 +57,18 @@ fn callers_need_the_role_and_cannot_forge_who_they_are() {
     assert_eq!(text.matches("snaphook-actor").count(), 1, "{text}");
 
     // Where no token is asked for, nobody is identified, and the header is for the component.
-    let text = api.request("GET", "/public/echo").header("Authorization", &reader).send().expect(200).text();
-    assert_eq!(echoed(&text, "authorization"), Some(&*reader), "{text}");
-    assert!(echoed(&text, "snaphook-actor").is_none() && echoed(&text, "snaphook-role").is_none(), "{text}");
-    api.get("/public/echo").expect(200);
+    let forged = [("Snaphook-Actor", "token:admin"), ("snaphook-role", "admin"), ("SNAPHOOK-Claims", "{}")];
+    for authorization in [Some(&*reader), None] {
+        let mut request = api.request("GET", "/public/echo");
+        for (name, value) in forged.into_iter().chain(authorization.map(|token| ("Authorization", token))) {
+            request = request.header(name, value);
+        }
+        let text = request.send().expect(200).text();
+        assert_eq!(echoed(&text, "authorization"), authorization, "{text}");
+        for (name, _) in forged {
+            assert_eq!(echoed(&text, &name.to_ascii_lowercase()), None, "{name}: {text}");
+        }
+    }
 }
 
 #[test]

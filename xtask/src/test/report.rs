@@ -9,6 +9,12 @@ use crate::shell::{Result, section};
 const PROGRAMS: usize = 12;
 const TESTS: usize = 25;
 
+/// The error has the end of what failing tests wrote: of so many, so many lines each, of so many characters. The error is the last
+/// thing that a run prints, and often all of it that somebody sees.
+const EXCERPTS: usize = 4;
+const EXCERPT_LINES: usize = 24;
+const LINE: usize = 300;
+
 /// Prints it; an error if any test failed.
 pub(super) fn print(ended: &[Ended]) -> Result {
     let tests: Vec<(&str, Test<'_>)> =
@@ -27,7 +33,33 @@ pub(super) fn print(ended: &[Ended]) -> Result {
     }
     section("failed");
     failed.iter().for_each(|what| println!("{what}"));
-    Err(format!("failed: {}", failed.join(", ")))
+    Err(format!("failed: {}{}", failed.join(", "), excerpts(ended, &tests)))
+}
+
+/// The last lines that failing tests wrote.
+fn excerpts(ended: &[Ended], tests: &[(&str, Test<'_>)]) -> String {
+    let failing = tests.iter().filter(|(_, test)| test.is_failed).filter_map(|(title, test)| {
+        let job = ended.iter().find(|job| job.title == *title)?;
+        Some((title, test.name, written_by(&job.output, test.name)?))
+    });
+    let mut text = String::new();
+    for (title, name, lines) in failing.take(EXCERPTS) {
+        text.push_str(&format!("\n\n--- {title}: {name}"));
+        for line in &lines[lines.len().saturating_sub(EXCERPT_LINES)..] {
+            text.push('\n');
+            text.extend(line.chars().take(LINE));
+        }
+    }
+    text
+}
+
+/// What a test wrote, as the harness shows it after all tests have run.
+fn written_by<'a>(output: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let head = format!("---- {name} stdout ----");
+    let mut lines = output.lines().skip_while(|line| *line != head);
+    lines.next()?;
+    let is_end = |line: &str| line.starts_with("---- ") && line.ends_with(" stdout ----") || line == "failures:";
+    Some(lines.take_while(|line| !is_end(line)).filter(|line| !line.is_empty()).collect())
 }
 
 fn longest(all: &mut [(Duration, String)], count: usize) {
@@ -77,6 +109,17 @@ running 3 tests
 test a::b ... ok <1.250s>
 test c - should panic ... FAILED <0.100s>
 test d ... ok
+
+failures:
+
+---- c - should panic stdout ----
+seed 7
+panicked at a.rs:1:2:
+left is not right
+
+failures:
+    c - should panic
+
 test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.26s
 ";
 
@@ -108,7 +151,12 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         let read: Vec<(&str, Test<'_>)> =
             all.iter().flat_map(|job| tests(&job.output).map(|test| (job.title.as_str(), test))).collect();
         assert_eq!(failures(&all, &read), ["one: c - should panic", "two: signal: 6 (SIGABRT)"]);
-        assert!(print(&all).is_err());
+        let error = print(&all).unwrap_err();
+        assert!(error.starts_with("failed: one: c - should panic, two: signal"), "{error}");
+        assert!(
+            error.ends_with("\n--- one: c - should panic\nseed 7\npanicked at a.rs:1:2:\nleft is not right"),
+            "{error}"
+        );
         assert!(print(&all[2..]).is_ok());
     }
 }

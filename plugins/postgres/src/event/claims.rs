@@ -75,8 +75,8 @@ impl Claims {
             return Ok(Vec::new());
         }
         let mut session = database.session("reserve").await?;
-        // The next append is durable with all that came before it.
-        session.begin(Begin::LAZY).await?;
+        // Durable: the append that relies on it may come after a crash of the server that nobody noticed.
+        session.begin(Begin::DURABLE).await?;
         let head = session.one(&self.lock, &[]).await?.get::<_, i64>(0) as Position;
         let digests: Vec<[u8; 32]> = keys.iter().map(|(key, _)| digest_array(key)).collect();
         let digests: Vec<&[u8]> = digests.iter().map(<[u8; 32]>::as_slice).collect();

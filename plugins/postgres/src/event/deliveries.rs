@@ -156,7 +156,9 @@ impl Deliveries {
 
     /// One transaction of a claim: what is due, and what is new as far as it looks. Also says whether nothing else is there.
     async fn step(&self, session: &mut Session, step: &Step<'_>, before: &Claimed) -> Result<(Claimed, bool)> {
-        session.begin(Begin::LAZY).await?;
+        // Durable, and with it the acknowledgements before it: a hook that runs has its event also after a crash of the server
+        // that its node did not notice, and no earlier one of its stream comes again.
+        session.begin(Begin::DURABLE).await?;
         let rows = session.query(&self.lock, &[&step.name]).await?;
         let row = rows.first().ok_or_else(|| unknown("claim", step.name))?;
         let (number, cursor, head): (i64, i64, i64) = (row.get(0), row.get(1), row.get(3));

@@ -18,7 +18,7 @@ use super::writing::Writing;
 use crate::connection::CALL_TIME;
 
 /// How long one step may keep other writers waiting.
-const STEP: Duration = Duration::from_millis(2);
+const STEP_TIME: Duration = Duration::from_millis(2);
 const ROWS_FIRST: usize = 16;
 const ROWS_MAX: usize = 2000;
 
@@ -83,40 +83,37 @@ pub(super) async fn prepare(shared: &Shared, new: &ModelShape, carry: &CarryOver
         break (from, guard.table.take().unwrap_or(to));
     };
     let mut guard = Guard { shared, table: Some(to.clone()) };
-    fill(shared, &from, &to, carry, new.version).await?;
+    let step = fill(shared, &from, &to, carry, new.version).await?;
     let mut writing = Writing::begin(shared, "prepare", CALL_TIME).await?;
-    if touch(&mut writing, &to, true).await? {
-        writing.changed();
-        writing.commit(&[], None).await?;
-        guard.table = None;
-        return Ok(to.number);
-    }
-    Err(gone())
+    touch(&mut writing, &to, step, true).await?;
+    writing.changed();
+    writing.commit(&[], None).await?;
+    guard.table = None;
+    Ok(to.number)
 }
 
-async fn fill(shared: &Shared, from: &Table, to: &Table, carry: &CarryOver, version: u64) -> Result<()> {
+/// Copies all rows; returns the last step.
+async fn fill(shared: &Shared, from: &Table, to: &Table, carry: &CarryOver, version: u64) -> Result<Option<Step>> {
     let database = &shared.database;
-    let (mut after, mut count, mut checkpoint) = (Vec::new(), ROWS_FIRST, 0);
+    let (mut after, mut count, mut checkpoint, mut step) = (Vec::new(), ROWS_FIRST, 0, None);
     loop {
         let began = Instant::now();
         // Read and carried over without the lock; who changes one of them meanwhile changes both tables.
         let mut session = database.session("prepare").await?;
         let Some((rows, last)) = define::read(database, &mut session, from, &after, count, "prepare").await? else {
-            return Ok(());
+            return Ok(step);
         };
         drop(session);
         let commands = carried(&rows, to, carry, version, "prepare")?.commands(database, from, false);
         let mut writing = Writing::begin(shared, "prepare", CALL_TIME).await?;
         let held = Instant::now();
-        if !touch(&mut writing, to, false).await? {
-            return Err(gone());
-        }
+        step = Some(touch(&mut writing, to, step, false).await?);
         let others = std::mem::replace(&mut checkpoint, writing.state.checkpoint) != writing.state.checkpoint;
         writing.commit(&commands, None).await?;
         let held = held.elapsed();
-        if held > STEP {
+        if held > STEP_TIME {
             count = (count / 2).max(1);
-        } else if held < STEP / 2 {
+        } else if held < STEP_TIME / 2 {
             count = (count * 2).min(ROWS_MAX);
         }
         after = last;
@@ -145,16 +142,22 @@ pub(super) async fn discard(shared: &Shared, model: &str, ticket: Option<u64>) -
     Ok(())
 }
 
-/// Says that the work goes on; `false` if somebody else has removed the table.
-async fn touch(writing: &mut Writing<'_>, table: &Table, complete: bool) -> Result<bool> {
+/// The time of a step, in microseconds.
+type Step = i64;
+
+/// Says that the work goes on from the step before. Fails if somebody else has removed the table, or if the server crashed and lost
+/// that step: steps do not wait for the disk, and a new connection does not tell that there was a crash.
+async fn touch(writing: &mut Writing<'_>, table: &Table, before: Option<Step>, complete: bool) -> Result<Step> {
     let touched = writing
-        .execute(
-            "UPDATE @.model_tables SET touched = clock_timestamp(), complete = $2 WHERE number = $1 AND prepared",
-            &[Type::INT8, Type::BOOL],
-            &[&(table.number as i64), &complete],
+        .query(
+            "UPDATE @.model_tables SET touched = clock_timestamp(), complete = $2 WHERE number = $1 AND prepared \
+             AND ($3 IS NULL OR (extract(epoch FROM touched) * 1000000)::int8 = $3) \
+             RETURNING (extract(epoch FROM touched) * 1000000)::int8",
+            &[Type::INT8, Type::BOOL, Type::INT8],
+            &[&(table.number as i64), &complete, &before],
         )
         .await?;
-    Ok(touched > 0)
+    touched.first().map_or_else(|| Err(gone()), |row| super::row::get(row, 0, "prepare"))
 }
 
 /// Seconds since somebody last worked on a table.
@@ -170,5 +173,9 @@ async fn idle(writing: &mut Writing<'_>, number: u64) -> Result<f64> {
 }
 
 fn gone() -> DriverError {
-    DriverError::new(ErrorKind::Unavailable, "prepare", "the prepared table is gone; try again")
+    DriverError::new(
+        ErrorKind::Unavailable,
+        "prepare",
+        "the prepared table is gone, or lost rows in a crash of the server; try again",
+    )
 }

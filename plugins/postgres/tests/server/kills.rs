@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use snaphook_driver::{ErrorKind, Position};
+use snaphook_driver::{ErrorKind, EventFilter, Group, Position, Stream};
 use snaphook_driver_testkit::run;
 use snaphook_driver_testkit::sample::any;
 use snaphook_driver_testkit::servers::{Signal, postgres};
@@ -114,4 +114,48 @@ fn what_was_answered_survives_the_server() {
         assert!(events.iter().map(|event| event.position).eq(1..=events.len() as Position));
         drop(server);
     });
+}
+
+/// A server that crashes and starts again is hardly noticed: what a node has taken for itself must still be its own.
+#[test]
+fn what_a_node_has_taken_survives_the_server() {
+    run(async {
+        // Nothing gets to the disk on its own.
+        let server = postgres::start(&["wal_writer_delay=10000"]);
+        let url = postgres::url(&server);
+        let store = open("takes", &url, "s").await;
+        let lease = Duration::from_secs(600);
+        store.create_group(&Group { name: "g".into(), filter: EventFilter::default() }, 0).await.unwrap();
+        for row in 0..2 {
+            store.append(&[any("m", &format!("i{row}"))], false).await.unwrap().remove(0).unwrap();
+        }
+        let first = store.claim("g", 1, lease).await.unwrap();
+        store.ack("g", &[(first[0].event.position, first[0].token)]).await.unwrap();
+        let second = store.claim("g", 1, lease).await.unwrap();
+        assert_eq!(second[0].event.position, 2);
+        crash(&url).await;
+        assert_eq!(eventually(|| store.claim("g", 10, lease)).await, [], "events are handed out twice");
+        store.ack("g", &[(2, second[0].token)]).await.unwrap();
+        assert_eq!(store.lag("g").await.unwrap(), (0, 2));
+
+        let stream = Stream::of_instance("m", "i0");
+        assert_eq!(store.reserve(&[("k".to_owned(), stream.clone())]).await.unwrap(), []);
+        crash(&url).await;
+        let holder = eventually(|| store.holder("k")).await.expect("the key is held");
+        assert_eq!(holder.stream, stream);
+        store.close().await.unwrap();
+    });
+}
+
+/// Kills one process of the server, which ends the others and starts again; waits until they have ended.
+async fn crash(url: &str) {
+    let victim = client(url).await;
+    let process: i32 = victim.query("SELECT pg_backend_pid()", &[]).await.unwrap()[0].get(0);
+    let witness = client(url).await;
+    Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
+    let killed = Instant::now();
+    while !(victim.is_closed() && witness.is_closed()) {
+        assert!(killed.elapsed() < DEADLINE, "the server goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -155,6 +155,72 @@ fn what_one_node_prepares_serves_another() {
     });
 }
 
+/// A crash takes back the last steps of a copy, and whoever copies gets a new connection and knows nothing of it.
+#[test]
+fn a_copy_that_lost_a_step_is_never_used() {
+    run(async {
+        let (url, schema) = (url(), schema());
+        let store = open("copies", &url, &schema).await;
+        let (old, none) = definition(1);
+        store.define(0, None, &old, &none, 1).await.unwrap();
+        let events: Vec<_> = (2..20_000).map(|n| created(n, "m", &format!("i{n}"), &json!({"a": n}))).collect();
+        for part in events.chunks(2000) {
+            let to = part.last().unwrap().position;
+            store.apply(part[0].position - 1, part, to).await.unwrap();
+        }
+        let (new, carry) = definition(2);
+        let preparing = {
+            let (store, new, carry) = (Arc::clone(&store), new.clone(), carry.clone());
+            tokio::spawn(async move { store.prepare(&new, &carry).await })
+        };
+        // Whoever holds this row holds up the copy between two steps.
+        let admin = client(&url).await;
+        let lock = format!("SELECT FROM {schema}.model_state FOR UPDATE");
+        let copy = format!(
+            "SELECT 'm' || number, touched::text FROM {schema}.model_tables WHERE prepared AND NOT complete AND number > 1"
+        );
+        let rows = async |table: &str| -> i64 {
+            admin.query_one(&format!("SELECT count(*) FROM {schema}.{table}"), &[]).await.unwrap().get(0)
+        };
+        let begun = Instant::now();
+        let (table, touched, before) = loop {
+            assert!(begun.elapsed() < DEADLINE && !preparing.is_finished(), "the copy is not seen at work");
+            admin.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
+            if let Some(row) = admin.query_opt(&copy, &[]).await.unwrap() {
+                let (table, touched): (String, String) = (row.get(0), row.get(1));
+                let before = rows(&table).await;
+                if before > 0 {
+                    break (table, touched, before);
+                }
+            }
+            admin.batch_execute("COMMIT").await.unwrap();
+        };
+        admin
+            .batch_execute(&format!("CREATE TABLE {schema}.kept AS SELECT id FROM {schema}.{table}; COMMIT"))
+            .await
+            .unwrap();
+        // One more step at least, which is taken back.
+        loop {
+            assert!(begun.elapsed() < DEADLINE && !preparing.is_finished(), "the copy does not go on");
+            admin.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
+            if rows(&table).await > before {
+                break;
+            }
+            admin.batch_execute("COMMIT").await.unwrap();
+        }
+        let back = format!(
+            "DELETE FROM {schema}.{table} WHERE id NOT IN (SELECT id FROM {schema}.kept);
+             UPDATE {schema}.model_tables SET touched = '{touched}' WHERE prepared; DROP TABLE {schema}.kept; COMMIT"
+        );
+        admin.batch_execute(&back).await.unwrap();
+        let error = preparing.await.unwrap().unwrap_err();
+        assert!(error.is_temporary(), "{error}");
+        store.define(20_000 - 1, Some(&old), &new, &carry, 20_000).await.unwrap();
+        assert_eq!(all(&*store).await.len(), events.len());
+        store.close().await.unwrap();
+    });
+}
+
 #[test]
 fn a_server_that_dies_takes_no_more_than_the_end() {
     run(async {

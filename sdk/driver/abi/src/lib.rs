@@ -47,7 +47,7 @@ pub struct Completion {
     pub complete: extern "C" fn(call: u64, status: u32, response: Bytes),
 }
 
-/// What a library is. Everything that it points to stays as it is until the process ends: libraries are not unloaded.
+/// The descriptor of a library. Everything that it points to must not change until the process ends: libraries are not unloaded.
 ///
 /// Functions may be called from any thread, many at once, and must not wait: `open` and `call` start their work, return,
 /// and complete it later. Work that takes only microseconds may be done, and completed, before they return. The bytes of
@@ -70,8 +70,8 @@ pub struct Descriptor {
     /// Calls a method of an opened store. `handle` is that of the `OpenResponse`, `method` a `SNAPHOOK_METHOD_…`. After a
     /// `…_CLOSE` the handle is not used again.
     pub call: Option<extern "C-unwind" fn(handle: u64, method: u32, request: Bytes, completion: Completion)>,
-    /// Nobody waits for this call any more: it may be ended early, and is completed as any other. Called after `open` or
-    /// `call` returned. Null if calls cannot be cancelled.
+    /// The server no longer waits for this call: the library may end it early, and must complete it like any other. Called after
+    /// `open` or `call` returned. Null if calls cannot be cancelled.
     pub cancel: Option<extern "C-unwind" fn(call: u64)>,
 }
 

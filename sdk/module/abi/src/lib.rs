@@ -15,7 +15,7 @@ pub const ABI_VERSION: u32 = 1;
 /// The function that a library exports: `const snaphook_module *snaphook_module_v1(void)`.
 pub const SYMBOL: &str = "snaphook_module_v1";
 
-/// Flag of a module: its hooks may wait, so the server runs them on threads of the module's own.
+/// Flag of a module: its hooks may block, so the server runs them on separate threads for the module.
 pub const BLOCKING: u32 = 1;
 /// Flag of a module: the server reads the whole request body, up to `max-body`, before `before_request` and `request`.
 pub const REQUEST_WHOLE: u32 = 2;
@@ -23,18 +23,18 @@ pub const REQUEST_WHOLE: u32 = 2;
 /// error. A stream of events, which has no end, and the response to HEAD have no body for the module.
 pub const RESPONSE_WHOLE: u32 = 4;
 
-/// Result of a hook: it has nothing to say, the next module is asked.
+/// Result of a hook: it declined, the next module is called.
 pub const DECLINED: u32 = 0;
-/// Result of a hook: handled; no later module is asked for this hook. Also of functions that can fail: it succeeded.
+/// Result of a hook: handled; no later module is called for this hook. Also the result of functions that succeeded.
 pub const OK: u32 = 1;
-/// Result of a request hook: it waits. The module calls `host->resume` when it can go on, and the server then calls the
-/// same hook again. The time limit is for all waits of a hook together; beyond it the request ends with status 504.
+/// Result of a request hook: it waits. The module calls `host->resume` when it can continue, and the server then calls the
+/// same hook again. The time limit applies to all waits of a hook together; beyond it the request ends with status 504.
 pub const PENDING: u32 = 2;
 /// Result of a hook: it failed, for instance with an exception. The request ends with status 500, and the server counts the
-/// failure. Also of functions that can fail: the value is not possible.
+/// failure. Also the result of functions that got an invalid value.
 pub const FAILED: u32 = 3;
-/// Result of a request hook: from here to 599, the HTTP status of an error. No later module is asked for this hook, and
-/// `request_error` makes the response.
+/// Result of a request hook: from here to 599, the HTTP status of an error. No later module is called for this hook, and
+/// `request_error` follows with the response.
 pub const STATUS_MIN: u32 = 400;
 
 /// What a function is about: the request, or bytes on the way to the server.
@@ -48,11 +48,11 @@ pub const METHOD: u32 = 0;
 pub const URI: u32 = 1;
 /// Text of a request: `HTTP/1.1` or `HTTP/2.0`. It cannot be changed.
 pub const PROTOCOL: u32 = 2;
-/// Text of a request: the host that was asked for, with its port if that was given. It cannot be changed.
+/// Text of a request: the requested host, with the port if the request has one. It cannot be changed.
 pub const HOST: u32 = 3;
 /// Text of a request: address and port of the peer, or `unix`. It cannot be changed.
 pub const PEER: u32 = 4;
-/// Text of a response: what stands after the status in HTTP/1. Null if there is no response, or its text is the usual one.
+/// Text of a response: the reason after the status in HTTP/1. Null if there is no response, or its reason is the usual one.
 pub const REASON: u32 = 5;
 
 /// Levels of `host->log`.
@@ -69,7 +69,7 @@ pub struct Text {
     pub len: usize,
 }
 
-/// Bytes. `ptr` may be null if `len` is 0; where something may be absent, null means that.
+/// Bytes. `ptr` may be null if `len` is 0; for optional values, null means absent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes {
@@ -91,11 +91,11 @@ pub struct Header {
 pub struct Setting {
     /// `path`, or `limits.burst` for a table in the table, or `names.0` for an item of a list.
     pub key: Text,
-    /// Text as it is; numbers, `true` and `false` as they are written in JSON.
+    /// Text unchanged; numbers, `true` and `false` as in JSON.
     pub value: Text,
 }
 
-/// What a module is told when it is activated and when the configuration changes. Valid until the function returns.
+/// The configuration of a module, passed at activation and after changes. Valid until the function returns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -144,8 +144,8 @@ pub struct Output {
     _opaque: [u8; 0],
 }
 
-/// What the server offers. The table stays as it is until the module was recycled. All that a module passes is copied
-/// before the function returns. Functions with a result return `OK`, or `FAILED` for a value or handle that is not possible.
+/// The server's functions. The table is valid until the module was recycled. The server copies everything that a module passes
+/// before the function returns. Functions with a result return `OK`, or `FAILED` for an invalid value or handle.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
@@ -153,18 +153,18 @@ pub struct Host {
     pub abi_version: u32,
     /// `sizeof(snaphook_module_host)` of the server
     pub struct_size: u32,
-    /// Names the module in `log`.
+    /// Identifies the module in `log`.
     pub module: u64,
     /// Writes a line to the server's log. From any thread.
     pub log: extern "C" fn(module: u64, level: u32, message: Text),
-    /// A number for `resume`, to be asked for in a hook that will return `PENDING`; 0 if there is none.
+    /// Returns a number for `resume`, in a hook that will return `PENDING`; 0 if there is none.
     pub token: extern "C" fn(exchange: *mut Exchange) -> u64,
-    /// Calls the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A token works
-    /// once, and not at all when its hook waits no more.
+    /// Makes the server call the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A
+    /// token works once, and not at all when its hook no longer waits.
     pub resume: extern "C" fn(token: u64),
     /// A text of the request or the response: `SNAPHOOK_MODULE_METHOD` and so on.
     pub text: extern "C" fn(exchange: *mut Exchange, what: u32) -> Bytes,
-    /// The request changes in `before_request`, the response in `request`, `request_error` and `response`.
+    /// Changes a text: of the request in `before_request`, of the response in `request`, `request_error` and `response`.
     pub set_text: extern "C" fn(exchange: *mut Exchange, what: u32, value: Bytes) -> u32,
     /// 1 if the request came over an encrypted connection.
     pub is_secure: extern "C" fn(exchange: *mut Exchange) -> u32,
@@ -172,35 +172,35 @@ pub struct Host {
     pub header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes) -> Bytes,
     /// Writes up to `capacity` headers and returns how many there are.
     pub headers: extern "C" fn(exchange: *mut Exchange, of: u32, headers: *mut Header, capacity: usize) -> usize,
-    /// Replaces all values of a header. Headers about the framing of messages, such as `content-length`, are the server's.
+    /// Replaces all values of a header. The server sets headers for the framing of messages, such as `content-length`.
     pub set_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes, value: Bytes) -> u32,
     /// Adds a value to those of a header.
     pub add_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes, value: Bytes) -> u32,
     pub remove_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes) -> u32,
     /// The status of the response; 0 if there is none yet.
     pub status: extern "C" fn(exchange: *mut Exchange) -> u32,
-    /// 200 to 599. A response that `request` makes has status 200 unless this says otherwise.
+    /// 200 to 599. Without this, a response that `request` creates has status 200.
     pub set_status: extern "C" fn(exchange: *mut Exchange, status: u32) -> u32,
-    /// A body, if the module has the flag for whole ones or a module set it; else null.
+    /// A body, if the module has the flag for whole bodies or a module set the body; otherwise null.
     pub body: extern "C" fn(exchange: *mut Exchange, of: u32) -> Bytes,
-    /// Replaces a body by one of at most `max-body` bytes. The server sets `content-length`.
+    /// Replaces a body with one of at most `max-body` bytes. The server sets `content-length`.
     pub set_body: extern "C" fn(exchange: *mut Exchange, of: u32, body: Bytes) -> u32,
-    /// From now on the module's `request_body` or `response_body` gets this body. To be called in `before_request` for the
-    /// one, in `response` for the other. The server removes `content-length`.
+    /// From now on the module's `request_body` or `response_body` gets this body. Call it in `before_request` for the request
+    /// body, in `response` for the response body. The server removes `content-length`.
     pub filter_body: extern "C" fn(exchange: *mut Exchange, of: u32) -> u32,
-    /// What a filter gives out, in one call at most 16 MiB. Body filters write to `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE` as they are; filters of a
-    /// connection to either: towards the server, or towards the peer.
+    /// Writes the output of a filter, at most 16 MiB in one call. Body filters write to their own side, `SNAPHOOK_MODULE_REQUEST` or
+    /// `…_RESPONSE`; filters of a connection to either: towards the server, or towards the peer.
     pub write: extern "C" fn(output: *mut Output, to: u32, bytes: Bytes) -> u32,
 }
 
-/// What a module is. Everything that it points to stays as it is until the process ends: libraries are not unloaded.
+/// The descriptor of a module. Everything that it points to must not change until the process ends: libraries are not unloaded.
 ///
-/// A function that is null, or that a smaller `struct_size` leaves out, is a hook that the module does not have. `factory` and
-/// `recycler` must be there. Nothing may be thrown out of a function.
+/// A null function, or one beyond a smaller `struct_size`, is a hook that the module does not have. `factory` and
+/// `recycler` are required. No function may throw an exception.
 ///
-/// Hooks may be called from any thread, those of several exchanges at once. Hooks of one exchange never overlap; neither do
-/// those of one connection, but `request_open` and requests may run beside them. A hook without the flag `BLOCKING` takes
-/// microseconds, not more.
+/// Hooks may be called from any thread, and those of several exchanges concurrently. Hooks of one exchange never overlap;
+/// neither do those of one connection, but `request_open` and requests may run beside them. Without the flag `BLOCKING`, a hook
+/// may take only microseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
@@ -212,58 +212,58 @@ pub struct Descriptor {
     pub name: Text,
     /// 1 to 200 bytes.
     pub version: Text,
-    /// `SNAPHOOK_MODULE_BLOCKING` and so on. A server that does not know a flag does not run the module.
+    /// `SNAPHOOK_MODULE_BLOCKING` and so on. A server rejects a module with an unknown flag.
     pub flags: u32,
     /// Always 0.
     pub reserved: u32,
-    /// Makes the module; null if it cannot.
+    /// Creates the module; null on failure.
     pub factory: Option<extern "C-unwind" fn(host: *const Host) -> *mut c_void>,
-    /// Destroys it, after the last request has ended.
+    /// Destroys the module, after the last request has ended.
     pub recycler: Option<extern "C-unwind" fn(module: *mut c_void)>,
-    /// Returns `OK`, or `FAILED`: then the server does not start. The log should say why.
+    /// Returns `OK`, or `FAILED`: then the server does not start. Log the reason.
     pub activate: Option<extern "C-unwind" fn(module: *mut c_void, config: *const Config) -> u32>,
     /// Called before `recycler`, after the last request has ended.
     pub deactivate: Option<extern "C-unwind" fn(module: *mut c_void)>,
-    /// Called after `activate`, and whenever the configuration was loaded again, also while requests run. `FAILED`: the
+    /// Called after `activate`, and after each reload of the configuration, also while requests run. `FAILED`: the
     /// module keeps its old configuration.
     pub config_change: Option<extern "C-unwind" fn(module: *mut c_void, config: *const Config) -> u32>,
-    /// Makes the state of a connection; its hooks get what this returns, also null. Without this function they get
+    /// Creates the state of a connection; its hooks get the result, also if it is null. Without this function they get
     /// `module`.
     pub connection_open: Option<extern "C-unwind" fn(module: *mut c_void, info: *const ConnectionInfo) -> *mut c_void>,
-    /// Destroys it.
+    /// Destroys the state of a connection.
     pub connection_close: Option<extern "C-unwind" fn(connection: *mut c_void)>,
-    /// The connection begins. Hooks of connections return `OK`, `DECLINED` or `FAILED`, which ends the connection.
+    /// The connection begins. Connection hooks return `OK`, `DECLINED` or `FAILED`, which ends the connection.
     pub connection_start: Option<extern "C-unwind" fn(connection: *mut c_void, output: *mut Output) -> u32>,
-    /// The connection that began has ended, and its requests with it.
+    /// The connection has ended, and so have its requests.
     pub connection_end: Option<extern "C-unwind" fn(connection: *mut c_void) -> u32>,
-    /// Bytes from the socket. `OK`: what was written to `output` takes their place. `DECLINED`: they go on as they are.
-    /// `is_last` is 1 with the last bytes, which may be none.
+    /// Bytes from the socket. `OK`: the bytes written to `output` replace them. `DECLINED`: they pass unchanged.
+    /// `is_last` is 1 with the last bytes, which may be empty.
     pub connection_read:
         Option<extern "C-unwind" fn(connection: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
-    /// Bytes for the socket; otherwise as `connection_read`.
+    /// Bytes for the socket; otherwise like `connection_read`.
     pub connection_write:
         Option<extern "C-unwind" fn(connection: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
-    /// Makes the state of a request; null is a failure. `connection` is null without `connection_open`, and for connections
-    /// that are older than the module. Without this function the hooks of requests get `connection`, or `module` if that is
+    /// Creates the state of a request; null is a failure. `connection` is null without `connection_open`, and for connections
+    /// that are older than the module. Without this function the request hooks get `connection`, or `module` if that is
     /// null.
     pub request_open: Option<
         extern "C-unwind" fn(module: *mut c_void, connection: *mut c_void, exchange: *mut Exchange) -> *mut c_void,
     >,
-    /// Destroys it, after the response has ended.
+    /// Destroys the state of a request, after the response has ended.
     pub request_close: Option<extern "C-unwind" fn(request: *mut c_void)>,
     /// May change the request.
     pub before_request: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange) -> u32>,
-    /// May make the response.
+    /// May create the response.
     pub request: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange) -> u32>,
-    /// May change the response to an error, which the server has made.
+    /// May change the response to an error, which the server has created.
     pub request_error: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange, status: u32) -> u32>,
     /// May change the response, also one to an error.
     pub response: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange) -> u32>,
-    /// A piece of a request body; as `connection_read`. Called after `filter_body` only, without an exchange, since the
-    /// head has gone on.
+    /// A piece of a request body; like `connection_read`. Called only after `filter_body`, without an exchange, because the
+    /// head was already passed on.
     pub request_body:
         Option<extern "C-unwind" fn(request: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
-    /// The same of a response body.
+    /// The same for a response body.
     pub response_body:
         Option<extern "C-unwind" fn(request: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
 }

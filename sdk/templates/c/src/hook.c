@@ -1,4 +1,4 @@
-/* {{name}}, for {{phase}}: refuses data without a name. */
+/* {{name}}, for {{phase}}: rejects data without a name. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@ static bool contains(const hook_string_t *text, const char *word) {
     return false;
 }
 
-/* Runs before a change is stored: true lets it pass as `ret` says, false refuses it with `err`. */
+/* Runs before a change is stored. Return true with a verdict in `ret`, or false with a rejection in `err`. */
 bool exports_hook_check(hook_context_t *ctx, hook_verdict_t *ret, hook_rejection_t *err) {
     if (ctx->after.is_some && !contains(&ctx->after.val, "\"name\"")) {
         hook_string_dup(&err->message, "a name is missing");
@@ -27,7 +27,7 @@ bool exports_hook_check(hook_context_t *ctx, hook_verdict_t *ret, hook_rejection
     return true;
 }
 
-/* Runs after a change is stored: true is done, false fails with `err` and is tried again. */
+/* Runs after a change is stored. Return true when done; false fails with `err`, and the hook is retried. */
 bool exports_hook_react(hook_context_t *ctx, hook_string_t *err) {
     (void)err;
     snaphook_hook_log_write(SNAPHOOK_HOOK_LOG_LEVEL_INFO, &ctx->id);

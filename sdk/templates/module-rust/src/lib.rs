@@ -1,4 +1,4 @@
-//! {{name}}: asks for a name and a password before anything else is asked.
+//! {{name}}: asks for a name and a password before any other module.
 //!
 //! Settings: `config = { user = 'me', password = 'secret:door' }`.
 
@@ -22,7 +22,7 @@ impl before_request::Guest for Module {
         if !sent.is_some_and(|header| is_same(&header.value, expected.as_bytes())) {
             return Err(401);
         }
-        // It is no token of the API.
+        // It is not a token of the API.
         let headers = vec![HeaderChange::Remove("authorization".to_owned())];
         Ok((Decision::Declined, RequestChange { method: None, uri: None, headers, body: None }))
     }
@@ -39,14 +39,14 @@ impl request_error::Guest for Module {
     }
 }
 
-/// What the header must be.
+/// The expected value of the header.
 fn expected() -> Option<String> {
     let settings: serde_json::Value = serde_json::from_str(&config::settings()).ok()?;
     let pair = format!("{}:{}", settings["user"].as_str()?, settings["password"].as_str()?);
     Some(format!("Basic {}", STANDARD.encode(pair)))
 }
 
-/// Takes the same time wherever the two differ.
+/// Takes the same time wherever the two differ, so that timing reveals nothing.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }

@@ -1,4 +1,4 @@
-//! A plugin with the driver `{{name}}`: secrets in memory, to begin with.
+//! A plugin with the driver `{{name}}`. It starts as secrets in memory.
 //!
 //! `cargo build --release` makes the library; copy it from `target/release/` into the plugins folder of a server, and name the
 //! driver in its configuration:
@@ -8,7 +8,7 @@
 //! driver = '{{name}}'
 //! ```
 //!
-//! What each method must do is said at the traits in `snaphook/driver/src/`; `cargo test` checks it.
+//! The traits in `snaphook/driver/src/` document what each method must do; `cargo test` checks it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use snaphook_driver::{
     Capabilities, Driver, DriverError, ErrorKind, OpenContext, OpenFuture, Result, Sealed, SecureStore,
 };
 
-/// What the plugin brings.
+/// The drivers of the plugin.
 pub const DRIVER: Driver = Driver {
     name: "{{name}}",
     // The keys of its table in the configuration, such as
@@ -35,7 +35,7 @@ pub const DRIVER: Driver = Driver {
 
 snaphook_driver_plugin::export_plugin!("{{name}}", DRIVER);
 
-/// The values are encrypted before they come here.
+/// The server encrypts the values before they get here.
 #[derive(Default)]
 struct Secrets(Mutex<BTreeMap<String, Sealed>>);
 
@@ -47,7 +47,7 @@ impl Secrets {
 
 #[async_trait]
 impl SecureStore for Secrets {
-    /// What the server may rely on. Add `durable: true` once what is stored survives the process.
+    /// The capabilities of the store. Add `durable: true` once its data survives the process.
     fn capabilities(&self) -> Capabilities {
         Capabilities::LEAST
     }

@@ -7,7 +7,7 @@ struct Check;
 
 snaphook_hook::export!(Check);
 
-/// As much of the model's data as this hook looks at.
+/// The part of the model's data that this hook uses.
 #[derive(Deserialize)]
 struct Data {
     total: f64,
@@ -16,7 +16,7 @@ struct Data {
 impl Hook for Check {
     type Data = Data;
 
-    /// Before the change. Other data needs the grant `amend`.
+    /// Runs before the change. Changing the data needs the grant `amend`.
     fn check(change: &Change<Data>) -> Result<Verdict> {
         let Some(data) = change.after.as_ref().or(change.before.as_ref()) else { return Ok(Verdict::Accept) };
         log::info(format!("{{name}} looks at a total of {}", data.total));
@@ -26,7 +26,7 @@ impl Hook for Check {
         Ok(Verdict::Accept)
     }
 
-    /// After the change, at least once.
+    /// Runs after the change, at least once.
     fn react(change: &Change<Data>) -> Result<()> {
         log::info(format!("{{name}} was told of {}", change.id));
         Ok(())

@@ -1,4 +1,4 @@
-// The hook {{name}}. Other files and packages may be imported: `snaphook hook build` makes one file of them.
+// The hook {{name}}. You may import other files and packages: `snaphook hook build` bundles them into one file.
 
 import type { {{Phase}} } from "@snaphook/hook";
 
@@ -8,8 +8,8 @@ interface Data {
 }
 
 /**
- * Throw a `Reject` to refuse, return data to change it (needs the grant `amend`), return nothing to let the change pass.
- * After the change nothing can be refused; then `write`, `fetch` and `run` are there, as far as they are granted.
+ * Before the change: throw a `Reject` to reject it, return data to amend it (needs the grant `amend`), return nothing to accept it.
+ * After the change it is too late to reject it; `write`, `fetch` and `run` are available then, if they are granted.
  */
 export const {{phase}}: {{Phase}}<Data> = async ({ before, after, log }) => {
   const data = after ?? before;

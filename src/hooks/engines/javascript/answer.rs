@@ -1,4 +1,4 @@
-//! The runner's answer (see runner/main.js), made into an outcome.
+//! Converts the runner's answer (see runner/main.js) into an outcome.
 
 use std::sync::Arc;
 
@@ -13,27 +13,27 @@ use crate::hooks::engines::handback::{LIGHT_BYTES_MAX, is_unchanged, look};
 use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, stack_failure};
 use crate::hooks::host_memory::HostMemory;
 
-/// What the engines call the text that the runner evaluates, in stacks.
+/// The engines' name for evaluated text in stacks.
 const EVALUATED: &str = "<input>:";
 
-/// How V8 reports that a buffer does not fit into the memory.
+/// V8's error for a buffer that does not fit into memory.
 pub(in crate::hooks::engines) const ALLOCATION_FAILED: &str = "Array buffer allocation failed";
 
-/// The runner's answer with what it is read with.
+/// The runner's answer, with the context for reading it.
 pub(in crate::hooks::engines) struct Reading {
     pub(in crate::hooks::engines) answer: String,
     pub(in crate::hooks::engines) digits: Digits,
     pub(in crate::hooks::engines) marker: String,
     /// If the sandbox was refused memory in this call.
     pub(in crate::hooks::engines) memory_failure: Option<Failure>,
-    /// What the server holds for the run.
+    /// The server's memory for the run.
     pub(in crate::hooks::engines) memory: Arc<HostMemory>,
 }
 
-/// What an answer says.
+/// The content of an answer.
 pub(in crate::hooks::engines) struct Read {
     pub(in crate::hooks::engines) outcome: Outcome,
-    /// Whether the sandbox left nothing behind.
+    /// Whether the run left no pending work in the sandbox.
     pub(in crate::hooks::engines) is_clean: bool,
     /// `after` was changed and not returned.
     pub(in crate::hooks::engines) has_lost_change: bool,
@@ -58,7 +58,7 @@ impl Reading {
 
     fn outcome(self, context: &Context, source: &Source) -> Read {
         let Reading { answer, digits, marker, memory_failure, memory } = self;
-        // The answer, and the data that is made of it.
+        // For the answer, and the data parsed from it.
         let _held = match memory.hold(2 * answer.len()) {
             Ok(held) => held,
             Err(failure) => return Read::failed(failure),
@@ -67,7 +67,7 @@ impl Reading {
     }
 }
 
-/// What was thrown.
+/// A thrown value.
 #[derive(Debug, Deserialize)]
 struct Thrown {
     #[serde(default)]
@@ -76,16 +76,16 @@ struct Thrown {
     message: String,
     #[serde(default)]
     stack: String,
-    /// It was no Error: what it was.
+    /// Set if it was not an Error: the value.
     thrown: Option<String>,
 }
 
-/// What an answer is read with.
+/// The context for reading an answer.
 struct Reader<'a> {
     context: &'a Context,
     source: &'a Source,
     digits: &'a Digits,
-    /// The word that stands for an infinite number.
+    /// The marker for an infinite number.
     marker: &'a str,
     /// If the sandbox was refused memory in this call.
     memory_failure: Option<Failure>,
@@ -93,7 +93,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Whether it may amend is not asked here.
+    /// The grant `amend` is not checked here.
     fn outcome(&self, answer: &str) -> Read {
         let (Some(kind), Some(left), Some(body)) = (answer.get(..1), answer.get(1..2), answer.get(2..)) else {
             let message = "the runner gave no answer".into();
@@ -136,7 +136,7 @@ impl Reader<'_> {
             }
         };
         let data = match restored {
-            // Giving back what came is no change, whatever the grant says.
+            // Returning the data unchanged is not an amendment, regardless of the grant.
             Restored::Unchanged => return Outcome::Accept,
             Restored::Changed(data) => data,
             Restored::TooMany => {
@@ -184,14 +184,14 @@ impl Reader<'_> {
         Outcome::Reject(Rejection { message, fields })
     }
 
-    /// What was thrown, as a failure with the author's line and column.
+    /// The thrown value, as a failure with line and column in the author's source.
     fn thrown(&self, body: &str) -> Failure {
         match self.special(body) {
             Ok(failure) => failure,
             Err(thrown) => {
                 let text = sentence(&thrown);
                 let message = match self.place(&thrown.stack) {
-                    // It may end in lines of a configuration, to be copied as they are.
+                    // It may end with lines of configuration, which must stay intact for copying.
                     Some(place) if text.contains('\n') => format!("threw at {place}: {text}"),
                     Some(place) => format!("threw {text} ({place})"),
                     None => format!("threw {text}"),
@@ -201,7 +201,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Errors by which the engines report a broken limit.
+    /// Errors by which the engines report an exceeded limit.
     fn special(&self, body: &str) -> Result<Failure, Thrown> {
         let thrown: Thrown = match snaphook_driver::json::typed(body) {
             Ok(thrown) => thrown,
@@ -210,7 +210,7 @@ impl Reader<'_> {
                 return Ok(Failure { cause: FailureCause::Exception, message, limit: None });
             }
         };
-        // When not even an error fits into the memory, QuickJS throws null; when only its text does not, it says so.
+        // If not even an error fits into memory, QuickJS throws null; if only its text does not, the error says so.
         let out_of_memory =
             matches!(thrown.message.as_str(), "out of memory" | "Invalid error message" | ALLOCATION_FAILED)
                 || thrown.thrown.as_deref() == Some("null");
@@ -222,7 +222,7 @@ impl Reader<'_> {
         if deep { Ok(stack_failure()) } else { Err(thrown) }
     }
 
-    /// Where the innermost frame that is the author's stands; in a bundle that has none, where it stands in the bundle.
+    /// The place of the innermost frame in the author's source; without one, the place in the bundle.
     fn place(&self, stack: &str) -> Option<String> {
         let frames = || stack.lines().filter_map(frame);
         let place = frames().find_map(|(line, column)| self.source.place(line, column));

@@ -1,7 +1,7 @@
-//! What JavaScript asks the server for, brought to the session: the text of a call in, the text of its answer out.
+//! Host calls of JavaScript: passes the text of a call to the session and returns the text of its answer.
 //!
-//! The same for every engine that runs JavaScript. An answer is `+` and the value as JSON text, or `-` and
-//! `{code, message}`; a broken limit is no answer but the end of the call.
+//! The same for every engine that runs JavaScript. An answer is `+` and the value as JSON text, or `-` and `{code,
+//! message}`. An exceeded limit has no answer, but ends the run.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::context::{Failure, LogLevel};
 use crate::hooks::session::{HostError, HttpRequest, ProcessCommand, Redirect, Session};
 
-/// A capability without bytes in it, such as `read.get`. The numbers that it brings are noted in `digits`.
+/// A host call without bytes, such as `read.get`. The numbers in its result are recorded in `digits`.
 pub(in crate::hooks::engines) async fn ask(
     session: &Session,
     digits: &mut Digits,
@@ -54,7 +54,7 @@ pub(in crate::hooks::engines) async fn send(
     })
 }
 
-/// `run`: the answer, and what the program wrote to its two outputs.
+/// `run`: the answer, and the program's two outputs.
 pub(in crate::hooks::engines) async fn execute(
     session: &Session,
     command: &str,
@@ -87,7 +87,7 @@ pub(in crate::hooks::engines) async fn execute(
     })
 }
 
-/// The level that the runner's scripts write as a number.
+/// The log level for the number in the runner's scripts.
 pub(in crate::hooks::engines) const fn log_level(level: u8) -> LogLevel {
     match level {
         0 => LogLevel::Debug,
@@ -178,7 +178,7 @@ fn answer(result: Result<String, HostError>) -> Result<String, Failure> {
     }
 }
 
-/// Data that a hook writes may hold numbers that it read. What is too large is left for the session to refuse.
+/// Data that a hook writes may contain numbers that it read. Data that is too large is left for the session to reject.
 fn with_digits<'a>(digits: &Digits, data: &'a str) -> Cow<'a, str> {
     match digits.is_plain() || data.len() > PAYLOAD_BYTES_MAX {
         true => Cow::Borrowed(data),

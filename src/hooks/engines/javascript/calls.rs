@@ -1,4 +1,4 @@
-//! Host calls of one run that go on beside the guest, and the answers that wait for it.
+//! Host calls of one run that run concurrently with the guest, and their pending answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,37 +12,37 @@ use crate::hooks::engines::limits::Broken;
 use crate::hooks::host_memory::Kept;
 use crate::hooks::session::Session;
 
-/// Calls under way at once; more of them wait to be started.
+/// Concurrent calls; further ones wait to be started.
 const RUNNING_MAX: usize = 64;
 
-/// As for timers in browsers.
+/// The same limit as for timers in browsers.
 const TIMER_MILLISECONDS_MAX: f64 = 0x7fff_ffff as f64;
 
-/// What a call answers: a text, and up to two pieces of bytes.
+/// The answer of a call: a text, and up to two byte strings.
 pub(in crate::hooks::engines) type Parts = Vec<Vec<u8>>;
 
-/// An answer, and the memory of the run that is kept for it.
+/// An answer, and its share of the run's memory.
 type Answer = Result<(Parts, Kept), Failure>;
 
 /// Operations of runner/calls.js.
 const SEND: u32 = 0;
 const EXECUTE: u32 = 1;
 
-/// Aborts what is under way when it is dropped.
+/// Dropping it aborts all running calls.
 #[derive(Default)]
 pub(in crate::hooks::engines) struct Calls {
     running: JoinSet<(u32, Answer)>,
     handles: HashMap<u32, AbortHandle>,
-    /// In the order of their ends.
+    /// In the order of completion.
     done: Vec<(u32, (Parts, Kept))>,
     last: u32,
-    /// What the guest takes next.
+    /// The answer that the guest reads next.
     parts: Parts,
     _kept: Kept,
 }
 
 impl Calls {
-    /// Starts what a script asks for, in the words of asks.rs; its number. Waits while too many are under way.
+    /// Starts a call, in the format of asks.rs; returns its number. Waits while too many calls are running.
     pub(in crate::hooks::engines) async fn start(
         &mut self,
         session: &Arc<Session>,
@@ -78,7 +78,7 @@ impl Calls {
         while self.running.len() >= RUNNING_MAX {
             self.join().await?;
         }
-        // 0 stands for none.
+        // 0 means none.
         self.last = self.last.checked_add(1).unwrap_or(1);
         let (number, memory) = (self.last, Arc::clone(session.memory()));
         let background = session.background();
@@ -94,8 +94,8 @@ impl Calls {
         Ok(number)
     }
 
-    /// Waits for the call `wanted`, 0 for any, and no longer than so many milliseconds if they are not negative. Gives the call's
-    /// number with its answer made ready to be taken, or 0 after the time.
+    /// Waits for the call `wanted`, 0 for any, for at most this many milliseconds unless negative. Returns the call's
+    /// number, with its answer ready to be read, or 0 after the time.
     pub(in crate::hooks::engines) async fn wait(
         &mut self,
         session: &Arc<Session>,
@@ -127,7 +127,7 @@ impl Calls {
         }
     }
 
-    /// Waits for the end of one. A broken limit ends the guest, whatever it waits for.
+    /// Waits for one call to end. An exceeded limit ends the guest, whatever it waits for.
     async fn join(&mut self) -> Result<(), Broken> {
         match self.running.join_next().await {
             Some(Ok((number, answer))) => {
@@ -143,7 +143,7 @@ impl Calls {
         Ok(())
     }
 
-    /// Nobody waits for that call any more.
+    /// Aborts a call that is no longer needed.
     pub(in crate::hooks::engines) fn cancel(&mut self, call: u32) {
         if let Some(handle) = self.handles.remove(&call) {
             handle.abort();
@@ -151,12 +151,12 @@ impl Calls {
         self.done.retain(|(number, _)| *number != call);
     }
 
-    /// The answer of a call that was not started but waited for.
+    /// Sets the answer of a synchronous call.
     pub(in crate::hooks::engines) fn answer(&mut self, parts: Parts) {
         (self.parts, self._kept) = (parts, Kept::default());
     }
 
-    /// The length of a part of the answer, if it has so many.
+    /// The length of a part of the answer, if it exists.
     pub(in crate::hooks::engines) fn part(&self, part: u32) -> Option<usize> {
         self.parts.get(part as usize).map(Vec::len)
     }
@@ -171,13 +171,13 @@ impl Calls {
         std::mem::take(&mut self.parts)
     }
 
-    /// Forgets what the last run left: its numbers and its last answer. For [`Calls::is_idle`] alone.
+    /// Clears the state of the last run: its numbers and its last answer. Only if [`Calls::is_idle`].
     pub(in crate::hooks::engines) fn clear(&mut self) {
         self.last = 0;
         self.answer(Vec::new());
     }
 
-    /// Whether nothing is under way.
+    /// Whether no call is running.
     pub(in crate::hooks::engines) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.done.is_empty()
     }

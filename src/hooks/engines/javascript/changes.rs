@@ -1,5 +1,5 @@
-//! Whether a source changes `after` in place: such a change is lost unless `after` is returned. Only where it does is it worth
-//! a call's time to look whether something was lost.
+//! Detects whether a source changes `after` in place: such a change is lost unless `after` is returned. Only then is it
+//! worth a run's time to check for a lost change.
 
 use oxc_ast::ast::{
     AssignmentExpression, AssignmentTarget, BindingPattern, BindingProperty, CallExpression, Expression,
@@ -11,10 +11,10 @@ use oxc_syntax::operator::UnaryOperator;
 /// The name in the context.
 const AFTER: &str = "after";
 
-/// Methods that change what they are called on.
+/// Methods that change their receiver.
 const CHANGING: [&str; 9] = ["push", "pop", "shift", "unshift", "splice", "sort", "reverse", "fill", "copyWithin"];
 
-/// Told from names, so a source that hides it well is not found.
+/// Based on names, so it misses changes that a source hides.
 pub(super) fn changes_after(program: &Program<'_>) -> bool {
     let mut finder = Finder::default();
     finder.visit_program(program);
@@ -24,7 +24,7 @@ pub(super) fn changes_after(program: &Program<'_>) -> bool {
 #[derive(Default)]
 struct Finder {
     found: bool,
-    /// Other names that `after` has got in a pattern.
+    /// Other names of `after` from patterns.
     aliases: Vec<String>,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Visit<'a> for Finder {
     fn visit_assignment_expression(&mut self, assignment: &AssignmentExpression<'a>) {
         let member =
             assignment.left.as_simple_assignment_target().and_then(SimpleAssignmentTarget::as_member_expression);
-        // What a pattern assigns to is not looked at more closely.
+        // Targets of patterns are not examined further.
         let is_pattern = matches!(
             assignment.left,
             AssignmentTarget::ArrayAssignmentTarget(_) | AssignmentTarget::ObjectAssignmentTarget(_)
@@ -90,7 +90,7 @@ impl<'a> Visit<'a> for Finder {
         let changes = |member: &MemberExpression<'_>| {
             member.static_property_name().is_some_and(|name| CHANGING.contains(&name)) && self.is_in_after(member)
         };
-        // `Object.assign(after, …)`, and what is like it.
+        // `Object.assign(after, …)` and similar calls.
         let assigns = |member: &MemberExpression<'_>| {
             member.static_property_name().is_some_and(|name| ["assign", "set", "defineProperty"].contains(&name))
                 && call

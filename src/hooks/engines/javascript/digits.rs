@@ -1,9 +1,9 @@
-//! Numbers that JavaScript cannot hold keep their digits.
+//! Keeps the digits of numbers that JavaScript cannot represent.
 //!
-//! JavaScript reads 9007199254740993 as 9007199254740992 and writes 1.0 as 1. The data that a hook hands back is
-//! compared with the data that it got: where a part is, for JavaScript, the one that was there, its text is put back. A
-//! number that moved, into another property or another place of a list, gets its text back if only one text can be
-//! meant. All of it is one pass over each text (nodes.rs), whatever their shape.
+//! JavaScript reads 9007199254740993 as 9007199254740992 and writes 1.0 as 1. The returned data is compared with the
+//! original data: where a part is the same to JavaScript, its original text is restored. A number that moved to another
+//! property or another place in a list gets its text back if that is unambiguous. This takes one pass over each text
+//! (nodes.rs), regardless of their shape.
 
 use std::collections::HashMap;
 
@@ -12,32 +12,32 @@ use super::numbers::{infinite, value_of};
 use crate::hooks::context::Failure;
 use crate::hooks::host_memory::HostMemory;
 
-/// The texts of the numbers that a call was given and that JavaScript changes.
+/// The texts of a run's numbers that JavaScript changes.
 #[derive(Debug, Default)]
 pub(in crate::hooks::engines) struct Digits {
-    /// There is a number whose text changes, if only from `1.0` to `1`.
+    /// Whether the text of any number changes, even just from `1.0` to `1`.
     reformatted: bool,
-    /// By the number that JavaScript makes of them: those that lose digits. `None`: two texts become the same number.
+    /// Numbers that lose digits, by their value in JavaScript. `None`: two texts have the same value.
     lossy: HashMap<u64, Option<Box<str>>>,
 }
 
-/// What a number takes in the map, about.
+/// Approximate memory of a number in the map.
 const ENTRY_BYTES: usize = 48;
-/// Bytes that are counted at once.
+/// Memory is reserved in steps of this size.
 const STEP_BYTES: usize = 64 << 10;
 
-/// What a text became with its digits put back.
+/// The result of restoring digits.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Restored {
-    /// It is what the hook got.
+    /// It equals the hook's input.
     Unchanged,
     Changed(String),
-    /// It has too many values to find each number's place, and a number whose digits only its place can tell.
+    /// It has too many values to match each number's place, and a number whose digits depend on its place.
     TooMany,
 }
 
 impl Digits {
-    /// Notes the numbers of one JSON text that the hook gets, and keeps memory of its run for them.
+    /// Records the numbers of one JSON text for the hook, and reserves memory of its run for them.
     pub(super) fn note(&mut self, json: &str, memory: &HostMemory) -> Result<(), Failure> {
         let mut kept = 0;
         for (token, start, end) in tokens(json) {
@@ -61,7 +61,8 @@ impl Digits {
             if known.as_ref().is_some_and(|known| **known != *text && normal(known) != normal(text)) {
                 *known = None;
             }
-            // In steps, so that a text with few of them costs nothing and one with many cannot pass the limit by far.
+            // In steps, so that a text with few such numbers costs nothing and one with many cannot exceed the limit by
+            // much.
             if kept > STEP_BYTES {
                 memory.keep(std::mem::take(&mut kept))?;
             }
@@ -69,18 +70,17 @@ impl Digits {
         memory.keep(kept)
     }
 
-    /// Whether nothing needs to be put back.
+    /// Whether nothing needs to be restored.
     pub(super) fn is_plain(&self) -> bool {
         !self.reformatted
     }
 
-    /// Whether there is a number that becomes infinite, which JSON cannot say.
+    /// Whether there is a number that becomes infinite, which JSON cannot express.
     pub(super) fn has_infinite(&self) -> bool {
         [f64::INFINITY, f64::NEG_INFINITY].iter().any(|value| self.lossy.contains_key(&value.to_bits()))
     }
 
-    /// Puts texts back into valid JSON that the hook made of `original`. `marker`: the word that stands for an infinite
-    /// number.
+    /// Restores texts in valid JSON that the hook derived from `original`. `marker`: the marker for an infinite number.
     pub(super) fn restore(&self, text: &str, original: Option<&str>, marker: &str) -> Restored {
         let nodes = original.and_then(|original| Some((Nodes::read(text, marker)?, Nodes::read(original, "")?)));
         let Some((answer, original)) = nodes else {
@@ -96,7 +96,7 @@ impl Digits {
         Restored::Changed(restoring.patched.finish())
     }
 
-    /// Puts back the texts of which only one can be meant, wherever they stand; and whether there was another.
+    /// Restores unambiguous texts at any place; also returns whether there were ambiguous ones.
     pub(super) fn restore_moved(&self, text: &str, marker: &str) -> (String, bool) {
         let mut patched = Patched::new(text);
         let mut lost = false;
@@ -104,7 +104,7 @@ impl Digits {
             let part = &text[start..end];
             let (value, otherwise) = match token {
                 Token::Number => (value_of(part), None),
-                // A word for an infinite number that is the hook's own becomes what JSON.stringify makes of it.
+                // An infinite number that the hook computed becomes `null`, as with JSON.stringify.
                 Token::Text => match infinite(part, marker) {
                     Some(value) => (value, Some("null")),
                     None => continue,
@@ -120,7 +120,7 @@ impl Digits {
     }
 }
 
-/// One pass over an answer beside what it was made of.
+/// One pass over an answer and its original.
 struct Restoring<'a> {
     digits: &'a Digits,
     answer: &'a Nodes<'a>,
@@ -129,7 +129,7 @@ struct Restoring<'a> {
 }
 
 impl<'a> Restoring<'a> {
-    /// `before`: the part of the original that stood there. No part is given twice, so the whole is linear.
+    /// `before`: the original part at this place. No part is used twice, so the pass is linear.
     fn node(&mut self, index: usize, before: Option<usize>) {
         let (answer, original) = (self.answer, self.original);
         let (start, end) = answer.range(index);
@@ -169,8 +169,8 @@ impl<'a> Restoring<'a> {
         }
     }
 
-    /// For each item the original that it was: the same place if it is the same there, the same item elsewhere, or the
-    /// same place if nothing else claims it.
+    /// Finds the original of each item: the item at the same place if it is equal, an equal item elsewhere, or the item
+    /// at the same place if nothing else claims it.
     fn pair(&self, items: &[usize], originals: &[usize]) -> Vec<Option<usize>> {
         let mut pairs = vec![None; items.len()];
         let mut free = vec![true; originals.len()];
@@ -199,11 +199,11 @@ impl<'a> Restoring<'a> {
     }
 }
 
-/// A text of which parts are replaced, from its start to its end.
+/// A text with replaced parts, built from start to end.
 struct Patched<'a> {
     text: &'a str,
     done: String,
-    /// Up to here `text` is in `done`.
+    /// `text` was copied to `done` up to here.
     upto: usize,
 }
 
@@ -232,7 +232,7 @@ fn written(value: f64) -> String {
     if value == 0.0 {
         return "0".into();
     }
-    // Rust gives the shortest digits that lead back, as JavaScript does, and the exponent of the first.
+    // Rust writes the shortest digits that round-trip, as JavaScript does, and the exponent of the first digit.
     let scientific = format!("{:e}", value.abs());
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let digits = mantissa.replace('.', "");
@@ -253,7 +253,7 @@ fn written(value: f64) -> String {
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
-/// A number's digits and the place of its point, the same for all ways to write the same number.
+/// A number's digits and the position of its point, the same for all spellings of the same number.
 fn normal(text: &str) -> (bool, String, i64) {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -266,7 +266,7 @@ fn normal(text: &str) -> (bool, String, i64) {
     if digits.is_empty() { (false, digits, 0) } else { (negative, digits, point) }
 }
 
-/// JavaScript holds and writes these as they are.
+/// JavaScript reads and writes these unchanged.
 fn is_short_integer(text: &str) -> bool {
     text.len() <= 15 && text.bytes().all(|byte| byte.is_ascii_digit())
 }

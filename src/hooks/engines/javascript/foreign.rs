@@ -1,5 +1,4 @@
-//! Syntax that is fine JavaScript and means something that a hook does not have: other files, packages, a module's own
-//! top level `await`.
+//! Finds valid JavaScript syntax for features that hooks do not have: other files, packages, top level `await`.
 
 use oxc_ast::ast::{
     ArrowFunctionExpression, AwaitExpression, BindingIdentifier, CallExpression, Decorator, Expression, ForOfStatement,
@@ -9,7 +8,7 @@ use oxc_ast_visit::{Visit, walk};
 use oxc_span::Span;
 use oxc_syntax::scope::ScopeFlags;
 
-/// The first such place, and what to say about it.
+/// The first such place, and its message.
 pub(super) fn foreign_syntax(program: &Program<'_>) -> Option<(Span, String)> {
     let mut finder = Finder::default();
     for statement in &program.body {

@@ -1,4 +1,4 @@
-//! The context as JavaScript gets it: one JSON text, and the numbers in it that JavaScript cannot hold.
+//! The context for JavaScript: one JSON text, and the numbers in it that JavaScript cannot represent.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::hooks::engines::handback::{LIGHT_BYTES_MAX, look};
 use crate::hooks::engines::limits::Broken;
 use crate::hooks::host_memory::HostMemory;
 
-/// The context as the guest gets it.
+/// The context for the guest.
 pub(in crate::hooks::engines) struct Input {
     pub(in crate::hooks::engines) text: String,
     pub(in crate::hooks::engines) digits: Digits,
-    /// Stands for an infinite number in the answer; empty if there is none in the data.
+    /// Marks an infinite number in the answer; empty if the data has none.
     pub(in crate::hooks::engines) marker: String,
 }
 
 impl Input {
-    /// Kept in the memory of the run.
+    /// Counted in the run's memory.
     pub(in crate::hooks::engines) async fn of(context: &Context, memory: &Arc<HostMemory>) -> Result<Self, Failure> {
         let bytes = [&context.before, &context.after].into_iter().flatten().map(|json| json.len()).sum();
         memory.keep(bytes)?;
@@ -53,7 +53,7 @@ impl Input {
         };
         let mut text = serde_json::to_string(&rest).map_err(|error| Broken::internal(error.to_string()).0)?;
         text.insert_str(text.len() - 1, &data);
-        // A word that the author cannot know beforehand.
+        // Random, so that the author cannot know it.
         let marker = if digits.has_infinite() { uuid::Uuid::now_v7().simple().to_string() } else { String::new() };
         Ok(Input { text, digits, marker })
     }

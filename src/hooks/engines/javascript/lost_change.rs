@@ -1,4 +1,4 @@
-//! A change of `after` that is not returned is lost. The log of the hook says so, once for each hook that is bound.
+//! Warns in the hook's log if a change of `after` is not returned and therefore lost; once for each bound hook.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,14 +11,14 @@ use crate::hooks::session::Session;
 const MESSAGE: &str =
     "`after` was changed and not returned, so the change is lost: write `return after` (this is said once)";
 
-/// Calls that are looked at first, and of how many later ones one is: what changes `after` most often returns it, and each look
-/// makes JSON of it once more.
+/// The first runs that are checked, and the interval for later ones. Code that changes `after` usually returns it, and
+/// each check serializes it once more.
 const FIRST: u32 = 64;
 const ONE_OF: u32 = 64;
 
-/// Of one hook.
+/// The state for one hook.
 pub(in crate::hooks::engines) struct LostChange {
-    /// Whether it may happen and was not said yet.
+    /// Whether it may happen and was not reported yet.
     is_looked_for: AtomicBool,
     calls: AtomicU32,
 }
@@ -28,9 +28,9 @@ impl LostChange {
         LostChange { is_looked_for: AtomicBool::new(source.changes_after), calls: AtomicU32::new(0) }
     }
 
-    /// The phase as the runner gets it: with `?` behind it, it looks whether a change was lost.
+    /// The phase for the runner: with a trailing `?`, the runner checks for a lost change.
     pub(in crate::hooks::engines) fn phase(&self, phase: Phase) -> Cow<'static, str> {
-        // Relaxed, here and below: to look once more costs nothing but time.
+        // Relaxed, here and below: one more check costs only time.
         match phase.may_amend() && self.is_looked_for.load(Ordering::Relaxed) && self.is_next_looked_at() {
             true => Cow::Owned(format!("{}?", phase.as_str())),
             false => Cow::Borrowed(phase.as_str()),
@@ -42,10 +42,10 @@ impl LostChange {
         calls < FIRST || calls.is_multiple_of(ONE_OF)
     }
 
-    /// A call lost a change.
+    /// Reports that a run lost a change.
     pub(in crate::hooks::engines) fn tell(&self, session: &Session) {
         if self.is_looked_for.swap(false, Ordering::Relaxed) {
-            // A log that is full is full of other things to look at.
+            // If the log is full, the warning is dropped.
             let _ = session.log(LogLevel::Warn, MESSAGE.to_owned());
         }
     }

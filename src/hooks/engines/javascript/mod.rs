@@ -1,7 +1,8 @@
-//! What the engines that run JavaScript share: the author's source, the scripts around it, what goes in and comes out.
+//! Common parts of the JavaScript engines: the author's source, the scripts around it, the conversion of input and
+//! output.
 //!
-//! An engine brings a JavaScript that can evaluate [`SCRIPTS`] and eleven functions for it (runner/*.js calls them `host…`):
-//! `quickjs` has them in its module, `v8` sends them to the server over a socket.
+//! An engine provides a JavaScript interpreter for [`SCRIPTS`] and eleven functions for them (named `host…` in
+//! runner/*.js): `quickjs` has them in its module, `v8` sends them to the server over a socket.
 
 pub(super) mod asks;
 pub(super) mod calls;
@@ -24,7 +25,7 @@ pub(super) use input::Input;
 pub(super) use lost_change::LostChange;
 pub(super) use source::Source;
 
-/// One module, in the order of dependence. The engine puts its own way to the host before it.
+/// One module, in the order of dependence. The engine puts its own interface to the host before it.
 #[cfg(any(test, target_os = "linux"))]
 pub(super) const SCRIPTS: &str = concat!(
     include_str!("runner/intrinsics.js"),

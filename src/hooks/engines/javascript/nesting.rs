@@ -1,24 +1,24 @@
-//! How deep a source nests its brackets. Parsers recurse, QuickJS's with a limit not far above ours, and a message that
-//! names the place is better than theirs.
+//! Limits the nesting of brackets in a source. Parsers recurse, QuickJS's with a limit not far above this one, and a
+//! message with the place is better than theirs.
 
 use oxc_ast::ast::{Program, RegExpLiteral, StringLiteral, TemplateElement};
 use oxc_ast_visit::Visit;
 use oxc_span::Span;
 
-/// Brackets inside brackets. Deeper code is no code that somebody wrote.
+/// Maximum nesting. Nobody writes deeper code by hand.
 pub(super) const BRACKETS_MAX: usize = 500;
 
-/// The same, with those in texts and comments: what is deeper is not even parsed.
+/// The same, including brackets in texts and comments: deeper sources are not even parsed.
 const FUSE: usize = 10_000;
 
-/// Before the source is parsed: where there are too many brackets for the parser's stack.
+/// Before parsing: the place with too many brackets for the parser's stack.
 pub(super) fn blown(text: &str) -> Option<usize> {
     deeper(text, FUSE, &[])
 }
 
-/// In a parsed source: where the nesting is too deep.
+/// After parsing: the place with too deep nesting.
 pub(super) fn too_deep(text: &str, program: &Program<'_>) -> Option<usize> {
-    // Nearly every source passes as it stands, whatever its brackets are.
+    // Nearly every source passes even with all brackets counted.
     deeper(text, BRACKETS_MAX, &[])?;
     let mut texts = Texts(program.comments.iter().map(|comment| comment.span).collect());
     texts.visit_program(program);
@@ -26,7 +26,7 @@ pub(super) fn too_deep(text: &str, program: &Program<'_>) -> Option<usize> {
     deeper(text, BRACKETS_MAX, &texts.0)
 }
 
-/// The first place at which more than `max` brackets are open. What stands in `texts`, which is sorted, does not count.
+/// The first place at which more than `max` brackets are open. Brackets in `texts`, which are sorted, do not count.
 fn deeper(text: &str, max: usize, texts: &[Span]) -> Option<usize> {
     let mut texts = texts.iter().peekable();
     let mut depth = 0_usize;
@@ -50,7 +50,7 @@ fn deeper(text: &str, max: usize, texts: &[Span]) -> Option<usize> {
     None
 }
 
-/// Where no bracket is code.
+/// The ranges in which brackets are not code.
 struct Texts(Vec<Span>);
 
 impl<'a> Visit<'a> for Texts {

@@ -1,6 +1,7 @@
-//! JSON text as a flat list of its values, with a number for what each says as JavaScript sees it.
+//! JSON text as a flat list of its values, with a hash of each value as JavaScript sees it.
 //!
-//! A tree of serde_json takes up to 70 bytes for a value of two; this takes 24, and no more than [`NODES_MAX`] of them.
+//! A tree of serde_json takes up to 70 bytes for a value of two bytes; this takes 24, with at most [`NODES_MAX`]
+//! values.
 
 use snaphook_driver::json;
 
@@ -8,22 +9,22 @@ use super::numbers::{infinite, value_of};
 use crate::hooks::engines::handback::Printer;
 use crate::memory;
 
-/// Values of one text; a text with more is not read.
+/// Maximum number of values; a text with more is not read.
 pub(super) const NODES_MAX: usize = 1_000_000;
 
-/// Lists and objects in each other; what the server stores has at most 128.
+/// Maximum nesting of lists and objects; stored data has at most 128.
 const DEPTH_MAX: usize = 256;
 
-/// What a value takes while it is compared with another text: its node, and its place in the maps of its list or object.
+/// Memory per value during a comparison: its node, and its entry in the maps of its list or object.
 const NODE_WORK_BYTES: usize = 96;
 
-/// Memory that is needed to compare a text.
+/// Memory needed to compare a text.
 pub(super) fn nodes_bytes(text: &str) -> usize {
     let values = memory::values(text.as_bytes());
     (values.all + values.named).min(NODES_MAX) * NODE_WORK_BYTES
 }
 
-/// Each value after those that hold it and those before it; a member's name stands before its value.
+/// Values in document order, each after its parents; a member's name comes before its value.
 pub(super) struct Nodes<'a> {
     text: &'a str,
     nodes: Vec<Node>,
@@ -32,7 +33,7 @@ pub(super) struct Nodes<'a> {
 struct Node {
     start: u32,
     end: u32,
-    /// Index of the first node that is not in this one.
+    /// Index of the first node outside of this one.
     next: u32,
     shape: Shape,
     print: u64,
@@ -46,10 +47,10 @@ enum Shape {
     Other,
 }
 
-/// What kind of value a node is.
+/// The kind of a node's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// With the bits of what JavaScript makes of it.
+    /// With the bits of its value in JavaScript.
     Number(u64),
     Object,
     List,
@@ -57,7 +58,7 @@ pub(super) enum Kind {
 }
 
 impl<'a> Nodes<'a> {
-    /// Reads valid JSON. `marker`: the word that stands for an infinite number. `None`: it is too large or too deep.
+    /// Reads valid JSON. `marker`: the marker for an infinite number. `None`: too large or too deep.
     pub(super) fn read(text: &'a str, marker: &str) -> Option<Self> {
         u32::try_from(text.len()).ok()?;
         let mut reader = Reader { text, at: 0, marker, nodes: Vec::new(), printer: Printer::get() };
@@ -74,7 +75,7 @@ impl<'a> Nodes<'a> {
         (self.nodes[index].start as usize, self.nodes[index].end as usize)
     }
 
-    /// The same for values that JavaScript cannot tell apart.
+    /// A hash that is the same for values that JavaScript cannot distinguish.
     pub(super) fn print(&self, index: usize) -> u64 {
         self.nodes[index].print
     }
@@ -82,7 +83,7 @@ impl<'a> Nodes<'a> {
     pub(super) fn kind(&self, index: usize) -> Kind {
         match self.nodes[index].shape {
             Shape::Number => {
-                // A number that is written as a word is infinite.
+                // A number written as a marker is infinite.
                 let text = self.text(index);
                 let value = match text.strip_prefix('"') {
                     Some(word) if word.ends_with("-\"") => f64::NEG_INFINITY,
@@ -97,7 +98,7 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// Of a list.
+    /// The items of a list.
     pub(super) fn items(&self, index: usize) -> impl Iterator<Item = usize> + '_ {
         let end = self.nodes[index].next as usize;
         let mut at = index + 1;
@@ -108,7 +109,7 @@ impl<'a> Nodes<'a> {
         })
     }
 
-    /// Of an object: what the name says, and the value.
+    /// The members of an object: the decoded name, and the value.
     pub(super) fn members(&self, index: usize) -> impl Iterator<Item = (u64, usize)> + '_ {
         let mut parts = self.items(index);
         std::iter::from_fn(move || {
@@ -207,7 +208,7 @@ impl Reader<'_> {
         Some(print)
     }
 
-    /// The next byte that is no space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while bytes.get(self.at)?.is_ascii_whitespace() {
@@ -217,7 +218,7 @@ impl Reader<'_> {
     }
 }
 
-/// What a flat look at JSON text finds.
+/// A token of JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     Number,
@@ -225,7 +226,7 @@ pub(super) enum Token {
     Text,
 }
 
-/// All numbers and texts with their places.
+/// All numbers and texts with their positions.
 pub(super) fn tokens(json: &str) -> impl Iterator<Item = (Token, usize, usize)> {
     let bytes = json.as_bytes();
     let mut at = 0;

@@ -1,6 +1,6 @@
-//! What JavaScript makes of the text of a number.
+//! Converts the text of a number as JavaScript does.
 
-/// The infinite number that a text in quotes stands for.
+/// The infinite number marked by a quoted text.
 pub(super) fn infinite(quoted: &str, marker: &str) -> Option<f64> {
     let word = quoted.strip_prefix('"')?.strip_suffix('"')?;
     match word.strip_prefix(marker).filter(|_| !marker.is_empty())? {

@@ -1,8 +1,8 @@
-//! An author's source, made into what the runner evaluates: TypeScript stripped, exports rewritten, positions kept.
+//! Prepares an author's source for the runner: strips TypeScript, rewrites exports, keeps positions.
 //!
-//! The runner evaluates a function body, so a module's `export`s become plain declarations and a `return` at the end. In
-//! JavaScript that is done by overwriting the word `export` with as many blanks, so every line and column stays what
-//! it was; in TypeScript the printer's source map leads back.
+//! The runner evaluates a function body, so a module's `export`s become plain declarations and a `return` at the end.
+//! In JavaScript the word `export` is overwritten with blanks, so every line and column stays the same; in TypeScript
+//! the printer's source map gives the original position.
 
 use std::fmt;
 use std::path::Path;
@@ -33,28 +33,28 @@ use crate::hooks::source_map::{self, SourcePlaces};
 /// Longest source.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
 
-/// Stack of the parser's thread: it recurses without a limit of its own, about 1 KiB deep per byte in the worst source there
-/// is (`!!!!…`). Source that needs more ends the subprocess that parses it.
+/// Stack of the parser's thread. The parser recurses without a limit, with about 1 KiB per byte in the worst case
+/// (`!!!!…`). A source that needs more crashes the subprocess that parses it.
 const STACK_BYTES: usize = 64 << 20;
 
-/// What the wrapper puts before the author's first line.
+/// The wrapper's text before the author's first line.
 const HEAD: &str = "(function () { \"use strict\";\n";
 const HEAD_LINES: u32 = 1;
 
-/// A source that is ready for the runner.
+/// A prepared source for the runner.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::hooks::engines) struct Source {
-    /// An expression that gives a function that gives the exports.
+    /// An expression whose value is a function that returns the exports.
     pub(in crate::hooks::engines) text: String,
-    /// For TypeScript, where the printed code came from: `(line, column)` printed and authored, 0-based, sorted.
+    /// For TypeScript, the source map of the printed code: `(line, column)` printed and authored, 0-based, sorted.
     map: Vec<[u32; 4]>,
-    /// For a bundle, the files that it was made of.
+    /// For a bundle, its original files.
     bundled: SourcePlaces,
     /// Whether it may change `after` in place.
     pub(in crate::hooks::engines) changes_after: bool,
 }
 
-/// A place in the source that was bound, 1-based.
+/// A place in the bound source, 1-based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hooks::engines) struct Position {
     pub(in crate::hooks::engines) line: u32,
@@ -62,8 +62,8 @@ pub(in crate::hooks::engines) struct Position {
 }
 
 impl Source {
-    /// Checks the source for the phase and rewrites it, in a subprocess: what a parser does with a source that means it ill
-    /// has no bound of its own.
+    /// Checks the source for the phase and rewrites it, in a subprocess, because the parser's work on a hostile source
+    /// is unbounded.
     pub(in crate::hooks::engines) async fn of(
         code: &[u8],
         phase: Phase,
@@ -99,8 +99,8 @@ impl Source {
 }
 
 impl Source {
-    /// Where the author finds a place that the engine reports, in words: `line 3, column 9`, after the file's name in a bundle.
-    /// `None` if it is nothing of the author's.
+    /// The author's position for a place that the engine reports, as text: `line 3, column 9`, after the file's name in
+    /// a bundle. `None` if it is not in the author's code.
     pub(in crate::hooks::engines) fn place(&self, line: u32, column: u32) -> Option<String> {
         let position = self.position(line, column)?;
         if self.bundled.is_empty() {
@@ -164,14 +164,15 @@ fn understood(text: &str, phase: Phase, language: Option<SourceLanguage>) -> Res
             refusal => refused(refusal),
         }),
         Some(SourceLanguage::TypeScript) => typescript(text, phase).map_err(refused),
-        // Nearly every JavaScript source is a TypeScript source too, but not with the same meaning: so JavaScript comes first.
+        // Nearly every JavaScript source is also valid TypeScript, but may have another meaning, so JavaScript comes
+        // first.
         None => match javascript(text, phase) {
             Ok(source) => Ok(source),
             Err(Refusal::Content(error)) => Err(error),
             Err(Refusal::Syntax(first)) => match typescript(text, phase) {
                 Ok(source) => Ok(source),
                 Err(Refusal::Content(error)) => Err(error),
-                // The parser that came further was the right one.
+                // The parser that got further is the right one.
                 Err(Refusal::Syntax(second)) => Err(further(first, second)),
             },
         },
@@ -199,7 +200,7 @@ fn typescript(text: &str, phase: Phase) -> Result<Source, Refusal> {
 }
 
 impl Source {
-    /// From the printed code, without the wrapper, to the author's.
+    /// Converts a position in the printed code, without the wrapper, to the author's.
     fn translate(&self, error: PrepareError) -> PrepareError {
         let position = match (error.line, error.column) {
             (Some(line), Some(column)) => self.position(line + HEAD_LINES, column),
@@ -213,15 +214,15 @@ fn further(a: PrepareError, b: PrepareError) -> PrepareError {
     if (b.line, b.column) > (a.line, a.column) { b } else { a }
 }
 
-/// Why a source is not taken.
+/// Why a source is rejected.
 enum Refusal {
-    /// It is not this language.
+    /// It is not valid in this language.
     Syntax(PrepareError),
-    /// It is, but it asks for what there is not.
+    /// It is valid, but uses features that hooks do not have.
     Content(PrepareError),
 }
 
-/// What the runner evaluates, and whether it may change `after` in place.
+/// The text for the runner, and whether it may change `after` in place.
 struct Rewritten {
     text: String,
     changes_after: bool,
@@ -245,7 +246,7 @@ fn rewrite(text: &str, phase: Phase) -> Result<Rewritten, Refusal> {
     let mut out = String::with_capacity(HEAD.len() + body.len() + 64);
     out.push_str(HEAD);
     out.push_str(&body);
-    // A line of its own: the source may end in a comment.
+    // On its own line, since the source may end in a comment.
     out.push_str("\n;return { __proto__: null");
     for (name, local) in &exports {
         out.push_str(&format!(", [{}]: {local}", serde_json::Value::from(name.as_str())));
@@ -266,7 +267,7 @@ fn check_exports(exports: &[(String, String)], phase: Phase) -> Result<(), Prepa
     )))
 }
 
-/// Overwrites `export`s and collects what they export.
+/// Overwrites `export` keywords and collects the exports.
 struct Rewriter<'s> {
     source: &'s str,
     text: String,
@@ -277,7 +278,7 @@ struct Rewriter<'s> {
 
 impl<'s> Rewriter<'s> {
     fn new(source: &'s str) -> Self {
-        // As long as needed for `export default` and `var $default =` to have the same length.
+        // Padded so that `export default` and `var $default =` have the same length.
         let mut default_name = "$default".to_owned();
         for number in 0.. {
             if !source.contains(&default_name) {
@@ -289,7 +290,7 @@ impl<'s> Rewriter<'s> {
     }
 
     fn program(&mut self, program: &Program<'_>) {
-        // From the end, so that a change of length moves nothing that is still to come.
+        // From the end, so that a change of length does not move the remaining statements.
         for statement in program.body.iter().rev() {
             match statement {
                 Statement::ExportDeclaration(export) => {
@@ -327,7 +328,7 @@ impl<'s> Rewriter<'s> {
                     names.visit_binding_pattern(&variable.id);
                 }
             }
-            // Types, which are gone by now.
+            // Types, which were already stripped.
             _ => {}
         }
         self.exports.extend(names.0.into_iter().map(|name| (name.clone(), name)));
@@ -346,7 +347,7 @@ impl<'s> Rewriter<'s> {
             return;
         }
         self.exports.push(("default".into(), self.default_name.clone()));
-        // A declaration ended by itself; the expression that it becomes needs an end.
+        // A declaration needs no semicolon, but the expression that replaces it does.
         let end = span.end as usize;
         if !self.source[..end].ends_with(';') {
             self.text.insert(end, ';');
@@ -365,12 +366,12 @@ impl<'s> Rewriter<'s> {
     }
 }
 
-/// As many columns and lines of nothing.
+/// Blanks with the same columns and lines.
 fn blanks(text: &str) -> String {
     text.chars().map(|c| if matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}') { c } else { ' ' }).collect()
 }
 
-/// Names that a pattern binds.
+/// The names bound by a pattern.
 #[derive(Default)]
 struct Names(Vec<String>);
 
@@ -380,12 +381,12 @@ impl<'a> Visit<'a> for Names {
     }
 }
 
-/// QuickJS says that a regular expression is wrong, but not where.
+/// QuickJS reports an invalid regular expression without its place.
 fn options() -> ParseOptions {
     ParseOptions { parse_regular_expression: true, ..ParseOptions::default() }
 }
 
-/// TypeScript to JavaScript, with the way back. Types are stripped, not checked.
+/// Converts TypeScript to JavaScript, with a source map. Types are stripped, not checked.
 fn strip_types(text: &str) -> Result<(String, Vec<[u32; 4]>), Refusal> {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, text, SourceType::ts().with_module(true)).with_options(options()).parse();

@@ -1,13 +1,13 @@
-//! What the web gives JavaScript and the language does not: URLs, digests, random bytes. Pure; no grant is asked.
+//! Web APIs that are not part of the language: URLs, digests, random bytes. They need no grant.
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 use url::{Url, quirks};
 
-/// Most random bytes that one call gives; the runner asks for no more.
+/// Maximum number of random bytes per call; the runner requests no more.
 const RANDOM_BYTES_MAX: u32 = 64 << 10;
 
-/// `["parse", url, base]`, or the name of a part with the URL and the part's new value. `None`: there is no such URL.
+/// `["parse", url, base]`, or the name of a part with the URL and the part's new value. `None`: the URL is invalid.
 pub(in crate::hooks::engines) fn url(arguments: &str) -> Option<String> {
     let (operation, text, argument): (String, String, Option<String>) = snaphook_driver::json::typed(arguments).ok()?;
     let mut url = match (operation.as_str(), &argument) {
@@ -16,7 +16,7 @@ pub(in crate::hooks::engines) fn url(arguments: &str) -> Option<String> {
         ("href", Some(value)) => Url::parse(value).ok()?,
         _ => Url::parse(&text).ok()?,
     };
-    // The web's setters ignore what does not fit.
+    // Like on the web, setters ignore invalid values.
     let value = argument.unwrap_or_default();
     match operation.as_str() {
         "protocol" => drop(quirks::set_protocol(&mut url, &value)),
@@ -46,7 +46,7 @@ pub(in crate::hooks::engines) fn url(arguments: &str) -> Option<String> {
     Some(parts.to_string())
 }
 
-/// Empty: there is no such algorithm.
+/// Empty: unknown algorithm.
 pub(in crate::hooks::engines) fn digest(algorithm: &str, data: &[u8]) -> Vec<u8> {
     use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
     let algorithm = match algorithm {
@@ -59,14 +59,14 @@ pub(in crate::hooks::engines) fn digest(algorithm: &str, data: &[u8]) -> Vec<u8>
     ring::digest::digest(algorithm, data).as_ref().to_vec()
 }
 
-/// At most 64 KiB. `None`: the system gives none.
+/// At most 64 KiB. `None`: the system failed.
 pub(in crate::hooks::engines) fn random(count: u32) -> Option<Vec<u8>> {
     let mut bytes = vec![0; count.min(RANDOM_BYTES_MAX) as usize];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(bytes)
 }
 
-/// UTF-8 as text; malformed bytes become U+FFFD, or with `fatal` there is no text.
+/// Decodes UTF-8; malformed bytes become U+FFFD, or with `fatal` the result is `None`.
 pub(in crate::hooks::engines) fn decode(data: Vec<u8>, fatal: bool) -> Option<String> {
     match String::from_utf8(data) {
         Ok(text) => Some(text),

@@ -1,7 +1,8 @@
-//! The runner's module as it lies in the repository: QuickJS with the scripts loaded, as a snapshot, in WebAssembly.
+//! The runner's module in the repository: a WebAssembly snapshot of QuickJS with the scripts loaded.
 //!
-//! `cargo xtask runner` makes it of the sources: the crate in runner/, with QuickJS as the crate rquickjs brings it
-//! (xtask/src/runner.rs), then the scripts (the tests below). runner/runner.sha256 names its SHA-256 and that of the sources.
+//! `cargo xtask runner` builds it from the sources: the crate in runner/, with QuickJS from the crate rquickjs
+//! (xtask/src/runner.rs), then the scripts (the tests below). runner/runner.sha256 has its SHA-256 and that of the
+//! sources.
 
 /// Compressed with zstd.
 const COMPRESSED: &[u8] = include_bytes!("runner/runner.wasm.zst");

@@ -1,21 +1,22 @@
-//! What loading a hook changed in the memory of the runner: a call starts from the module's snapshot and a copy of this.
+//! The changes in the runner's memory from loading a hook: a run starts from the module's snapshot and a copy of these
+//! changes.
 
 use wasmtime::Result;
 
 use super::instance::outside;
 
-/// Changes are kept in whole lines of the processor's cache.
+/// Changes are stored in whole cache lines of the processor.
 const LINE_BYTES: usize = 64;
 
-/// So many unchanged lines between two changes are copied along: that takes less time than another range.
+/// Gaps of up to this many unchanged lines are copied too, which takes less time than another range.
 const GAP_LINES: usize = 2;
 
-/// Bytes that differ from the snapshot, by their places.
+/// Bytes that differ from the snapshot, by address.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Delta {
     /// In order.
     ranges: Vec<Range>,
-    /// Of all ranges, one after the other.
+    /// The bytes of all ranges, concatenated.
     bytes: Vec<u8>,
     /// Size of the memory.
     memory_bytes: usize,
@@ -25,12 +26,13 @@ pub(super) struct Delta {
 struct Range {
     start: usize,
     length: usize,
-    /// Where its bytes begin among all.
+    /// Where its bytes begin in `bytes`.
     at: usize,
 }
 
 impl Delta {
-    /// `base`, which is whole lines, became `after`, which may be longer; what lies before `start` does not matter.
+    /// The changes from `base`, which has whole lines, to `after`, which may be longer. Bytes before `start` are
+    /// ignored.
     pub(super) fn between(base: &[u8], after: &[u8], start: usize) -> Delta {
         const NOTHING: [u8; LINE_BYTES] = [0; LINE_BYTES];
         let mut delta = Delta { memory_bytes: after.len(), ..Delta::default() };
@@ -89,7 +91,7 @@ impl Delta {
         self.memory_bytes
     }
 
-    /// What it weighs in this process, and what each call copies.
+    /// Its memory in this process, which is also the amount that each run copies.
     pub(super) const fn copied_bytes(&self) -> usize {
         self.bytes.len()
     }

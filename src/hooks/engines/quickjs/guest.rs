@@ -1,4 +1,4 @@
-//! One instance of the runner's module: its exports, and its memory, which is looked at only within its bounds.
+//! One instance of the runner's module: its exports, and bounds-checked access to its memory.
 
 use wasmtime::{Extern, InstancePre, Linker, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
@@ -10,13 +10,13 @@ use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
 use crate::hooks::engines::wasm::{Runtime, State};
 
-/// `run` gives this without a text: nothing is left that could settle the handler's promise.
+/// Result of `run` if nothing is left that could settle the handler's promise.
 const NEVER: u64 = 1;
 
-/// With this bit of the length, `compile` gives an error.
+/// If this bit of the length is set, `compile` returned an error.
 const NOT_COMPILED: u64 = 1 << 31;
 
-/// What goes into the guest's input buffer; longer parts get memory of their own.
+/// Size of the guest's input buffer; longer parts are allocated separately.
 const INPUT_BYTES: usize = 64 << 10;
 
 /// The module, linked for one runtime.
@@ -43,7 +43,7 @@ impl Guest {
         Ok(Guest { instance, memory }.known(store))
     }
 
-    /// One whose memory is that of a hook, by a copy of what loading the hook changed.
+    /// An instance for a hook, with a copy of the changes from loading it.
     pub(super) async fn copied(code: &Code, store: &mut GuestStore, delta: &Delta) -> wasmtime::Result<Guest> {
         let guest = Guest::new(code, store).await?;
         let present = guest.memory.data_size(&*store);
@@ -55,13 +55,13 @@ impl Guest {
         Ok(guest)
     }
 
-    /// The same, by an image.
+    /// The same, with an image.
     pub(super) async fn on_image(code: &Apart, store: &mut GuestStore, image: &Image) -> wasmtime::Result<Guest> {
         let (instance, memory) = code.instance(store, image).await?;
         Ok(Guest { instance, memory }.known(store))
     }
 
-    /// The host's functions find it.
+    /// Makes it available to the host's functions.
     fn known(self, store: &mut GuestStore) -> Guest {
         let extra = &mut store.data_mut().extra;
         (extra.memory, extra.guest) = (Some(self.memory), Some(self));
@@ -87,7 +87,7 @@ impl Guest {
         function.call_async(store, arguments).await
     }
 
-    /// Compiles a source: its bytecode, or why it cannot be compiled, as JSON.
+    /// Compiles a source. Returns its bytecode, or the error as JSON.
     pub(super) async fn compile(
         &self,
         store: &mut GuestStore,
@@ -99,7 +99,7 @@ impl Guest {
         Ok(if out & NOT_COMPILED == 0 { Ok(bytes) } else { Err(text(bytes)) })
     }
 
-    /// Loads what `compile` gave, and leaves no copy of it.
+    /// Loads the result of `compile`, without leaving a copy of it.
     pub(super) async fn load(&self, store: &mut GuestStore, bytecode: &[u8]) -> wasmtime::Result<bool> {
         let at = self.put(store, bytecode).await?;
         let loaded: u32 = self.call(store, "load", (at, length(bytecode)?)).await?;
@@ -108,7 +108,7 @@ impl Guest {
         Ok(loaded != 0)
     }
 
-    /// The runner's answer to one call. `input`: where its input buffer lies.
+    /// The runner's answer for one run. `input`: the address of its input buffer.
     pub(super) async fn run(
         &self,
         store: &mut GuestStore,
@@ -117,7 +117,7 @@ impl Guest {
         [phase, context, marker]: [&str; 3],
     ) -> wasmtime::Result<String> {
         let parts = [phase, context, marker];
-        // Each has a 0 behind it.
+        // Each is terminated by a 0.
         let bytes = parts.iter().map(|part| part.len() + 1).sum::<usize>();
         let at: u32 = match bytes <= INPUT_BYTES {
             true => input,
@@ -155,7 +155,7 @@ impl Guest {
 
     /// Copies bytes into memory that the guest allocates.
     pub(super) async fn put(&self, store: &mut GuestStore, bytes: &[u8]) -> wasmtime::Result<u32> {
-        // QuickJS wants a 0 behind a source.
+        // QuickJS requires a terminating 0.
         let at: u32 = self.call(store, "alloc", length(bytes)? + 1).await?;
         self.check_allocated(store, at)?;
         let place = self.slice_mut(store, at, bytes.len() + 1)?;
@@ -168,7 +168,7 @@ impl Guest {
         if at == 0 { Err(no_memory(store)) } else { Ok(()) }
     }
 
-    /// What the guest gives out: pointer and length in one number.
+    /// Output of the guest: pointer and length in one number.
     pub(super) fn take(&self, store: &GuestStore, out: u64) -> wasmtime::Result<Vec<u8>> {
         let (at, length) = ((out >> 32) as usize, out as u32 as usize);
         if at == 0 {
@@ -181,7 +181,7 @@ impl Guest {
         bytes.map(<[u8]>::to_vec).ok_or_else(outside)
     }
 
-    /// Zeros, of what nobody needs any more.
+    /// Overwrites unused memory with zeros.
     #[cfg(test)]
     pub(super) fn wipe(&self, store: &mut GuestStore, at: u32, length: usize) -> wasmtime::Result<()> {
         self.slice_mut(store, at, length).map(|bytes| bytes.fill(0))
@@ -211,7 +211,7 @@ fn exception(message: &str) -> wasmtime::Error {
     wasmtime::Error::new(Broken(Failure { cause: FailureCause::Exception, message: message.into(), limit: None }))
 }
 
-/// The guest could not even say what is wrong.
+/// The guest could not even report the error.
 fn no_memory(store: &GuestStore) -> wasmtime::Error {
     match store.data().memory_failure() {
         Some(failure) => wasmtime::Error::new(Broken(failure)),

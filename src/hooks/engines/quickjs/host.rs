@@ -1,5 +1,5 @@
-//! The host's side of runner/src/host.rs: what the module imports. Whatever the guest names, a place or a length, is checked before
-//! anything is copied.
+//! The host's side of runner/src/host.rs: the functions that the module imports. Every address and length from the
+//! guest is checked before anything is copied.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,37 +13,37 @@ use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
 use crate::hooks::engines::wasm::{State, capability, fatal};
 use crate::hooks::session::{HostError, Session};
 
-/// The name of the module that the functions are imported from.
+/// The module name of the imported functions.
 const MODULE: &str = "snaphook";
 
-/// What a JavaScript sandbox keeps beside what every sandbox keeps.
+/// Additional state of a JavaScript sandbox.
 #[derive(Default)]
 pub(super) struct Extra {
-    /// The numbers that JavaScript changed in what it was given in this call.
+    /// The numbers in this run's input that JavaScript changes.
     pub(super) digits: Digits,
-    /// Once it is there.
+    /// Set once it exists.
     pub(super) guest: Option<Guest>,
     pub(super) memory: Option<Memory>,
     pub(super) calls: Calls,
     pub(super) mode: Mode,
-    /// It is as it was before its call.
+    /// Whether it was reset to the state before its run.
     pub(super) is_restored: bool,
 }
 
-/// What the guest runs for.
+/// The purpose of a guest's execution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// A call.
+    /// A run of the hook.
     #[default]
     Call,
-    /// To keep what its top level makes: it may not ask for anything that is another at the next call.
+    /// Capturing the state after its top level, which must not use anything that differs between runs.
     Capture,
-    /// To make the snapshot: time stands still.
+    /// Creating the snapshot: time stands still.
     #[cfg(test)]
     Boot,
 }
 
-/// What a top level asked for that another call would get differently. Ends the guest while it is captured.
+/// Something used by a top level that differs between runs. Ends the guest while it is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Observed {
     Time,
@@ -119,7 +119,7 @@ pub(super) fn link(linker: &mut Linker<State<Extra>>) -> Result<()> {
     linker.func_wrap(MODULE, "cancel", |mut caller: Call<'_>, call: u32| caller.data_mut().extra.calls.cancel(call))?;
     linker.func_wrap(MODULE, "part", |caller: Call<'_>, part: u32| {
         let length = caller.data().extra.calls.part(part).map(i32::try_from);
-        // None is as long as that.
+        // No part is as long as that.
         length.and_then(|length| length.ok()).unwrap_or(-1)
     })?;
     linker.func_wrap(MODULE, "take", |mut caller: Call<'_>, part: u32, to: u32| {
@@ -129,7 +129,7 @@ pub(super) fn link(linker: &mut Linker<State<Extra>>) -> Result<()> {
     Ok(())
 }
 
-/// Ends a guest that is captured.
+/// Ends a guest that is being captured.
 fn observe(caller: &Call<'_>, what: Observed) -> Result<()> {
     match caller.data().extra.mode {
         Mode::Call => Ok(()),
@@ -150,7 +150,7 @@ fn now(caller: &Call<'_>) -> Result<f64> {
     Ok(time.map_or(0.0, |time| time.as_micros() as f64))
 }
 
-/// URLs, digests, decoding: pure, no grant is asked.
+/// URLs, digests, decoding: pure, without a grant.
 fn compute(mut caller: Call<'_>, operation: u32, at: u32, length: u32, bytes_at: u32, bytes_length: u32) -> Result<()> {
     let (argument, bytes) = copy_both(&caller, (at, length), (bytes_at, bytes_length))?;
     let parts: Parts = match operation {

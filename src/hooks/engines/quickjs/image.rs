@@ -1,8 +1,8 @@
-//! A hook's whole memory as an image: a fresh sandbox gets a page of it when it first writes to it, so a call does not pay for how
-//! much the top level left.
+//! A hook's whole memory as a copy-on-write image: a fresh sandbox copies a page when it first writes to it, so the
+//! cost of a run does not depend on the size of the state after the top level.
 //!
-//! The image is a module of its own, which has a memory and nothing else; the runner's module imports it. So all hooks share the
-//! code. Where little changed, copying that (delta.rs) takes less time, and less memory per hook.
+//! The image is a separate module with only a memory, which the runner's module imports. So all hooks share the code.
+//! If little changed, copying the changes (delta.rs) takes less time, and less memory per hook.
 
 use wasm_encoder::{
     ConstExpr, DataSection, EntityType, ExportKind, ExportSection, ImportSection, MemorySection, MemoryType, RawSection,
@@ -14,13 +14,13 @@ use super::host::{self, Extra};
 use super::instance::{Exports, WASM_PAGE_BYTES};
 use crate::hooks::engines::wasm::{Runtime, State};
 
-/// How the memory is called, in both modules.
+/// The name of the memory in both modules.
 const MEMORY: &str = "memory";
 
-/// Of the import.
+/// The module name of the import.
 const IMAGE: &str = "image";
 
-/// What is all zeros is left out, in pieces of this size: the kernel's pages.
+/// Blocks of zeros of this size are omitted; it is the kernel's page size.
 const PAGE_BYTES: usize = 4096;
 
 /// The runner's module without its memory, linked for one runtime.
@@ -30,7 +30,7 @@ pub(super) struct Apart {
     pub(super) exports: Exports,
 }
 
-/// A hook's memory.
+/// The memory image of a hook.
 pub(super) struct Image {
     holder: InstancePre<State<Extra>>,
     memory: ModuleExport,
@@ -45,7 +45,7 @@ impl Apart {
         Ok(Apart { module, linker, exports })
     }
 
-    /// An instance of the runner that works on a fresh copy of the image.
+    /// An instance of the runner with a fresh copy of the image.
     pub(super) async fn instance(
         &self,
         store: &mut Store<State<Extra>>,
@@ -68,7 +68,7 @@ impl Apart {
 }
 
 impl Image {
-    /// Of a memory. Takes some milliseconds.
+    /// Creates the image of a memory. Takes some milliseconds.
     pub(super) fn new(runtime: &Runtime, bytes: Vec<u8>) -> wasmtime::Result<Image> {
         let module = Module::new(&runtime.engine, holder(&bytes))?;
         module.initialize_copy_on_write_image()?;
@@ -83,7 +83,7 @@ impl Image {
     }
 }
 
-/// A module that is a memory with that content.
+/// A module that consists of a memory with this content.
 fn holder(bytes: &[u8]) -> Vec<u8> {
     const NOTHING: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
     let mut memories = MemorySection::new();
@@ -109,7 +109,7 @@ fn holder(bytes: &[u8]) -> Vec<u8> {
     module.finish()
 }
 
-/// The runner's module with its memory taken out: it imports one, and brings no data.
+/// The runner's module without its memory: it imports one, and has no data.
 pub(super) fn apart(wasm: &[u8]) -> Result<Vec<u8>, String> {
     rewritten(wasm).map_err(|error| format!("the JavaScript runner does not fit this server: {error}"))
 }

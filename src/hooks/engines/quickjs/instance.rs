@@ -1,10 +1,10 @@
-//! What the runner's module exports, and one instance of it.
+//! The exports of the runner's module, and one instance of it.
 
 use wasmtime::{Memory, Module, ModuleExport};
 
 pub(super) const WASM_PAGE_BYTES: usize = 64 << 10;
 
-/// Text that is no UTF-8 is the guest's own fault and its own loss.
+/// Invalid UTF-8 is the guest's fault; it is replaced.
 pub(super) fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
@@ -13,7 +13,7 @@ pub(super) fn outside() -> wasmtime::Error {
     wasmtime::format_err!("it named a place outside of its memory")
 }
 
-/// Where a module has what each call uses.
+/// The indexes of the exports that each run uses.
 pub(super) struct Exports {
     pub(super) memory: ModuleExport,
     pub(super) alloc: ModuleExport,

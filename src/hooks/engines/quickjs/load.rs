@@ -1,7 +1,7 @@
-//! Loads a hook when it is bound: its source is compiled, and its top level run where nobody can see the difference.
+//! Loads a hook when it is bound: compiles its source, and runs its top level once if that makes no visible difference.
 //!
-//! A top level that asked for something another call would get differently (time, random numbers, the log, a timer, the host), or
-//! that left a promise open, runs at each call. Of the others a call starts from what the top level left.
+//! A top level that uses something that differs between runs (time, random numbers, the log, a timer, the host), or
+//! that leaves a promise pending, runs at each run. Otherwise a run starts from the state after the top level.
 
 use std::time::{Duration, Instant};
 
@@ -18,18 +18,18 @@ use crate::hooks::engines::javascript::{Source, compile_error};
 use crate::hooks::engines::limits::CHECK_LIMITS;
 use crate::hooks::engines::wasm::{self, CodeCache, Sandbox, State};
 
-/// What loading may change to be copied into each new sandbox. A hook that changes more has an image: about three times its
-/// memory for the hook, and nothing to copy.
+/// Maximum size of changes that are copied into each new sandbox. A hook with more changes has an image: this takes
+/// about three times its memory, but nothing is copied.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
-/// Largest image. A top level that leaves more runs at each call.
+/// Largest image. A top level that leaves more runs at each run.
 const IMAGE_BYTES_MAX: usize = 16 << 20;
 
-/// What `prepare` of the module gives.
+/// The results of the module's `prepare`.
 const PREPARED: u32 = 0;
 const PREPARED_THROWS: u32 = 1;
 
-/// A hook that is loaded.
+/// A loaded hook.
 pub(super) struct Loaded {
     pub(super) start: Start,
     pub(super) top_level: TopLevel,
@@ -37,14 +37,14 @@ pub(super) struct Loaded {
     pub(super) top_level_time: Duration,
 }
 
-/// What a call starts from.
+/// The starting state of a run.
 pub(super) enum Start {
     Delta(Delta),
     Image(Image),
 }
 
 impl Start {
-    /// The instance in a sandbox, which may have served a call before, and where it has what a call uses.
+    /// The instance in a sandbox, which may have served an earlier run, and its exports.
     pub(super) async fn guest<'a>(
         &self,
         runner: &'a Runner,
@@ -73,7 +73,7 @@ impl Start {
 }
 
 impl Start {
-    /// How much memory a call has at first.
+    /// The initial memory size of a run.
     pub(super) fn memory_bytes(&self, runner: &Runner) -> usize {
         match self {
             Start::Delta(delta) => delta.memory_bytes().max(runner.memory.len()),
@@ -81,7 +81,7 @@ impl Start {
         }
     }
 
-    /// What a piece of the memory, from `from` on, holds at first.
+    /// Fills a part of the memory, from `from` on, with its initial content.
     pub(super) fn fill(&self, runner: &Runner, from: usize, piece: &mut [u8]) {
         let base = match self {
             Start::Delta(_) => &runner.memory,
@@ -90,7 +90,8 @@ impl Start {
         let present = base.get(from..).unwrap_or_default();
         let (copied, grown) = piece.split_at_mut(present.len().min(piece.len()));
         copied.copy_from_slice(&present[..copied.len()]);
-        // To fill nothing at the end of a page takes long: the processor looks at the next page, which may not be there.
+        // Filling zero bytes at the end of a page is slow, because the processor accesses the next page, which may not
+        // be mapped.
         if !grown.is_empty() {
             grown.fill(0);
         }
@@ -100,13 +101,13 @@ impl Start {
     }
 }
 
-/// Memory after loading, as little of it as is needed.
+/// The memory after loading, reduced to the needed part.
 enum Memory {
     Delta(Delta),
     Whole(Vec<u8>),
 }
 
-/// Compiles the source, and captures its top level if it may be.
+/// Compiles the source, and captures its top level if possible.
 pub(super) async fn load(runner: &'static Runner, cache: &CodeCache, source: &Source) -> Result<Loaded, PrepareError> {
     let text = source.text.clone();
     let compiled = in_sandbox(runner, move |sandbox| {
@@ -121,13 +122,13 @@ pub(super) async fn load(runner: &'static Runner, cache: &CodeCache, source: &So
         let (line, column) = (position.map(|position| position.line), position.map(|position| position.column));
         PrepareError { line, column, ..PrepareError::plain(message) }
     })?;
-    // In another sandbox: what the parser leaves behind is not copied.
+    // In another sandbox, so that leftovers of the parser are not copied.
     let code = bytecode.clone();
     let loaded = in_sandbox(runner, move |sandbox| Box::pin(compiled_and_captured(runner, sandbox, code)));
     let (compiled, captured, time) = loaded.await?;
     let top_level_time = match time {
         Some(time) => time,
-        // Once more, whatever it asks for.
+        // Runs it again, without restrictions.
         None => in_sandbox(runner, move |sandbox| Box::pin(timed(runner, sandbox, bytecode))).await.unwrap_or_default(),
     };
     let (memory, top_level) = match captured {
@@ -148,8 +149,8 @@ async fn image(runner: &'static Runner, cache: &CodeCache, bytes: Vec<u8>) -> Re
     made.map_err(|error| PrepareError::plain(format!("the source could not be loaded: {error:#}")))
 }
 
-/// Memory after loading; after that and the top level, or why that is not kept; how long the top level ran, if it was not ended for
-/// what it asked.
+/// Memory after loading; memory after the top level, or why that is not used; how long the top level ran, unless it was
+/// ended for something that it used.
 async fn compiled_and_captured(
     runner: &Runner,
     sandbox: &mut Sandbox<Extra>,
@@ -183,20 +184,20 @@ async fn compiled_and_captured(
     Ok((compiled, captured, time))
 }
 
-/// What the guest's memory is now.
+/// The guest's current memory.
 async fn memory(runner: &Runner, guest: &Guest, store: &mut Store<State<Extra>>) -> wasmtime::Result<Memory> {
     let delta = Delta::between(&runner.memory, guest.bytes(store), runner.stack_bytes);
     if delta.copied_bytes() <= COPIED_BYTES_MAX {
         return Ok(Memory::Delta(delta));
     }
-    // Of an image each page that a call writes to costs: what it allocates is to lie together.
+    // With an image each page that a run writes to is copied, so new allocations should be close together.
     guest.call::<_, ()>(store, "seal", ()).await?;
     let mut bytes = guest.bytes(store).to_vec();
     bytes[..runner.stack_bytes].fill(0);
     Ok(Memory::Whole(bytes))
 }
 
-/// How long the top level runs, whatever it asks for.
+/// Measures how long the top level runs, without restrictions.
 async fn timed(runner: &Runner, sandbox: &mut Sandbox<Extra>, bytecode: Vec<u8>) -> wasmtime::Result<Duration> {
     let store = &mut sandbox.store;
     let guest = Guest::new(&runner.loading_code, store).await?;
@@ -206,7 +207,7 @@ async fn timed(runner: &Runner, sandbox: &mut Sandbox<Extra>, bytecode: Vec<u8>)
     Ok(start.elapsed())
 }
 
-/// Runs `work` in a sandbox without a session, which nobody uses again.
+/// Runs `work` in a sandbox without a session, which is then discarded.
 async fn in_sandbox<T, W>(runner: &'static Runner, work: W) -> Result<T, PrepareError>
 where
     T: Send + 'static,

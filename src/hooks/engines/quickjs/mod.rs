@@ -1,10 +1,11 @@
 //! The engine `quickjs`: JavaScript and TypeScript source, run by QuickJS inside a WebAssembly sandbox.
 //!
-//! One module serves all hooks (artifact.rs, runner.rs): QuickJS and our scripts, as a snapshot. A hook is its rewritten source
-//! (`javascript`), loaded once, when it is bound (load.rs): what that changed in the module's memory is copied into the fresh
-//! sandbox of a call (delta.rs), or, where it is much, the fresh sandbox is a view of an image (image.rs). After the call its
-//! memory is put back, and it serves the hook's next call (restore.rs); with `isolation = 'reuse'` it does as the call left it. What the
-//! handler asks for goes through host.rs to the session; several such calls may be under way at once (`javascript::calls`).
+//! One module serves all hooks (artifact.rs, runner.rs): a snapshot of QuickJS with our scripts. A hook is its
+//! rewritten source (`javascript`), loaded once, when it is bound (load.rs). The changes that loading made in the
+//! module's memory are copied into the fresh sandbox of a run (delta.rs) or, if they are large, the fresh sandbox maps
+//! an image (image.rs). After the run its memory is restored, and it serves the hook's next run (restore.rs); with
+//! `isolation = 'reuse'` its memory is kept. Host calls go through host.rs to the session; several of them may run
+//! concurrently (`javascript::calls`).
 
 mod artifact;
 mod delta;
@@ -34,7 +35,7 @@ use crate::config::Isolation;
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::session::Session;
 
-/// The word in bindings.
+/// The engine's name in bindings.
 pub(super) const NAME: &str = "quickjs";
 
 /// The engine.
@@ -56,7 +57,8 @@ impl Engine for QuickJs {
     }
 
     async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
-        // The source is checked before the runner is made: a mistake is answered at once on a cold server too.
+        // The source is checked before the runner is created, so that errors are reported immediately, also on a cold
+        // server.
         let source = Source::of(candidate.code, candidate.phase, candidate.language).await?;
         let runner = runner(&self.cache).await?;
         let loaded = load(runner, &self.cache, &source).await?;
@@ -68,7 +70,7 @@ impl Engine for QuickJs {
     }
 }
 
-/// One hook's source, ready to run.
+/// One prepared hook.
 struct Hook {
     id: u64,
     source: Arc<Source>,
@@ -85,10 +87,10 @@ impl Drop for Hook {
 }
 
 impl Hook {
-    /// A sandbox that waits and may serve the call.
+    /// An idle sandbox for the run.
     fn idle(&self, reuse: bool, context: &Context, settings: &CallSettings) -> Option<Sandbox<Extra>> {
         let memory_bytes = settings.limits.memory_bytes;
-        // Others are of the time before the configuration was changed.
+        // Others were created before a change of the configuration.
         std::iter::from_fn(|| self.idle.take(self.id, &context.model)).find_map(|mut sandbox| {
             let is_restored = std::mem::take(&mut sandbox.store.data_mut().extra.is_restored);
             (is_restored != reuse && sandbox.memory_used() <= memory_bytes).then_some(sandbox)
@@ -145,7 +147,7 @@ impl Prepared for Hook {
                 }
                 outcome
             }
-            // What trapped is never used again.
+            // A sandbox that trapped is never reused.
             Err(failure) => Outcome::Failed(failure),
         };
         CallReport::new(outcome, cpu, memory_bytes)
@@ -160,7 +162,7 @@ impl Prepared for Hook {
     }
 }
 
-/// The runner's answer to one call.
+/// The runner's answer for one run.
 async fn answer(
     runner: &Runner,
     sandbox: &mut Sandbox<Extra>,

@@ -1,11 +1,11 @@
-//! Puts the memory of a sandbox back to what it was before its call, so that it serves the hook's next call as a fresh one would: to
-//! make one takes as long as a small handler.
+//! Restores the memory of a sandbox to its state before the run, so that it can serve the hook's next run like a fresh
+//! one: creating a sandbox takes as long as a small handler.
 //!
-//! The kernel tells which pages were written since the memory was mapped; all of them get their first content back, whichever
-//! call wrote them. What else a module can change lives as long as a call: its one variable, the stack pointer, is back where it
-//! was when the guest has returned, and nothing in the module changes its table (artifact_tests.rs looks). A sandbox whose guest
-//! did not return, whose memory grew or that wrote much is not put back but given up, and so are all where the kernel does not
-//! tell.
+//! The kernel reports which pages were written since the memory was mapped; all of them get their original content
+//! back, whichever run wrote them. The rest of the module's state needs no restore: its only variable, the stack
+//! pointer, has its old value when the guest has returned, and nothing in the module changes its table (checked in
+//! artifact_tests.rs). A sandbox whose guest did not return, whose memory grew or that wrote much is discarded, and so
+//! are all if the kernel does not support this.
 
 use super::host::Extra;
 use super::load::Start;
@@ -14,13 +14,13 @@ use super::runner::Runner;
 use crate::hooks::engines::pagemap::{Pagemap, Region};
 use crate::hooks::engines::wasm::Sandbox;
 
-/// To look through and copy more takes longer than a new sandbox.
+/// Scanning and copying more takes longer than creating a new sandbox.
 #[cfg(target_os = "linux")]
 const PIECES_MAX: usize = 256;
 #[cfg(target_os = "linux")]
 const COPIED_BYTES_MAX: usize = 1 << 20;
 
-/// Whether the sandbox, whose call has ended, is as it was before.
+/// Restores a sandbox whose run has ended; returns whether that worked.
 pub(super) fn restore(runner: &Runner, start: &Start, sandbox: &mut Sandbox<Extra>) -> bool {
     let store = &mut sandbox.store;
     let extra = &mut store.data_mut().extra;

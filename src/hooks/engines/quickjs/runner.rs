@@ -1,6 +1,6 @@
-//! The one module that runs all JavaScript hooks: compiled once per machine, kept in the cache, ready in the process.
+//! The module that runs all JavaScript hooks: compiled once per machine, stored in the cache, loaded once per process.
 //!
-//! A hook adds what loading it changed in the module's memory, nothing else (load.rs).
+//! A hook only adds the changes that loading it makes in the module's memory (load.rs).
 
 use tokio::sync::OnceCell;
 
@@ -15,7 +15,7 @@ use crate::hooks::engines::wasm::{self, CodeCache, Runtime, Sandbox};
 
 /// The module in both runtimes.
 pub(super) struct Runner {
-    /// For calls.
+    /// For runs.
     pub(super) runtime: &'static Runtime,
     pub(super) code: Code,
     /// For loading hooks.
@@ -23,27 +23,27 @@ pub(super) struct Runner {
     pub(super) loading_code: Code,
     /// The memory of a fresh instance.
     pub(super) memory: Vec<u8>,
-    /// Where its stack ends: what lies below means nothing between two calls.
+    /// The end of its stack: memory below has no meaning between two runs.
     pub(super) stack_bytes: usize,
-    /// Where what a call brings is written.
+    /// The address of the input buffer.
     pub(super) input: u32,
-    /// For calls of hooks that have an image, once there is one.
+    /// For runs of hooks with an image, once there is one.
     apart: OnceCell<Apart>,
 }
 
 impl Runner {
-    /// The module that works on the image of a hook.
+    /// The module for hooks with an image.
     pub(super) async fn apart(&self, cache: &CodeCache) -> Result<&Apart, PrepareError> {
         self.apart.get_or_try_init(|| make_apart(self.runtime, cache)).await
     }
 
-    /// The same where a hook has an image, for which it was made.
+    /// The same, for a hook with an image, for which it already exists.
     pub(super) fn apart_of_image(&self) -> wasmtime::Result<&Apart> {
         self.apart.get().ok_or_else(|| wasmtime::format_err!("the runner's module for images is not there"))
     }
 }
 
-/// The process's runner, made at the first use.
+/// The process's runner, created at the first use.
 pub(super) async fn runner(cache: &CodeCache) -> Result<&'static Runner, PrepareError> {
     // One per process, like the wasmtime engines that it belongs to.
     static RUNNER: OnceCell<Runner> = OnceCell::const_new();

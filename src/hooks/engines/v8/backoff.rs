@@ -1,10 +1,11 @@
-//! Code that ends its process in a way that no limit foresaw costs the server more than a call: what made it do so backs off.
+//! Backoff for code that crashes its process. A crash costs the server more than a failed run, so its cause is held
+//! back.
 //!
-//! Such an end is put down to the change first: the instance, or for one that is to be created the data. It is not run for a
-//! second, after the next such end for two, up to a minute. Others go on. An actor of whom several changes did that is not
-//! served for as long, and where changes of several actors did, it is the hook: it is not run for anybody. All of it runs
-//! again by itself, and what has done nothing of the kind for a minute after that is forgotten. A call that its limits
-//! ended is none of this, whatever it did to its process.
+//! A crash is first attributed to the change: to the instance, or for a creation to the data. The hook does not run for
+//! it for one second, after the next crash for two, up to a minute; other changes continue. An actor with several such
+//! changes is held back in the same way, and after several such actors the whole hook is. All of them resume
+//! automatically, and are forgotten after a minute without a crash. A run that was ended by its limits does not count,
+//! whatever happened to its process.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -21,18 +22,18 @@ use crate::hooks::engines::engine::{HeldBack, HookState};
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// So many changes put it down to their actor, and so many actors to the hook.
+/// After this many changes their actor is held back, and after this many actors the hook.
 const SEVERAL: usize = 3;
 
-/// Sources that are remembered. Those of whom the least is to be feared go first.
+/// Maximum number of recorded sources. The least dangerous ones are removed first.
 const SOURCES_MAX: usize = 256;
 
-/// Of one piece of code, which may be bound to several models.
+/// The backoff of one piece of code, which may be bound to several models.
 pub(super) struct Backoff {
     began: Instant,
     hasher: RandomState,
     sources: Mutex<Sources>,
-    /// Whether there are any: most code never has one.
+    /// Whether there are any sources: most code never has one.
     any: AtomicBool,
 }
 
@@ -48,14 +49,14 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Now; what [`Backoff::died`] and [`Backoff::went_well`] take as the start of a call.
+    /// The current time; [`Backoff::died`] and [`Backoff::went_well`] take it as the start of a run.
     pub(super) fn now(&self) -> Millis {
         self.began.elapsed().as_millis() as Millis
     }
 
     /// A failure if the change is held back.
     pub(super) fn failure(&self, context: &Context) -> Option<Failure> {
-        // Relaxed: a call that comes a moment too early runs.
+        // Relaxed: a run that comes a moment too early is harmless.
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
@@ -76,7 +77,7 @@ impl Backoff {
         })
     }
 
-    /// As `GET …/hooks` shows it.
+    /// The state for `GET …/hooks`.
     pub(super) fn state(&self, model: &str) -> HookState {
         if !self.any.load(Ordering::Relaxed) {
             return HookState::Ok;
@@ -84,25 +85,25 @@ impl Backoff {
         self.sources().state(self.hasher.hash_one(model), self.now(), time::now())
     }
 
-    /// A call that began at `start` ended its process. Those that ran beside it for the same source count once.
+    /// A run that began at `start` crashed its process. Concurrent runs for the same source count once.
     pub(super) fn died(&self, context: &Context, start: Millis) {
         let mut sources = self.sources();
         sources.died(self.blame(context), start, self.now());
         self.any.store(true, Ordering::Relaxed);
     }
 
-    /// A call that began at `start` came to an answer.
+    /// A run that began at `start` returned a result.
     pub(super) fn went_well(&self, context: &Context, start: Millis) {
         if self.any.load(Ordering::Relaxed) {
             let mut sources = self.sources();
             sources.went_well(self.blame(context), start);
             sources.0.retain(|_, source| !source.is_over(self.now()));
-            // Under the lock, so that no death is lost.
+            // Under the lock, so that no crash is lost.
             self.any.store(!sources.0.is_empty(), Ordering::Relaxed);
         }
     }
 
-    /// What it did for a model is forgotten.
+    /// Forgets the crashes for a model.
     pub(super) fn forget(&self, model: &str) {
         let model = self.hasher.hash_one(model);
         self.sources().0.retain(|_, source| source.model != model);
@@ -111,7 +112,7 @@ impl Backoff {
     fn blame(&self, context: &Context) -> Blame {
         let model = self.hasher.hash_one(&context.model);
         let change = match (&context.before, &context.event) {
-            // Its id may be new at each try.
+            // Its id may differ at each attempt.
             (None, None) => self.hasher.hash_one((model, "data", context.after.as_deref().unwrap_or_default())),
             _ => self.hasher.hash_one((model, "instance", &context.instance)),
         };
@@ -120,12 +121,12 @@ impl Backoff {
     }
 
     fn sources(&self) -> MutexGuard<'_, Sources> {
-        // What holds it leaves nothing half done.
+        // The code under the lock never leaves an inconsistent state.
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// To whom the end of a call may be put down, as numbers that nobody outside can choose.
+/// The possible causes of a crash, as hashes that clients cannot choose.
 #[derive(Clone, Copy)]
 struct Blame {
     change: u64,
@@ -152,25 +153,25 @@ enum Level {
 
 const LEVELS: [Level; 3] = [Level::Change, Level::Actor, Level::Hook];
 
-/// What is known, without a clock of its own.
+/// The recorded sources, without a clock.
 #[derive(Default)]
 struct Sources(HashMap<u64, Source>);
 
 struct Source {
     level: Level,
     model: u64,
-    /// Until then it is not served.
+    /// Held back until this time.
     until: Millis,
     /// The last pause.
     pause: Millis,
     last_death: Millis,
-    /// Of an actor its changes, of a hook the actors; at most [`SEVERAL`].
+    /// The changes of an actor, or the actors of a hook; at most [`SEVERAL`].
     several: Vec<u64>,
 }
 
 impl Source {
     fn pauses(&mut self, start: Millis, now: Millis) {
-        // It began before the last pause did.
+        // It began before the last pause.
         if self.pause > 0 && start < self.until {
             return;
         }
@@ -184,7 +185,7 @@ impl Source {
 }
 
 impl Sources {
-    /// The longest that the change has to wait, and why.
+    /// The longest wait of the change, and its level.
     fn held(&self, blame: Blame, now: Millis) -> Option<(Level, Millis)> {
         let left = |level| self.0.get(&blame.of(level)).map(|source| (level, source.until - now));
         LEVELS.into_iter().filter_map(left).filter(|(_, left)| *left > 0).max_by_key(|(_, left)| *left)
@@ -218,7 +219,7 @@ impl Sources {
     }
 
     fn went_well(&mut self, blame: Blame, start: Millis) {
-        // Nothing is concluded for others: a client may send what is harmless between what is not.
+        // Success of this change says nothing about others: a client may send harmless changes between harmful ones.
         if self.0.get(&blame.change).is_some_and(|source| start >= source.until) {
             self.0.remove(&blame.change);
         }
@@ -269,7 +270,7 @@ mod tests {
         let mut now = 10_000;
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             sources.died(bad, now, now);
-            // Calls that ran beside it.
+            // Concurrent runs.
             sources.died(bad, now, now);
             sources.died(bad, 0, now);
             assert_eq!(sources.held(bad, now), Some((Level::Change, seconds * 1000)));
@@ -296,7 +297,7 @@ mod tests {
         assert_eq!(level(&sources, blame(9, 1), 501), Some(Level::Actor));
         assert_eq!(level(&sources, blame(9, 2), 501), None, "another actor is served");
         assert_eq!(sources.state(2, 501, 0), HookState::Ok, "another model");
-        // However many more of that actor do it.
+        // However many more changes of this actor crash.
         for change in 10..1_000 {
             sources.died(blame(change, 1), 2_000 * change as Millis, 2_000 * change as Millis);
         }

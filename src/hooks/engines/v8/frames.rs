@@ -1,25 +1,25 @@
-//! What the server and a worker say to each other over their socket: frames of a length, a kind and fields.
+//! The protocol between the server and a worker over their socket: frames of a length, a kind and fields.
 //!
-//! Both ends are one binary, so the layout is private. The server trusts no length that a worker sends: a worker holds a
-//! stranger's code.
+//! Both ends are the same binary, so the layout is private. The server trusts no length from a worker, because a worker
+//! runs foreign code.
 
 use std::io::{self, Read, Write};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Longest frame that the server reads: the largest answer that is allowed, as text of the worst kind, and some room.
+/// Longest frame that the server reads: the largest allowed answer, in its longest encoding, with some margin.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of length and kind.
 const HEAD_BYTES: usize = 5;
 
-/// What a frame is for. Those of the worker first.
+/// The kind of a frame. Frames of the worker come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// Worker: it waits for a hook, or for a call after one. Process id; whether its memory can be restored.
+    /// Worker: it waits for a hook, or for the next run. Process id; whether its memory can be restored.
     Ready = 1,
-    /// Zygote: it cannot go on. A sentence.
+    /// Zygote: it cannot continue. A sentence.
     Refused,
     /// Level, message. No reply.
     Log,
@@ -27,25 +27,25 @@ pub(super) enum Kind {
     Ask,
     /// Number of an operation (calls.rs), text, bytes.
     Start,
-    /// Number of a call, 0 for any; milliseconds, or [`NO_TIMER`].
+    /// Number of a host call, 0 for any; milliseconds, or [`NO_TIMER`].
     Wait,
-    /// Number of a call that nobody waits for any more. No reply.
+    /// Number of a host call that is no longer needed. No reply.
     Cancel,
-    /// Flags, microseconds on a core, bytes of memory, text.
+    /// Flags, microseconds of processor time, bytes of memory, text.
     Answer,
-    /// The handler waits for something that never comes.
+    /// The handler waits for a promise that never settles.
     Stuck,
-    /// The limit of memory is reached.
+    /// The memory limit is reached.
     Memory,
-    /// It cannot serve the call that is to come.
+    /// The worker cannot serve the next run.
     Spent,
-    /// What went wrong in the worker itself. A sentence.
+    /// A fault of the worker itself. A sentence.
     Fault,
     /// Server: a hook's source. See [`Load`].
     Load,
-    /// Server: one call. See [`Call`].
+    /// Server: one run. See [`Call`].
     Call,
-    /// Server: the answer to Ask, Start, Wait. Number of the call, or 0; what it brought.
+    /// Server: the reply to Ask, Start, Wait. Number of the host call, or 0; its result.
     Reply,
 }
 
@@ -73,20 +73,20 @@ impl Kind {
     }
 }
 
-/// What a worker is after a call.
+/// The state of a worker after a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Keep {
-    /// Gone.
+    /// The process has ended.
     #[default]
     Nothing,
-    /// As it was before its first call.
+    /// Reset to the state before its first run.
     Fresh,
-    /// As the call left it.
+    /// Unchanged after the run.
     State,
 }
 
-/// One hook, as the worker gets it.
+/// One hook, for the worker.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Load {
     /// Only compile the source.
@@ -97,7 +97,7 @@ pub(super) struct Load {
     pub(super) source: String,
 }
 
-/// One call, as the worker gets it.
+/// One run, for the worker.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Call {
     /// Limit of memory, in bytes.
@@ -219,7 +219,7 @@ impl Draft {
     }
 }
 
-/// The worker's side: it trusts the server. `None`: the server is gone.
+/// The worker's side, which trusts the server. `None`: the server has ended.
 pub(super) fn read(mut from: impl Read) -> io::Result<Option<Frame>> {
     let mut head = [0; HEAD_BYTES];
     match from.read_exact(&mut head) {
@@ -232,8 +232,8 @@ pub(super) fn read(mut from: impl Read) -> io::Result<Option<Frame>> {
     Ok(Some(Frame { kind, fields, at: 0 }))
 }
 
-/// The server's side. `None`: the worker is gone; an error "connection reset" means that too, and that it has not read all that
-/// was sent to it.
+/// The server's side. `None`: the worker has ended; an error "connection reset" also means that, and that it has not
+/// read everything.
 pub(super) async fn receive(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Option<Frame>> {
     let mut head = [0; HEAD_BYTES];
     match from.read_exact(&mut head).await {
@@ -241,7 +241,7 @@ pub(super) async fn receive(from: &mut (impl AsyncReadExt + Unpin)) -> io::Resul
         other => other.map(|_| ())?,
     }
     let (length, kind) = parse(head)?;
-    // Grows with what comes, not with what was announced.
+    // Grows with the received bytes, not with the announced length.
     let mut fields = Vec::with_capacity(length.min(64 << 10));
     let read = (&mut *from).take(length as u64).read_to_end(&mut fields).await?;
     if read < length {

@@ -1,9 +1,10 @@
-//! The engine `v8`: the same JavaScript and TypeScript as `quickjs`, in V8, in processes apart from the server.
+//! The engine `v8`: the same JavaScript and TypeScript as `quickjs`, in V8, in processes separate from the server.
 //!
-//! V8 can end its whole process, and some regular expressions cannot be stopped from inside. So each sandbox is a process of
-//! its own (worker), forked from one that has V8 and the runner ready (zygote.rs), and ended by the server when its time is
-//! over. It serves the hook's next call too: put back to where it was before the first, or with `isolation = 'reuse'` as the
-//! call left it. What the handler asks for comes over a socket (frames.rs) to the session, like in every engine.
+//! V8 can abort its whole process, and some regular expressions cannot be interrupted from inside. So each sandbox is a
+//! separate process (worker), forked from one in which V8 and the runner are ready (zygote.rs), and the server ends it
+//! when its time is up. The worker also serves the hook's next run: its memory is restored to the state before the
+//! first run, or with `isolation = 'reuse'` kept. Host calls go over a socket (frames.rs) to the session, as in every
+//! engine.
 
 mod backoff;
 mod frames;
@@ -38,29 +39,29 @@ use crate::hooks::session::Session;
 pub use worker::serve as serve_as_worker;
 pub(super) use worker::system;
 
-/// The word in bindings.
+/// The engine's name in bindings.
 pub(super) const NAME: &str = "v8";
 
-/// Folder of the library, in that of plugins.
+/// Folder of the library, inside the plugins folder.
 const FOLDER: &str = "v8";
 
-/// In this time a worker is as before its first call again, if nothing else runs; until then another one serves sooner.
+/// Typical time to reset a worker after a run; an earlier run gets another idle worker.
 const REST: Duration = Duration::from_micros(300);
 
-/// MiB of its own that a worker has while it waits as it was before its first call: what image.rs lets it write and save.
+/// Private memory of a reset idle worker, in MiB: the limit for written and saved pages in image.rs.
 const FRESH_MIB: usize = 12;
 
-/// Calls in a row whose worker could not serve another one, after which a hook's workers are made for one call each: to be put
-/// back costs them more than it gives. Each so many calls it is tried again.
+/// After this many consecutive failed resets a hook's workers are used once and discarded, because a reset costs more
+/// than it saves. After as many runs a reset is tried again.
 const LOST_MAX: u32 = 8;
 const LOST_TRIED: u32 = 64;
 
-/// Workers that a call takes after one that was gone: all that waited may be.
+/// How many workers a run tries if they have ended: all idle ones may have.
 const TRIES_MAX: usize = 8;
 
 const GONE: &str = "the V8 workers end before they are used; try again";
 
-/// By which name V8 knows what it evaluates; answer.rs looks for it in stacks.
+/// The name of evaluated code in V8; answer.rs looks for it in stacks.
 const SOURCE_NAME: &str = "\n//# sourceURL=<input>";
 
 /// The engine.
@@ -68,7 +69,7 @@ pub(super) struct V8 {
     nursery: Arc<Nursery>,
     idle: Arc<IdlePool<Process>>,
     room: Arc<Room>,
-    /// Of long calls, those that run.
+    /// Permits for long runs.
     places: FairSemaphore,
 }
 
@@ -125,7 +126,7 @@ fn overloaded(message: String) -> Failure {
     Failure { cause: FailureCause::Overloaded, message, limit: None }
 }
 
-/// One hook's source, ready to run.
+/// One prepared hook.
 struct Hook {
     id: u64,
     source: Arc<Source>,
@@ -135,10 +136,10 @@ struct Hook {
     room: Arc<Room>,
     places: FairSemaphore,
     backoff: Backoff,
-    /// Calls in a row whose worker served no other.
+    /// Consecutive runs whose worker could not be reused.
     lost: AtomicU32,
     began: Instant,
-    /// When the last call came, in microseconds since then.
+    /// Time of the last run, in microseconds after `began`.
     called: AtomicU64,
 }
 
@@ -149,7 +150,7 @@ impl Drop for Hook {
 }
 
 impl Hook {
-    /// Lets V8 compile the source, since it does not know all that the parser knows.
+    /// Compiles the source in V8, which does not support everything that the parser does.
     async fn check(&self) -> Result<(), PrepareError> {
         let mut worker = self.nursery.worker().await.map_err(PrepareError::plain)?;
         let load = Load {
@@ -210,7 +211,7 @@ impl Hook {
                 }
             };
             let clock = Arc::new(Clock::start(settings.limits.timeout, Some(Arc::clone(session))));
-            // A worker whose time is over is ended by being dropped.
+            // Dropping a worker ends its process, also after a timeout.
             let turns = worker.turns();
             let ended = async {
                 tokio::select! {
@@ -228,7 +229,7 @@ impl Hook {
                 }
                 Err(End::Failed(failure)) => return Err(failure),
                 Err(End::Died(failure)) => {
-                    // That the data of a call needs more memory than there is for it says nothing of the next call.
+                    // If the data of one run needs too much memory, this says nothing about the next run.
                     if failure.cause != FailureCause::Memory {
                         self.backoff.died(context, began);
                     }
@@ -244,7 +245,7 @@ impl Hook {
             }
         };
         self.backoff.went_well(context, began);
-        // Code that catches it may go on; code that does not has reached its limit.
+        // Code that catches the error may continue; otherwise the run reached its limit.
         let refused = text.contains(ALLOCATION_FAILED);
         let memory_failure = refused.then(|| memory_failure(settings.limits.memory_bytes, None));
         let memory = Arc::clone(session.memory());
@@ -255,9 +256,9 @@ impl Hook {
         }
         let stays = match keep {
             Keep::Nothing => false,
-            // Nothing that the call left will be there.
+            // The reset removes everything that the run left.
             Keep::Fresh => reusable,
-            // One that was long has a low priority, which it cannot lose.
+            // A worker with a long run has a low priority, which cannot be raised again.
             Keep::State => reusable && is_clean && cpu < worker::PATIENCE,
         };
         if !stays && keep == Keep::Fresh {
@@ -270,14 +271,14 @@ impl Hook {
         Ok(CallReport::new(outcome, cpu, memory_bytes))
     }
 
-    /// Time since the last call.
+    /// Time since the last run.
     fn pause(&self) -> Duration {
         let now = self.began.elapsed().as_micros() as u64;
         Duration::from_micros(now.saturating_sub(self.called.swap(now, Ordering::Relaxed)))
     }
 
-    /// Whether a new worker is likely to serve another call: the last ones did, and the calls of this hook come sooner than it
-    /// would have to go for another hook's.
+    /// Whether a new worker is likely to serve another run: the last ones did, and runs of this hook come before
+    /// another hook would evict it.
     fn is_worth_keeping(&self, pause: Duration) -> bool {
         let lost = self.lost.load(Ordering::Relaxed);
         if lost >= LOST_MAX && !lost.is_multiple_of(LOST_TRIED) {
@@ -287,10 +288,10 @@ impl Hook {
         self.idle.lifetime(FRESH_MIB).is_none_or(|lifetime| pause < lifetime)
     }
 
-    /// A worker that waits and is what `keep` says.
+    /// An idle worker in the state `keep`.
     fn idle(&self, keep: Keep, context: &Context) -> Option<Process> {
         let rest = if keep == Keep::Fresh { REST } else { Duration::ZERO };
-        // Others are of the time before the configuration was changed.
+        // Others were created before a change of the configuration.
         std::iter::from_fn(|| self.idle.take_after(self.id, &context.model, rest))
             .find(|worker| worker.kept() == Some(keep))
     }

@@ -1,4 +1,4 @@
-//! A worker process as the server sees it: a socket to talk over, what it wrote to standard error, a way to end it.
+//! The server's handle to a worker process: its socket, its standard error, and a way to end it.
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
@@ -19,50 +19,50 @@ use crate::hooks::engines::javascript::{Digits, asks};
 use crate::hooks::engines::limits::{Broken, memory_failure};
 use crate::hooks::session::{HostError, Session};
 
-/// What V8 says when it ends its process is a few lines.
+/// When V8 aborts its process it prints a few lines.
 const LAST_WORDS_BYTES_MAX: u64 = 4 << 10;
 
-/// A worker that waits for a call, or serves one. Ended when dropped.
+/// An idle or running worker. Dropping it ends the process.
 pub(super) struct Process {
     stream: Socket,
     errors: PipeReader,
     handle: Arc<OwnedFd>,
-    /// The host works for it.
+    /// Whether it waits for a host call.
     is_waiting: Arc<AtomicBool>,
-    /// What it is after each call; `None`: it has no hook yet.
+    /// Its state after each run; `None`: it has no hook yet.
     keep: Option<Keep>,
     #[cfg(test)]
     pid: Pid,
 }
 
-/// What a call came to.
+/// The result of a run.
 pub(super) struct Answer {
     pub(super) text: String,
-    /// Time on a core.
+    /// Processor time.
     pub(super) cpu: Duration,
     pub(super) memory_bytes: u64,
-    /// Whether the process waits for another call.
+    /// Whether the process can serve another run.
     pub(super) reusable: bool,
 }
 
 /// Why there is no answer.
 pub(super) enum End {
     Failed(Failure),
-    /// The process ended by itself, or had to be ended for what it sent.
+    /// The process ended, or was ended because of an invalid frame.
     Died(Failure),
-    /// It was gone before the call began: another worker can serve it.
+    /// The process had ended before the run began: use another worker.
     Gone,
 }
 
 impl Process {
-    /// The worker at the other end of `stream`, once it says that it is there.
+    /// Connects to the worker at the other end of `stream`, after its first frame.
     pub(super) async fn meet(mut stream: Socket, errors: PipeReader) -> io::Result<Process> {
         let frame = receive(&mut stream).await?;
         let mut frame = frame.ok_or_else(|| io::Error::other("the worker ended before it began"))?;
         if frame.kind != Kind::Ready {
             return Err(io::Error::other(format!("expected {:?}, got {:?}", Kind::Ready, frame.kind)));
         }
-        // Told before any stranger's code runs in it.
+        // Sent before any foreign code runs in it.
         let pid = i32::try_from(frame.number()?).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("a worker without a process id"))?;
         rustix::io::ioctl_fionbio(&errors, true)?;
@@ -82,23 +82,23 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Its turns among the long calls.
+    /// Its turns among the long runs.
     pub(super) fn turns(&self) -> Turns {
         Turns::new(Arc::clone(&self.handle), Arc::clone(&self.is_waiting))
     }
 
-    /// What it is after each call, once it has a hook.
+    /// Its state after each run, once it has a hook.
     pub(super) const fn kept(&self) -> Option<Keep> {
         self.keep
     }
 
-    /// Lets V8 compile a source, and no more.
+    /// Only compiles a source in V8.
     pub(super) async fn check(&mut self, load: &Load) -> Result<Answer, End> {
         let bytes = Draft::load(load).finish();
         self.serve(bytes, load.memory_bytes, None, &mut Digits::default()).await
     }
 
-    /// Runs one call; of the hook in `load`, which is given if the worker has none yet. What it asks for goes to the session.
+    /// Performs one run, of the hook in `load` if the worker has none yet. Host calls go to the session.
     pub(super) async fn call(
         &mut self,
         load: Option<&Load>,
@@ -134,7 +134,7 @@ impl Process {
         loop {
             let mut frame = match receive(&mut self.stream).await {
                 Ok(Some(frame)) => frame,
-                // That it left something unread means that it did not take the call.
+                // Unread data means that the worker did not begin the run.
                 Err(error) if !began && error.kind() == io::ErrorKind::ConnectionReset => return Err(End::Gone),
                 Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(End::Died(strange(&error))),
                 Ok(None) | Err(_) => return Err(self.died(memory_bytes)),
@@ -152,7 +152,7 @@ impl Process {
         }
     }
 
-    /// `None`: the call goes on.
+    /// `None`: the run continues.
     async fn answer(
         &mut self,
         frame: &mut Frame,
@@ -238,10 +238,10 @@ impl Process {
         }
     }
 
-    /// The process is gone: what it said last tells why.
+    /// The process has ended; its last output tells why.
     fn died(&mut self, memory_bytes: u64) -> End {
         let mut words = Vec::new();
-        // What is there; the pipe never makes this wait.
+        // Reads what is available; the pipe is non-blocking.
         let _ = (&mut self.errors).take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words);
         let words = String::from_utf8_lossy(&words);
         let is_memory =
@@ -251,7 +251,7 @@ impl Process {
             None => (&*words, false),
         };
         let line = words.lines().map(|line| line.trim_matches(['#', ' '])).find(|line| !line.is_empty());
-        // Whatever else ends V8 at a trap has said why before.
+        // In all other cases V8 prints a reason before the trap.
         let silent = trapped && line.is_none();
         let line = line.or(silent.then_some("an allocation failed"));
         End::Died(match (is_memory || silent, line) {
@@ -270,7 +270,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have ended already.
         let _ = pidfd_send_signal(&*self.handle, Signal::KILL);
     }
 }

@@ -1,18 +1,18 @@
-//! How many calls run at once, and with how much memory together: each is a process that may use up to its limit.
+//! Limits the number of concurrent runs and their total memory: each run is a process that may use up to its memory
+//! limit.
 
 use std::fs;
 
 use crate::config::Phase;
 use crate::hooks::fair::{self, FairPermit, FairSemaphore, Share};
 
-/// Calls that run at once, of all hooks together. As many again for post hooks, which may wait long for others: clients do
-/// not wait for them.
+/// Concurrent runs of all hooks. As many again for post hooks, which may wait long, since clients do not wait for them.
 const CALLS_MAX: usize = 128;
 
-/// Where the system does not tell how much memory there is.
+/// Used if the system does not report its memory.
 const MEMORY_ASSUMED: u64 = 4 << 30;
 
-/// Places for calls. A place is a MiB.
+/// Permits for memory. One permit is one MiB.
 pub(super) struct Room {
     pre: FairSemaphore,
     post: FairSemaphore,
@@ -20,7 +20,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// A quarter of the memory that there is for each of pre and post hooks.
+    /// A quarter of the available memory for pre hooks, and another for post hooks.
     pub(super) fn of_this_machine() -> Self {
         Room::new(memory_bytes() / 4)
     }
@@ -31,13 +31,13 @@ impl Room {
         Room { pre: permits(), post: permits(), places }
     }
 
-    /// Waits for room, in turn with other hooks. A call with a limit above all that there is has it for itself.
+    /// Waits for memory, in turns with other hooks. A run whose limit exceeds the total gets all of it.
     pub(super) async fn take(&self, phase: Phase, key: fair::Key, limit_bytes: usize) -> FairPermit {
         let places = (limit_bytes >> 20).max(self.places.div_ceil(CALLS_MAX)).clamp(1, self.places);
         self.of(phase).acquire(key, places).await
     }
 
-    /// What those that wait for another call may have together, in MiB.
+    /// Memory limit of all idle workers together, in MiB.
     pub(super) const fn for_idle(&self) -> usize {
         self.places
     }
@@ -52,7 +52,7 @@ impl Room {
     }
 }
 
-/// What this process may use: the machine's, or what its control group leaves it.
+/// The memory available to this process: the machine's, or the limit of its control group.
 fn memory_bytes() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

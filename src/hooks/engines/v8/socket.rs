@@ -1,7 +1,7 @@
 //! The server's end of a worker's socket.
 //!
-//! It is told when there is something to read, and only while a write has no room when there is some again: a socket that
-//! asks for both is told after every frame that the worker has read, which wakes the server in the middle of the call.
+//! It waits for writability only while a write is blocked: a socket registered for both would be notified after every
+//! frame that the worker reads, which would wake the server in the middle of the run.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-/// Reads and writes as a stream does.
+/// Reads and writes like a stream.
 pub(super) struct Socket {
     readable: AsyncFd<UnixStream>,
-    /// While a write waits.
+    /// Registered only while a write waits.
     writable: Option<AsyncFd<UnixStream>>,
 }
 

@@ -1,7 +1,7 @@
-//! Long calls take turns: as many of their processes run at once as there are cores, and the others stand still.
+//! Long runs take turns: as many of their processes run as there are cores, and the others are stopped.
 //!
-//! The kernel would share the cores among all of them, and 64 loops would leave little to those who answer requests.
-//! A short call is over before any of this begins.
+//! Otherwise the kernel would share the cores among all of them, and 64 endless loops would leave little for the
+//! threads that serve requests. Short runs end before this begins.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::hooks::fair::{self, FairSemaphore, Share};
 
-/// Time from the start of a call after which it counts as long.
+/// Time after which a run counts as long.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// How long one runs before the next may.
+/// Length of a turn.
 const TURN: Duration = Duration::from_millis(10);
 
-/// The places of those that run.
+/// The permits for running processes.
 pub(super) fn places() -> FairSemaphore {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     FairSemaphore::new(cores, Share::All)
 }
 
-/// One call's process, as far as turns are concerned.
+/// The turns of one run's process.
 pub(super) struct Turns {
     process: Arc<OwnedFd>,
-    /// Set while the host works for it: then it uses no core, and needs no turn.
+    /// Set while the process waits for a host call: then it uses no core and needs no turn.
     is_waiting: Arc<AtomicBool>,
     is_stopped: bool,
 }
@@ -37,11 +37,11 @@ impl Turns {
         Turns { process, is_waiting, is_stopped: false }
     }
 
-    /// Lets the process run in its turns until this is dropped, which lets it run freely.
+    /// Lets the process run in turns. Dropping this lets it run freely.
     pub(super) async fn take<T>(mut self, places: &FairSemaphore, key: fair::Key) -> T {
         tokio::time::sleep(PATIENCE).await;
         loop {
-            // Relaxed: a look that comes too late costs one turn.
+            // Relaxed: an outdated value costs one turn.
             if self.is_waiting.load(Ordering::Relaxed) {
                 tokio::time::sleep(TURN).await;
                 continue;
@@ -55,7 +55,7 @@ impl Turns {
 
     fn signal(&mut self, signal: Signal) {
         self.is_stopped = signal == Signal::STOP;
-        // It may be gone already, which its socket tells.
+        // The process may have ended already, which its socket shows.
         let _ = pidfd_send_signal(&*self.process, signal);
     }
 }

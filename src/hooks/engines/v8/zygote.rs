@@ -1,7 +1,7 @@
-//! The process that all workers are forked from, and the workers that were made ahead.
+//! The zygote, from which all workers are forked, and the spare workers.
 //!
-//! It is started with the first hook and again if it should end. A call takes a worker that waits, and another is
-//! forked while its change goes to the disk.
+//! It starts with the first hook, and again if it ends. A run takes a spare worker, and another one is forked while the
+//! change is written to disk.
 
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,19 +19,19 @@ use super::socket::Socket;
 use super::worker::{FORK_ONLY, ICU_FILE, LIBRARY_FILE};
 use crate::config::V8Reset;
 
-/// Workers that wait. Each has about 2 MiB of its own.
+/// Spare workers. Each has about 2 MiB of private memory.
 const SPARES_MAX: usize = 4;
 
 /// Loading V8 takes 30 ms when nothing else runs.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// Tries to make one worker.
+/// Attempts to create one worker.
 const TRIES_MAX: usize = 3;
 
 /// A fork takes less than a millisecond when nothing else runs.
 const FORK_MAX: Duration = Duration::from_secs(10);
 
-/// Workers that are made when they are needed or a little before.
+/// Creates workers when they are needed or a little earlier.
 pub(super) struct Nursery {
     folder: PathBuf,
     reset: V8Reset,
@@ -48,7 +48,7 @@ struct Spares {
 }
 
 impl Nursery {
-    /// `folder` holds the library.
+    /// `folder` contains the library.
     pub(super) fn new(folder: PathBuf, reset: V8Reset) -> Arc<Self> {
         Arc::new(Nursery {
             folder,
@@ -59,12 +59,12 @@ impl Nursery {
         })
     }
 
-    /// Whether a worker puts its memory back after a call; `None` while no worker was started.
+    /// Whether workers restore their memory after a run; `None` before the first worker.
     pub(super) fn restores_memory(&self) -> Option<bool> {
         self.restores_memory.get().copied()
     }
 
-    /// One sentence that says what to do if the library is not there.
+    /// Checks that the library exists; the error says what to do.
     pub(super) fn check(&self) -> Result<(), String> {
         let missing = [LIBRARY_FILE, ICU_FILE].into_iter().find(|file| !self.folder.join(file).is_file());
         missing.map_or(Ok(()), |file| {
@@ -76,7 +76,7 @@ impl Nursery {
         })
     }
 
-    /// A worker that nobody has used.
+    /// An unused worker.
     pub(super) async fn worker(self: &Arc<Self>) -> Result<Process, String> {
         let spare = self.spares().ready.pop();
         let worker = match spare {
@@ -100,12 +100,12 @@ impl Nursery {
             let made = nursery.fork().await;
             let mut spares = nursery.spares();
             spares.making -= 1;
-            // What is wrong shows in the calls that make their workers themselves.
+            // Errors show in the runs that create their workers themselves.
             spares.ready.extend(made);
         });
     }
 
-    /// A zygote that has ended is replaced. That it has may show only at the second try.
+    /// A zygote that has ended is replaced. This may be detected only at the second attempt.
     async fn fork(&self) -> Result<Process, String> {
         let mut tried = self.try_fork().await;
         for _ in 1..TRIES_MAX {
@@ -121,15 +121,15 @@ impl Nursery {
         let zygote = self.zygote().await?;
         let message = match tokio::time::timeout(FORK_MAX, zygote.fork()).await {
             Ok(Ok(process)) => return Ok(process),
-            // With the zygote all its workers end, also those that are in a call: not because the system is short of
-            // descriptors or processes at this moment.
+            // All workers end with the zygote, also running ones, so a temporary shortage of descriptors or processes
+            // must not end it.
             Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
                 return Err(format!("no V8 worker could be made: {error}"));
             }
             Ok(Err(_)) => "the process that V8 workers are made from has ended".to_owned(),
             Err(_) => format!("no V8 worker could be made within {} s", FORK_MAX.as_secs()),
         };
-        // Another one is started for the next try.
+        // Another one is started for the next attempt.
         let mut present = self.zygote.lock().await;
         if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, &zygote)) {
             *present = None;
@@ -165,7 +165,7 @@ impl Nursery {
         Ok(zygote)
     }
 
-    /// Ends it, and with it every worker that waits.
+    /// Ends the zygote and all spare workers.
     #[cfg(test)]
     pub(super) async fn end_zygote(&self) {
         let Some(zygote) = self.zygote.lock().await.clone() else { return };
@@ -189,7 +189,7 @@ impl Nursery {
     }
 }
 
-/// The running process. It ends when its socket is closed, however the server ends; its workers end with it.
+/// The running process. It ends when its socket is closed, so also if the server crashes; its workers end with it.
 struct Zygote {
     control: UnixStream,
     child: Option<Child>,
@@ -206,9 +206,10 @@ impl Zygote {
         }
         let child = command
             .env("TZ", "UTC")
-            // What is freed would be given back to the kernel again in each call: each goes back to the same moment.
+            // Otherwise each run would return the same freed memory to the kernel, because each starts from the same
+            // state.
             .env("MIMALLOC_PURGE_DELAY", "-1")
-            // In KiB: the kernel looks through all of it after each call.
+            // In KiB: the kernel scans all of it after each run.
             .env("MIMALLOC_ARENA_RESERVE", "65536")
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
@@ -238,7 +239,7 @@ impl Zygote {
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut message = SendAncillaryBuffer::new(&mut space);
         message.push(SendAncillaryMessage::ScmRights(&descriptors));
-        // One byte: the descriptors need something to go along with.
+        // One byte, because descriptors cannot be sent without data.
         sendmsg(&self.control, &[IoSlice::new(&[0])], &mut message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
         drop((theirs, their_errors));
         Process::meet(Socket::new(ours)?, errors).await
@@ -252,7 +253,7 @@ impl Zygote {
     fn last_words(&mut self) -> String {
         let mut words = Vec::new();
         if let Some(errors) = self.child.as_mut().and_then(|child| child.stderr.take()) {
-            // The process has closed its socket, so it has ended or is about to.
+            // The process has closed its socket, so it has ended or is ending.
             let _ = errors.take(1024).read_to_end(&mut words);
         }
         String::from_utf8_lossy(&words).trim().to_owned()
@@ -263,21 +264,21 @@ impl Drop for Zygote {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let _ = child.kill();
-        // The kernel takes a moment to take V8's address space down, and somebody has to ask for the status.
+        // The kernel needs a moment to tear down V8's address space, and the process must be reaped.
         let _ = std::thread::Builder::new().name("v8-reaper".into()).spawn(move || child.wait());
     }
 }
 
-/// This program again, as a worker.
+/// This program, started as a worker.
 #[cfg(not(test))]
 fn command(folder: &Path) -> Command {
-    // Also after the file was replaced by a newer one.
+    // Works also after the file was replaced by a newer version.
     let mut command = Command::new("/proc/self/exe");
     command.env_clear().arg("v8-worker").arg(folder);
     command
 }
 
-/// In the tests this program is the tests: one of them is the worker.
+/// In the tests this program is the test binary, in which one test is the worker.
 #[cfg(test)]
 fn command(folder: &Path) -> Command {
     let mut command = Command::new("/proc/self/exe");

@@ -1,4 +1,4 @@
-// Before an order is stored: nothing above a million, and a currency.
+// Runs before an order is stored: rejects totals above a million, and fills in the currency.
 
 import type { PreCreate } from "./order";
 

@@ -1,5 +1,5 @@
-//! What a worker may ask of the kernel: memory, time and its own socket. No files, no network, no programs, no other
-//! process.
+//! Restricts a worker's system calls to memory, time and its own socket. No files, no network, no programs, no other
+//! processes.
 
 use std::io;
 
@@ -10,33 +10,33 @@ use crate::hooks::engines::confine::{CALLS, nothing};
 use crate::hooks::engines::pagemap::PAGEMAP_SCAN;
 use crate::hooks::seccomp::Filter;
 
-/// Confines the calling thread and all that it forks, as far as it makes no child useless: those open two files. What comes
-/// back is for them.
+/// Restrictions shared by the zygote and its children. Returns the stricter ruleset that a child applies after it has
+/// opened its two files.
 pub(super) fn zygote() -> Result<RulesetCreated, String> {
     let ruleset = nothing().map_err(|error| format!("Landlock refused the worker's rules: {error}"))?;
     let filter = Filter::new()
         .allow(ZYGOTE)
         .allow(CALLS)
-        // What is asked of a file.
+        // The allowed requests for files.
         .allow_only(libc::SYS_ioctl, 1, &[PAGEMAP_SCAN, image::PROCMAP_QUERY]);
     system::filter_calls(&itself(filter).otherwise_refuse())
         .map_err(|error| format!("seccomp refused the worker's filter: {error}"))?;
     Ok(ruleset)
 }
 
-/// Which process: 0 is the caller itself.
+/// The process argument: 0 is the caller itself.
 fn itself(filter: Filter) -> Filter {
     filter.allow_only(libc::SYS_prlimit64, 0, &[0]).allow_only(libc::SYS_setpriority, 1, &[0])
 }
 
-/// What a child gives up beyond what the zygote did: all files and sockets, where the kernel has Landlock, and by the filter
-/// of system calls always; making processes, taking descriptors.
+/// Additional restrictions of a child: no files and sockets, by Landlock if the kernel has it and always by the system
+/// call filter; no new processes, no received descriptors.
 pub(super) fn child(ruleset: RulesetCreated) -> io::Result<()> {
     ruleset.restrict_self().map_err(io::Error::other)?;
     system::filter_calls(&Filter::new().refuse(ZYGOTE).otherwise_allow())
 }
 
-/// Only the zygote needs them.
+/// System calls that only the zygote needs.
 const ZYGOTE: &[libc::c_long] = &[
     libc::SYS_clone,
     #[cfg(target_arch = "x86_64")]

@@ -1,30 +1,29 @@
-//! The memory of a worker process as it was when it waited for its first call, put back after each call: the next one finds a
-//! process that has seen none, for much less than a fork and the end of a process cost.
+//! Restores the memory of a worker process after each run to its state before the first run: the next run gets a clean
+//! process, for much less than the cost of a fork and an exit.
 //!
-//! The zygote moves all that it may write into a file in memory, of which it and its children have private copies, page by
-//! page as they write. So the kernel knows exactly which pages a child has written: those that are not the file's any more.
-//! Where a child waits for its first call it saves what it has written until then ([`Mark::set`]). After a call all written
-//! pages get their content back, from there or from the file, and the thread goes on where it waited
-//! ([`Mark::put_back`]). A process that has other pieces of memory by then, or has written much, ends instead, and all
-//! do where the kernel cannot tell.
+//! The zygote moves its writable memory into a memory file, of which it and its children have private copy-on-write
+//! mappings. So the kernel knows exactly which pages a child has written: those that no longer belong to the file.
+//! Before its first run a child saves the pages that it has written so far ([`Mark::set`]). After a run all written
+//! pages get their content back, from the saved pages or from the file, and the thread continues where it waited
+//! ([`Mark::put_back`]). A process whose mappings have changed, or that has written much, ends instead, and so do all
+//! if the kernel does not support this.
 //!
-//! What is not memory stays as it is: the worker's own code sees to its priority and its limits.
+//! State outside of memory is not restored: the worker's own code handles its priority and its limits.
 //!
-//! What the unsafe code here relies on of others:
+//! The unsafe code here relies on:
 //!
-//! - the kernel: PAGEMAP_SCAN tells every page of a private file mapping that was written since; PROCMAP_QUERY tells every
-//!   mapping that can be written. Both are tried before a process is kept ([`Image::works`], [`Mark::set`]).
-//! - V8: with `--single-threaded` no other thread of it runs in a child, so nothing writes while memory is moved or put back, and
-//!   nothing of its state is outside of its memory: the code that it makes, its timers and its caches stand in private
-//!   mappings of the process. The library is of one version, whose digest `cargo xtask v8` checks.
-//! - glibc: `swapcontext` and `setcontext` keep the registers, the floating point state and the mask of signals, and change
-//!   nothing else; what `malloc` knows of the heap and the stacks stands in memory that can be written, of this process alone.
-//!   `errno` and other variables of the thread do too.
-//! - mimalloc, the allocator of the server's own code: all that it knows stands in such memory as well. With
-//!   `MIMALLOC_PURGE_DELAY=-1` it gives nothing back to the kernel, so the map of memory stays the same between two calls.
+//! - the kernel: PAGEMAP_SCAN reports every written page of a private file mapping; PROCMAP_QUERY reports every
+//!   writable mapping. Both are tested before a process is kept ([`Image::works`], [`Mark::set`]).
+//! - V8: with `--single-threaded` no other thread of it runs in a child, so nothing writes while memory is moved or
+//!   restored, and no state is outside of its memory: compiled code, timers and caches are in private mappings of the
+//!   process. The library has one version, whose digest `cargo xtask v8` checks.
+//! - glibc: `swapcontext` and `setcontext` save the registers, the floating point state and the signal mask, and change
+//!   nothing else; the state of `malloc`, the stacks, `errno` and other thread-local variables are in private writable
+//!   memory.
+//! - mimalloc, the allocator of the server's own code: its state is in such memory as well. With
+//!   `MIMALLOC_PURGE_DELAY=-1` it returns no memory to the kernel, so the mappings stay the same between two runs.
 //!
-//! A process whose map of memory is another one after a call ends, so what breaks one of these in a way that shows there
-//! costs time and nothing else.
+//! A process whose mappings have changed after a run ends, so a violation that changes the mappings costs only time.
 #![expect(unsafe_code, reason = "it exchanges the memory of the process under itself")]
 
 use std::fs::{self, File};
@@ -36,45 +35,45 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use super::system::{self, DONE};
 use crate::hooks::engines::pagemap::{FILE, Region, scan};
 
-/// As the kernel has them on the architecture that this is for.
+/// The page size on the supported architecture.
 const PAGE: usize = 4096;
 
-/// Most pages that a call may have written, 8 MiB: to look through and copy more is no faster than a new process.
+/// Maximum number of pages written by a run, 8 MiB: scanning and copying more is no faster than a new process.
 const WRITTEN_MAX: usize = 2048;
 
-/// Most pages that are saved where a child waits for its first call: half of what a call may write.
+/// Maximum number of pages saved before the first run: half of what a run may write.
 const SAVED_MAX: usize = 1024;
 
-/// Pieces of memory that can be written. A process that has more is not restored.
+/// Maximum number of writable mappings. A process with more is not restored.
 const RANGES_MAX: usize = 128;
 
-/// Pieces that are so close are looked through at once: the kernel passes over what is not mapped between them faster than it
-/// answers another question.
+/// Mappings that are this close are scanned together: the kernel skips unmapped gaps faster than it performs another
+/// call.
 const NEAR: usize = 64 << 20;
 
-/// Stack of [`away`], which calls few functions and keeps what is large in [`Kept`].
+/// Stack of [`away`], which calls few functions and keeps large data in [`Kept`].
 const STACK_BYTES: usize = 64 << 10;
 
-/// Regions that one question to the kernel tells while the zygote's memory is moved; where there are more it is asked again.
+/// Regions per kernel call while the zygote's memory is moved; if there are more, the call is repeated.
 const REGIONS: usize = 512;
 
-/// What a file in memory holds of the zygote.
+/// The parts of the zygote's memory in the memory file.
 pub(super) struct Image {
     ranges: Vec<Range>,
 }
 
-/// A piece of memory.
+/// A memory range.
 #[derive(Clone, Copy)]
 struct Range {
     start: usize,
     end: usize,
-    /// Where its content can be read; 0: nowhere, it is the stack of the thread.
+    /// The address of its original content; 0: none, it is the stack of the thread.
     content: usize,
 }
 
 impl Image {
-    /// Moves what this process may write into a file, and lets the process go on with private copies. On the thread
-    /// that children go on with, while no other thread writes.
+    /// Moves the writable memory of this process into a file, and continues with private copies. Called on the thread
+    /// that continues in children, while no other thread writes.
     pub(super) fn take() -> io::Result<Image> {
         if !cfg!(all(target_arch = "x86_64", target_env = "gnu")) || rustix::param::page_size() != PAGE {
             return Err(io::ErrorKind::Unsupported.into());
@@ -98,7 +97,7 @@ impl Image {
         // SAFETY: it was just opened, and nothing else closes it.
         let file = unsafe { OwnedFd::from_raw_fd(file) };
         rustix::fs::ftruncate(&file, total as u64)?;
-        // What is allocated stands in memory that is moved itself: nothing may be from here on.
+        // The heap itself is moved: no allocations from here on.
         let mut ranges = Vec::with_capacity(RANGES_MAX);
         let mut regions = vec![Region::default(); REGIONS];
         let mut offset = 0;
@@ -124,13 +123,13 @@ impl Image {
         Ok(Image { ranges })
     }
 
-    /// Whether this kernel answers the question that a restore begins with.
+    /// Whether this kernel supports the call that a restore begins with.
     pub(super) fn works(&self) -> bool {
         File::open("/proc/self/maps").is_ok_and(|maps| map_from(maps.as_raw_fd(), 0).is_some())
     }
 }
 
-/// One line of the map of memory.
+/// One line of `/proc/self/smaps`.
 struct Piece {
     start: usize,
     end: usize,
@@ -192,7 +191,7 @@ fn pieces(smaps: &str) -> impl Iterator<Item = Piece> + '_ {
     std::iter::from_fn(move || {
         let head = lines.next()?;
         let mut flags = "";
-        // The fields of a piece have names with a colon.
+        // The fields of a mapping have names with a colon.
         while let Some(line) = lines.next_if(|line| line.split(' ').next().is_some_and(|word| word.ends_with(':'))) {
             flags = line.strip_prefix("VmFlags:").unwrap_or(flags);
         }
@@ -201,7 +200,7 @@ fn pieces(smaps: &str) -> impl Iterator<Item = Piece> + '_ {
         let access = fields.next()?.as_bytes().try_into().ok()?;
         let name = fields.nth(3);
         let number = |text| usize::from_str_radix(text, 16).ok();
-        // What the kernel keeps: the first thread's stack, and memory that is not to be the same after a fork.
+        // Special mappings: the first thread's stack, and memory that is not inherited by a fork.
         let is_special = name
             .is_some_and(|name| name.starts_with('[') && name != "[heap]" && !name.starts_with("[anon"))
             || flags.split(' ').any(|flag| matches!(flag, "wf" | "dc" | "dp" | "io" | "pf" | "ht"));
@@ -210,7 +209,7 @@ fn pieces(smaps: &str) -> impl Iterator<Item = Piece> + '_ {
     })
 }
 
-/// What a child needs to look at its own memory; opened before it may open nothing any more.
+/// The files that a child needs to inspect its own memory; opened before it loses the right to open files.
 pub(super) struct Files {
     maps: File,
     pages: File,
@@ -222,26 +221,26 @@ impl Files {
     }
 }
 
-/// The place that a process comes back to.
+/// The point to which a process returns.
 pub(super) struct Mark {
-    /// Open for as long as it is asked for.
+    /// Open as long as it is used.
     _files: Files,
 }
 
-/// All that must not change when memory is put back, in pages of its own. Zeros are a valid value of it.
+/// State that must survive a restore, in separate pages. Zeros are a valid value.
 #[repr(C, align(4096))]
 struct Kept {
     pages: [[u8; PAGE]; SAVED_MAX],
     stack: [u8; STACK_BYTES],
     here: libc::ucontext_t,
     away: libc::ucontext_t,
-    /// All that can be written, in order, and some to see that there is no more.
+    /// All writable mappings, in order, and space to detect more of them.
     maps: [Map; RANGES_MAX],
     maps_count: usize,
     ranges: [Range; RANGES_MAX],
     ranges_count: usize,
     regions: [Region; WRITTEN_MAX],
-    /// Addresses of what is in `pages`, in order.
+    /// Addresses of the pages in `pages`, in order.
     saved: [usize; SAVED_MAX],
     saved_count: usize,
     files: [libc::c_int; 2],
@@ -252,7 +251,7 @@ struct Kept {
 static KEPT: AtomicPtr<Kept> = AtomicPtr::new(ptr::null_mut());
 
 impl Mark {
-    /// Nothing is saved yet.
+    /// Nothing is saved yet; `set` does that.
     pub(super) fn new(image: &Image, files: Files) -> io::Result<Mark> {
         let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: new memory of that size, full of zeros. It is shared so that it is no part of any private piece.
@@ -277,7 +276,7 @@ impl Mark {
         Ok(Mark { _files: files })
     }
 
-    /// Saves this moment. It comes again each time that [`Mark::put_back`] is called.
+    /// Saves the current state. Returns again after each call of [`Mark::put_back`].
     pub(super) fn set(&self) -> io::Result<()> {
         let kept = KEPT.load(Ordering::Relaxed);
         // SAFETY: `new` made it. `away` runs on a stack of its own and comes back here, at first with all as it was and later
@@ -293,16 +292,16 @@ impl Mark {
         }
     }
 
-    /// Bytes that the last call had written, and those before it.
+    /// Bytes written before the last reset.
     pub(super) fn written(&self) -> u64 {
         // SAFETY: `new` made it, and the number is written while nothing else runs.
         unsafe { (*KEPT.load(Ordering::Relaxed)).written as u64 * PAGE as u64 }
     }
 
-    /// Goes back to where it was set, with memory as it was then; ends the process if that cannot be.
+    /// Returns to the point of `set`, with the memory of that time; ends the process if that is impossible.
     pub(super) fn put_back(&self) -> ! {
         let kept = KEPT.load(Ordering::Relaxed);
-        // The server has an answer to go on with, maybe on this core.
+        // The server can process the answer meanwhile, maybe on this core.
         rustix::thread::sched_yield();
         // SAFETY: `new` made it; the context has a stack of its own. What is on this one is given up.
         unsafe { libc::setcontext(&raw const (*kept).away) };
@@ -310,7 +309,7 @@ impl Mark {
     }
 }
 
-/// On its own stack, while all else stands still. It allocates nothing and calls nothing that could.
+/// Runs on its own stack, while nothing else runs. It must not allocate.
 extern "C" fn away() {
     let kept = KEPT.load(Ordering::Relaxed);
     // SAFETY: `set` saved the context and is not left; the memory of `kept` is nobody else's.
@@ -423,8 +422,8 @@ unsafe fn put(page: usize, content: *const u8) {
     unsafe { ptr::copy_nonoverlapping(content, page as *mut u8, PAGE) };
 }
 
-/// Calls `act` with each page that this process has written, in order, and where its content was read from at first (0: nowhere).
-/// `None` if there are too many, or `act` gives that.
+/// Calls `act` with each page that this process has written, in order, and the address of its original content (0:
+/// none). `None` if there are too many, or if `act` returns that.
 ///
 /// # Safety
 ///
@@ -456,7 +455,7 @@ unsafe fn each_written(kept: *mut Kept, mut act: impl FnMut(usize, usize) -> Opt
                     }
                     let range = *ranges.add(first);
                     if page < range.start || page >= range.end {
-                        // Between two: memory that cannot be written.
+                        // Between two ranges: memory that is not writable.
                         page = if page < range.start { range.start } else { end };
                         continue;
                     }
@@ -475,7 +474,7 @@ unsafe fn each_written(kept: *mut Kept, mut act: impl FnMut(usize, usize) -> Opt
     }
 }
 
-/// The next piece from an address on that can be written. `None`: the kernel does not say.
+/// The next writable mapping from an address on. `None`: the kernel call failed.
 fn map_from(maps: libc::c_int, from: usize) -> Option<Option<Map>> {
     let mut query = Query {
         size: size_of::<Query>() as u64,
@@ -510,7 +509,7 @@ const fn stack_pointer(_: *const libc::ucontext_t) -> usize {
     RED_ZONE
 }
 
-/// Of a piece of memory all that `struct procmap_query` tells but its name.
+/// The members of `struct procmap_query` without the name.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Map {

@@ -1,7 +1,7 @@
-//! The V8 library (mini-racer's C interface), as far as a worker uses it.
+//! The parts of the V8 library (mini-racer's C interface) that a worker uses.
 //!
-//! V8 runs on a thread of the library's own. It calls back there: when JavaScript calls the host, and when a task has
-//! ended. Between the call and its return no JavaScript runs, so what stands in the shared buffer is this side's alone.
+//! V8 runs on a thread of the library, which calls back when JavaScript calls the host and when a task has ended. No
+//! JavaScript runs during a callback, so this side has exclusive access to the shared buffer.
 #![expect(unsafe_code, reason = "a C library that is opened at run time")]
 
 use std::ffi::{CString, c_char};
@@ -16,14 +16,14 @@ use super::{promises, system};
 pub(crate) const LIBRARY_FILE: &str = "libmini_racer.so";
 pub(crate) const ICU_FILE: &str = "icudtl.dat";
 
-/// The id by which JavaScript's calls come back; tasks have others.
+/// The id of JavaScript's calls; tasks have other ids.
 const HOST_CALL: u64 = u64::MAX;
 
-/// What V8 says.
+/// An event from V8.
 pub(super) enum Event<'a> {
     /// JavaScript calls the host. The thread is V8's.
     Called,
-    /// A task is over.
+    /// A task has ended.
     Ended(u64, Value<'a>),
 }
 
@@ -34,12 +34,12 @@ pub(super) enum Value<'a> {
     Undefined,
     /// An object, a function: its handle.
     Other(Handle),
-    /// What V8 says of an exception.
+    /// V8's text for an exception.
     Exception(&'a str),
     OutOfMemory,
 }
 
-/// As the library lays it out. `kind` says what `value` is.
+/// The library's layout. `kind` is the type of `value`.
 #[repr(C, packed)]
 struct Raw {
     value: usize,
@@ -47,7 +47,7 @@ struct Raw {
     kind: u8,
 }
 
-/// A value that the library keeps until it is told otherwise. Those of a worker live as long as it does.
+/// A value that the library keeps until it is freed. The handles of a worker live as long as the process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handle(*mut Raw);
 
@@ -85,7 +85,7 @@ type Listener = Box<dyn Fn(Event<'_>) + Send + Sync>;
 static V8_OF_THIS_PROCESS: OnceLock<V8> = OnceLock::new();
 static LISTENER: OnceLock<Listener> = OnceLock::new();
 
-/// Opens the library in `folder`, starts V8 with `flags`, and brings every event to `listener`. Once per process.
+/// Opens the library in `folder`, starts V8 with `flags`, and passes every event to `listener`. Once per process.
 pub(super) fn start(folder: &Path, flags: &str, listener: Listener) -> Result<&'static V8, String> {
     let path = folder.join(LIBRARY_FILE);
     let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| error.to_string());
@@ -115,11 +115,11 @@ pub(super) fn start(folder: &Path, flags: &str, listener: Listener) -> Result<&'
             hard_memory_limit_reached: symbol!("hard_memory_limit_reached"),
         };
         promises::find(&library)?;
-        // The symbols are used until the process ends.
+        // The library is used until the process ends.
         std::mem::forget(library);
         // SAFETY: nothing of the library runs, since V8's thread is not started yet.
         if !system::own_in_large_pages(&path) {
-            // Without it children are slower.
+            // Without this, children are slower.
             let _ = system::fork_with_pages_of(&path);
         }
         functions
@@ -133,24 +133,24 @@ pub(super) fn start(folder: &Path, flags: &str, listener: Listener) -> Result<&'
     Ok(v8())
 }
 
-/// The V8 of this process; [`start`] came first.
+/// The V8 of this process; call [`start`] first.
 pub(super) fn v8() -> &'static V8 {
     match V8_OF_THIS_PROCESS.get() {
         Some(v8) => v8,
-        // No event can come before the context is there.
+        // No event can come before the context exists.
         None => std::process::abort(),
     }
 }
 
 impl V8 {
-    /// Evaluates a script as task `id`. It ends with an event.
+    /// Evaluates a script as task `id`, which ends with an event.
     pub(super) fn eval(&self, script: &str, id: u64) {
         let code = self.text(script);
         // SAFETY: the context lives as long as the process; the handle was just made.
         unsafe { (self.functions.eval)(self.context, code.0, id) };
     }
 
-    /// Calls a function without arguments as task `id`. It ends with an event.
+    /// Calls a function without arguments as task `id`, which ends with an event.
     pub(super) fn call(&self, function: Handle, receiver: Handle, no_arguments: Handle, id: u64) {
         // SAFETY: the handles are the library's.
         unsafe { (self.functions.call_function)(self.context, function.0, receiver.0, no_arguments.0, id) };
@@ -177,7 +177,7 @@ impl V8 {
         }
     }
 
-    /// Where the bytes of a shared buffer stand; they never move. `None`: it is no buffer.
+    /// The bytes of a shared buffer, which never move. `None`: the value is not a buffer.
     pub(super) fn shared(&self, buffer: Handle) -> Option<Shared> {
         /// The library's kind of a SharedArrayBuffer.
         const SHARED: u8 = 101;
@@ -186,7 +186,7 @@ impl V8 {
         (raw.kind == SHARED).then_some(Shared { start: raw.value, length: raw.length })
     }
 
-    /// JavaScript is ended once its heap is larger after a collection.
+    /// JavaScript is terminated if its heap is larger than this after a collection.
     pub(super) fn set_memory_limit(&self, bytes: usize) {
         // SAFETY: it stores a number.
         unsafe { (self.functions.set_hard_memory_limit)(self.context, bytes) };
@@ -249,7 +249,7 @@ extern "C" fn on_event(id: u64, raw: *mut Raw) {
 }
 
 fn free(raw: *mut Raw) {
-    // The first value can come before the process knows its V8; it is kept.
+    // The first value can come before this process's V8 is known; it is never freed.
     if let Some(v8) = V8_OF_THIS_PROCESS.get() {
         // SAFETY: the value came from the library and nobody has it any more.
         unsafe { (v8.functions.free_value)(v8.context, raw) };

@@ -1,12 +1,12 @@
-//! What runs in the worker processes: V8, and nothing of the server.
+//! The code of the worker processes: V8, and nothing of the server.
 //!
-//! The first process (the zygote) loads V8 and the runner, runs a hook that is no hook to have everything compiled, gives
-//! up all it will not need, and forks a child for each sandbox that the server asks for. A child has one isolate, serves one
-//! hook, and ends, or is put back to where it was before its first call (image.rs). So what a hook leaves behind, or how it
-//! ends V8, is the matter of one process.
+//! The first process (the zygote) loads V8 and the runner, runs a dummy hook to have everything compiled, drops all
+//! rights that it does not need, and forks a child for each sandbox that the server requests. A child has one isolate,
+//! serves one hook, and ends after a run or is reset to its state before the first run (image.rs). So the state that a
+//! hook leaves, or a crash of V8, affects only one process.
 //!
-//! All of it happens in the calls by which V8's thread asks the host (library.rs), since that thread alone goes on after
-//! a fork.
+//! All of this happens inside the host calls of V8's thread (library.rs), because only that thread continues after a
+//! fork.
 
 mod confine;
 mod image;
@@ -34,30 +34,31 @@ use super::frames::{Call, Draft, Frame, Keep, Kind, Load, NO_TIMER, REUSABLE, re
 use crate::hooks::engines::javascript::{SCRIPTS, web};
 use crate::hooks::engines::limits::{COPIED_BYTES_MAX, OUTPUT_BYTES_MAX};
 
-/// Before and after the scripts: together they are one expression, whose value is what the worker works with.
+/// Code before and after the scripts: together they are one expression, whose value the worker uses.
 const HOST: &str = include_str!("host.js");
 const PARSE: &str = include_str!("parse.js");
 const TURNS: &str = include_str!("turns.js");
 
-/// In the environment: no memory is to be restored.
+/// Environment variable that turns off restoring memory.
 pub(super) const FORK_ONLY: &str = "SNAPHOOK_V8_FORK_ONLY";
 
-/// One thread for JavaScript and all that serves it; what was compiled before the fork stays.
+/// One thread for JavaScript and its helpers; code compiled before the fork is kept.
 const FLAGS: &str = "--single-threaded --no-flush-bytecode";
 
-/// Of a call that goes on for longer, the process gets a lower priority.
+/// After this processor time of a run, the process gets a lower priority.
 pub(super) const PATIENCE: Duration = Duration::from_millis(2);
 
-/// Memory that V8 takes for itself beyond what JavaScript holds: copies while it collects, compiled code, the texts of a
-/// call. Only what passes the limit and this ends the process; JavaScript is ended at the limit.
+/// Memory of V8 beyond JavaScript's heap: copies during collections, compiled code, the texts of a run. JavaScript is
+/// terminated at the limit; the process ends only beyond the limit plus this.
 const MEMORY_SLACK_BYTES: u64 = 32 << 20;
 
-/// The shared buffer, as host.js lays it out.
+/// The layout of the shared buffer, see host.js.
 const HEAD_BYTES: usize = 64;
 const CHUNK_BYTES: usize = 65_536;
 const CHUNK_UNITS: usize = 8_192;
 
-/// Of the head: whether something may be left of the call after its answer, and how many promises are rejected and have no handler.
+/// Fields of the head: whether work may be pending after the answer, and the number of rejected promises without a
+/// handler.
 const LEFT: usize = 5;
 const REJECTED: usize = 6;
 
@@ -87,7 +88,8 @@ const SCRIPT: u64 = 1;
 const GLOBAL: u64 = 2;
 const TURN: u64 = 3;
 
-/// Runs this process as a worker, to its end. `folder` holds the library; standard input is the socket to the server.
+/// Runs this process as a worker until it ends. `folder` contains the library; standard input is the socket to the
+/// server.
 pub fn serve(folder: &Path) -> ! {
     system::close_inherited();
     system::yield_memory();
@@ -100,7 +102,7 @@ pub fn serve(folder: &Path) -> ! {
             Ok(never) => match never {},
             Err((control, message)) => (control, message),
         },
-        // Nobody to tell.
+        // There is nobody to report this to.
         Err(_) => system::exit(system::FAILED),
     };
     let (control, message) = refused;
@@ -108,7 +110,7 @@ pub fn serve(folder: &Path) -> ! {
     system::exit(system::FAILED)
 }
 
-/// Never: the threads of the library do the rest.
+/// Never returns: the library's threads do the rest.
 enum Never {}
 
 fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, String)> {
@@ -117,7 +119,7 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
         Event::Called => worker().called(),
         Event::Ended(TURN, value) => {
             if let Value::Text(_) = value {
-                // It may ask the host, so nobody holds the worker.
+                // It may call the host, so the worker must not be locked.
                 promises::run();
             }
             worker().ended(&value);
@@ -129,7 +131,7 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
                 Value::OutOfMemory => Err("out of memory".to_owned()),
                 Value::Text(_) | Value::Null | Value::Undefined => Err("a script gave nothing".to_owned()),
             };
-            // The receiver is there until both have come.
+            // The receiver exists until both have arrived.
             let _ = sender.send(loaded);
         }
     };
@@ -188,10 +190,10 @@ fn make(
     let runner = next()?;
     v8.eval("[]", GLOBAL);
     let no_arguments = next()?;
-    // V8 asks the processor what it can do when it first makes UTF-8 of a text, which takes tens of microseconds in a virtual
-    // machine. What a child learns is forgotten when its memory is put back, so the zygote learns it.
+    // V8 detects the processor's features when it first converts a text to UTF-8, which takes tens of microseconds in a
+    // virtual machine. A reset would make a child repeat this, so the zygote does it once.
     v8.eval("'\u{e4}\u{4e2d}'", GLOBAL);
-    // It is a text, which is nothing to work with.
+    // The result is a text, which is not needed.
     let _ = loaded.recv();
     let shared = v8.shared(v8.element(runner, 0)).ok_or("the runner has no buffer")?;
     let functions = Functions {
@@ -206,16 +208,16 @@ fn make(
 
 static WORKER: OnceLock<Mutex<Worker>> = OnceLock::new();
 
-/// Only V8's thread asks for it, and never inside itself. A fork takes the lock along, held by the thread that goes on.
+/// Only V8's thread locks it, never recursively. After a fork the continuing thread still holds the lock.
 fn worker() -> MutexGuard<'static, Worker> {
     match WORKER.get() {
         Some(worker) => worker.lock().unwrap_or_else(PoisonError::into_inner),
-        // The first call comes after it was set.
+        // It is set before the first call.
         None => system::exit(system::FAILED),
     }
 }
 
-/// What turns.js gives.
+/// The functions of turns.js.
 #[derive(Clone, Copy)]
 struct Functions {
     receiver: Handle,
@@ -231,31 +233,31 @@ struct Worker {
     shared: Shared,
     /// To the server: the zygote's, then the child's own.
     connection: UnixStream,
-    /// What RLIMIT_DATA counts of the zygote, in bytes.
+    /// The zygote's memory counted by RLIMIT_DATA, in bytes.
     present: u64,
-    /// What it may be at most, by the hard limit.
+    /// The hard limit of that.
     most: u64,
-    /// The zygote's memory, if it can be put back.
+    /// The zygote's memory image, if memory can be restored.
     image: Option<Image>,
-    /// Of a child: where it can be put back to.
+    /// In a child: the point of the reset.
     mark: Option<Mark>,
-    /// A child that has served no call.
+    /// A child that has not served a run yet.
     is_new: bool,
     keep: Keep,
-    /// Whether there is a call; what is left of one must not reach into the next.
+    /// Whether a run is in progress; leftovers of one must not affect the next.
     in_call: bool,
-    /// Something was asked for between two calls.
+    /// There was a host call between two runs.
     is_dirty: bool,
-    /// What it had used when the call came: time on a core, memory.
+    /// Usage at the start of the run: processor time, memory.
     began: (u64, u64),
-    /// The pieces of what JavaScript gives, until the operation comes.
+    /// Pieces of data from JavaScript, until the operation follows.
     text: Vec<u16>,
     bytes: Vec<u8>,
-    /// What JavaScript takes.
+    /// Data for JavaScript.
     slots: Vec<Slot>,
 }
 
-/// A value on its way to JavaScript, and how far it has come.
+/// A value being transferred to JavaScript, and its progress.
 struct Slot {
     value: Content,
     taken: usize,
@@ -267,7 +269,7 @@ enum Content {
 }
 
 impl Worker {
-    /// One call of `callHost`. Whatever goes wrong here ends the process: the server sees that.
+    /// One call of `callHost`. Any error here ends the process, which the server detects.
     fn called(&mut self) {
         if let Err(error) = self.perform() {
             let _ = Draft::new(Kind::Fault).bytes(error.to_string().as_bytes()).write(&self.connection);
@@ -327,7 +329,7 @@ impl Worker {
         };
         if let Some(refusal) = refused {
             self.is_dirty |= !self.in_call;
-            // No call has this number.
+            // No host call has this number.
             self.set_head(1, 0);
             self.give(Content::Text(refusal.into()));
             return Ok(());
@@ -380,16 +382,16 @@ impl Worker {
         Ok(())
     }
 
-    /// The zygote stays in here; its children return, each with a socket of its own.
+    /// The zygote stays in this function; its children return, each with its own socket.
     fn fork_children(&mut self) -> io::Result<()> {
-        // Without one each process serves one call.
+        // Without an image each process serves one run.
         self.image = if std::env::var_os(FORK_ONLY).is_some() { None } else { Image::take().ok().filter(Image::works) };
         let ruleset = confine::zygote().map_err(io::Error::other)?;
         self.tell_ready()?;
         let zygote = std::process::id();
         loop {
             let Some([socket, errors]) = take_descriptors(&self.connection)? else { system::exit(system::DONE) };
-            // Without a child the descriptors are closed, which tells the server.
+            // If there is no child, the descriptors are closed, which informs the server.
             if let Ok(Forked::Child) = system::fork() {
                 self.connection = UnixStream::from(socket);
                 system::end_with_parent(zygote);
@@ -413,7 +415,7 @@ impl Worker {
     }
 
     fn load(&mut self) -> io::Result<()> {
-        // Not before: on the way here it has touched much of the memory that a call needs.
+        // Not earlier: by now the process has touched much of the memory that a run needs.
         self.tell_ready()?;
         let Load { check, keep, memory_bytes, source } = self.receive(Kind::Load)?.load()?;
         self.keep = keep;
@@ -428,7 +430,7 @@ impl Worker {
         if self.keep == Keep::Fresh
             && let Some(mark) = &self.mark
         {
-            // Here it goes on after each call.
+            // Execution continues here after each reset.
             if mark.set().is_err() {
                 self.mark = None;
             }
@@ -450,7 +452,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Measures and bounds what comes now.
+    /// Starts measuring and limiting a run.
     fn begin(&mut self, memory_bytes: u64) -> io::Result<()> {
         self.began = system::usage();
         self.v8.set_memory_limit(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
@@ -459,7 +461,7 @@ impl Worker {
         Ok(())
     }
 
-    /// A turn is over: an answer, or another turn.
+    /// A turn has ended: send an answer, or begin another turn.
     fn ended(&mut self, value: &Value<'_>) {
         let written = match value {
             _ if self.v8.memory_limit_reached() => Draft::new(Kind::Memory).write(&self.connection),
@@ -469,9 +471,9 @@ impl Worker {
             Value::Text(text) => {
                 let (cpu, memory) = system::usage();
                 let (cpu, memory) = (cpu - self.began.0, memory - self.began.1);
-                // What is written already is written without a fault.
+                // Pages that were written before cause no new page faults.
                 let memory = memory + self.mark.as_ref().map_or(0, Mark::written);
-                // Past that the server refuses it; the length says why.
+                // The server rejects anything larger; the length tells why.
                 let text = match text.len() > 2 * OUTPUT_BYTES_MAX {
                     true => Cow::Owned(format!("o0{}", text.len())),
                     false => Cow::Borrowed(*text),
@@ -489,7 +491,7 @@ impl Worker {
                     Some(mark) if self.keep == Keep::Fresh => mark.put_back(),
                     _ => {
                         self.in_call = false;
-                        // What is left to do of this call is done before the next one comes.
+                        // Pending work of this run is done before the next run.
                         self.v8.call(self.functions.next, self.functions.receiver, self.functions.no_arguments, TURN);
                         return;
                     }
@@ -510,7 +512,7 @@ impl Worker {
         match read(&self.connection)? {
             Some(frame) if frame.kind == kind => Ok(frame),
             Some(frame) => Err(io::Error::other(format!("expected {kind:?}, got {:?}", frame.kind))),
-            // The server wants no more of this worker.
+            // The server no longer needs this worker.
             None => system::exit(system::DONE),
         }
     }
@@ -537,7 +539,7 @@ impl Worker {
                 *taken += read;
                 (0, length, *taken < text.len())
             }
-            // The runner asks only for what there is.
+            // The runner requests only existing parts.
             _ => (0, 0, false),
         };
         let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
@@ -564,8 +566,8 @@ impl Worker {
     }
 }
 
-/// Writes as many UTF-16 units of `text` as fit; gives their number and the bytes of text that they are. A character of two
-/// units is never split.
+/// Writes as many UTF-16 units of `text` as fit; returns their number and the bytes of text. A surrogate pair is never
+/// split.
 fn put_units(text: &str, chunk: &mut [u8]) -> (usize, usize) {
     let (mut units, mut read) = (0, 0);
     for character in text.chars() {
@@ -583,7 +585,7 @@ fn put_units(text: &str, chunk: &mut [u8]) -> (usize, usize) {
     (units, read)
 }
 
-/// The two descriptors of the server's next message; `None`: the server is gone.
+/// The two descriptors of the server's next message; `None`: the server has ended.
 fn take_descriptors(from: &UnixStream) -> io::Result<Option<[OwnedFd; 2]>> {
     let mut byte = [0];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];

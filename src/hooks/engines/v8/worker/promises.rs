@@ -1,10 +1,10 @@
-//! What V8 alone knows of promises: what is left to do for them, and which are rejected and have no handler.
+//! V8's internal state of promises: pending jobs, and rejected promises without a handler.
 //!
-//! The library's C interface has no way to ask for either, so this file alone speaks to V8's own functions, which the library
-//! exports too. They are found by the names that the compiler gave them, in the version whose digest `cargo xtask v8` checks.
+//! The library's C interface offers neither, so this file, and no other, uses V8's own functions, which the library
+//! exports too. They are found by their mangled names, in the version whose digest `cargo xtask v8` checks.
 //!
-//! V8 tells of a rejection wherever JavaScript is, at the end of its stack too. So nothing runs then: the promise and its reason are
-//! kept, and a function of turns.js gets the reason when it asks for it.
+//! V8 reports a rejection at any point of JavaScript, also when the stack is nearly full. So nothing runs then: the
+//! promise and its reason are stored, and a function of turns.js gets the reason later.
 #![expect(unsafe_code, reason = "functions of V8 that are found at run time")]
 
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::os::unix::{Library, Symbol};
 
-/// Where the function stands for a moment, as a member of the global object.
+/// The temporary name of the function, as a member of the global object.
 const NAME: &std::ffi::CStr = c"__snaphook";
 
-/// Where V8 keeps a value: what its `Local` and `MaybeLocal` are, one pointer.
+/// V8's `Local` and `MaybeLocal`, which are one pointer.
 type Local = *const usize;
 type Isolate = *const u8;
 
@@ -29,7 +29,7 @@ struct Message {
     value: Local,
 }
 
-/// Of the events, the two that count.
+/// The two events that matter.
 const WITHOUT_HANDLER: c_int = 0;
 const HANDLER_ADDED: c_int = 1;
 
@@ -49,7 +49,7 @@ struct Functions {
 
 static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
 
-/// What [`watch`] was given.
+/// The arguments of [`watch`].
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
 struct Watch {
@@ -58,7 +58,7 @@ struct Watch {
     on_change: fn(usize),
 }
 
-/// A value that V8 keeps until it is told to forget it.
+/// A value that V8 keeps until it is released.
 struct Kept(Local);
 
 // SAFETY: only V8's thread follows the pointer.
@@ -68,10 +68,10 @@ unsafe impl Sync for Kept {}
 
 static REJECTED: Mutex<Rejections> = Mutex::new(Rejections { by_hash: BTreeMap::new(), present: 0, count: 0 });
 
-/// Of the promises that are rejected and have no handler.
+/// The rejected promises without a handler.
 #[derive(Default)]
 struct Rejections {
-    /// By a number that V8 gives each object; some objects share one.
+    /// By V8's hash of each object; some objects share one.
     by_hash: BTreeMap<c_int, Vec<Rejection>>,
     present: usize,
     /// How many there were.
@@ -119,8 +119,8 @@ pub(super) unsafe fn find(library: &Library) -> Result<(), String> {
     FUNCTIONS.set(functions).map_err(|_| "V8 runs already".to_owned())
 }
 
-/// Has V8 tell of rejections: `on_change` gets the number of promises that are rejected and have no handler. The global object's
-/// member [`NAME`] is the function for [`tell`]. While JavaScript calls the host, on V8's thread.
+/// Makes V8 report rejections: `on_change` gets the number of rejected promises without a handler. The global object's
+/// member [`NAME`] is the function for [`tell`]. Call it on V8's thread, while JavaScript calls the host.
 pub(super) fn watch(on_change: fn(usize)) -> Result<(), String> {
     let functions = FUNCTIONS.get().ok_or("V8 does not run")?;
     // SAFETY: on V8's thread, inside a call from JavaScript, there are a current isolate, a context and a scope that keeps
@@ -141,7 +141,8 @@ pub(super) fn watch(on_change: fn(usize)) -> Result<(), String> {
     Ok(())
 }
 
-/// Forgets all rejections, and calls the function of turns.js with the reason of the first. It may not call the host.
+/// Clears all rejections, and calls the function of turns.js with the reason of the first one. That function must not
+/// call the host.
 pub(super) fn tell() {
     let (Some(functions), Some(watch)) = (FUNCTIONS.get(), WATCH.get()) else { return };
     let all = std::mem::take(&mut *rejected()).by_hash;
@@ -161,7 +162,7 @@ pub(super) fn tell() {
     }
 }
 
-/// Does what is left to promises. On V8's thread, between two tasks.
+/// Runs the pending jobs of promises. On V8's thread, between two tasks.
 pub(super) fn run() {
     let Some(functions) = FUNCTIONS.get() else { return };
     // SAFETY: a task of the library has just ended on this thread, and its isolate is the current one. What runs may call the host.
@@ -171,7 +172,7 @@ pub(super) fn run() {
 extern "C" fn on_rejection(message: Message) {
     let (Some(functions), Some(watch)) = (FUNCTIONS.get(), WATCH.get()) else { return };
     if !matches!(message.event, WITHOUT_HANDLER | HANDLER_ADDED) {
-        // Of promises that are settled already.
+        // An event of a promise that was already settled.
         return;
     }
     // SAFETY: V8 calls this on its thread, with a promise.

@@ -1,4 +1,4 @@
-//! What a worker asks of the kernel for which there is no safe way: to fork, to end, to measure and to bound itself.
+//! System calls of a worker without a safe interface: forking, exiting, measuring and limiting itself.
 #![expect(unsafe_code, reason = "fork, signals, seccomp and limits of the process itself")]
 
 use std::fs;
@@ -14,7 +14,7 @@ pub(super) enum Forked {
     Child,
 }
 
-/// Forks this process. Only the calling thread goes on in the child.
+/// Forks this process. Only the calling thread continues in the child.
 pub(super) fn fork() -> io::Result<Forked> {
     // SAFETY: the caller is V8's thread inside a call to the host. The only other thread of the zygote waits for ever and
     // holds no lock: no allocator, V8 or library lock can be taken at this moment by anyone but this thread, which holds none.
@@ -31,25 +31,25 @@ pub(super) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Closes all that whoever started the server left open, beyond the three standard ones.
+/// Closes all inherited descriptors except the three standard ones.
 pub(in crate::hooks::engines) fn close_inherited() {
     // SAFETY: called first of all, when this program has opened nothing itself.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
-/// Children that ended need nobody to ask for them.
+/// Lets the kernel reap ended children.
 pub(super) fn forget_children() {
     // SAFETY: sets a disposition; no handler runs.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// When the system is short of memory, this process and those that it forks are ended before the server.
+/// When the system runs out of memory, the kernel kills this process and its children before the server.
 pub(in crate::hooks::engines) fn yield_memory() {
-    // Where the kernel does not know the file, it decides by size.
+    // Without this file, the kernel decides by size.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
 }
 
-/// Ends this process with its parent, `parent`, or now if that has ended before.
+/// Ends this process with its parent, `parent`, or now if the parent has already ended.
 pub(super) fn end_with_parent(parent: u32) {
     // SAFETY: sets a number in the kernel.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
@@ -58,8 +58,8 @@ pub(super) fn end_with_parent(parent: u32) {
     }
 }
 
-/// Once the time of [`lower_priority_after`] on a core is used, the process gets less of it than others, as long calls of the
-/// other engines do. Children do the same.
+/// After the processor time of [`lower_priority_after`], the process gets a lower priority, like long runs of the other
+/// engines. Children inherit this.
 pub(super) fn lower_priority_in_time() {
     extern "C" fn on_time(_: libc::c_int) {
         LOW_PRIORITY.store(true, Ordering::Relaxed);
@@ -75,7 +75,7 @@ pub(super) fn lower_priority_in_time() {
     }
 }
 
-/// From now on.
+/// Starts the timer.
 pub(super) fn lower_priority_after(patience: Duration) {
     let timer = libc::itimerval {
         it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
@@ -85,7 +85,7 @@ pub(super) fn lower_priority_after(patience: Duration) {
     unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
 }
 
-/// Whether the time of [`lower_priority_after`] was over; from here on it runs no more.
+/// Whether the time of [`lower_priority_after`] has elapsed; stops the timer.
 pub(super) fn has_low_priority() -> bool {
     // SAFETY: zeros are a timer that does not run.
     unsafe { libc::setitimer(libc::ITIMER_PROF, &std::mem::zeroed(), std::ptr::null_mut()) };
@@ -94,8 +94,8 @@ pub(super) fn has_low_priority() -> bool {
 
 static LOW_PRIORITY: AtomicBool = AtomicBool::new(false);
 
-/// When the library stops at a trap, which it does without a word if an allocation of its own fails, the process says
-/// [`TRAPPED`] and ends.
+/// If the library executes a trap instruction, which it does silently when one of its allocations fails, the process
+/// prints [`TRAPPED`] and ends.
 pub(super) fn tell_of_traps() {
     extern "C" fn on_trap(_: libc::c_int) {
         // SAFETY: system calls, which may be made in a signal handler; the text is a constant.
@@ -116,14 +116,14 @@ pub(super) fn tell_of_traps() {
 pub(crate) const DONE: i32 = 0;
 pub(crate) const FAILED: i32 = 70;
 
-/// A line of its own on standard error.
+/// A separate line on standard error.
 pub(crate) const TRAPPED: &str = "\n[trapped]\n";
 
-/// Weight 110 against 1024 of a process with the normal priority.
+/// A weight of 110, against 1024 at normal priority.
 const NICENESS: i32 = 10;
 
-/// Bounds the memory that this process may have for itself, written or not: no more than `bytes` above what it has. What
-/// V8 only reserves does not count.
+/// Limits the private memory of this process, written or not, to `bytes` more than it has now. Address space that V8
+/// only reserves does not count.
 pub(super) fn limit_memory(present: u64, bytes: u64, most: u64) -> io::Result<()> {
     let limits = libc::rlimit { rlim_cur: present.saturating_add(bytes).min(most), rlim_max: most };
     // SAFETY: the structure is complete.
@@ -131,7 +131,7 @@ pub(super) fn limit_memory(present: u64, bytes: u64, most: u64) -> io::Result<()
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The hard limit of that: whoever started the server may have set one, which nobody without privileges can raise.
+/// The hard limit of that: the server's parent may have set one, which cannot be raised without privileges.
 pub(super) fn memory_most() -> io::Result<u64> {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is complete.
@@ -139,14 +139,14 @@ pub(super) fn memory_most() -> io::Result<u64> {
     if done == 0 { Ok(limits.rlim_max) } else { Err(io::Error::last_os_error()) }
 }
 
-/// No image of this process's memory on a disk, however it ends.
+/// Prevents core dumps.
 pub(in crate::hooks::engines) fn leave_no_core() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is complete. To lower a limit needs no privilege.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
 }
 
-/// What RLIMIT_DATA counts, of this process at the moment.
+/// The current memory of this process as counted by RLIMIT_DATA.
 pub(in crate::hooks::engines) fn data_bytes() -> u64 {
     // Fields of statm: size, resident, shared, text, lib, data; in pages.
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -154,7 +154,7 @@ pub(in crate::hooks::engines) fn data_bytes() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
-/// Microseconds on a core, and bytes of memory that became this process's own, since it began.
+/// Processor time in microseconds, and bytes of private memory, since the start of the process.
 pub(super) fn usage() -> (u64, u64) {
     // SAFETY: a structure of numbers, filled by the kernel.
     let usage = unsafe {
@@ -166,16 +166,16 @@ pub(super) fn usage() -> (u64, u64) {
     (micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_minflt as u64 * rustix::param::page_size() as u64)
 }
 
-/// Puts the code and the constants of a library that was just opened into large pages that are this process's own, and says whether
-/// there are any. With many processes in turns on a core, the processor looks up small pages for a tenth of a call's time and more.
-/// Large pages of the file itself are not to be had: few kernels are built for them.
+/// Moves the code and the constants of a just opened library into private large pages, and returns whether that worked.
+/// With many processes taking turns on a core, page walks for small pages take a tenth of a run's time and more. Large
+/// pages of the file itself are not an option, because few kernels support them.
 ///
 /// # Safety
 ///
 /// Nothing of the library may run meanwhile.
 pub(super) unsafe fn own_in_large_pages(library: &Path) -> bool {
     let Ok(library) = library.canonicalize() else { return false };
-    // Without large pages a fork would have to copy thousands of entries instead.
+    // Without large pages a fork would have to copy thousands of page table entries.
     let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     if !enabled.is_ok_and(|enabled| enabled.contains("[always]") || enabled.contains("[madvise]")) {
         return false;
@@ -220,10 +220,10 @@ pub(super) unsafe fn own_in_large_pages(library: &Path) -> bool {
     true
 }
 
-/// Has a fork copy what the kernel knows of a library's pages. Of a mapping that holds nothing but pages of a file it copies
-/// nothing, and each child would ask for those that it needs, about 165 times; of one that holds a page of the process's own it
-/// copies all. So a byte of each is written over with itself, by the way that is open for memory that cannot be written: where
-/// it is closed, children are slower.
+/// Makes a fork copy the page table of a library. For a mapping with only file pages the kernel copies nothing, so each
+/// child would have about 165 page faults; for a mapping with a private page it copies everything. So one byte of each
+/// mapping is overwritten with itself, through `/proc/self/mem`, which can write to read-only memory. If that is not
+/// possible, children are slower.
 pub(super) fn fork_with_pages_of(library: &Path) -> io::Result<()> {
     let library = library.canonicalize()?;
     let memory = fs::File::options().read(true).write(true).open("/proc/self/mem")?;
@@ -240,7 +240,7 @@ pub(super) fn fork_with_pages_of(library: &Path) -> io::Result<()> {
 /// The size of a large page.
 const LARGE: usize = 2 << 20;
 
-/// A piece of this process's memory.
+/// A mapping of this process.
 struct Map {
     start: usize,
     end: usize,
@@ -255,7 +255,8 @@ fn maps() -> Vec<Map> {
         let (start, end) = fields.next()?.split_once('-')?;
         let access = fields.next()?.to_owned();
         let number = |text| usize::from_str_radix(text, 16).ok();
-        // Offset, device and inode are between. A path may have spaces; what is no file has a name in brackets.
+        // Offset, device and inode are in between. A path may contain spaces; mappings without a file have a name in
+        // brackets.
         let file = line.find(['/', '[']).map(|at| PathBuf::from(&line[at..]));
         Some(Map { start: number(start)?, end: number(end)?, access, file })
     };
