@@ -109,6 +109,14 @@ impl Client {
         json(self.send(self.request(Method::GET, path)).await?).await
     }
 
+    /// Every model, as the server tells of it.
+    pub(super) async fn models(&self) -> Result<Vec<Value>> {
+        match self.get("/models").await?.get_mut("items").map(Value::take) {
+            Some(Value::Array(models)) => Ok(models),
+            _ => Err(Failure::new(format!("{} answered no list of models", self.base))),
+        }
+    }
+
     /// `None` for 404.
     pub(super) async fn find(&self, path: &str) -> Result<Option<Value>> {
         let response = self.reach(self.request(Method::GET, path)).await?;

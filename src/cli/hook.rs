@@ -16,6 +16,7 @@ mod rollback;
 mod shown;
 mod source;
 mod stats;
+mod subject;
 mod test;
 pub(super) mod types;
 
@@ -75,11 +76,7 @@ async fn list(global: &Global, model: Option<&str>) -> Result<()> {
     let client = global.client()?;
     let models: Vec<String> = match model {
         Some(model) => vec![model.to_owned()],
-        None => {
-            let page = client.get("/models").await?;
-            let items = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            items.iter().map(|model| text(model, "id")).collect()
-        }
+        None => client.models().await?.iter().map(|model| text(model, "id")).collect(),
     };
     let mut rows = Vec::new();
     for model in models {

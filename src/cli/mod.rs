@@ -5,6 +5,7 @@
 
 mod apply;
 mod backup;
+mod bindings;
 mod check;
 mod client;
 mod copy;

@@ -45,17 +45,8 @@ impl Model {
     }
 }
 
-/// Every model, as the server tells of it.
-async fn all(client: &Client) -> Result<Vec<Value>> {
-    let mut page = client.get("/models").await?;
-    Ok(match page.get_mut("items").map(Value::take) {
-        Some(Value::Array(models)) => models,
-        _ => Vec::new(),
-    })
-}
-
 async fn list(client: &Client, json: bool) -> Result<()> {
-    let models = all(client).await?;
+    let models = client.models().await?;
     if json {
         return models.iter().try_for_each(output::line);
     }

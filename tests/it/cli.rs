@@ -48,6 +48,15 @@ impl Ended {
     }
 }
 
+impl Ended {
+    /// Nothing was done, since something is missing; what it said.
+    #[track_caller]
+    fn lacks(self) -> String {
+        assert_eq!(self.code, Some(3), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
+        self.stderr
+    }
+}
+
 impl From<Output> for Ended {
     fn from(Output { status, stdout, stderr }: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");

@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::chain_body;
 use crate::catalog::plan::Step;
+use crate::cli::bindings::chain_body;
 use crate::cli::client::{Body, Client, path, with_query};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::output;

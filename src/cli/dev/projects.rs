@@ -166,6 +166,11 @@ fn find(directory: &Path) -> Vec<(String, PathBuf)> {
 fn target(project: &Project) -> Result<PathBuf, String> {
     let model = project.directory.parent().unwrap_or(Path::new(""));
     let phase = project.phase;
+    if project.native {
+        // Libraries are named from the folder of hooks on.
+        let file = project.target();
+        return Ok(model.parent().unwrap_or(Path::new("")).join(file.file_name().unwrap_or_default()));
+    }
     if model.join(format!("{phase}.toml")).is_file() {
         return Ok(project.target());
     }

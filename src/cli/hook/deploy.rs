@@ -10,7 +10,7 @@ use super::project::Project;
 use super::shown::{summary, text};
 use crate::catalog::HookOrigin;
 use crate::catalog::files::{BindingFile, CodeFile, read_chain_file};
-use crate::cli::apply::put_chain;
+use crate::cli::bindings::put_chain;
 use crate::cli::client::{Client, path};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::at::at;
 use super::shown::text;
-use crate::cli::client::{Client, path};
+use crate::cli::client::path;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::output;
@@ -37,7 +37,7 @@ impl Stats {
         let client = global.client()?;
         let models = match model {
             Some(model) => vec![model],
-            None => models(&client).await?,
+            None => client.models().await?.iter().map(|model| text(model, "id")).collect(),
         };
         let mut rows = Vec::new();
         for model in models {
@@ -71,11 +71,6 @@ impl Stats {
             ),
         }
     }
-}
-
-async fn models(client: &Client) -> Result<Vec<String>> {
-    let page = client.get("/models").await?;
-    Ok(page.get("items").and_then(Value::as_array).into_iter().flatten().map(|model| text(model, "id")).collect())
 }
 
 fn row(model: &str, phase: Phase, stats: &Value) -> Vec<String> {

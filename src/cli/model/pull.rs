@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::all;
 use crate::cli::client::{Client, path, with_query};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
@@ -52,7 +51,7 @@ impl Pull {
         let client = global.client()?;
         output::note(identity::own_server(&client, global).await?);
         let models = match self.models.is_empty() {
-            true => all(&client).await?,
+            true => client.models().await?,
             false => {
                 let mut models = Vec::new();
                 for model in &self.models {
