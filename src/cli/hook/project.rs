@@ -18,7 +18,7 @@ pub(in crate::cli) struct Project {
     pub(in crate::cli) name: String,
     pub(in crate::cli) language: Language,
     pub(in crate::cli) phase: Phase,
-    model: Option<String>,
+    pub(super) model: Option<String>,
     /// JavaScript and TypeScript: the file that the bundle begins with.
     pub(super) entry: Option<PathBuf>,
     /// A library that runs in the server's own process.
