@@ -1,12 +1,12 @@
-//! Why a definition cannot be a model's.
+//! Why a definition is invalid.
 
-/// What is wrong, and where in the request body.
+/// The error, and its place in the request body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefinitionError {
     /// JSON Pointer.
     pub pointer: String,
     pub message: String,
-    /// Nothing is wrong with it, but it takes too much work.
+    /// The definition is valid, but takes too much work.
     pub too_complex: bool,
 }
 

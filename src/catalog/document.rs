@@ -1,4 +1,4 @@
-//! JSON documents as clients send them: parsed once, strictly, with digits kept.
+//! JSON documents from clients: parsed once, strictly, keeping all digits.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use snaphook_driver::json::{self, Limits};
 
 pub use snaphook_driver::limits::NESTING_MAX;
 
-/// Data that was parsed and its text.
+/// Parsed data and its text.
 #[derive(Clone, Debug)]
 pub struct Document {
     pub value: Value,
-    /// One line; digits and order of properties as they came.
+    /// One line; digits and the order of properties are unchanged.
     pub text: Json,
 }
 
-/// Why text is not a document.
+/// Why a text is not a valid document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentError(pub String);
 
@@ -27,12 +27,12 @@ impl fmt::Display for DocumentError {
 }
 
 impl Document {
-    /// Parses one JSON object. Rejects what parsers read differently: a property that stands twice.
+    /// Parses one JSON object. Rejects duplicate properties, which parsers treat differently.
     pub fn parse(text: &Json) -> Result<Document, DocumentError> {
         Document::parse_within(text, usize::MAX).map(|(document, _)| document)
     }
 
-    /// The same for text that has at most so many values. Also returns how many it has.
+    /// The same with a maximum number of values. Also returns their number.
     pub fn parse_within(text: &Json, values_max: usize) -> Result<(Document, usize), DocumentError> {
         let limits = Limits { depth: NESTING_MAX, values: values_max };
         let (value, shape) = json::parse_within(text, limits).map_err(|error| DocumentError(error.to_string()))?;
@@ -43,7 +43,7 @@ impl Document {
         Ok((Document { value, text }, shape.values))
     }
 
-    /// A tree that is known to be an object, written out.
+    /// Serializes a tree that is known to be an object.
     pub fn from_value(value: Value) -> Document {
         let text = Json::from_value(&value);
         Document { value, text }
@@ -74,7 +74,7 @@ pub fn merge_patch(target: &mut Value, patch: Value) {
     }
 }
 
-/// What kind of value it is, for messages.
+/// The type of a value, for messages.
 pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

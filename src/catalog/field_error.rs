@@ -1,4 +1,4 @@
-//! What is wrong in a document, and where.
+//! Errors in a document, with their places.
 
 /// A message about one place of a document.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

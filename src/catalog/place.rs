@@ -1,4 +1,4 @@
-//! Places of an instance as clients name them, in filters, sorts and rules.
+//! Parses paths of clients in filters, sorts and rules.
 
 use snaphook_driver::Meta;
 
@@ -6,7 +6,7 @@ use snaphook_driver::Meta;
 const PATH_BYTES_MAX: usize = 1024;
 pub(super) const PATTERN_BYTES_MAX: usize = 1024;
 
-/// Where a name that a client wrote leads to: a dotted path into the data, or what an instance has besides it.
+/// The target of a client's path: a dotted path into the data, or a value besides it.
 pub(super) enum Place<'a> {
     Meta(Meta),
     Dotted(&'a str),

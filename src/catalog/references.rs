@@ -1,41 +1,45 @@
-//! References: properties that hold the id of an instance, of the same model or of another.
+//! References: properties that contain the id of an instance, of the same model or of another.
 //!
-//! A property of the data's top level says so with `"x-references": {"model": "customer", "on-delete": "restrict"}`. What is in
-//! force stands in the model's record: a schema that was stored before references had a meaning has none.
+//! A top-level property declares one with `"x-references": {"model": "customer", "on-delete": "restrict"}`. The model's
+//! record has the references in force: schemas stored before references were supported have none.
 //!
-//! An instance that somebody refers to has a claim in the event store, its target key. Whoever writes a new reference takes it
-//! for the target's model, so all of them hold it together; the deletion of the target takes it away from them, and only from
-//! the position at which it looked for references. So of a new reference and a deletion at the same moment one fails.
+//! A referenced instance has a claim in the event store, its target key. A write with a new reference takes the key for
+//! the target's model, so all referring instances share it. The deletion of the target takes the key from them, and
+//! only as of the position at which it looked for references. So of a new reference and a concurrent deletion, one
+//! fails.
 //!
 //! # Why nothing refers to what is gone
 //!
-//! The event store judges one append after the other (`snaphook_driver::judge`), whichever nodes they come from, so only their
-//! order in the log matters. A write that begins to refer to an instance claims its key and was prepared when the instance was
-//! there. A deletion does three things in this order: it asks who holds the key, waits until its node has applied the whole log,
-//! and looks for references. It claims the key for the stream of the deleted instance, and gives way to no holder but the one it
-//! was told of (`replaces`).
+//! The event store judges one append after the other (`snaphook_driver::judge`), from all nodes, so only their order in
+//! the log matters. A write with a new reference claims the target's key, and was prepared while the instance existed.
+//! A deletion performs three steps in this order: it reads the holder of the key, waits until its node has applied the
+//! whole log, and looks for references. It claims the key for the stream of the deleted instance, and replaces only the
+//! holder that it has read (`replaces`).
 //!
-//! - The deletion is first: its stream has the key, the write conflicts, and does not find the instance when it is prepared
-//!   again. Only the creation of an instance with that id gives the key back.
-//! - The write is first, and the deletion asked before it: the key has moved to the write's position, the deletion conflicts.
-//! - The write is first, and the deletion asked after it: the write was in the log then, so the deletion finds the reference.
+//! - The deletion is first: its stream has the key, so the write conflicts, and does not find the instance when it is
+//!   prepared again. Only the creation of an instance with that id releases the key.
+//! - The write is first, and the deletion read the holder before it: the key has moved to the write's position, so the
+//!   deletion conflicts.
+//! - The write is first, and the deletion read the holder after it: the write was already in the log, so the deletion
+//!   finds the reference.
 //!
-//! A write that leaves a reference as it is claims nothing: the target is there since the instance's last event, after which the
-//! write is expected, because a deletion of the target would have been refused, or changed the instance, too.
+//! A write that keeps a reference claims nothing: the target exists since the instance's last event, which the write
+//! expects, because a deletion of the target would have been rejected, or would have changed the instance, too.
 //!
-//! A deletion looks at the models that are known to refer to its own ([`Referenced::by`]), and that list is always complete:
+//! A deletion checks the models that are known to refer to its own ([`Referenced::by`]). That list is always complete:
 //!
-//! - A model is told by an event of its own definition before another one refers to it. A deletion that does not know of it
-//!   requires the definition to be where it was before, and conflicts.
-//! - A deletion requires each model of the list to be at the event that it knows (0: there is no such model); a definition that
-//!   makes a reference requires its targets to be at theirs, and to have it on their list. The second of the two conflicts. The
-//!   end of a model is written like a deletion in this, and so is each deletion of its instances that goes before it.
-//! - Instances that have the value of a new reference already are looked at before its definition is written. Each deletion
-//!   moves one more key, that of the whole model ([`Referenced::prefix`]). The definition asks who holds it, reads the log for
-//!   deletions, and replaces that holder only.
+//! - Before another model refers to a model, an event of the target's definition records it. A deletion that does not
+//!   know this event requires the definition's earlier position, and conflicts.
+//! - A deletion requires that each model of the list is at the event that it knows (0: there is no such model); a
+//!   definition with a new reference requires that its targets are at theirs, and have it on their list. The second of
+//!   the two conflicts. The deletion of a model works like that of an instance in this respect, and so does each
+//!   deletion of its instances before it.
+//! - Instances that already have a value for a new reference are checked before its definition is written. Each
+//!   deletion also moves the key of the whole model ([`Referenced::prefix`]). The definition reads its holder, reads
+//!   the log for deletions, and replaces only that holder.
 //!
-//! A key stays with whoever took it last until its model ends, one for each instance that was ever referred to or deleted: so
-//! nothing has to be counted, and a reference that goes costs nothing.
+//! A key stays with its last holder until its model is deleted, one for each instance that was ever referenced or
+//! deleted. So nothing has to be counted, and removing a reference costs nothing.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,7 +56,7 @@ pub const REFERENCES_MAX: usize = 16;
 /// Models that refer to one model.
 pub const REFERRING_MAX: usize = 64;
 
-/// What every target key begins with.
+/// The prefix of all target keys.
 pub const PREFIX: &str = "target ";
 
 const KEYWORD: &str = "x-references";
@@ -61,20 +65,20 @@ const KEYWORD: &str = "x-references";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
     pub property: String,
-    /// The model of the instances that it refers to.
+    /// The model of the target instances.
     pub model: String,
     pub on_delete: OnDelete,
 }
 
-/// What becomes of an instance when the one that it refers to is deleted.
+/// The effect on an instance when its target is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnDelete {
-    /// The other cannot be deleted.
+    /// The target cannot be deleted.
     Restrict,
-    /// It is deleted, too.
+    /// The instance is deleted, too.
     Cascade,
-    /// It refers to nothing from then on.
+    /// The reference is removed.
     SetNull,
 }
 
@@ -90,17 +94,17 @@ impl OnDelete {
     }
 }
 
-/// A model that others refer to, or did once: what deletions of its instances look at.
+/// Data of a model that others refer to, or did once, for deletions of its instances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Referenced {
-    /// Begins its target keys, so that a later model of the same name has others.
+    /// A part of its target keys, so that a later model of the same name has others.
     pub id: String,
-    /// The models that may refer to it, sorted. One that does not any more may stay.
+    /// The models that may refer to it, sorted. Models that no longer refer to it may stay.
     pub by: Vec<String>,
 }
 
 impl Referenced {
-    /// The same, or a new one, with one more model. An error if there are too many.
+    /// Adds one model. An error if there are too many.
     pub fn with(known: Option<&Referenced>, model: &str) -> Result<Referenced, String> {
         let mut referenced = known
             .cloned()
@@ -114,7 +118,7 @@ impl Referenced {
         Ok(referenced)
     }
 
-    /// The same, but for models that are found not to refer to it.
+    /// Removes models that do not refer to it.
     pub fn without(mut self, models: &[&str]) -> Referenced {
         self.by.retain(|known| !models.contains(&known.as_str()));
         self
@@ -128,7 +132,7 @@ impl Referenced {
         self.by.binary_search_by(|known| known.as_str().cmp(model)).is_ok()
     }
 
-    /// What all its keys begin with. As a key it is the one that moves with each deletion of an instance.
+    /// The prefix of all its keys. As a key itself, it moves with each deletion of an instance.
     pub fn prefix(&self) -> String {
         format!("{PREFIX}{}", self.id)
     }
@@ -138,13 +142,13 @@ impl Referenced {
         format!("{PREFIX}{} {instance}", self.id)
     }
 
-    /// What an append takes that makes a reference to an instance of `model`.
+    /// The claim of an append with a new reference to an instance of `model`.
     pub fn claim(&self, model: &str, instance: &str) -> Claim {
         Claim { holder: Some(Stream::of_model(model)), ..Claim::new(self.key(instance)) }
     }
 
-    /// What the deletion of an instance takes, which looked for references when the target key was held since `replaces`. Until
-    /// the instance is made again nobody can refer to it.
+    /// The claim of the deletion of an instance, which looked for references when the target key was held since
+    /// `replaces`. Nobody can refer to the instance until it is created again.
     pub fn deletion(&self, instance: &str, replaces: Option<Position>) -> [Claim; 2] {
         [Claim { replaces, ..Claim::new(self.key(instance)) }, Claim::new(self.prefix())]
     }
@@ -155,7 +159,7 @@ pub fn is_key(claim: &str) -> bool {
     claim.starts_with(PREFIX)
 }
 
-/// The references of a schema, checked against all else that it says. `indexes` are those that the client asks for.
+/// The references of a schema, checked against its other keywords. `indexes` are the client's.
 pub(super) fn of_schema(schema: &Schema, indexes: &[Vec<String>]) -> Result<Vec<Reference>, DefinitionError> {
     let mut references: Vec<Reference> = Vec::new();
     for (pointer, value) in schema.keyword(KEYWORD) {
@@ -215,7 +219,7 @@ fn reference(schema: &Schema, property: String, value: &Value, at: &str) -> Resu
     Ok(Reference { property, model: model.to_owned(), on_delete })
 }
 
-/// The indexes that references need and the model does not ask for itself.
+/// The indexes for references that the model does not define itself.
 pub(super) fn indexes<'r>(
     references: &'r [Reference],
     own: &'r [Vec<String>],
@@ -228,8 +232,8 @@ fn is_indexed(indexes: &[Vec<String>], property: &str) -> bool {
     indexes.iter().any(|list| list.first().is_some_and(|first| first == property))
 }
 
-/// The references of a new version that instances of the old one may not fit: those that the old one did not have, under
-/// whatever name.
+/// The references of a new version that instances of the old one may violate: those that the old one did not have,
+/// considering renames.
 pub fn added(old: &[Reference], new: &[Reference], renames: &[(String, String)]) -> Vec<Reference> {
     let before =
         |name: &str| renames.iter().find(|(_, new)| new == name).map_or(name.to_owned(), |(old, _)| old.clone());

@@ -1,13 +1,13 @@
-//! TypeScript types of a model's data, from its JSON Schema.
+//! Generates TypeScript types of a model's data from its JSON Schema.
 //!
-//! Types say less than a schema does: where a schema cannot be said in types, the type is wider, never narrower.
+//! Types are less expressive than schemas: if a schema cannot be expressed, the type is wider, never narrower.
 
 use serde_json::{Map, Value};
 
-/// How deep types are followed; what lies deeper is `unknown`.
+/// Maximum depth of types; deeper ones are `unknown`.
 const DEPTH_MAX: usize = 32;
 
-/// The phases' types of the contract, which are given the data's type.
+/// The contract's types of the phases, which take the data's type.
 const HANDLERS: [&str; 6] = ["PreCreate", "PostCreate", "PreUpdate", "PostUpdate", "PreDelete", "PostDelete"];
 
 /// A module that exports the data's type, named after the model, and the types of its hooks' handlers.
@@ -67,7 +67,7 @@ fn declaration(types: &Types, name: &str, schema: &Value) -> String {
     }
 }
 
-/// Whether a type's text is more than one type, looked at outside its brackets.
+/// Whether a type's text is a union outside of its brackets.
 fn is_union(text: &str) -> bool {
     let mut depth = 0_usize;
     text.chars().any(|char| {
@@ -92,7 +92,7 @@ impl Types {
             Value::Object(schema) if depth < DEPTH_MAX => schema,
             _ => return "unknown".to_owned(),
         };
-        // Everything that is said must hold: the parts are an intersection.
+        // All parts apply, so they form an intersection.
         let mut parts: Vec<String> = Vec::new();
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
             let known = self.refs.iter().find(|(pointer, _)| pointer == reference);
@@ -123,12 +123,12 @@ impl Types {
         }
     }
 
-    /// By the schema's `type`, or by what it says of properties and items.
+    /// According to the schema's `type`, or its properties and items.
     fn typed(&self, schema: &Map<String, Value>, indent: &str, depth: usize) -> Option<String> {
         let names: Vec<&str> = match schema.get("type") {
             Some(Value::String(name)) => vec![name],
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
-            // A schema without a type says nothing of what is no object.
+            // A schema without a type does not restrict values other than objects.
             _ if depth == 0 && schema.contains_key("properties") => vec!["object"],
             _ => return None,
         };
@@ -180,7 +180,7 @@ fn union(options: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// A value as a type. Numbers beyond what JavaScript holds are not equal to anything that can be written.
+/// A literal type. Numbers that JavaScript cannot represent have no literal.
 fn literal(value: &Value) -> String {
     match value {
         Value::Null | Value::Bool(_) | Value::String(_) => value.to_string(),

@@ -1,7 +1,7 @@
-//! A webhook as it is bound: the URL that gets the events, and the name of the secret that signs them.
+//! The binding of a webhook: the URL for the events, and the name of the secret that signs them.
 //!
-//! Its text is what the event store keeps as the hook's code, so a webhook has an artifact, a history and a place in backups
-//! like any other hook, and its URL stands in no event.
+//! Its text is stored in the event store as the hook's code, so a webhook has an artifact, a history and backups like
+//! any other hook, and its URL is in no event.
 
 use serde::{Deserialize, Serialize};
 use snaphook_driver::json;
@@ -10,13 +10,13 @@ use url::Url;
 
 use crate::config::Phase;
 
-/// The engine's word in bindings.
+/// The engine's name in bindings.
 pub const WEBHOOK: &str = "webhook";
 
-/// Longest URL: what servers take in a request line.
+/// Longest URL, which servers accept in a request line.
 const URL_BYTES_MAX: usize = 2048;
 
-/// Where events go, and what signs them.
+/// The destination of events, and the secret that signs them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
@@ -26,26 +26,26 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// The one text of it. Names and a URL: writing it cannot fail.
+    /// Its canonical text. It has only names and a URL, so serializing it cannot fail.
     pub fn code(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The server, and `/…` for what follows: many receivers have a key in the path or the query.
+    /// The server, with `/…` for the rest: many receivers have a key in the path or the query.
     pub fn address(&self) -> String {
         let Ok(url) = Url::parse(&self.url) else { return String::new() };
         let rest = if url.path() == "/" && url.query().is_none() { "/" } else { "/…" };
         format!("{}{rest}", url.origin().ascii_serialization())
     }
 
-    /// Why a phase before the event has none.
+    /// The error for a pre phase.
     pub fn too_early(phase: Phase) -> String {
         format!(
             "a webhook is sent after the change, and `{phase}` runs before it: bind it to `postCreate`, `postUpdate` or `postDelete`"
         )
     }
 
-    /// Reads and checks what [`Webhook::code`] wrote.
+    /// Parses and checks the text of [`Webhook::code`].
     pub fn parse(code: &[u8]) -> Result<Webhook, String> {
         let webhook: Webhook = json::typed_bytes(code)
             .map_err(|_| "engine `webhook` runs no code: name the `url` and the `secret` in a chain".to_owned())?;
@@ -53,7 +53,7 @@ impl Webhook {
         Ok(webhook)
     }
 
-    /// Whether it could work at all; the error is one sentence.
+    /// Checks its values; the error is one sentence.
     pub fn check(&self) -> Result<(), String> {
         let Webhook { url: text, secret } = self;
         if text.len() > URL_BYTES_MAX {

@@ -1,4 +1,4 @@
-//! `[connections.NAME]`: what stores name to share it, checked, and put in the place of the name.
+//! `[connections.NAME]`: checks shared connections, and replaces their names in settings with their tables.
 
 use serde_json::{Map, Value, json};
 use snaphook_driver::wire::DriverDescription;
@@ -8,7 +8,7 @@ use super::references::references;
 use super::settings;
 use crate::config::{Config, ConfigError, DriverConfig, closest};
 
-/// What is wrong with the connections. `find` knows the drivers by name, `is_whole` says whether it knows all.
+/// Errors in the connections. `find` looks up drivers by name, `is_whole` says whether it knows all of them.
 pub(super) fn faults<'a>(
     config: &Config,
     is_whole: bool,
@@ -34,7 +34,7 @@ pub(super) fn faults<'a>(
     faults
 }
 
-/// What is wrong with the connections that a store's table names.
+/// Errors in the connections used by a store's table.
 pub(super) fn faults_of_store(
     config: &Config,
     store: Store,
@@ -90,7 +90,7 @@ pub(super) fn faults_of_store(
     faults.into_iter().chain(missing).collect()
 }
 
-/// The settings of a store, with the tables of the connections that they name.
+/// The settings of a store, with the tables of their connections.
 pub(super) fn settings(config: &Config, table: &DriverConfig, driver: &DriverDescription) -> Map<String, Value> {
     let mut settings = table.settings.clone();
     for (key, name) in named(table, driver) {
@@ -101,12 +101,12 @@ pub(super) fn settings(config: &Config, table: &DriverConfig, driver: &DriverDes
     settings
 }
 
-/// Values that messages about a store must not show, as they came from the environment.
+/// Values from the environment that messages about a store must not show.
 pub(super) fn hidden<'a>(config: &'a Config, table: &'a DriverConfig) -> impl Iterator<Item = &'a String> {
     table.hidden.iter().chain(config.connections.values().flat_map(|connection| &connection.hidden))
 }
 
-/// The settings that name a connection, with the names.
+/// The settings that refer to a connection, with its name.
 fn named<'a>(table: &'a DriverConfig, driver: &'a DriverDescription) -> impl Iterator<Item = (&'a str, &'a str)> {
     let connections = driver.settings.iter().filter(|setting| setting.kind == SettingKind::Connection);
     connections.filter_map(|setting| Some((&*setting.name, table.settings.get(&*setting.name)?.as_str()?)))

@@ -16,25 +16,25 @@ use crate::config::{PluginsConfig, read_regular};
 /// The hidden command that inspects one library and ends.
 pub const INSPECT_COMMAND: &str = "plugin-inspect";
 
-/// A library that is not loaded after this long never will be.
+/// Time limit for loading a library.
 const INSPECTION: Duration = Duration::from_secs(10);
 
-/// Larger files are no library: they are read whole for their digest.
+/// Maximum size of a library, which is read whole for its digest.
 const LIBRARY_BYTES_MAX: usize = 1 << 30;
 
-/// Ends of the names of libraries, on any system: what cannot be loaded here does not belong here.
+/// Suffixes of libraries on any system: a library that cannot be loaded here is an error.
 const SUFFIXES: [&str; 3] = ["so", "dylib", "dll"];
 
-/// A library of the folder that may be used.
+/// An accepted library of the folder.
 pub(super) struct PluginFile {
     path: PathBuf,
     sha256: String,
     pub(super) description: PluginDescription,
-    /// Loaded at most once in a process, and never unloaded.
+    /// Loaded at most once per process, and never unloaded.
     loaded: Mutex<Option<Plugin>>,
 }
 
-/// A plugin as lists show it.
+/// A plugin in lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PluginInfo {
     /// Its name within the plugins folder.
@@ -47,14 +47,14 @@ pub struct PluginInfo {
     pub drivers: Vec<DriverInfo>,
 }
 
-/// A driver that a plugin brings.
+/// A driver of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DriverInfo {
     pub name: String,
     pub stores: Vec<&'static str>,
 }
 
-/// Inspects every library of the folder. One sentence for each that cannot be used.
+/// Inspects every library of the folder. One sentence for each unusable one.
 pub(super) fn inspect_all(config: &PluginsConfig) -> Result<Vec<PluginFile>, Vec<String>> {
     let mut files = Vec::new();
     let mut faults = Vec::new();
@@ -94,7 +94,7 @@ impl PluginFile {
         }
     }
 
-    /// The library in this process.
+    /// Loads the library in this process.
     pub(super) fn load(&self) -> Result<Plugin, String> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plugin) = &*loaded {
@@ -118,7 +118,7 @@ impl PluginFile {
     }
 }
 
-/// Files directly in the folder that are called like a library, by name. No folder: none.
+/// Files directly in the folder with the suffix of a library, by name. Empty without a folder.
 fn libraries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -154,7 +154,7 @@ fn inspect(path: PathBuf, config: &PluginsConfig) -> Result<PluginFile, String> 
     Ok(PluginFile { path, sha256, description, loaded: Mutex::new(None) })
 }
 
-/// Waits for async work wherever this is called.
+/// Blocks on async work, in any context.
 fn in_runtime<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

@@ -1,8 +1,8 @@
-//! `secret:NAME` in settings: found, and replaced by what the secrets hold.
+//! Finds `secret:NAME` in settings, and replaces it with the value of the secret.
 
 use serde_json::{Map, Value};
 
-/// The names of the secrets that settings refer to, as often as they do.
+/// The names of the secrets used in settings, with repetitions.
 pub(crate) fn references(settings: &Map<String, Value>) -> Vec<String> {
     let mut settings = Value::Object(settings.clone());
     let mut names = Vec::new();

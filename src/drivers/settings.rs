@@ -1,12 +1,11 @@
-//! Checks a driver's table of the configuration against the settings that the driver says it has.
+//! Checks a driver's table of the configuration against the driver's settings.
 
 use serde_json::Value;
 use snaphook_driver::{Setting, SettingKind};
 
 use crate::config::{ConfigError, DriverConfig, closest};
 
-/// What is wrong with a table: keys that the driver does not know, settings that are missing or something else than they
-/// should be. Values are not shown: they may be secrets.
+/// Errors in a table: unknown keys, missing settings, wrong types. Values are not shown, because they may be secrets.
 pub(super) fn faults(table: &str, driver: &str, settings: &[Setting], config: &DriverConfig) -> Vec<ConfigError> {
     let known = |key: &&String| settings.iter().any(|setting| setting.name == key.as_str());
     let unknown = config.settings.keys().filter(|key| !known(key)).map(|key| {
@@ -36,7 +35,7 @@ fn hint(table: &str, driver: &str, settings: &[Setting], key: &str) -> String {
     }
 }
 
-/// What a value is instead of what it should be.
+/// The actual type of a value with the wrong type.
 fn fault(kind: SettingKind, value: &Value) -> Option<&'static str> {
     match (kind, value) {
         (SettingKind::Text | SettingKind::Secret | SettingKind::Connection, Value::String(text)) => {

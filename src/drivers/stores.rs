@@ -1,4 +1,4 @@
-//! The four stores, opened in their order and closed in reverse.
+//! The four stores, opened in order and closed in reverse.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::config::Config;
 #[derive(Clone)]
 pub struct Stores {
     pub secure: Arc<dyn SecureStore>,
-    /// Secrets in clear, over `secure`.
+    /// Decrypted secrets, over `secure`.
     pub vault: Arc<Vault>,
     pub event: Arc<dyn EventStore>,
     pub model: Arc<dyn ModelStore>,
@@ -30,11 +30,11 @@ pub struct Stores {
     pub meters: Arc<Meters>,
     /// The libraries with drivers that are loaded.
     pub plugins: Arc<[PluginInfo]>,
-    /// The node that opened them; empty for work that is no node's.
+    /// The node that opened them; empty for work outside of a node.
     pub node: String,
 }
 
-/// Why the stores could not be opened: one message, which names the line if the configuration is at fault.
+/// Why the stores could not be opened: one message, with the line if the configuration is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenError(String);
 
@@ -52,7 +52,7 @@ impl Stores {
         Stores::open_as("", config).await
     }
 
-    /// Opens them for a node that may share them with others, which have other ids.
+    /// Opens them for a node, which may share them with other nodes.
     pub async fn open_as(node: &str, config: &Config) -> Result<Stores, OpenError> {
         let opening = Opening::new(node, config)?;
         let (secure, vault) = open_secure(&opening).await?;
@@ -72,7 +72,7 @@ impl Stores {
         Ok(Stores { secure, vault, event, model, error, meters: opening.meters, plugins, node: node.to_owned() })
     }
 
-    /// The same stores, whose calls fail as the faults say.
+    /// The same stores with injected faults.
     #[cfg(test)]
     pub(crate) fn with_faults(mut self, faults: &guard::Faults) -> Stores {
         self.event = picked(guard::guard_with(Opened::Event(self.event), faults.clone()));
@@ -86,7 +86,7 @@ impl Stores {
         open_secure(&Opening::new("", config)?).await
     }
 
-    /// Closes all four, the last opened first. A store that fails is logged and does not keep the others open.
+    /// Closes all four, the last opened first. A failure is logged, and the others are still closed.
     pub async fn close(&self) {
         for (store, closed) in [
             (Store::Error, self.error.close().await),
@@ -102,8 +102,8 @@ impl Stores {
     }
 }
 
-/// The stores as a restore and an offline backup use them: secrets stay encrypted, so their private key is not needed
-/// unless a setting refers to one, and none is made.
+/// The stores for a restore and an offline backup: secrets stay encrypted, so the private key is needed only if a
+/// setting refers to a secret, and none is created.
 pub(super) struct BareStores {
     pub(super) secure: Arc<dyn SecureStore>,
     pub(super) event: Arc<dyn EventStore>,
@@ -116,7 +116,7 @@ impl BareStores {
         BareStores::open_with(Opening::new("", config)?, sealed).await
     }
 
-    /// For a copy, which an earlier try may have begun.
+    /// For a copy, which an earlier attempt may have begun.
     pub(super) async fn open_to_fill(config: &Config, sealed: Sealed) -> Result<BareStores, OpenError> {
         let opening = Opening { resumes_import: true, ..Opening::new("", config)? };
         BareStores::open_with(opening, sealed).await
@@ -150,7 +150,7 @@ impl BareStores {
     }
 }
 
-/// The stores as a driver's host serves them: secrets stay encrypted.
+/// The stores for a driver host: secrets stay encrypted.
 pub struct HostedStores(BareStores);
 
 impl HostedStores {
@@ -174,7 +174,7 @@ impl HostedStores {
     }
 }
 
-/// Where the secrets are, encrypted, that settings refer to.
+/// The location of the encrypted secrets used in settings.
 pub(super) enum Sealed {
     /// In the secure storage.
     Stored,
@@ -182,7 +182,7 @@ pub(super) enum Sealed {
     InBackup(HashMap<String, Vec<u8>>),
 }
 
-/// The secrets that the settings of the other stores refer to.
+/// The secrets used in the settings of the other stores.
 pub(super) fn secrets_of_settings(config: &Config) -> Result<Vec<String>, OpenError> {
     let registry = Registry::of(config).map_err(|errors| OpenError(errors.to_string()))?;
     let stores = [Store::Event, Store::Model, Store::Error].into_iter();
@@ -237,7 +237,7 @@ impl SealedSettings<'_> {
     }
 }
 
-/// The error that stopped the start; what closing the others said goes to the log.
+/// The error that stopped the start; errors of closing the others are logged.
 fn undo<const N: usize>(error: OpenError, closed: [Result<(), DriverError>; N]) -> OpenError {
     for error in closed.into_iter().filter_map(Result::err) {
         tracing::error!("{error}");
@@ -264,7 +264,7 @@ async fn open<T: ?Sized + Pick>(opening: &Opening<'_>, vault: &Vault) -> Result<
     opening.open(settings, &secrets).await
 }
 
-/// The trait of a store, and how it is taken out of what a driver opened.
+/// The trait of a store, and how to extract it from an opened store.
 trait Pick {
     const STORE: Store;
 
@@ -300,7 +300,7 @@ fn picked<T: ?Sized + Pick>(opened: Opened) -> Arc<T> {
     T::pick(opened).expect("it is as it was")
 }
 
-/// What all stores of one start are opened with.
+/// The common context for opening the stores.
 struct Opening<'a> {
     node: &'a str,
     config: &'a Config,
@@ -344,7 +344,7 @@ impl<'a> Opening<'a> {
             ..OpenContext::new(settings, &config.directory)
         };
         let opened = driver.open(store, context).await.map_err(|error| {
-            // Only a fault of the settings is one of the file.
+            // Only an error in the settings has a place in the file.
             let place = match error.kind() {
                 ErrorKind::Config => place(config, store),
                 _ => format!("{store} storage (driver `{}`):", table.driver),
@@ -365,18 +365,18 @@ fn millis(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1_000.0
 }
 
-/// `config.toml:12: driver-event-storage:`, as far as the file has such a table.
+/// `config.toml:12: driver-event-storage:`, if the file has such a table.
 fn place(config: &Config, store: Store) -> String {
     let line = table(config, store).line.map_or_else(String::new, |line| format!(":{line}"));
     format!("{}{line}: `{}`:", config.name(), table_name(store))
 }
 
-/// Takes values out of a message that a library wrote, which may quote its input.
+/// Removes values from a library's message, which may quote its input.
 fn redact<'a>(message: String, hidden: impl Iterator<Item = &'a String>) -> String {
     hidden.filter(|value| !value.is_empty()).fold(message, |message, value| message.replace(value.as_str(), "…"))
 }
 
-/// The settings with every `secret:NAME` replaced, and the values that were put in.
+/// The settings with every `secret:NAME` replaced, and the inserted values.
 async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<String, Value>, Vec<String>), String> {
     let mut values = Vec::new();
     for name in references(settings) {

@@ -1,7 +1,7 @@
-//! Memory that is free, back to the system.
+//! Returns free memory to the system.
 //!
-//! The allocator keeps what a thread freed for that thread, and gives it back when the thread allocates again. After large
-//! work on an idle server that is never: so large work says that it is done, and each thread gives back before it sleeps.
+//! The allocator keeps freed memory per thread, and returns it only when the thread allocates again. On an idle server
+//! that may never happen, so large work signals its end, and each thread returns its memory before it sleeps.
 #![expect(unsafe_code, reason = "functions of the allocators that no crate wraps")]
 
 use std::cell::Cell;
@@ -12,14 +12,15 @@ use mimalloc as _;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-/// After work was done; what else is done in that time is covered too.
+/// Pause after the end of work, which covers further work in that time.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often all threads of the runtime are woken, and the time between: a thread that is busy sees to it when it is not.
+/// How often all threads of the runtime are woken, and the interval: a busy thread returns its memory when it becomes
+/// idle.
 const ROUNDS: usize = 4;
 const ROUND: Duration = Duration::from_millis(50);
 
-/// Counts what was asked for.
+/// Counts requests.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 static LARGE_WORK: Notify = Notify::const_new();
 
@@ -27,28 +28,28 @@ thread_local! {
     static DONE: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Large work is done: much may be free now.
+/// Signals the end of large work.
 pub fn large_work_done() {
     LARGE_WORK.notify_one();
 }
 
-/// For a thread that is about to sleep.
+/// Called by a thread that is about to sleep.
 pub fn before_sleep() {
-    // Relaxed: a thread that sees it late gives back at its next sleep.
+    // Relaxed: a thread that sees it late returns its memory at its next sleep.
     let asked = ASKED.load(Ordering::Relaxed);
     if DONE.replace(asked) != asked {
         give_back();
     }
 }
 
-/// Gives back after each large work, for ever. `threads`: of the runtime that it runs on.
+/// Returns memory after each large work. Never returns itself. `threads`: the number of threads of its runtime.
 pub async fn keep_giving_back(threads: usize) {
     loop {
         LARGE_WORK.notified().await;
         tokio::time::sleep(PAUSE).await;
         ASKED.fetch_add(1, Ordering::Relaxed);
         for _ in 0..ROUNDS {
-            // Each wakes a thread that sleeps, which sleeps again.
+            // Each wakes a sleeping thread, which then sleeps again.
             for _ in 0..threads {
                 Handle::current().spawn(async {});
             }
@@ -59,7 +60,7 @@ pub async fn keep_giving_back(threads: usize) {
 }
 
 unsafe extern "C" {
-    /// Of mimalloc: gives back what the calling thread does not need, and what threads that ended left.
+    /// mimalloc's function that returns unused memory of the calling thread and of ended threads.
     fn mi_collect(force: bool);
 }
 

@@ -1,9 +1,9 @@
-//! One budget for the memory that requests cause: bodies, trees, pages and responses, by their real size.
+//! The memory budget of requests: bodies, trees, pages and responses, by their real size.
 //!
-//! Whoever is about to hold bytes takes a [`Lease`] first; dropping it gives them back. Nothing waits here: what does not
-//! fit is refused, with a [`Shortage`] that says whether it can ever fit. A [`Share`] bounds what the requests of one connection
-//! may hold together, and the last eighth of the budget is for small leases, so that small requests are served while large
-//! ones are not.
+//! Code that is about to use memory takes a [`Lease`] first; dropping it returns the bytes. Nothing waits here: a lease
+//! that does not fit is rejected, with a [`Shortage`] that says whether it can ever fit. A [`Share`] limits the memory
+//! of all requests of one connection, and the last eighth of the budget is reserved for small leases, so that small
+//! requests are served even if large ones are not.
 
 pub mod allocator;
 
@@ -16,22 +16,23 @@ use crate::config::format_size;
 /// A lease of at most this size may use the whole budget.
 pub const SMALL_BYTES: usize = 32 << 10;
 
-/// What is left to small leases, and what one connection may hold if it holds more than one lease, as parts of the budget.
+/// The part reserved for small leases, and the maximum part of a connection with more than one lease, as fractions of
+/// the budget.
 const RESERVE_PART: usize = 8;
 const SHARE_PART: usize = 4;
 
-/// What a value takes in a tree: its place in a list that grows by doubling, and its digits.
+/// Memory of a value in a tree: its slot in a list that grows by doubling, and its digits.
 const VALUE_BYTES: usize = 160;
-/// What a list takes beside: room for four values.
+/// Additional memory of a list: capacity for four values.
 const LIST_BYTES: usize = 288;
-/// What an object takes beside: room for four members, and the table that finds them.
+/// Additional memory of an object: capacity for four members, and the hash table.
 const OBJECT_BYTES: usize = 448;
-/// What a value with a name takes beside.
+/// Additional memory of a named value.
 const NAME_BYTES: usize = 80;
-/// Up to here an estimate that also counts commas in strings is good enough.
+/// Up to this size a rough estimate, which also counts commas in strings, is good enough.
 const ROUGH_BYTES: usize = 1 << 20;
 
-/// A lease of more was large work: the allocator is told when it ends.
+/// A larger lease counts as large work: the allocator is notified when it ends.
 const LARGE_BYTES: usize = 4 << 20;
 
 /// The budget of one server.
@@ -43,23 +44,23 @@ pub struct MemoryBudget {
 /// Why there is no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// It would not fit even if nothing else were held.
+    /// It would not fit even if nothing else was in use.
     Never { wanted: usize, most: usize, limit: usize },
-    /// The connection holds too much.
+    /// The connection uses too much.
     Share { held: usize, most: usize },
-    /// All requests together hold too much.
+    /// All requests together use too much.
     Now { used: usize, limit: usize },
 }
 
-/// The part of the budget that one connection, or the engine for its own work, takes leases from.
+/// The part of the budget for one connection, or for the engine's own work.
 pub struct Share {
     budget: Arc<MemoryBudget>,
-    /// Only counted if the share is bounded.
+    /// Only counted if the share is limited.
     used: AtomicUsize,
     is_bounded: bool,
 }
 
-/// Bytes that are held; given back when dropped. `S` is a way to the share.
+/// Reserved bytes, returned when dropped. `S` is a reference to the share.
 pub struct Lease<S: Borrow<Share>> {
     share: S,
     bytes: AtomicUsize,
@@ -70,7 +71,7 @@ impl MemoryBudget {
         Arc::new(MemoryBudget { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) })
     }
 
-    /// A smaller limit takes nothing away from those who hold more.
+    /// A smaller limit does not affect existing leases.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
@@ -79,7 +80,7 @@ impl MemoryBudget {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Bytes that are held now.
+    /// Bytes currently in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -89,7 +90,7 @@ impl MemoryBudget {
         Share { budget: Arc::clone(self), used: AtomicUsize::new(0), is_bounded: true }
     }
 
-    /// For work that no single connection stands for.
+    /// For work that does not belong to a single connection.
     pub fn whole(self: &Arc<Self>) -> Share {
         Share { is_bounded: false, ..self.share() }
     }
@@ -101,18 +102,18 @@ impl Share {
         Lease::of(self)
     }
 
-    /// `total`: what the lease will hold with `bytes`.
+    /// `total`: the size of the lease including `bytes`.
     fn take(&self, bytes: usize, total: usize) -> Result<(), Shortage> {
         let limit = self.budget.limit();
         let most = limit - limit / RESERVE_PART;
         if total > most {
             return Err(Shortage::Never { wanted: total, most, limit });
         }
-        // Relaxed, here and below: each counter is read for itself.
+        // Relaxed, here and below: each counter is read independently.
         if self.is_bounded {
             let held = self.used.fetch_add(bytes, Ordering::Relaxed);
             let (with_it, most) = (held + bytes, limit / SHARE_PART);
-            // One that is alone may be larger.
+            // A single lease may be larger.
             if with_it > most && with_it > total {
                 self.used.fetch_sub(bytes, Ordering::Relaxed);
                 return Err(Shortage::Share { held, most });
@@ -148,7 +149,7 @@ impl<S: Borrow<Share>> Lease<S> {
         Lease { share, bytes: AtomicUsize::new(0) }
     }
 
-    /// The way to the share.
+    /// The reference to the share.
     pub fn share(&self) -> &S {
         &self.share
     }
@@ -157,12 +158,12 @@ impl<S: Borrow<Share>> Lease<S> {
         self.share.borrow()
     }
 
-    /// Bytes that it holds.
+    /// Its size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Holds `more` bytes, or as many as before.
+    /// Grows by `more` bytes, or stays unchanged on an error.
     pub fn grow(&self, more: usize) -> Result<(), Shortage> {
         if more == 0 {
             return Ok(());
@@ -173,7 +174,7 @@ impl<S: Borrow<Share>> Lease<S> {
         })
     }
 
-    /// Holds exactly so many bytes, or as many as before.
+    /// Resizes to exactly this many bytes, or stays unchanged on an error.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Shortage> {
         let held = *self.bytes.get_mut();
         if bytes > held {
@@ -184,7 +185,7 @@ impl<S: Borrow<Share>> Lease<S> {
         Ok(())
     }
 
-    /// The same for what is there already and must not be refused.
+    /// The same for memory that is already in use and cannot be rejected.
     pub fn resize_anyway(&mut self, bytes: usize) {
         let held = *self.bytes.get_mut();
         if bytes > held {
@@ -248,10 +249,10 @@ fn mib(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// What a tree of this JSON takes at most, about. For what is no JSON any number.
+/// Approximate maximum memory of the tree of this JSON. Any number for invalid JSON.
 pub fn tree_bytes(json: &[u8]) -> usize {
-    // Each value but the first follows a comma or opens what holds it. Chunks that a byte can count are counted many bytes at
-    // once.
+    // Each value except the first follows a comma or an opening bracket. Counting in chunks of up to 255 bytes allows
+    // the compiler to vectorize it.
     let mut rough = Values { all: 1, ..Values::default() };
     for chunk in json.chunks(usize::from(u8::MAX)) {
         let (mut all, mut lists, mut objects, mut named) = (0_u8, 0_u8, 0_u8, 0_u8);
@@ -276,7 +277,7 @@ pub fn tree_bytes(json: &[u8]) -> usize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Values {
     pub all: usize,
-    /// How many of them are lists, how many are objects, and how many have a name.
+    /// The number of lists, of objects, and of named values.
     pub lists: usize,
     pub objects: usize,
     pub named: usize,
@@ -288,7 +289,7 @@ impl Values {
     }
 }
 
-/// The values of a JSON text; a few more than there are, where lists or objects are empty.
+/// Counts the values of a JSON text; slightly too many if lists or objects are empty.
 pub fn values(json: &[u8]) -> Values {
     let mut values = Values { all: 1, ..Values::default() };
     let mut at = 0;
@@ -349,7 +350,7 @@ mod tests {
         let shares: Vec<Share> = (0..4).map(|_| budget.share()).collect();
         let (quarter, most) = (LIMIT / SHARE_PART, LIMIT - LIMIT / RESERVE_PART);
         assert_eq!(shares[0].lease().grow(most + 1), Err(Shortage::Never { wanted: most + 1, most, limit: LIMIT }));
-        // One that is alone may be larger than the share; a second one may not be there then.
+        // A single lease may be larger than the share, but then no second one is allowed.
         let alone = shares[0].lease();
         alone.grow(quarter).unwrap();
         alone.grow(most - quarter).unwrap();
@@ -360,7 +361,7 @@ mod tests {
             lease.grow(quarter).unwrap();
         }
         assert_eq!(shares[0].lease().grow(1), Err(Shortage::Share { held: quarter, most: quarter }));
-        // The last eighth is for small leases only.
+        // The last eighth is reserved for small leases.
         let large = shares[3].lease();
         assert!(matches!(large.grow(quarter), Err(Shortage::Now { .. })));
         large.grow(LIMIT / RESERVE_PART).unwrap();
@@ -406,7 +407,7 @@ mod tests {
         assert_eq!(counted(br#""abc\"#), (1, 0, 0, 0));
     }
 
-    /// What serde_json's tree asks the allocator for, in the sizes that it gives. Lists grow by doubling.
+    /// The allocations of serde_json's tree, in the allocator's size classes. Lists grow by doubling.
     fn measured(value: &serde_json::Value) -> usize {
         use serde_json::Value;
         let piece = |bytes: usize| if bytes == 0 { 0 } else { bytes.next_multiple_of(16) };

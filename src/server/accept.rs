@@ -1,9 +1,9 @@
-//! `Accept` (RFC 9110, section 12.5.1), as far as a choice between JSON and one other form needs it, and that between the
-//! formats of metrics.
+//! `Accept` (RFC 9110, section 12.5.1), for the choice between JSON and another format, and between the formats of
+//! metrics.
 
 use hyper::header::HeaderValue;
 
-/// Which of `types` the client asks for by name, rather than JSON. Wildcards mean JSON.
+/// Which of `types` the client prefers by name over JSON. Wildcards mean JSON.
 pub(super) fn prefers<'a, 'v>(values: impl IntoIterator<Item = &'v HeaderValue>, types: &[&'a str]) -> Option<&'a str> {
     let mut best: Option<(&'a str, f32)> = None;
     let mut json = 0.0_f32;
@@ -27,7 +27,7 @@ pub(super) fn prefers<'a, 'v>(values: impl IntoIterator<Item = &'v HeaderValue>,
     best.filter(|(_, quality)| *quality > json).map(|(name, _)| name)
 }
 
-/// Whether the client asks for OpenMetrics 1.0 by name, and not less than for plain text.
+/// Whether the client names OpenMetrics 1.0, with at least the quality of plain text.
 pub(super) fn takes_open_metrics<'v>(values: impl IntoIterator<Item = &'v HeaderValue>) -> bool {
     let (mut open_metrics, mut text) = (0.0_f32, 0.0_f32);
     let lines = values.into_iter().filter_map(|value| value.to_str().ok());

@@ -1,4 +1,4 @@
-//! What every request shares.
+//! The state shared by all requests.
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ pub(super) struct App {
     pub(super) tokens: Arc<Tokens>,
     pub(super) rate: RateLimit,
     pub(super) denials: Denials,
-    /// Without the `/` at its end: empty if the API is mounted at the root.
+    /// Without a trailing `/`: empty if the API is mounted at the root.
     pub(super) mount_path: String,
     pub(super) config: Arc<ConfigHandle>,
     pub(super) metrics: RequestMetrics,
     pub(super) request_ids: RequestIds,
     pub(super) frames: FrameCache,
-    /// What requests go through first.
+    /// The modules that requests pass first.
     pub(super) modules: Arc<Modules>,
     pub(super) openapi: OpenApi,
     /// Served where the API has no path.
@@ -39,12 +39,12 @@ pub(super) struct App {
     pub(super) log: LogMark,
     /// Where modules with `kind = 'zia'` run.
     pub(super) zia: Option<Arc<ZiaBridge>>,
-    /// Becomes `true` when the server stops: what would go on for ever ends then.
+    /// Becomes `true` when the server stops, which ends endless work.
     pub(super) stopping: watch::Receiver<bool>,
 }
 
 impl App {
-    /// `server.max-body`, as it is in force now.
+    /// The current `server.max-body`.
     pub(super) fn max_body_bytes(&self) -> usize {
         self.config.load().server.max_body_bytes
     }

@@ -1,5 +1,5 @@
-//! The audit log: who was denied what, and what admins changed, with where they called from. Its lines are lines of the
-//! server's log with the target `audit`.
+//! The audit log: denials and changes by admins, with the caller's address. Its lines are lines of the server's log
+//! with the target `audit`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,14 +13,14 @@ use super::query::shorten;
 use super::reply::Response;
 use super::request::{Call, Verb};
 
-/// What an admin changes. It is noted when the request ends, also if its client left before.
+/// A change by an admin. It is logged when the request ends, even if its client has disconnected.
 pub(super) struct Change {
     request: Request,
     status: Option<StatusCode>,
 }
 
 impl Change {
-    /// `None`: the operation is nothing that only admins do, or changes nothing.
+    /// `None`: the operation is not for admins only, or changes nothing.
     pub(super) fn of(call: &Call, needs: Needs) -> Option<Change> {
         let is_change = needs == Needs::Admin && call.verb() != Verb::Get;
         is_change.then(|| Change { request: Request::of(call), status: None })
@@ -42,7 +42,7 @@ impl Drop for Change {
     }
 }
 
-/// Notes a response that says that the caller may not.
+/// Logs a denial.
 pub(super) fn note_denial(call: &Call, outcome: &Result<Response>) {
     if let Err(problem) = outcome
         && matches!(problem.kind, ProblemType::Unauthorized | ProblemType::Forbidden)
@@ -62,7 +62,7 @@ fn denied(call: &Call, problem: &Problem) {
     tracing::info!(target: "audit", actor, address, ?request_id, status, left_out, "denied: {what}: {reason}");
 }
 
-/// What is noted of a request. Nothing in it can end a line: an issuer may give any text as a subject.
+/// The logged parts of a request, without line breaks: an issuer may use any text as a subject.
 struct Request {
     what: String,
     actor: String,

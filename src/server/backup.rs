@@ -1,4 +1,4 @@
-//! `POST /backup`: everything that nothing else can give back, as one file. Secrets are encrypted in it.
+//! `POST /backup`: everything that cannot be rebuilt, as one file. Secrets in it are encrypted.
 
 use bytes::Bytes;
 use futures::stream;
@@ -8,7 +8,7 @@ use super::problem::Result;
 use super::reply::{Body, Reply, Response};
 use super::request::Call;
 
-/// A POST though it changes nothing: a page of another site must not be able to start one.
+/// A POST although it changes nothing, so that a page of another site cannot start one.
 pub(super) async fn backup(call: &Call) -> Result<Response> {
     call.no_query()?;
     let pieces = call.engine().operations.backup().await?;

@@ -1,4 +1,4 @@
-//! `POST /batch`: several changes of instances, all of them or none.
+//! `POST /batch`: several changes of instances, atomically.
 
 use hyper::StatusCode;
 use snaphook_driver::{Instance, Position};
@@ -52,7 +52,7 @@ pub(super) async fn batch(call: &Call, body: RequestBody) -> Result<Response> {
     }
 }
 
-/// What a path and the headers of a single write would say.
+/// Checks what the path and the headers of a single write contain.
 fn checked(call: &Call, index: usize, operation: NewOperation) -> Result<Operation> {
     let NewOperation { model, change, if_match } = operation;
     id::model(&model).map_err(|problem| at(index, "model", problem))?;

@@ -1,4 +1,4 @@
-//! Bodies of requests: bounded in size and time, of a media type that the handler knows.
+//! Reads request bodies: with limits of size and time, and only media types that the handler knows.
 
 use std::time::{Duration, Instant};
 
@@ -21,31 +21,31 @@ use crate::memory::{Lease, Share, tree_bytes};
 /// The body of a request, as handlers get it.
 pub(super) type RequestBody = axum::body::Body;
 
-/// How long a body, or a line of one, may be waited for, and what it must bring for each further second.
+/// How long to wait for a body, or a line of one, and the bytes required for each further second.
 const PATIENCE: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND: u32 = 4 * 1024;
 
-/// Up to here a body is counted when it is whole; it came in one piece or two.
+/// Smaller bodies are counted when they are complete; they come in one or two pieces.
 const COUNTED_LATE_BYTES: usize = 16 * 1024;
 
-/// A body that does not come in one piece begins with so much room.
+/// Initial capacity for a body that does not come in one piece.
 const ROOM_BYTES: usize = 64 * 1024;
 
-/// What the short lines of an import may take in memory: there are a few hundred at once.
+/// Memory for the short lines of an import, of which there are a few hundred at once.
 const SHORT_LINES_BYTES: usize = 2 * 1024 * 1024;
 const SHORT_LINE_BYTES: usize = 4 * 1024;
-/// Delay before an import asks again for memory that others, or its own earlier lines, hold; and how often it does.
+/// Delay before an import asks again for memory that others, or its own earlier lines, use; and the number of attempts.
 const MEMORY_PAUSE: Duration = Duration::from_millis(50);
 const MEMORY_PAUSES_MAX: u32 = 1200;
 
-/// A client that sends too much sees the answer only if somebody takes what it sends: that many bytes, that long.
+/// A client that sends too much gets the response only if its data is read: up to this many bytes, for this long.
 const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// The media type without its parameters, in lowercase; `None`: the client does not say.
+/// The media type without its parameters, in lowercase; `None` if it is absent.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>> {
     let unsupported = |detail: String| Problem::new(ProblemType::UnsupportedMediaType, detail);
     if let Some(encoding) = headers.get(CONTENT_ENCODING)
@@ -54,7 +54,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>> {
         return Err(unsupported("`Content-Encoding` is set, expected a body that is not compressed".to_owned()));
     }
     let Some(value) = headers.get(CONTENT_TYPE) else {
-        // A page of another site may send a body without a type, but not one with ours, unless it asks first.
+        // A page of another site may send a body without a type, but not with one of ours without a preflight request.
         if headers.contains_key(ORIGIN) {
             return Err(unsupported(
                 "`Content-Type` is missing, which only clients that are no browser may do".to_owned(),
@@ -83,19 +83,18 @@ pub(super) fn unsupported(found: &str, expected: &str) -> Problem {
     )
 }
 
-/// Reads a body that must be JSON, and holds the memory that its data and their tree will take. A client that does not say
-/// what it sends is taken to mean JSON.
+/// Reads a JSON body, and reserves memory for its data and their tree. A body without a media type counts as JSON.
 pub(super) async fn json(call: &Call, body: RequestBody) -> Result<Bytes> {
     match media_type(call.headers())?.as_deref() {
         None | Some(JSON) => {}
-        // Other JSON types are fine, but not those that mean a change rather than a value.
+        // Other JSON types are accepted, except those for patches.
         Some(other) if other.ends_with("+json") && !other.ends_with("-patch+json") => {}
         Some(other) => return Err(unsupported(other, JSON)),
     }
     document(call, body).await
 }
 
-/// The same of exactly one type.
+/// The same for exactly one type.
 pub(super) async fn json_of_type(call: &Call, body: RequestBody, expected: &str) -> Result<Bytes> {
     match media_type(call.headers())? {
         Some(found) if found == expected => document(call, body).await,
@@ -107,17 +106,17 @@ async fn document(call: &Call, body: RequestBody) -> Result<Bytes> {
     read_within(&call.memory, call.headers(), body, call.app.max_body_bytes(), too_large, document_bytes).await
 }
 
-/// What a document takes besides the body that it came in: its text and its tree.
+/// Memory of a document besides its body: its text and its tree.
 fn document_bytes(body: &[u8]) -> usize {
     body.len() + tree_bytes(body)
 }
 
-/// Reads a body of at most `max-body` bytes. It counts twice: whoever takes it has a copy.
+/// Reads a body of at most `max-body` bytes. It counts twice, because the handler makes a copy.
 pub(super) async fn read(call: &Call, body: RequestBody) -> Result<Bytes> {
     read_within(&call.memory, call.headers(), body, call.app.max_body_bytes(), too_large, <[u8]>::len).await
 }
 
-/// Reads a body of at most `max` bytes that nobody makes anything of here.
+/// Reads a body of at most `max` bytes that is not parsed here.
 pub(super) async fn read_whole(
     memory: &RequestMemory,
     headers: &HeaderMap,
@@ -127,7 +126,7 @@ pub(super) async fn read_whole(
     read_within(memory, headers, body, max, too_large, |_| 0).await
 }
 
-/// Reads WebAssembly, which may be larger than any document: an interpreter may be in it.
+/// Reads WebAssembly, which may be larger than any document, because it may contain an interpreter.
 pub(super) async fn read_component(call: &Call, body: RequestBody) -> Result<Bytes> {
     let max = CODE_BYTES_MAX.max(call.app.max_body_bytes());
     let too_large = |max| {
@@ -139,20 +138,20 @@ pub(super) async fn read_component(call: &Call, body: RequestBody) -> Result<Byt
     read_within(&call.memory, call.headers(), body, max, too_large, <[u8]>::len).await
 }
 
-/// The refusal of a body that says to be larger than `max`.
+/// Rejects a body with a `Content-Length` larger than `max`.
 pub(super) async fn refuse_too_large(call: &Call, body: RequestBody, max: usize) -> Problem {
     drain_refused(call.headers(), body).await;
     too_large(max)
 }
 
 async fn drain_refused(headers: &HeaderMap, body: RequestBody) {
-    // A client that waits for `100 Continue` has sent nothing yet and is answered at once.
+    // A client that waits for `100 Continue` has sent nothing yet and gets its response immediately.
     if !headers.contains_key(hyper::header::EXPECT) {
         drain(body).await;
     }
 }
 
-/// `made_of`: bytes that will be held besides the body.
+/// `made_of`: bytes that will be used besides the body.
 async fn read_within(
     memory: &RequestMemory,
     headers: &HeaderMap,
@@ -167,7 +166,7 @@ async fn read_within(
     }
     let read = async {
         let mut pace = Pace::default();
-        // Small bodies come in one piece, which is then handed on as it is.
+        // Small bodies come in one piece, which is passed on unchanged.
         let Some(first) = pace.next(&mut body).await? else { return Ok(Bytes::new()) };
         if first.len() > max {
             return Err(too_large(max));
@@ -205,15 +204,15 @@ pub(super) fn too_large(max: usize) -> Problem {
     Problem::new(ProblemType::TooLarge, format!("the body has more than {max} bytes (`server.max-body`)"))
 }
 
-/// The lines of a body of any length, without their ends. Of a line of more than `line_bytes_max` bytes nothing is kept; an
-/// empty line is there, so that lines can be counted, but not an empty rest after the last end. A line owns the memory that
-/// it takes until it is written; the next one waits until there is enough.
+/// The lines of a body of any length, without their line ends. Lines of more than `line_bytes_max` bytes are discarded;
+/// empty lines are kept, so that lines can be counted, except an empty rest at the end. A line owns its memory until it
+/// is written; the next line waits until there is enough.
 pub(super) fn lines(
     call: &Call,
     body: RequestBody,
     line_bytes_max: usize,
 ) -> Result<impl Stream<Item = engine::Result<Line>> + Send> {
-    // Not of the connection's share: a line may take more than that, if it is alone there.
+    // Not from the connection's share: a single line may take more than that.
     let short_lines = Lease::of(call.engine().memory().whole());
     short_lines.grow(SHORT_LINES_BYTES)?;
     let peer = call.memory.share().clone();
@@ -259,7 +258,7 @@ impl AsRef<[u8]> for HeldLine {
     }
 }
 
-/// A line with the memory that it takes, when there is enough.
+/// A line with its memory, once there is enough.
 async fn held(peer: &PeerRef, line: Line) -> Line {
     let line = match line {
         Line::Whole(line) if line.len() > SHORT_LINE_BYTES => line,
@@ -277,7 +276,7 @@ async fn held(peer: &PeerRef, line: Line) -> Line {
     }
     Line::Whole(Bytes::from_owner(HeldLine { line, _memory: memory }))
 }
-/// How long a client was waited for, and how much came.
+/// How long the server has waited for a client, and the bytes received.
 #[derive(Default)]
 pub(super) struct Pace {
     waited: Duration,
@@ -290,10 +289,10 @@ impl Pace {
         self.left().is_zero()
     }
 
-    /// What is left of the time: a slow client may be slow, but not for as long as it likes.
+    /// The remaining time: a client may be slow, but not without limit.
     fn left(&self) -> Duration {
         let earned = Duration::from_secs(u64::from(self.bytes / BYTES_PER_SECOND));
-        // Nobody is waited for longer than that at once, however much came before.
+        // The server never waits longer than that at once, regardless of the bytes received before.
         (PATIENCE + earned).saturating_sub(self.waited).min(PATIENCE)
     }
 
@@ -303,7 +302,7 @@ impl Pace {
             if body.is_end_stream() {
                 return Ok(None);
             }
-            // What is there already needs no clock.
+            // Available data needs no timer.
             let frame = match body.frame().now_or_never() {
                 Some(frame) => frame,
                 None => self.wait(body).await?,
@@ -324,7 +323,7 @@ impl Pace {
         }
     }
 
-    /// Waits for what is not there yet.
+    /// Waits for the next data.
     async fn wait(&mut self, body: &mut RequestBody) -> Result<Option<Result<Frame<Bytes>, axum::Error>>> {
         let started = Instant::now();
         let frame = timeout(self.left(), body.frame()).await;
@@ -352,7 +351,7 @@ pub(super) async fn drain(mut body: RequestBody) {
             }
         }
     });
-    // Either way the connection goes on or is closed by hyper.
+    // In both cases the connection continues or hyper closes it.
     let _ = drained.await;
 }
 
@@ -362,7 +361,7 @@ struct Splitter {
     buffer: BytesMut,
     /// No line ends before this offset.
     searched: usize,
-    /// Inside a line that is known to be too long.
+    /// Inside a line that is too long.
     skipping: bool,
     line_bytes_max: usize,
 }
@@ -372,7 +371,7 @@ impl Splitter {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// A line that is complete, or too long. With `last` what is left is one too.
+    /// A complete line, or one that is too long. With `last` the rest is a line too.
     fn line(&mut self, last: bool) -> Option<Line> {
         loop {
             let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
@@ -387,7 +386,7 @@ impl Splitter {
                     self.searched = 0;
                     return None;
                 }
-                // One more for the carriage return that may still go.
+                // One more for a carriage return that may be removed.
                 None if self.buffer.len() > self.line_bytes_max + 1 => {
                     self.skipping = true;
                     self.searched = 0;

@@ -28,22 +28,22 @@ use super::places::Places;
 use super::prompt::Prompt;
 use super::tls::Tls;
 
-/// From the first byte of a request's head to its last; also how long a connection may be idle.
+/// Time from the first to the last byte of a request's head; also the idle time of a connection.
 pub(super) const HEADER_READ_MAX: Duration = Duration::from_secs(60);
 
-/// From a connection to the end of its TLS handshake.
+/// Time from the connection to the end of its TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
-/// Header lines of one request.
+/// Maximum number of header lines of one request.
 pub(super) const HEADERS_MAX: usize = 100;
 
-/// Bytes of a request's head, and of what is buffered of a body that nobody reads.
+/// Maximum bytes of a request's head, and of the buffered part of an unread body.
 pub(super) const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Requests at once on one HTTP/2 connection.
+/// Concurrent requests on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 
-/// How long to wait after accepting failed for want of descriptors or memory.
+/// Pause after accepting failed because of a lack of descriptors or memory.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn serve(
@@ -94,7 +94,7 @@ pub(super) async fn serve(
                     }
                 };
                 match given_out {
-                    // In memory of its own, which other connections do not need.
+                    // Boxed, because most connections do not need it.
                     Some(given_out) => {
                         Box::pin(modules::connection::serve(stream, chain, origins, given_out, serve)).await;
                     }
@@ -107,7 +107,7 @@ pub(super) async fn serve(
         };
         tokio::spawn(async move {
             tokio::select! {
-                // First: what has arrived is taken before the connection counts as idle.
+                // First: arrived data is read before the connection counts as idle.
                 biased;
                 () = served => {}
                 () = peer.0.closed() => tracing::debug!("an idle connection makes room for another"),
@@ -130,7 +130,7 @@ pub(super) async fn serve(
         };
         match next {
             Ok((socket, address, permit)) => begin(socket, address, Some(permit)),
-            // The peer was gone before we came: the next one may be well.
+            // The peer disconnected before it was accepted: continue with the next one.
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
@@ -138,7 +138,7 @@ pub(super) async fn serve(
             }
         }
     }
-    // Streams end now, and so do waits; other requests have their time.
+    // Streams and waits end now; other requests have their full time.
     stop.send_replace(true);
     app.engine.answer_at_once();
     if let Some((socket, address)) = accepted {
@@ -154,8 +154,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is a place for it; others wait in the system's queue. `accepted`: one that still waits,
-/// kept when this function is given up.
+/// The next connection, once it has a permit; others wait in the system's queue. `accepted`: an accepted connection
+/// without a permit, kept if this future is dropped.
 async fn next(
     listener: &Listener,
     accepted: &mut Option<(Socket, Option<SocketAddr>)>,
@@ -190,7 +190,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// The stream that requests come from. `None`: there was no handshake, or the server stops before its end.
+/// The stream of requests. `None`: the handshake failed, or the server stopped before its end.
 async fn secure(
     stream: GuardedStream<Socket>,
     tls: Option<&Tls>,
@@ -214,7 +214,7 @@ async fn secure(
     }
 }
 
-/// A request that is worked on: until its response begins, or until its client takes it back, as HTTP/2 lets it.
+/// A request in progress: until its response begins, or until its client cancels it, as HTTP/2 allows.
 struct Asked(PeerRef);
 
 impl Asked {
@@ -258,7 +258,7 @@ async fn connection(
                     Some((chain, app, origins)) => {
                         let connection = origins.connection();
                         let (at, served) = (asked.0.clone(), modules::request::serve);
-                        // In memory of its own, which requests without modules do not need.
+                        // Boxed, because requests without modules do not need it.
                         Ok(Box::pin(served(app, router, chain, connection, at, request)).await)
                     }
                 };
@@ -289,7 +289,7 @@ async fn connection(
                     tracing::debug!("a connection is cut off: its peer does not take a response");
                     return;
                 }
-                // hyper's own clock starts once it knows which version the peer speaks; a peer that does not say is ours.
+                // hyper's own timer starts once it knows the HTTP version; until then this one applies.
                 if peer.0.requests().0 == 0 && started.elapsed() >= HEADER_READ_MAX {
                     return;
                 }

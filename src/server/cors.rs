@@ -1,4 +1,4 @@
-//! Pages of other sites that the admin allows (`[server.cors]`): what a browser is told of them.
+//! CORS headers for pages of other sites that the admin allows (`[server.cors]`).
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tower_http::cors::CorsLayer;
 
 use crate::config::CorsConfig;
 
-/// How long a browser need not ask again.
+/// How long a browser may cache a preflight response.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// The layer that answers what a browser asks before a request, and tells it what a page may see of the answer.
+/// The layer that responds to preflight requests, and sets the headers of other responses.
 pub(super) fn layer(config: &CorsConfig) -> CorsLayer {
     let named = HeaderName::from_static;
     let sent = [
@@ -30,7 +30,7 @@ pub(super) fn layer(config: &CorsConfig) -> CorsLayer {
     ];
     let seen =
         [ETAG, LOCATION, RETRY_AFTER, named("preference-applied"), named("snaphook-position"), named("x-request-id")];
-    // The configuration has taken nothing else.
+    // The configuration accepts nothing else.
     let origins = config.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
     CorsLayer::new()
         .allow_origin(origins.collect::<Vec<_>>())

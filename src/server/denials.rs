@@ -1,17 +1,17 @@
-//! How many denials are noted in the audit log: whoever is denied must not decide how much is written.
+//! Limits the denials in the audit log, so that denied callers cannot flood it.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use snaphook_identity::RateLimit;
 
-/// Of one address in a second.
+/// Per address and second.
 const PER_SECOND: u32 = 10;
 
 /// Counts denials by address.
 pub(super) struct Denials {
     rate: RateLimit,
-    /// Since the last that was noted.
+    /// Since the last logged one.
     left_out: AtomicU64,
 }
 
@@ -22,7 +22,7 @@ impl Default for Denials {
 }
 
 impl Denials {
-    /// Whether one of this address is to be noted, and then how many were left out since the last that was.
+    /// Whether a denial of this address is logged, and then how many were left out since the last one.
     pub(super) fn note(&self, address: IpAddr) -> Option<u64> {
         match self.rate.check(None, address) {
             Ok(()) => Some(self.left_out.swap(0, Ordering::Relaxed)),

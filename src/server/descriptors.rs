@@ -1,12 +1,13 @@
-//! Each connection is a file descriptor, and many systems allow a process 1,024 of them unless it asks for more.
+//! Raises the limit of file descriptors: each connection needs one, and many systems allow a process only 1,024 by
+//! default.
 
-/// More connections than any server of one machine has use for; each may hold 64 KiB of what it sent.
+/// More connections than a single machine can use; each may buffer 64 KiB of received data.
 const CONNECTIONS_MAX: usize = 32 * 1024;
-/// Descriptors that stores, hooks' requests and programs may need, and the processes of V8: three for each.
+/// Descriptors for stores, requests of hooks, programs, and the processes of V8: three for each.
 #[cfg(unix)]
 const RESERVED: u64 = 1_536;
 
-/// Raises the soft limit of open files to the hard one; gives the connections that may be open at once.
+/// Raises the soft limit of open files to the hard one; returns the maximum number of connections.
 #[cfg(unix)]
 pub(super) fn raise_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -1,11 +1,11 @@
-//! The end of a server that is asked to stop: who has connected is served, who is connected is told that it was the last
-//! response, and what is under way is finished.
+//! The graceful end of a server: pending connections are accepted, the last response of each connection says so, and
+//! running requests are completed.
 //!
-//! A connection that is closed while its client sends a request leaves the client without an answer. So the listener goes when
-//! nobody waits there, and idle connections are closed only after a moment in which a request that is on its way can come; its
-//! response says `Connection: close`. HTTP/2 needs no such moment, its GOAWAY names the last request, but takes it as well.
-//! At the end of that moment a connection of HTTP/1 is read once more: a request that has arrived, or has begun to, is answered.
-//! What a client sends while the end of the connection is on its way to it is lost in HTTP/1, whatever a server does.
+//! If a connection is closed while its client sends a request, the client gets no response. So the listener closes when
+//! nobody waits there, and idle connections are closed only after a moment in which a request in transit can arrive;
+//! its response says `Connection: close`. HTTP/2 does not need this moment, because its GOAWAY names the last request,
+//! but has it as well. At the end of the moment an HTTP/1 connection is read once more: a request that has arrived, or
+//! has begun to, is completed. Requests that an HTTP/1 client sends while the close is in transit are always lost.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,23 +20,23 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::listener::{BACKLOG, Listener, Socket, is_of_peer};
 use super::peer::Peer;
 
-/// How long requests may go on after the server was told to stop.
+/// How long requests may continue after the server was asked to stop.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept open for a request that is on its way.
+/// How long an idle connection stays open for a request in transit.
 pub(super) const LAST_REQUEST_MAX: Duration = Duration::from_millis(500);
 
-/// How long the rest of a head may take, of which some was there then.
+/// How long the rest of a head may take that had begun to arrive by then.
 const REST_OF_HEAD_MAX: Duration = Duration::from_secs(2);
 
-/// When nobody connects for so long, nobody waits to be let in; under load somebody always does.
+/// If nobody connects for this long, no connection is pending; under load there is always one.
 const QUIET: Duration = Duration::from_millis(5);
 const LET_IN_MAX: Duration = Duration::from_millis(100);
 
-/// Delay between two looks at how many connections there are.
+/// Interval of checking the number of connections.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Lets in those that have connected already, which would be reset with the listener, and closes it.
+/// Accepts pending connections, which would be reset with the listener, and closes it.
 pub(super) async fn close(listener: Listener, mut begin: impl FnMut(Socket, Option<SocketAddr>)) {
     let end = Instant::now() + LET_IN_MAX;
     let mut let_in = |accepted: io::Result<(Socket, Option<SocketAddr>)>| match accepted {
@@ -51,7 +51,7 @@ pub(super) async fn close(listener: Listener, mut begin: impl FnMut(Socket, Opti
             return;
         }
     }
-    // No more than can have waited: under a flood somebody always does.
+    // No more than the backlog: under a flood there is always a pending one.
     for _ in 0..BACKLOG {
         let Some(accepted) = unconstrained(listener.accept()).now_or_never() else { return };
         if !let_in(accepted) {
@@ -60,7 +60,7 @@ pub(super) async fn close(listener: Listener, mut begin: impl FnMut(Socket, Opti
     }
 }
 
-/// When the server stops, and requests that were on their way have had their moment.
+/// Waits until the server stops and the moment for requests in transit is over.
 pub(super) async fn last_request(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
     sleep(LAST_REQUEST_MAX).await;
@@ -74,25 +74,25 @@ impl Connections {
         Connections(watch::Sender::new(false))
     }
 
-    /// One more, which is there until this is dropped.
+    /// Counts one more, until this is dropped.
     pub(super) fn open(&self) -> Ending {
         Ending(self.0.subscribe())
     }
 }
 
-/// Tells a connection when it is to end.
+/// Signals to a connection when to end.
 pub(super) struct Ending(watch::Receiver<bool>);
 
 impl Ending {
-    /// Ends when the connection is to be closed as soon as it is idle. Whoever waits polls the connection first: what the system
-    /// had received by then is read.
+    /// Waits until the connection must close when idle. The caller polls the connection first, so that data received by
+    /// then is read.
     pub(super) async fn come(&mut self, peer: &Peer) {
-        // The sender goes after all connections.
+        // The sender outlives all connections.
         let _ = self.0.wait_for(|is_over| *is_over).await;
         if peer.is_http2() {
             return;
         }
-        // A timer ends after the runtime has asked the system what came.
+        // A timer fires after the runtime has polled the system for received data.
         let end = Instant::now() + REST_OF_HEAD_MAX;
         sleep(LOOK_AGAIN).await;
         while peer.has_begun_head() && Instant::now() < end {
@@ -101,7 +101,7 @@ impl Ending {
     }
 }
 
-/// Waits until every connection has ended, and cuts off those that have not within [`SHUTDOWN_GRACE`].
+/// Waits until every connection has ended, and closes those that have not within [`SHUTDOWN_GRACE`].
 pub(super) async fn finish(Connections(is_over): Connections) {
     let started = Instant::now();
     while is_over.receiver_count() > 0 && started.elapsed() < LAST_REQUEST_MAX {
@@ -114,9 +114,9 @@ pub(super) async fn finish(Connections(is_over): Connections) {
     }
 }
 
-/// A response of HTTP/1 to a server that stops is the last one of its connection.
+/// When the server stops, an HTTP/1 response is the last one of its connection.
 pub(super) fn mark_last(headers: &mut HeaderMap, stopping: &watch::Receiver<bool>) {
-    // Nobody looks at the value of this receiver, so what it has not seen is the one change that there is.
+    // The value of this receiver is never read, so an unseen change is the only change that exists.
     if stopping.has_changed().unwrap_or(true) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

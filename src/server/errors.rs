@@ -1,4 +1,4 @@
-//! `/errors`: post hooks that failed for good.
+//! `/errors`: post hook runs that failed permanently.
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -15,7 +15,7 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(Serialize)]
     struct Page {
         items: Vec<ErrorRecord>,
-        /// What to ask for as `after` to go on, if the page is full.
+        /// The `after` of the next page, if this page is full.
         next: Option<String>,
     }
     let mut query = call.query()?;
@@ -73,7 +73,7 @@ fn error_id(call: &Call) -> Result<&str> {
 struct Retried {
     /// Records that matched.
     matched: u64,
-    /// Records whose hook ran through now; they are gone.
+    /// Records whose hook succeeded now; they were removed.
     succeeded: u64,
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn retry(call: &Call) -> Result<Response> {
     struct One {
         #[serde(flatten)]
         retried: Retried,
-        /// What it failed with this time.
+        /// The new failure.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<ErrorRecord>,
     }
@@ -101,12 +101,12 @@ pub(super) async fn retry(call: &Call) -> Result<Response> {
         return Reply::ok().serialize(&Retried { matched: 1, succeeded: 0 });
     }
     let succeeded = call.engine().deliveries.retry_error(id).await?;
-    // It may be retried or dropped by somebody else meanwhile: then there is nothing to show.
+    // Another request may have retried or dropped it meanwhile: then there is nothing to show.
     let error = if succeeded { None } else { call.engine().deliveries.error(id).await.ok() };
     Reply::ok().serialize(&One { retried: Retried { matched: 1, succeeded: u64::from(succeeded) }, error })
 }
 
-/// `POST /errors/retry`: a job, since it may take long, and goes on whether its client waits or not.
+/// `POST /errors/retry`: a job, since it may take long and continues even if its client disconnects.
 pub(super) async fn retry_all(call: &Call) -> Result<Response> {
     let mut query = call.query()?;
     let wanted = selection(&mut query)?;

@@ -1,8 +1,8 @@
-//! Entity tags: `"<log>-<position>-<version>"`, opaque to clients. Of an answer that shows more than the instance they go on with
-//! `-<digest>`; a write is only about what comes before.
+//! Entity tags: `"<log>-<position>-<version>"`, opaque to clients. If a response shows more than the instance, they
+//! have the suffix `-<digest>`; writes use only the part before it.
 //!
-//! A tag changes whenever the body would: with the event that wrote it (the position), with the version of the model
-//! that its data was carried over to, and with the log, whose positions mean nothing in another one.
+//! A tag changes whenever the body would: with the event that wrote it (the position), with the version of the model to
+//! which its data was carried over, and with the log, because positions are meaningful only within one log.
 
 use snaphook_driver::{Instance, Position};
 
@@ -23,14 +23,14 @@ impl LogMark {
     }
 }
 
-/// What one tag stands for.
+/// The content of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EntityTag {
     pub(super) log: LogMark,
     pub(super) position: Position,
     /// Of the model.
     pub(super) version: u64,
-    /// Of what the answer shows besides.
+    /// The digest of the rest of the response.
     pub(super) besides: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ impl EntityTag {
         EntityTag { log, position: record.position, version: record.version, besides: None }
     }
 
-    /// The text between the quotes, read back; `None` for a tag that no server gave out.
+    /// Parses the text between the quotes; `None` for a tag that no server created.
     pub(super) fn parse(opaque: &[u8]) -> Option<Self> {
         let (log, rest) = opaque.split_first_chunk()?;
         let rest = std::str::from_utf8(rest).ok()?.strip_prefix('-')?;
@@ -71,7 +71,7 @@ impl EntityTag {
     }
 }
 
-/// Only as the server writes it: `007` is another tag than `7`.
+/// Only in the server's own form: `007` is another tag than `7`.
 fn number(text: &str) -> Option<u64> {
     let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| canonical)

@@ -50,7 +50,7 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
     let filter = filter(&mut query)?;
     query.finish()?;
     check_model(call, &filter).await?;
-    // A browser that comes back sends the id of the last event with the URL that it first used.
+    // A browser that reconnects sends the id of the last event with its original URL.
     let after = match call.header(LAST_EVENT_ID)? {
         Some(last) => Some(Place::parse("Last-Event-ID", last)?),
         None => after,
@@ -62,13 +62,14 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
     let app = Arc::clone(&call.app);
     let caller = call.caller.clone();
     let visibility = Arc::new(Mutex::new(call.engine().history.visibility(&call.right())));
-    // Where it starts, so that a client whose connection breaks before the first event can resume: an id without data.
+    // The start position, as an id without data, so that a client whose connection breaks before the first event can
+    // resume.
     let start = sse::place(call.engine().history.log(), after);
     let events = call.engine().history.follow(EventQuery { after, limit: list::LIMIT_DEFAULT, filter });
     let events = events
         .take_while(|event| {
             if let Err(error) = event {
-                // The listener comes back with its last id.
+                // The listener reconnects with its last id.
                 tracing::warn!("an event stream ends: {error}");
             }
             future::ready(event.is_ok())
@@ -88,8 +89,8 @@ pub(super) async fn stream(call: &Call) -> Result<Response> {
     Ok(sse::respond(stream::iter([start]).chain(frames), call.app.stopping.clone()))
 }
 
-/// The event, unless it is hidden. `None` if that cannot be found out: the stream ends, and its listener comes back with its
-/// last id.
+/// The event, unless it is hidden. `None` if this cannot be determined: then the stream ends, and its listener
+/// reconnects with its last id.
 async fn visible(visibility: &Mutex<Visibility>, event: Arc<Event>) -> Option<Option<Arc<Event>>> {
     match visibility.lock().await.of_event(&event).await {
         Ok(is_visible) => Some(is_visible.then_some(event)),
@@ -100,7 +101,7 @@ async fn visible(visibility: &Mutex<Visibility>, event: Arc<Event>) -> Option<Op
     }
 }
 
-/// A name that the log has never seen is a mistake: nothing would ever come.
+/// A name that never was in the log is an error, because the stream would stay empty.
 async fn check_model(call: &Call, filter: &EventFilter) -> Result<()> {
     match &filter.model {
         Some(model) => {

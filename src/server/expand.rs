@@ -1,4 +1,4 @@
-//! `expand=customer,customer.country`: instances with those that they refer to.
+//! `expand=customer,customer.country`: adds the referenced instances to instances.
 
 use sha2::{Digest, Sha256};
 use snaphook_driver::Instance;
@@ -11,14 +11,14 @@ use crate::engine::{Expand, Expanded};
 /// The id that a property refers to.
 type Target<'t> = dyn Fn(&str) -> Option<&'t str> + 't;
 
-/// What instances refer to, read and ready to be written with them.
+/// The referenced instances, ready to be written.
 pub(super) struct Expansion {
     expands: Vec<Expand>,
     expanded: Expanded,
 }
 
 impl Expansion {
-    /// Reads what these instances refer to, as far as it is for the caller.
+    /// Reads the referenced instances that the caller may read.
     pub(super) async fn read(call: &Call, expands: Vec<Expand>, instances: &[Instance]) -> Result<Expansion> {
         let right = call.right();
         let seen = call.engine().history.seen_by(&right);
@@ -38,7 +38,7 @@ impl Expansion {
         self.write_below(out, &self.expands, &|name| self.expanded.target(index, name));
     }
 
-    /// Stands for all that is shown of the instance with this index besides itself.
+    /// A digest of everything shown for the instance with this index besides itself.
     pub(super) fn digest(&self, index: usize) -> u64 {
         let mut text = String::new();
         self.describe(&mut text, &self.expands, &|name| self.expanded.target(index, name));

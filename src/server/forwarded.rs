@@ -1,7 +1,8 @@
-//! Who a request comes from when it came through proxies.
+//! The client of a request that came through proxies.
 //!
-//! Each proxy appends the address that it saw. Walking back from the connection, the first address that is no trusted proxy is
-//! the client's: what stands before it was written by the client. Of a connection that is no trusted proxy nothing is believed.
+//! Each proxy appends the address of its peer. Walking back from the connection, the first address that is not a
+//! trusted proxy is the client's; everything before it was written by the client. If the connection is not from a
+//! trusted proxy, these headers are ignored.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,17 +15,17 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Hops that are looked at; a longer chain is no proxy's.
+/// Maximum number of examined hops; no real chain of proxies is longer.
 const HOPS_MAX: usize = 32;
 
 /// The client of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Client<'a> {
-    /// `None`: the connection is a Unix socket, or a trusted proxy does not say it.
+    /// `None`: the connection is a Unix socket, or a trusted proxy does not provide it.
     pub(super) address: Option<IpAddr>,
-    /// Whether the client speaks TLS, to this server or to a trusted proxy.
+    /// Whether the client uses TLS, to this server or to a trusted proxy.
     pub(super) is_secure: bool,
-    /// The host that a trusted proxy was asked for.
+    /// The host of the request to a trusted proxy.
     pub(super) host: Option<&'a str>,
 }
 
@@ -38,7 +39,7 @@ pub(super) fn client<'a>(
     if !trusted.trusts(peer) {
         return Client { address: peer, is_secure, host: None };
     }
-    // The last value is that of the proxy that is connected here.
+    // The last value was set by the proxy connected to this server.
     let said = |name: HeaderName, key: &str| {
         last(headers, &name).or_else(|| parameters(last(headers, &FORWARDED)?, key).next())
     };
@@ -50,7 +51,7 @@ pub(super) fn client<'a>(
     }
 }
 
-/// The address of the client: that of the rightmost hop that is no trusted proxy, or of the one farthest away if all are.
+/// The address of the client: the rightmost hop that is not a trusted proxy, or the farthest one if all are trusted.
 pub(super) fn client_address(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &TrustedProxies) -> Option<IpAddr> {
     if !trusted.trusts(peer) {
         return peer;
@@ -60,7 +61,7 @@ pub(super) fn client_address(peer: Option<IpAddr>, headers: &HeaderMap, trusted:
     let name = if has_own { &X_FORWARDED_FOR } else { &FORWARDED };
     for hop in elements(headers, name).take(HOPS_MAX) {
         let text = if has_own { Some(hop) } else { parameters(hop, "for").next() };
-        // What is no address hides those before it: nobody trusted vouches for them.
+        // An invalid address hides those before it, since no trusted proxy vouches for them.
         let Some(address) = text.and_then(address) else { return client };
         client = Some(address);
         if !trusted.trusts(client) {
@@ -119,7 +120,7 @@ mod tests {
         const FOR: &str = "x-forwarded-for";
         let proxies = TrustedProxies::parse(["10.0.0.0/8", "fd00::/8", "unix"]).unwrap();
         for (peer, lines, expected) in [
-            // Whoever connects directly is believed nothing.
+            // The headers of direct connections are ignored.
             ("1.2.3.4", &[][..], "1.2.3.4"),
             ("1.2.3.4", &[(FOR, "9.9.9.9")], "1.2.3.4"),
             ("1.2.3.4", &[("forwarded", "for=9.9.9.9")], "1.2.3.4"),
@@ -132,19 +133,19 @@ mod tests {
             ("10.0.0.1", &[(FOR, "[2001:db8::1]")], "2001:db8::1"),
             ("10.0.0.1", &[(FOR, "::ffff:1.2.3.4")], "1.2.3.4"),
             ("unix", &[(FOR, "1.2.3.4")], "1.2.3.4"),
-            // What a client writes itself stands before what the proxy saw.
+            // Values written by a client come before the proxy's.
             ("10.0.0.1", &[(FOR, "9.9.9.9, 1.2.3.4")], "1.2.3.4"),
             ("10.0.0.1", &[(FOR, "9.9.9.9"), (FOR, "1.2.3.4")], "1.2.3.4"),
             ("10.0.0.1", &[(FOR, "10.9.9.9, 1.2.3.4")], "1.2.3.4"),
             // Several proxies.
             ("10.0.0.1", &[(FOR, "9.9.9.9, 1.2.3.4, 10.0.0.2, fd00::7")], "1.2.3.4"),
             ("10.0.0.1", &[(FOR, "10.0.0.3, 10.0.0.2")], "10.0.0.3"),
-            // What is no address ends it.
+            // An invalid address ends the chain.
             ("10.0.0.1", &[(FOR, "unknown")], "10.0.0.1"),
             ("10.0.0.1", &[(FOR, "1.2.3.4, , 10.0.0.2")], "10.0.0.2"),
             ("10.0.0.1", &[(FOR, "1.2.3.4, evil\", 10.0.0.2")], "10.0.0.2"),
             ("10.0.0.1", &[(FOR, "")], "10.0.0.1"),
-            // RFC 7239; the older header goes before it.
+            // RFC 7239; the older header takes precedence.
             ("10.0.0.1", &[("forwarded", "for=9.9.9.9, For=\"[2001:db8::1]:80\";proto=https")], "2001:db8::1"),
             ("10.0.0.1", &[("forwarded", "proto=http;for=1.2.3.4;by=10.0.0.1")], "1.2.3.4"),
             ("10.0.0.1", &[("forwarded", "for=_hidden")], "10.0.0.1"),

@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/metrics`: for the machinery that runs servers.
+//! `/healthz`, `/readyz`, `/metrics`: for monitoring and orchestration.
 
 use std::env::consts;
 
@@ -15,13 +15,13 @@ use crate::telemetry::exposition::{Exposition, Format};
 use crate::telemetry::process;
 use crate::telemetry::trace::tracer;
 
-/// Whether the process answers.
+/// Whether the process responds.
 pub(super) async fn healthz(call: &Call) -> Result<Response> {
     call.no_query()?;
     Ok(Reply::ok().json(br#"{"status":"ok"}"#.to_vec()))
 }
 
-/// Whether every store works, every model can be used, and the server is not about to stop.
+/// Whether every store works, every model is available, and the server is not stopping.
 pub(super) async fn readyz(call: &Call) -> Result<Response> {
     call.no_query()?;
     if *call.app.stopping.borrow() {
@@ -56,7 +56,7 @@ pub(super) async fn readyz(call: &Call) -> Result<Response> {
     Ok(Reply::ok().json(br#"{"status":"ready"}"#.to_vec()))
 }
 
-/// Everything that is counted, as Prometheus text or OpenMetrics; of the modules only, while one is missing that may guard the
+/// All metrics, as Prometheus text or OpenMetrics; only those of modules while a module is missing that may protect the
 /// rest.
 pub(super) async fn metrics(call: &Call) -> Result<Response> {
     call.no_query()?;
@@ -75,7 +75,7 @@ pub(super) async fn metrics(call: &Call) -> Result<Response> {
     Ok(Reply::ok().fixed(CONTENT_TYPE, format.content_type()).bytes(out.finish()))
 }
 
-/// What a module may guard.
+/// The metrics that a module may protect.
 async fn rest(call: &Call, out: &mut Exposition) {
     let help = "What runs here";
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("os", consts::OS), ("arch", consts::ARCH)];

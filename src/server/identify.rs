@@ -1,4 +1,4 @@
-//! Who calls, and whether an operation is for them: the one place where roles and models are compared with a request.
+//! Identifies the caller and checks the operation: the only place where roles and models are compared with a request.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
 use super::request::Call;
 
-/// Notes who calls. 401 for who cannot say, 403 for whom the operation, or the model in its path, is not.
+/// Identifies the caller. 401 without a valid token, 403 if the operation, or the model in its path, is not allowed.
 pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     if needs == Needs::Anyone {
         return Ok(());
@@ -22,7 +22,7 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     let address = counted_address(call);
     let header = header(call)?.map(HeaderValue::as_bytes);
     let identified = call.app.identity.identify(header, address, time::now()).await;
-    // Who guesses is counted, too.
+    // Failed attempts count, too.
     let known = identified.as_ref().ok().map(|caller| &**caller);
     if let Err(wait) = call.app.rate.check(known, address) {
         return Err(Problem::rate_limited(wait));
@@ -49,7 +49,7 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
             }
         }
     })?;
-    // Also of whom it is not for: the audit log names them.
+    // Also set for denied callers, because the audit log names them.
     let caller = call.caller.insert(caller);
     if let Some(role) = needs.role().filter(|role| caller.role < *role) {
         let problem = format!("this needs the role `{role}`, and the token has the role `{}`", caller.role);
@@ -63,12 +63,12 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
     }
 }
 
-/// Counts a request for which nobody is identified.
+/// Counts a request without an identified caller.
 pub(super) fn check_rate(call: &Call) -> Result<()> {
     call.app.rate.check(None, counted_address(call)).map_err(Problem::rate_limited)
 }
 
-/// The items of a stream for as long as its caller is known: a token may be revoked, or expire, while it goes on.
+/// The items of a stream as long as its caller is known: a token may be revoked, or expire, meanwhile.
 pub(super) fn while_known<T: Send + 'static>(
     call: &Call,
     items: impl Stream<Item = T> + Send + 'static,
@@ -93,19 +93,19 @@ fn header(call: &Call) -> Result<Option<&HeaderValue>> {
     }
 }
 
-/// By what a caller without a token is told apart: all clients of a Unix socket count as one.
+/// The address that identifies a caller without a token: all clients of a Unix socket count as one.
 fn counted_address(call: &Call) -> IpAddr {
     address(call).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-/// Of the client, behind proxies that are trusted; a Unix socket has none.
+/// The client's address, behind trusted proxies; a Unix socket has none.
 pub(super) fn address(call: &Call) -> Option<IpAddr> {
     let config = call.app.config.load();
     let connection = call.memory.share().0.origin().address;
     forwarded::client_address(connection, &call.head.headers, &config.server.trusted_proxies)
 }
 
-/// Whether the caller may read a model that is named elsewhere than in the path.
+/// Whether the caller may read a model that is named outside of the path.
 pub(super) fn check_model(call: &Call, model: &str) -> Result<()> {
     match may_read(call, model) {
         true => Ok(()),
@@ -113,7 +113,7 @@ pub(super) fn check_model(call: &Call, model: &str) -> Result<()> {
     }
 }
 
-/// Whether the caller may read a model; nobody that is not identified may.
+/// Whether the caller may read a model; an unidentified caller may not.
 pub(super) fn may_read(call: &Call, model: &str) -> bool {
     call.caller.as_ref().is_some_and(|caller| caller.may_read(model))
 }

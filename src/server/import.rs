@@ -9,11 +9,11 @@ use crate::engine::command::Precondition;
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// The body may be of any length, since it is never held as a whole; each of its lines may have `max-body` bytes.
+/// The body may have any length, since it is never in memory as a whole; each of its lines may have `max-body` bytes.
 pub(super) async fn import(call: &Call, body: RequestBody) -> Result<Response> {
     let model = call.model()?;
     let mut query = call.query()?;
-    // With a key, each line is remembered for itself.
+    // With an idempotency key, each line has its own key.
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), true)?;
     let upsert = query.flag("upsert")?;
     query.finish()?;
@@ -26,7 +26,7 @@ pub(super) async fn import(call: &Call, body: RequestBody) -> Result<Response> {
         None | Some(NDJSON | "application/ndjson") => {}
         Some(other) => return Err(body::unsupported(other, NDJSON)),
     }
-    // The model is looked up before the body is read, so that an import into nowhere is answered at once.
+    // The model is looked up before the body is read, so that an import into a missing model fails immediately.
     call.engine().definitions.get(model)?;
     let lines = body::lines(call, body, call.app.max_body_bytes())?;
     let imported = call.engine().writes.import(model, lines, upsert, &options, &call.origin()).await?;

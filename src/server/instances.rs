@@ -123,7 +123,7 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
     }
 }
 
-/// A time, or a place in the log.
+/// A time, or a position in the log.
 async fn moment(call: &Call, text: &str) -> Result<At> {
     match time_or_place(text)? {
         Moment::Time(time) => Ok(At::Time(time)),

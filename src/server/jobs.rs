@@ -1,4 +1,4 @@
-//! `/jobs/{id}`: work that goes on after its request was answered.
+//! `/jobs/{id}`: work that continues after the response to its request.
 
 use hyper::StatusCode;
 

@@ -1,14 +1,14 @@
-//! Instances and events as JSON text, written by hand: data is copied as the text that it is, and nothing is built
-//! that is thrown away again. The read path answers tens of thousands of these each second.
+//! Instances and events as JSON text, written by hand: data is copied as text, without temporary values. The read path
+//! returns tens of thousands of these per second.
 
 use serde_json::value::RawValue;
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Actor, Event, Instance};
 
-/// Bytes of an envelope around the data, about.
+/// Approximate bytes of the envelope around the data.
 pub(super) const ENVELOPE_BYTES: usize = 320;
 
-/// `Instance` of the contract. Ids need no escapes: the server lets only plain ones in.
+/// `Instance` of the contract. Ids need no escapes, because the server accepts only plain ones.
 pub(super) fn write_instance(out: &mut Vec<u8>, instance: &Instance) {
     write_instance_with(out, instance, &instance.data);
 }
@@ -35,7 +35,7 @@ pub(super) fn write_instance_with(out: &mut Vec<u8>, instance: &Instance, data: 
     out.push(b'}');
 }
 
-/// `Event` of the contract, on one line. Data that is no JSON is left out, and `data_error` says so.
+/// `Event` of the contract, on one line. Invalid data is omitted, and `data_error` says so.
 pub(super) fn write_event(out: &mut Vec<u8>, event: &Event) {
     out.reserve(ENVELOPE_BYTES + event.data.as_ref().map_or(0, |data| data.len()));
     out.extend_from_slice(b"{\"position\":");
@@ -53,7 +53,7 @@ pub(super) fn write_event(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(b",\"revision\":");
     write_u64(out, event.revision);
     out.extend_from_slice(b",\"data\":");
-    // What somebody changed in the log by hand must not break the text around it.
+    // Data that was edited in the log must not break the text around it.
     let fault = event.data.as_ref().and_then(|data| snaphook_driver::json::typed::<&RawValue>(data).err());
     match event.data.as_ref().filter(|_| fault.is_none()) {
         Some(data) => write_line(out, data),
@@ -113,7 +113,7 @@ pub(super) fn write_string(out: &mut Vec<u8>, text: &str) {
     write_value(out, text);
 }
 
-/// JSON on one line, as an event of a stream must be. Line breaks can only stand between tokens.
+/// JSON on one line, as an event of a stream must be. Line breaks can only be between tokens.
 fn write_line(out: &mut Vec<u8>, json: &str) {
     match json.contains(['\n', '\r']) {
         true => out.extend(json.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte })),
@@ -147,7 +147,7 @@ fn write_time(out: &mut Vec<u8>, millis: Millis) {
     out.push(b'"');
 }
 
-/// Plain data into memory: cannot fail.
+/// Writing plain data into memory cannot fail.
 fn write_value(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
     let written = serde_json::to_writer(out, value);
     debug_assert!(written.is_ok(), "{written:?}");

@@ -1,4 +1,4 @@
-//! Pages: what a client asks for, and how a page of instances or events is written.
+//! Pages: their parameters, and writing a page of instances or events.
 
 use snaphook_driver::{EventPage, InstancePage};
 
@@ -15,7 +15,7 @@ use crate::memory::tree_bytes;
 pub(super) const LIMIT_MAX: u64 = 1000;
 pub(super) const LIMIT_DEFAULT: u32 = 50;
 
-/// Up to here a response is counted when it is there.
+/// Smaller responses are counted when they are complete.
 pub(super) const COUNTED_LATE_BYTES: usize = 16 * 1024;
 
 /// `limit`, from 1 to 1000.
@@ -24,7 +24,7 @@ pub(super) fn limit(query: &mut Query<'_>) -> Result<u32> {
     Ok(limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(LIMIT_DEFAULT))
 }
 
-/// What a list of instances is asked for.
+/// The parameters of a list of instances.
 pub(super) struct ListInput {
     pub(super) query: QueryInput,
     pub(super) projection: Option<Projection>,
@@ -93,8 +93,8 @@ pub(super) fn instances(
     Ok(Reply::ok().json(out))
 }
 
-/// `{items, next, head}`. `next`: what to ask for as `after` to go on, if the page ends before the log does; then it may
-/// have no items.
+/// `{items, next, head}`. `next`: the `after` of the next page, if this page ends before the log does; then it may have
+/// no items.
 pub(super) fn events(call: &Call, page: &EventPage, log: &str) -> Result<Response> {
     hold(call, page.events.iter().map(|event| event.data.as_ref().map_or(0, |data| data.len())))?;
     let mut out = Vec::with_capacity(64);
@@ -120,7 +120,7 @@ pub(super) fn events(call: &Call, page: &EventPage, log: &str) -> Result<Respons
     Ok(Reply::ok().json(out))
 }
 
-/// Holds a page of data of these sizes, and the text that is made of it.
+/// Reserves memory for a page with data of these sizes, and for its text.
 pub(super) fn hold(call: &Call, sizes: impl Iterator<Item = usize>) -> Result<()> {
     let bytes = 2 * sizes.sum::<usize>();
     if bytes > COUNTED_LATE_BYTES { call.hold(bytes) } else { Ok(()) }

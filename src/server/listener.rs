@@ -1,4 +1,4 @@
-//! Where connections come from: a TCP port or a Unix socket.
+//! The sources of connections: a TCP port or a Unix socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use super::unix_socket::{self, SocketFile};
 use crate::config::{Config, MountAddress};
 
-/// Connections that may wait to be accepted.
+/// Maximum number of connections waiting to be accepted.
 pub(super) const BACKLOG: u32 = 1024;
 
-/// The addresses of a configuration, taken; nobody can connect yet.
+/// The bound addresses of a configuration; nobody can connect yet.
 pub struct BoundSockets {
     mount: Bound,
     redirect: Option<(TcpSocket, SocketAddr)>,
@@ -29,10 +29,10 @@ enum Bound {
     Unix(UnixSocket, SocketFile),
 }
 
-/// The same, open.
+/// The same, listening.
 pub struct Listeners {
     pub(super) mount: Listener,
-    /// Where plain HTTP is answered with a redirect.
+    /// The listener that redirects plain HTTP.
     pub(super) redirect: Option<TcpListener>,
 }
 
@@ -46,7 +46,8 @@ pub(super) enum Listener {
     },
 }
 
-/// Takes the addresses, so that one that is in use is known before anything is done. The error is a whole message.
+/// Binds the addresses, so that an address in use is detected before anything else is done. The error is a complete
+/// message.
 pub async fn bind(config: &Config) -> Result<BoundSockets, String> {
     let address = &config.server.mount_address;
     let mount = match address {
@@ -69,7 +70,7 @@ pub async fn bind(config: &Config) -> Result<BoundSockets, String> {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A server that was just stopped leaves connections behind that would keep the port.
+    // Connections of a server that was just stopped would keep the port in use.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -81,7 +82,7 @@ fn unbound(key: &str, address: &dyn std::fmt::Display, error: &io::Error) -> Str
 }
 
 impl BoundSockets {
-    /// From now on connections are taken in.
+    /// Starts listening.
     pub fn listen(self) -> Result<Listeners, String> {
         let mount = match self.mount {
             Bound::Tcp(socket, address) => {
@@ -105,7 +106,7 @@ impl BoundSockets {
 }
 
 impl Listeners {
-    /// Where the API is, with the port that the system chose if the configuration asks for 0.
+    /// The address of the API, with the port chosen by the system if the configured port is 0.
     pub fn address(&self, config: &Config) -> MountAddress {
         self.mount.local_address().map_or_else(|| config.server.mount_address.clone(), MountAddress::Tcp)
     }
@@ -118,7 +119,7 @@ impl Listener {
             Listener::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
                 // Responses are small and complete: waiting to fill a packet only costs time. An error means that the
-                // peer is gone, which reading shows.
+                // peer has disconnected, which reading detects.
                 let _ = stream.set_nodelay(true);
                 Ok((Socket::Tcp(stream), Some(SocketAddr::new(from.ip().to_canonical(), from.port()))))
             }
@@ -137,7 +138,7 @@ impl Listener {
     }
 }
 
-/// Whether accepting failed because the peer was gone before we came.
+/// Whether accepting failed because the peer had already disconnected.
 pub(super) fn is_of_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -148,7 +149,7 @@ pub(super) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
-    /// The end behind the filters of modules.
+    /// The end after the filters of modules.
     Filtered(DuplexStream),
 }
 

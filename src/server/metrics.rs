@@ -1,5 +1,5 @@
-//! Requests, counted: by route, method and status, and how long they took; and connections. Plain atomics, no lock and no
-//! lookup.
+//! Counts requests by route, method and status, their durations, and connections. Plain atomics, without locks or
+//! lookups.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ const STATUSES: [u16; 27] = [
 /// All routes, by their template.
 pub(super) struct RequestMetrics {
     routes: Vec<(&'static str, Arc<RouteMetrics>)>,
-    /// Of custom endpoints, by their path; they come and go while the server runs.
+    /// Of custom endpoints, by path; they may change while the server runs.
     endpoints: Mutex<Vec<(String, Arc<RouteMetrics>)>>,
     in_flight: AtomicU64,
     connections: Arc<AtomicU64>,
@@ -56,7 +56,7 @@ impl RouteMetrics {
 }
 
 impl RequestMetrics {
-    /// Of these routes, of what modules answer, and of what is no route.
+    /// For these routes, for responses of modules, and for unknown paths.
     pub(super) fn new(routes: impl Iterator<Item = (&'static str, Arc<RouteMetrics>)>) -> RequestMetrics {
         RequestMetrics {
             routes: routes.chain([("modules", Arc::default()), ("unknown", Arc::default())]).collect(),
@@ -103,7 +103,7 @@ impl RequestMetrics {
         OpenConnection(Arc::clone(&self.connections))
     }
 
-    /// What never happened is left out.
+    /// Omits everything that never happened.
     pub(super) fn write(&self, out: &mut Exposition) {
         let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let endpoints = endpoints.iter().map(|(path, metrics)| (&**path, metrics));
@@ -133,7 +133,7 @@ impl RequestMetrics {
     }
 }
 
-/// A request that is worked on.
+/// A request in progress.
 pub(super) struct InFlight<'a>(&'a RequestMetrics);
 
 impl Drop for InFlight<'_> {

@@ -1,9 +1,9 @@
-//! Where custom endpoints may be mounted: where the API has no path.
+//! Checks where custom endpoints are mounted: only paths that the API does not use are allowed.
 
 use super::routes;
 use crate::config::{Config, ConfigError, ConfigErrors};
 
-/// What is wrong with the endpoints of a configuration: paths that the API has itself.
+/// Errors in the endpoints of a configuration: paths that the API uses.
 pub fn check(config: &Config) -> std::result::Result<(), ConfigErrors> {
     if config.server.endpoints.is_empty() {
         return Ok(());

@@ -1,13 +1,13 @@
-//! Who an operation is for.
+//! The required role of an operation.
 
 use snaphook_identity::Role;
 
-/// What an operation asks of its caller.
+/// The requirements of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// Nothing: no token is looked at.
+    /// None: tokens are ignored.
     Anyone,
-    /// Nothing, but a token that is sent must be valid: who it is of decides what is shown.
+    /// None, but a token must be valid if it is sent, because the caller determines what is shown.
     Guest,
     Reader,
     Writer,

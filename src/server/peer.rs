@@ -1,8 +1,7 @@
-//! One connection as its requests see it: the memory that they hold together, and whether the peer takes its responses.
+//! The connection of a request: the shared memory of its requests, and whether the peer reads its responses.
 //!
-//! HTTP has no word for "read faster". A response of which nothing is taken for two to three [`TICK`]s makes its connection
-//! end, whatever else goes on there: what it holds is needed by others. An event stream is taken from at least at each of
-//! its heartbeats, so only one that nobody reads is late.
+//! If nothing of a response is read for two to three [`TICK`]s, its connection is closed, because others need its
+//! memory. An event stream is read at least at each of its heartbeats, so only one that nobody reads is late.
 
 use std::borrow::Borrow;
 use std::net::IpAddr;
@@ -14,29 +13,29 @@ use tokio::sync::Notify;
 
 use crate::memory::{Lease, MemoryBudget, Share};
 
-/// How often a connection looks for responses that are not taken.
+/// How often a connection checks for responses that are not read.
 pub(super) const TICK: Duration = Duration::from_secs(15);
 
-/// Ticks that are told apart: this one, the one before, and all that are older.
+/// Distinguished ticks: the current one, the previous one, and all older ones.
 const EPOCHS: u8 = 3;
 
 /// One connection.
 pub(super) struct Peer {
     share: Share,
     origin: ConnectionOrigin,
-    /// Responses under way, by the tick in which something of them was taken last.
+    /// Responses in progress, by the tick of their last read.
     waiting: [AtomicUsize; EPOCHS as usize],
     now: AtomicU8,
     started: AtomicU64,
     ended: AtomicU64,
-    /// Something of the next request's head has come.
+    /// Whether a part of the next request's head has arrived.
     has_begun: AtomicBool,
     is_http2: AtomicBool,
-    /// Told once it is to make room for another.
+    /// Notified when it must close for another connection.
     closing: Notify,
 }
 
-/// Where a connection comes from.
+/// The origin of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionOrigin {
     /// `None`: a Unix socket.
@@ -45,7 +44,7 @@ pub(super) struct ConnectionOrigin {
     pub(super) is_secure: bool,
 }
 
-/// A way to a connection that counts as a way to its share.
+/// A reference to a connection, which can be borrowed as its share.
 #[derive(Clone)]
 pub(super) struct PeerRef(pub(super) Arc<Peer>);
 
@@ -77,23 +76,23 @@ impl Peer {
         self.origin
     }
 
-    /// A request's head is complete.
+    /// Called when a request's head is complete.
     pub(super) fn begin_request(&self) {
         self.has_begun.store(false, Ordering::Relaxed);
         self.started.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Something came while no request was worked on.
+    /// Called when data arrives while no request is in progress.
     pub(super) fn begin_head(&self) {
         self.has_begun.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the rest of a request's head is on its way. Bytes of a body that nobody read look the same.
+    /// Whether a request's head is incomplete. Unread bytes of a body look the same.
     pub(super) fn has_begun_head(&self) -> bool {
         self.has_begun.load(Ordering::Relaxed)
     }
 
-    /// The connection began as HTTP/2 does.
+    /// Called when the connection begins as HTTP/2.
     pub(super) fn set_http2(&self) {
         self.is_http2.store(true, Ordering::Relaxed);
     }
@@ -102,28 +101,28 @@ impl Peer {
         self.is_http2.load(Ordering::Relaxed)
     }
 
-    /// Its response begins.
+    /// Called when its response begins.
     pub(super) fn end_request(&self) {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many requests there were, and whether one is worked on.
+    /// The number of requests, and whether one is in progress.
     pub(super) fn requests(&self) -> (u64, bool) {
         let started = self.started.load(Ordering::Relaxed);
         (started, started != self.ended.load(Ordering::Relaxed))
     }
 
-    /// Whether nothing is asked, and everything answered.
+    /// Whether no request is in progress and all responses were sent.
     pub(super) fn is_idle(&self) -> bool {
         !self.requests().1 && self.waiting.iter().all(|waiting| waiting.load(Ordering::Relaxed) == 0)
     }
 
-    /// Another connection needs the place of this one.
+    /// Asks the connection to close for another one.
     pub(super) fn close(&self) {
         self.closing.notify_one();
     }
 
-    /// Ends when the place is needed and the connection is idle.
+    /// Waits until it is asked to close and is idle.
     pub(super) async fn closed(&self) {
         loop {
             self.closing.notified().await;
@@ -139,16 +138,16 @@ impl Peer {
         self.closed().now_or_never().is_some()
     }
 
-    /// Begins a new tick; answers whether a response is late.
+    /// Begins a new tick; returns whether a response is late.
     pub(super) fn tick(&self) -> bool {
         let next = (self.now.load(Ordering::Relaxed) + 1) % EPOCHS;
         self.now.store(next, Ordering::Relaxed);
-        // Those that are still here had no part taken in this tick and the one before.
+        // Nothing of the remaining ones was read in this tick and the previous one.
         self.waiting[usize::from(next)].load(Ordering::Relaxed) > 0
     }
 }
 
-/// A response under way, from its head to the drop of its last byte.
+/// A response in progress, from its head to the drop of its last byte.
 pub(super) struct Ticket {
     peer: PeerRef,
     epoch: AtomicU8,
@@ -161,7 +160,7 @@ impl Ticket {
         Ticket { peer: peer.clone(), epoch: AtomicU8::new(epoch) }
     }
 
-    /// Something was taken.
+    /// Called when a part was read.
     pub(super) fn renew(&self) {
         let now = self.peer.0.now.load(Ordering::Relaxed);
         let before = self.epoch.swap(now, Ordering::Relaxed);

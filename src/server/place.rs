@@ -1,8 +1,7 @@
-//! Places in the log as clients keep them: `<log>.<position>` as it was given out, or a bare number, which is a position
-//! of this log.
+//! Positions in the log as clients store them: `<log>.<position>`, or a bare number, which is a position of this log.
 //!
-//! A place that this log does not have (beyond its end, or of the log that a backup was made of) is 410: silence would
-//! look like a log in which nothing happens.
+//! A position that this log does not have (beyond its end, or of the log before a restore) is 410; otherwise it would
+//! look like a log without new events.
 
 use snaphook_driver::Position;
 
@@ -13,7 +12,7 @@ use super::query::shorten;
 /// Length of a log's identity, a UUID.
 const IDENTITY_BYTES: usize = 36;
 
-/// A place as a client wrote it.
+/// A position in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// `None`: this log.
@@ -22,7 +21,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// `name` is what holds it, for messages.
+    /// `name` is its parameter or header, for messages.
     pub(super) fn parse(name: &str, text: &str) -> Result<Place> {
         let read = || {
             let (log, digits) = match text.rsplit_once('.') {

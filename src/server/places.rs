@@ -1,8 +1,8 @@
-//! How many connections may be open at once, and which of them make room when they are all taken.
+//! Limits the number of open connections, and selects idle ones to close when the limit is reached.
 //!
-//! A connection on which nothing is asked costs its owner nothing, so whoever likes could hold them all. When a new one finds
-//! no place, idle ones are closed: those of the address that holds most of them, and among these the ones that never asked for
-//! anything first. Clients know this of any server that keeps connections open: they connect again.
+//! An idle connection costs a client nothing, so one client could hold all of them. If a new connection gets no permit,
+//! idle ones are closed: those of the address with the most, and among these first the ones that never sent a request.
+//! Clients expect this of any server with keep-alive, and reconnect.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +15,12 @@ use tokio::time::timeout;
 
 use super::peer::PeerRef;
 
-/// How long closed connections have to end before more are closed.
+/// How long connections may take to close before more are selected.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// The part of all connections that is closed at once: looking through them takes time, so it is done seldom.
+/// The fraction of all connections that is closed at once: the search takes time, so it is done rarely.
 const PART: usize = 64;
 
-/// All places of a server.
+/// All connection permits of a server.
 pub(super) struct Places {
     free: Arc<Semaphore>,
     most: usize,
@@ -29,7 +29,7 @@ pub(super) struct Places {
     next: AtomicU64,
 }
 
-/// The place of one connection.
+/// The permit of one connection.
 pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
@@ -42,7 +42,7 @@ impl Places {
         Arc::new(Places { free, most, taken: Mutex::default(), next: AtomicU64::new(0) })
     }
 
-    /// A place, as soon as there is one. Nothing is lost if nobody waits for it any more.
+    /// Waits for a permit. Nothing is lost if the future is dropped.
     pub(super) async fn free(&self) -> OwnedSemaphorePermit {
         let mut acquired = Arc::clone(&self.free).try_acquire_owned().ok();
         loop {
@@ -55,14 +55,14 @@ impl Places {
         }
     }
 
-    /// The connection of `peer` has a place until it is dropped.
+    /// Registers the connection of `peer` until the result is dropped.
     pub(super) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: PeerRef) -> Place {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(number, peer);
         Place { places: Arc::clone(self), number, _permit: permit }
     }
 
-    /// Asks some idle connections to close, if there are any.
+    /// Asks some idle connections to close, if any.
     fn make_room(&self) {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut holders: HashMap<Option<u64>, Holder<'_>> = HashMap::new();
@@ -127,7 +127,8 @@ mod tests {
         let closing = |open: &[(Place, PeerRef)]| -> Vec<usize> {
             (0..open.len()).filter(|index| open[*index].1.0.is_closing()).collect()
         };
-        // Of those of the address with most, the oldest has asked before, and the next is asking.
+        // Of those of the address with the most, the oldest has sent a request before, and the next one has one in
+        // progress.
         open[0].1.0.begin_request();
         open[0].1.0.end_request();
         open[2].1.0.begin_request();
@@ -137,7 +138,7 @@ mod tests {
         drop(place);
         let last = peer("10.0.0.3");
         open.push((places.take(places.free().await, last.clone()), last));
-        // Now two addresses have two each, and of the other both are idle.
+        // Now two addresses have two each, and both of the other one are idle.
         assert!(timeout(PATIENCE / 2, places.free()).await.is_err());
         assert_eq!(closing(&open), [1]);
 

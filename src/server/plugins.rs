@@ -1,4 +1,4 @@
-//! `/plugins`: the libraries with drivers that are loaded.
+//! `/plugins`: the loaded libraries with drivers.
 
 use serde::Serialize;
 

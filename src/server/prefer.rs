@@ -1,4 +1,4 @@
-//! `Prefer` (RFC 7240): `return=minimal` and `wait=N`. A preference that is unknown or malformed counts as absent.
+//! `Prefer` (RFC 7240): `return=minimal` and `wait=N`. Unknown or malformed preferences are ignored.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// Longest wait for post hooks.
 const WAIT_SECONDS_MAX: u64 = 60;
 
-/// What the client would like.
+/// The client's preferences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Prefer {
-    /// No body in the answer.
+    /// No body in the response.
     pub(super) minimal: bool,
-    /// Answer after the post hooks ended, at most that long.
+    /// Delay the response until the post hooks have ended, at most this long.
     pub(super) wait: Option<Duration>,
 }
 
 impl Prefer {
     pub(super) fn of(headers: &HeaderMap) -> Prefer {
         let mut prefer = Prefer::default();
-        // Of a preference that stands twice the first counts (RFC 7240, section 2).
+        // If a preference occurs twice, the first one counts (RFC 7240, section 2).
         let mut return_seen = false;
         let lines = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
         for preference in lines.flat_map(|line| line.split(',')) {
@@ -47,7 +47,7 @@ impl Prefer {
         prefer
     }
 
-    /// Says in the answer what was done.
+    /// Adds the applied preferences to the response.
     pub(super) fn applied(self, reply: Reply) -> Reply {
         match (self.minimal, self.wait) {
             (false, None) => reply,

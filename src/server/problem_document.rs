@@ -1,4 +1,4 @@
-//! Problem documents: what a client gets of a problem.
+//! Problem documents: the response for a problem.
 
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -8,7 +8,7 @@ use super::problem::{Problem, ProblemType};
 use super::reply::{Reply, Response};
 use crate::hooks::context::FieldError;
 
-/// Seconds after which a client that met a full queue, or a model that is catching up, may try again.
+/// `Retry-After` in seconds for a full queue, or a model that is catching up.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// The document. Its type is the same wherever the API is mounted.
@@ -42,7 +42,7 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
     let mut response = Reply::new(status).bytes(serde_json::to_vec(&document).unwrap_or_default());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    // Names of methods are always a header's value.
+    // Names of methods are always valid header values.
     if let Some(allow) = problem.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
         headers.insert(ALLOW, allow);
     }
@@ -50,7 +50,7 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
         headers.insert(CONTENT_RANGE, HeaderValue::clone(range));
     }
     if let Some(wait) = problem.retry_after {
-        // Whole seconds, so that who comes back then is not too early.
+        // Rounded up to seconds, so that a retry is not too early.
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
     }
     if problem.kind == ProblemType::Unauthorized {
@@ -62,7 +62,7 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
     response
 }
 
-/// The document about an error of which nothing but the status is known, such as one that a module answers.
+/// The document for an error of which only the status is known, such as one of a module.
 pub(super) fn of_status(status: StatusCode, detail: &str, request_id: &HeaderValue) -> Response {
     let document = serde_json::json!({
         "type": "about:blank",

@@ -25,12 +25,12 @@ impl Projection {
         Ok(Projection { paths })
     }
 
-    /// What is to be kept, as dotted paths.
+    /// The selected properties, as dotted paths.
     pub(super) fn paths(&self) -> &[String] {
         &self.paths
     }
 
-    /// The part, as text; digits stay as they are, properties keep their order. `None` if the data is no JSON, which
+    /// The part, as text; digits stay as they are, properties keep their order. `None` if the data is not JSON, which
     /// does not happen.
     pub(super) fn apply(&self, data: &str) -> Option<String> {
         let data = snaphook_driver::json::parse(data).ok()?;
@@ -39,12 +39,12 @@ impl Projection {
     }
 }
 
-/// What is left of `value`; `None` if nothing is.
+/// The selected part of `value`; `None` if it is empty.
 fn part(value: &Value, paths: &[&str]) -> Option<Value> {
     let Value::Object(members) = value else { return None };
     let mut kept = Map::new();
     for (name, value) in members {
-        // A name may hold dots itself: then the whole name counts.
+        // A name may contain dots: then the whole name counts.
         if paths.contains(&name.as_str()) {
             kept.insert(name.clone(), value.clone());
             continue;

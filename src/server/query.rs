@@ -1,4 +1,4 @@
-//! The query of a URL, taken strictly: what nobody reads is an error, so that a typo does not widen an answer.
+//! The query of a URL, parsed strictly: unknown parameters are errors, so that a typo does not widen a result.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,13 +9,13 @@ use super::problem::{Problem, Result};
 use crate::engine::{FilterInput, FilterValue};
 use crate::telemetry::line::shortened;
 
-/// The name of the parameter that asks what a write would do.
+/// The name of the parameter for dry runs.
 pub(super) const DRY_RUN: &str = "dry-run";
 
-/// The name of the parameter that says how far a read must reach.
+/// The name of the parameter for the minimum position of a read.
 pub(super) const MIN_POSITION: &str = "min-position";
 
-/// Parameters of one request. Reading one takes it out; [`Query::finish`] refuses what is left.
+/// Parameters of one request. Reading one removes it; [`Query::finish`] rejects the rest.
 pub(super) struct Query<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
@@ -33,7 +33,7 @@ impl<'a> Query<'a> {
         Ok(Query { pairs })
     }
 
-    /// A parameter that may stand once.
+    /// A parameter that may occur once.
     pub(super) fn take(&mut self, name: &str) -> Result<Option<Cow<'a, str>>> {
         let Some(index) = self.pairs.iter().position(|(key, _)| key == name) else { return Ok(None) };
         let (_, value) = self.pairs.remove(index);
@@ -43,7 +43,7 @@ impl<'a> Query<'a> {
         Ok(Some(value))
     }
 
-    /// The same, where an empty value means nothing.
+    /// The same, but an empty value is an error.
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>> {
         match self.take(name)? {
             Some(value) if value.is_empty() => {
@@ -53,7 +53,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// A list with commas between. Clients also write it as several parameters of that name, which is the same.
+    /// A comma-separated list, which may also be written as several parameters of that name.
     pub(super) fn list(&mut self, name: &str) -> Result<Option<String>> {
         let (found, rest) = std::mem::take(&mut self.pairs).into_iter().partition::<Vec<_>, _>(|(key, _)| key == name);
         self.pairs = rest;
@@ -78,7 +78,7 @@ impl<'a> Query<'a> {
     pub(super) fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>> {
         let Some(text) = self.take(name)? else { return Ok(None) };
         match text.parse() {
-            // `parse` takes a plus sign.
+            // `parse` accepts a plus sign.
             Ok(number) if (least..=most).contains(&number) && text.as_bytes()[0].is_ascii_digit() => Ok(Some(number)),
             _ => Err(Problem::bad_request(format!(
                 "`{name}` is `{}`, expected a number from {least} to {most}",
@@ -87,7 +87,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Every `filter[path][op]=value`, and `filter[or][0][path][op]=value` for parts of which one must match.
+    /// Every `filter[path][op]=value`, and `filter[or][0][path][op]=value` for groups of which at least one must match.
     pub(super) fn filters(&mut self) -> Result<FilterInput> {
         let (filters, rest) =
             std::mem::take(&mut self.pairs).into_iter().partition::<Vec<_>, _>(|(key, _)| key.starts_with("filter"));
@@ -108,7 +108,7 @@ impl<'a> Query<'a> {
         Ok(group.into_filter())
     }
 
-    /// Refuses what was not taken.
+    /// Rejects unread parameters.
     pub(super) fn finish(self) -> Result<()> {
         match self.pairs.first() {
             None => Ok(()),
@@ -120,19 +120,19 @@ impl<'a> Query<'a> {
     }
 }
 
-/// How deep `or` may stand in `or`.
+/// Maximum nesting of `or`.
 const OR_DEPTH_MAX: usize = 3;
 
-/// Filters of which all must match.
+/// Filters that must all match.
 #[derive(Default)]
 struct Group {
     conditions: Vec<FilterInput>,
-    /// Of these one must match, by the number that the client gave.
+    /// At least one of these must match, by the client's number.
     either: BTreeMap<u32, Group>,
 }
 
 impl Group {
-    /// Where a filter belongs: the group that its `or`s and their numbers lead to, and what follows them.
+    /// The group of a filter, according to its `or` prefixes and their numbers, and the rest of its key.
     fn find<'k>(&mut self, inner: &'k str, key: &str) -> Result<(&mut Group, &'k str)> {
         let (mut group, mut rest) = (self, inner);
         for _ in 0..OR_DEPTH_MAX {
@@ -167,14 +167,14 @@ fn or_number(text: &str) -> Option<(&str, &str)> {
     (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some((number, rest))
 }
 
-/// The path may hold brackets: names of properties do. The operator is the last pair of them.
+/// The path may contain brackets, since names of properties may. The operator is in the last pair of them.
 fn filter_key(inner: &str) -> Option<(&str, &str)> {
     let (path, operator) = inner.rsplit_once("][")?;
     let plain = !operator.is_empty() && operator.bytes().all(|byte| byte.is_ascii_lowercase());
     (plain && !path.is_empty()).then_some((path, operator))
 }
 
-/// Percent-decoding that refuses what is no escape and what is no UTF-8. In a query a plus is a space.
+/// Percent-decoding that rejects invalid escapes and invalid UTF-8. In a query a plus is a space.
 pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>> {
     if !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
@@ -193,7 +193,7 @@ pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>> {
         .map_err(|_| Problem::bad_request(format!("`{}` does not decode to UTF-8", shorten(text))))
 }
 
-/// What a client sent, short enough for a message.
+/// Text from a client, shortened for a message.
 pub(super) fn shorten(text: &str) -> Cow<'_, str> {
     shortened(text, 80)
 }

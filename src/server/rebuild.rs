@@ -1,4 +1,4 @@
-//! `/rebuild`: the model store, made anew from the log.
+//! `/rebuild`: rebuilds the model store from the log.
 
 use hyper::StatusCode;
 

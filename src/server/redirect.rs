@@ -1,7 +1,7 @@
-//! `[server] redirect-http`: every request for plain HTTP is answered with where the same is over https.
+//! `[server] redirect-http`: redirects every plain HTTP request to HTTPS.
 //!
-//! The response goes to hosts that are this server's alone: those of its certificate, the address that was connected to, and
-//! `localhost` on this machine. So nobody can make it point elsewhere, nor a cache keep such an answer.
+//! It only redirects to hosts of this server: those of its certificate, the address of the connection, and `localhost`
+//! on this machine. So nobody can make it redirect elsewhere, nor make a cache store such a response.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
@@ -23,7 +23,7 @@ use super::tls::Tls;
 
 type Response = hyper::Response<String>;
 
-/// At once. Each ends with its response.
+/// Concurrent connections. Each ends with its response.
 const CONNECTIONS_MAX: usize = 256;
 
 /// From the connection to the end of the response.
@@ -89,7 +89,7 @@ fn respond<B>(request: &Request<B>, tls: &Tls, own: Option<IpAddr>, port: u16) -
         return response(StatusCode::BAD_REQUEST, "this server speaks https, and is not called so\n", None);
     };
     let port = if port == 443 { String::new() } else { format!(":{port}") };
-    // `*` is what OPTIONS may ask for instead of a path.
+    // OPTIONS may have `*` instead of a path.
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let path = if path.starts_with('/') { path } else { "/" };
     match HeaderValue::try_from(format!("https://{host}{port}{path}")) {
@@ -108,7 +108,7 @@ fn response(status: StatusCode, text: &str, location: Option<HeaderValue>) -> Re
     response
 }
 
-/// The host of `host[:port]`, if it can be one: nothing in it has a meaning in a URL.
+/// The host of `host[:port]`, if it is valid: without characters that have a meaning in a URL.
 fn host(authority: &str) -> Option<&str> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port),

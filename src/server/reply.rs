@@ -1,5 +1,4 @@
-//! Responses: a body that is either whole or a stream and whose memory is counted until it is sent, and a builder for the
-//! headers that they share.
+//! Responses: a whole or streamed body whose memory counts until it is sent, and a builder for common headers.
 
 use std::io;
 use std::pin::Pin;
@@ -19,43 +18,44 @@ use super::problem::{Problem, ProblemType, Result};
 
 pub(super) type Response = hyper::Response<Body>;
 
-/// A large body goes out in pieces of that size.
+/// A large body is sent in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// A file that is sent: a piece that was read, one that is written, and what compresses it. What a component writes takes less.
+/// Memory for sending a file: a piece being read, one being written, and the compressor. The output of a component
+/// takes less.
 const FRAMES_BYTES: usize = 512 * 1024;
 
-/// Of a connection with one response at a time, a small one is not counted: that much a socket's buffers take anyway.
+/// On a connection with one response at a time, smaller ones are not counted, because a socket's buffers take as much
+/// anyway.
 const UNCOUNTED_BYTES: usize = 4 * 1024;
 
-/// What goes over the wire after the head.
+/// The body of a response.
 pub(super) enum Body {
-    /// Empty once it was sent.
+    /// A whole body; empty once it was sent.
     Whole(Vec<u8>),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
-    /// A whole one that others hold, too: whoever made it counts its memory.
+    /// A whole body shared with others: its creator counts its memory.
     Shared(Bytes),
-    /// Of a file or a component. What fails breaks the response off, so that nobody takes it as whole.
+    /// The content of a file or a component. A failure aborts the response, so that nobody mistakes it for complete.
     Frames(FramesBody),
-    /// A whole one whose memory is held until the last byte of it is dropped, wherever it is then. `sent`: of one that goes
-    /// out in pieces.
+    /// A whole body whose memory counts until its last byte is dropped. `sent`: the bytes sent in pieces so far.
     Sending {
         rest: Bytes,
         sent: Option<Arc<Sent>>,
     },
-    /// The same, and its peer must take what comes.
+    /// The same, and its peer must keep reading.
     SendingFrames {
         body: FramesBody,
         ticket: Ticket,
         _memory: RequestMemory,
     },
-    /// A shared one whose peer must take what comes.
+    /// A shared body whose peer must keep reading.
     SendingShared {
         rest: Bytes,
         ticket: Ticket,
         _memory: RequestMemory,
     },
-    /// A stream whose peer must take what comes.
+    /// A stream whose peer must keep reading.
     Streaming {
         stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
         ticket: Ticket,
@@ -63,10 +63,10 @@ pub(super) enum Body {
     },
 }
 
-/// Content as it is read or made.
+/// Streamed content.
 pub(super) type FramesBody = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = io::Error> + Send>>;
 
-/// The bytes of a response and what they count against.
+/// The bytes of a response and their memory.
 pub(super) struct Sent {
     bytes: Vec<u8>,
     ticket: Ticket,
@@ -79,7 +79,7 @@ impl AsRef<[u8]> for Sent {
     }
 }
 
-/// Owns the bytes for those who have pieces of them.
+/// Owns the bytes on behalf of pieces of them.
 struct Owner(Arc<Sent>);
 
 impl AsRef<[u8]> for Owner {
@@ -95,7 +95,7 @@ impl Default for Body {
 }
 
 impl Body {
-    /// Bytes that are in memory now.
+    /// Bytes currently in memory.
     fn size(&self) -> usize {
         match self {
             Body::Whole(bytes) => bytes.capacity(),
@@ -105,8 +105,8 @@ impl Body {
     }
 }
 
-/// Lets the response hold the memory of its request: from now on, as much as it needs. `may_fail`: nothing was changed, so
-/// that an error says the truth. `alone`: its connection has no other response at the same time.
+/// Transfers the memory of the request to the response, resized to its need. `may_fail`: nothing was changed, so an
+/// error would be correct. `alone`: its connection has no other response at the same time.
 pub(super) fn hand_over(
     mut response: Response,
     mut memory: RequestMemory,
@@ -196,14 +196,14 @@ impl hyper::body::Body for Body {
             Body::Sending { rest, .. } | Body::Shared(rest) | Body::SendingShared { rest, .. } => {
                 SizeHint::with_exact(rest.len() as u64)
             }
-            // The headers say what is known of a file: to HEAD its body is empty.
+            // The headers have a file's size: for HEAD its body is empty.
             Body::Frames(_) | Body::SendingFrames { .. } => SizeHint::default(),
             Body::Stream(_) | Body::Streaming { .. } => SizeHint::default(),
         }
     }
 }
 
-/// Builds an answer.
+/// Builds a response.
 pub(super) struct Reply {
     status: StatusCode,
     headers: HeaderMap,
@@ -212,7 +212,7 @@ pub(super) struct Reply {
 impl Reply {
     pub(super) fn new(status: StatusCode) -> Self {
         let mut headers = HeaderMap::with_capacity(6);
-        // A browser that guesses another type from the content could run data as a page.
+        // A browser that guesses another type from the content could execute data as a page.
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Reply { status, headers }
     }
@@ -221,7 +221,7 @@ impl Reply {
         Reply::new(StatusCode::OK)
     }
 
-    /// A value that cannot stand in a header is left out: all that are built here are ids, numbers and constants.
+    /// Invalid header values are omitted; all values built here are ids, numbers and constants.
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
@@ -247,12 +247,12 @@ impl Reply {
         self.header(LOCATION, location)
     }
 
-    /// JSON text that is written already.
+    /// A response with JSON text.
     pub(super) fn json(self, text: Vec<u8>) -> Response {
         self.fixed(CONTENT_TYPE, "application/json").bytes(text)
     }
 
-    /// Writes a value as JSON.
+    /// A response with a value as JSON.
     pub(super) fn serialize(self, value: &impl Serialize) -> Result<Response> {
         let text = serde_json::to_vec(value)
             .map_err(|error| Problem::new(ProblemType::Internal, format!("the answer cannot be written: {error}")))?;

@@ -1,4 +1,4 @@
-//! One request on its way through a handler: its head, its id, what it shares with the others.
+//! One request in a handler: its head, its id, and the shared state.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::telemetry::trace::scope::trace_of_event;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
 
-/// The methods that some route has.
+/// The methods used by routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
@@ -36,16 +36,16 @@ pub(super) enum Verb {
     Other,
 }
 
-/// What a handler gets, besides the body.
+/// The input of a handler, besides the body.
 pub(super) struct Call {
     pub(super) app: Arc<App>,
     pub(super) head: Parts,
-    /// What the path names; `None` where it could not be read.
+    /// The parameters of the path; `None` if they could not be decoded.
     pub(super) params: Option<RawPathParams>,
-    /// Who calls; `None` where nobody was asked.
+    /// The caller; `None` if no identification was needed.
     pub(super) caller: Option<Arc<Caller>>,
     pub(super) request_id: HeaderValue,
-    /// What the request holds in memory; its response takes it over.
+    /// The request's memory; its response takes it over.
     pub(super) memory: RequestMemory,
 }
 
@@ -54,7 +54,7 @@ impl Call {
         &self.app.engine
     }
 
-    /// Holds so many bytes until the response is sent, or refuses the request.
+    /// Reserves this many bytes until the response is sent, or rejects the request.
     pub(super) fn hold(&self, bytes: usize) -> Result<()> {
         Ok(self.memory.grow(bytes)?)
     }
@@ -71,20 +71,20 @@ impl Call {
         }
     }
 
-    /// What stands for `{name}` in the path; empty if the route has no such place.
+    /// The value of `{name}` in the path; empty if the route has no such parameter.
     pub(super) fn param(&self, name: &str) -> &str {
         let mut params = self.params.iter().flatten();
         params.find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 
-    /// `{model}`, an id that a model may have.
+    /// `{model}`, a valid model id.
     pub(super) fn model(&self) -> Result<&str> {
         let model = self.param("model");
         id::model(model)?;
         Ok(model)
     }
 
-    /// `{id}`, an id that an instance may have.
+    /// `{id}`, a valid instance id.
     pub(super) fn instance(&self) -> Result<&str> {
         let instance = self.param("id");
         id::instance(instance)?;
@@ -100,7 +100,7 @@ impl Call {
         &self.head.headers
     }
 
-    /// A header that may stand once and is text.
+    /// A text header that may occur once.
     pub(super) fn header(&self, name: impl AsHeaderName + Copy + std::fmt::Display) -> Result<Option<&str>> {
         let mut values = self.head.headers.get_all(name).iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -114,18 +114,18 @@ impl Call {
     pub(super) fn query(&self) -> Result<Query<'_>> {
         let mut query = Query::parse(self.head.uri.query().unwrap_or_default())?;
         if self.verb() == Verb::Get {
-            // It was waited for before.
+            // It was handled before.
             query.take(MIN_POSITION)?;
         }
         Ok(query)
     }
 
-    /// The position of a place in this server's log; 410 if the log does not have it.
+    /// Checks a position in this server's log; 410 if the log does not have it.
     pub(super) async fn find(&self, place: &Place) -> Result<Position> {
         Ok(self.engine().history.find_position(place.log.as_deref(), place.position).await?)
     }
 
-    /// The same for a place in a parameter that may be absent.
+    /// The same for a position in an optional parameter.
     pub(super) async fn position(&self, query: &mut Query<'_>, name: &str) -> Result<Option<Position>> {
         match query.take(name)? {
             Some(text) => self.find(&Place::parse(name, &text)?).await.map(Some),
@@ -133,12 +133,12 @@ impl Call {
         }
     }
 
-    /// For requests that take no parameter.
+    /// For requests without parameters.
     pub(super) fn no_query(&self) -> Result<()> {
         self.query()?.finish()
     }
 
-    /// Who acts, as events have it.
+    /// The actor for events.
     pub(super) fn actor(&self) -> Arc<Actor> {
         match &self.caller {
             Some(caller) => Arc::clone(&caller.actor),
@@ -146,7 +146,7 @@ impl Call {
         }
     }
 
-    /// Whether rules are asked, and of whom they speak.
+    /// Whether rules apply, and to which caller.
     pub(super) fn right(&self) -> Right {
         Right::of_caller(self.caller.as_deref())
     }
@@ -161,7 +161,7 @@ impl Call {
         }
     }
 
-    /// Preconditions, `dry-run` and `Prefer` of a write. The key is only taken where `idempotent` says so.
+    /// Preconditions, `dry-run` and `Prefer` of a write. The idempotency key is accepted only with `idempotent`.
     pub(super) fn write_options(
         &self,
         query: &mut Query<'_>,
@@ -189,7 +189,7 @@ impl Call {
         Ok(Some(key.to_owned()))
     }
 
-    /// A path of the API as a client sees it.
+    /// A path of the API, for clients.
     pub(super) fn location(&self, path: &[&str]) -> String {
         let mut location = self.app.mount_path.clone();
         for part in path {

@@ -1,4 +1,4 @@
-//! `X-Request-Id`: the client's if it sent a valid one, else a fresh one.
+//! `X-Request-Id`: the client's if it is valid, otherwise a new one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,8 +9,8 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 const LENGTH_MAX: usize = 128;
 
-/// Makes request ids: a random half per process, a counter in the other. Looks like a UUID, costs no randomness per
-/// request.
+/// Creates request ids: one half is random per process, the other a counter. They look like UUIDs and need no
+/// randomness per request.
 pub(super) struct RequestIds {
     /// `xxxxxxxx-xxxx-xxxx-`, random.
     prefix: [u8; 19],
@@ -30,7 +30,7 @@ impl RequestIds {
         RequestIds { prefix, next: AtomicU64::new(1) }
     }
 
-    /// The client's id, if it is one that can be logged and sent back as it is.
+    /// The client's id, if it can be logged and returned unchanged.
     pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
         match headers.get(X_REQUEST_ID) {
             Some(id) if is_valid(id.as_bytes()) => id.clone(),

@@ -1,4 +1,4 @@
-//! `/secrets`: values that hooks may be granted. They go in and never come out.
+//! `/secrets`: values for hooks with a grant. The API never returns them.
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -20,7 +20,7 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     Reply::ok().serialize(&Page { items: call.engine().operations.secrets().await?, next: None })
 }
 
-/// `PUT /secrets/{name}`: the body is the value, byte by byte, whatever its type is said to be.
+/// `PUT /secrets/{name}`: the body is the value, byte by byte, regardless of its media type.
 pub(super) async fn put(call: &Call, body: RequestBody) -> Result<Response> {
     let name = name(call)?;
     call.no_query()?;

@@ -1,8 +1,10 @@
-//! Pages of other sites in a browser: they may not write here, and while no token is asked for, they must be kept out.
+//! Protects against pages of other sites in a browser: they may not write, and if no token is needed, they get no
+//! access at all.
 //!
-//! A page of another site cannot read our responses, but it can send simple requests; browsers say where those come from, in
-//! `Origin` with every request that could write, and most of them in `Sec-Fetch-Site`. A page whose own name was made to resolve to this machine (DNS rebinding) counts as ours for the browser; it
-//! is known by the name that it asks for. Other clients say neither and are taken at their address.
+//! A page of another site cannot read our responses, but it can send simple requests; browsers add their origin, in
+//! `Origin` with every request that could write, and most of them in `Sec-Fetch-Site`. A page whose own name resolves
+//! to this machine (DNS rebinding) has the same origin for the browser; it is detected by the host name in its
+//! requests. Other clients send neither header.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +16,7 @@ use super::query::shorten;
 use super::request::{Call, Verb};
 use crate::config::{AuthMode, Config};
 
-/// Refuses what a page of another site asks, and what is asked under another name than this server's.
+/// Rejects requests of pages of other sites, and requests with another host name than this server's.
 pub(super) fn refuse_others(call: &Call) -> Result<()> {
     let config = call.app.config.load();
     let origin = call.memory.share().0.origin();
@@ -23,7 +25,7 @@ pub(super) fn refuse_others(call: &Call) -> Result<()> {
         Some(authority) => Some(authority.as_str()),
         None => call.header("host")?,
     };
-    // A proxy may ask for another name than its client did.
+    // A proxy may use another name than its client did.
     let asked = client.host.or(authority);
     if let Some(asked) = asked
         && !is_served(asked, &config)
@@ -60,7 +62,7 @@ pub(super) fn refuse_others(call: &Call) -> Result<()> {
     }
 }
 
-/// Whether pages of an origin are those of the host and port that the request is for.
+/// Whether an origin equals the host and port of the request.
 fn is_origin_of(origin: &str, authority: &str) -> bool {
     let Some((scheme, own)) = origin.split_once("://") else { return false };
     let default_port = match scheme {
@@ -76,8 +78,8 @@ fn forbidden(detail: String) -> Problem {
     Problem::new(ProblemType::Forbidden, detail)
 }
 
-/// Whether the server may be asked under the host of a `host[:port]`. An IP address is nobody's name, and what is under
-/// `localhost` is never looked up (RFC 6761): no page can make them its own.
+/// Whether requests may use the host of a `host[:port]`. IP addresses and names under `localhost`, which are never
+/// looked up (RFC 6761), cannot be taken over by a page.
 fn is_served(authority: &str, config: &Config) -> bool {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,

@@ -1,4 +1,4 @@
-//! Server-sent events: frames, heartbeats, the end at shutdown. Each event is written once for all that listen.
+//! Server-sent events: frames, heartbeats, the end at shutdown. Each event is serialized once for all listeners.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -18,18 +18,18 @@ use crate::memory::{Lease, MemoryBudget, Share};
 
 pub(super) const MEDIA_TYPE: &str = "text/event-stream";
 
-/// A comment goes out that often, so that proxies and clients see that the stream is alive.
+/// Interval of comments that show proxies and clients that the stream is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const COMMENT: &[u8] = b":\n\n";
 
-/// Frames that are kept for other listeners. Live listeners are within a few events of each other.
+/// Cached frames. Live listeners are within a few events of each other.
 const FRAMES_KEPT: usize = 256;
-/// Longer frames are kept only while a listener has them, so that what is kept stays below 4 MiB.
+/// Longer frames are kept only while a listener has them, so that the cache stays below 4 MiB.
 const FRAME_KEPT_BYTES_MAX: usize = 16 * 1024;
-/// Delay before a long frame asks again for memory that others hold.
+/// Delay before asking again for memory for a long frame.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers with a stream of frames that ends when `frames` does, or when the server stops.
+/// Responds with a stream of frames that ends with `frames`, or when the server stops.
 pub(super) fn respond(frames: impl Stream<Item = Bytes> + Send + 'static, stopping: watch::Receiver<bool>) -> Response {
     respond_with(frames, stopping, HEARTBEAT)
 }
@@ -56,7 +56,7 @@ fn respond_with(
         };
         frame.map(|frame| (frame, state))
     });
-    // The first comment tells the client at once that it listens.
+    // The first comment confirms the subscription immediately.
     let all = stream::iter([Bytes::from_static(COMMENT)]).chain(rest);
     Reply::ok()
         .fixed(CONTENT_TYPE, MEDIA_TYPE)
@@ -65,7 +65,7 @@ fn respond_with(
         .body(Body::Stream(Box::pin(all)))
 }
 
-/// An id alone: no event, but where the client resumes.
+/// Only an id: not an event, but the position from which the client resumes.
 pub(super) fn place(log: &str, position: Position) -> Bytes {
     let mut out = b"id: ".to_vec();
     place::write(&mut out, log, position);
@@ -89,14 +89,14 @@ pub(super) fn frame(id: Option<(&str, Position)>, name: &str, write_data: impl F
     Bytes::from(out)
 }
 
-/// Frames of events by position: derived, bounded, may forget anything at any time.
+/// A bounded cache of frames of events by position; entries may be dropped at any time.
 pub(super) struct FrameCache {
     slots: [ArcSwapOption<(Position, Frame)>; FRAMES_KEPT],
 }
 
 enum Frame {
     Short(Bytes),
-    /// Its listeners own it: a thousand of them have it once.
+    /// Its listeners own it: a thousand of them share one copy.
     Long(Weak<LongFrame>),
 }
 
@@ -120,8 +120,8 @@ impl Default for FrameCache {
 }
 
 impl FrameCache {
-    /// The frame of an event, made now if nobody has it. A position names one event for ever. A long one waits until there
-    /// is memory for it.
+    /// The frame of an event, created if it is not cached. A position always identifies the same event. A long frame
+    /// waits until there is memory for it.
     pub(super) async fn of(&self, event: &Event, log: &str, budget: &Arc<MemoryBudget>) -> Bytes {
         let slot = &self.slots[(event.position % FRAMES_KEPT as u64) as usize];
         let long_bytes = event.data.as_ref().map_or(0, |data| data.len());

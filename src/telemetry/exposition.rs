@@ -1,11 +1,10 @@
-//! Metrics as text: Prometheus's own format 0.0.4, or OpenMetrics 1.0 for those who ask for it. What was counted is the same,
-//! and so are the names of the samples.
+//! Metrics as text: Prometheus text 0.0.4, or OpenMetrics 1.0 on request. Values and sample names are the same.
 
 use std::fmt::{Display, Write as _};
 
 use super::histogram::Buckets;
 
-/// A form of the text.
+/// A format of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text 0.0.4.
@@ -23,16 +22,16 @@ impl Format {
     }
 }
 
-/// Series that one family has for models, or for phases of models; the others share one.
+/// Maximum number of series of one family for models, or for phases of models; all others share one.
 pub const SERIES_MAX: usize = 600;
 
-/// The model that samples of the others name. No model has such an id.
+/// The `model` label of all others. No model has such an id.
 pub const OTHERS: &str = "(others)";
 
 /// Labels of a sample, by name.
 pub type Labels<'a> = [(&'a str, &'a str)];
 
-/// The text, as it is written.
+/// The text being written.
 pub struct Exposition {
     out: String,
     format: Format,
@@ -56,7 +55,7 @@ impl Exposition {
         self.family(name, help, Kind::Counter)
     }
 
-    /// A family of values as they are now.
+    /// A family of current values.
     pub fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(name, help, Kind::Gauge)
     }
@@ -66,7 +65,7 @@ impl Exposition {
         self.family(name, help, Kind::Histogram)
     }
 
-    /// What the labels say is so. The sample has the name with `_info`.
+    /// A fact in labels. The sample has the name with `_info`.
     pub fn info(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(name, help, Kind::Info)
     }
@@ -94,7 +93,8 @@ pub struct Family<'a> {
 }
 
 impl Family<'_> {
-    /// A sample of a counter, a gauge or a fact. Labels of one family have the same names and other values each time.
+    /// A sample of a counter, a gauge or a fact. All samples of a family have the same label names with different
+    /// values.
     pub fn sample(&mut self, labels: &Labels<'_>, value: impl Display) {
         self.begin();
         let suffix = match self.kind {
@@ -105,7 +105,7 @@ impl Family<'_> {
         self.line(suffix, labels, None, value);
     }
 
-    /// A sample of a histogram. One that counted nothing is left out.
+    /// A sample of a histogram. Empty ones are omitted.
     pub fn distribution(&mut self, labels: &Labels<'_>, buckets: &Buckets<'_>) {
         if buckets.count() == 0 {
             return;
@@ -120,7 +120,7 @@ impl Family<'_> {
         self.line("_count", labels, None, buckets.count());
     }
 
-    // Writing into a `String` cannot fail; so in all of this file.
+    // Writing into a `String` cannot fail, here and in this whole file.
     fn begin(&mut self) {
         if std::mem::replace(&mut self.is_begun, true) {
             return;
@@ -134,7 +134,7 @@ impl Family<'_> {
             Kind::Info => "info",
         };
         match self.exposition.format {
-            // It names each family as its samples, and knows no facts.
+            // In this format a family has the name of its samples, and there are no facts.
             Format::Prometheus => {
                 let (suffix, kind) = match self.kind {
                     Kind::Counter => ("_total", kind),

@@ -1,9 +1,9 @@
-//! Histograms that are counted with two atomic adds: no lock, no allocation.
+//! Histograms that count with two atomic additions: no lock, no allocation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of buckets for what a client waits for, in nanoseconds: 50 µs to 10 s.
+/// Upper bounds of the buckets for latencies, in nanoseconds: 50 µs to 10 s.
 pub const LATENCY: [u64; 16] = [
     50_000,
     100_000,
@@ -70,14 +70,14 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-/// A histogram as it was at one moment.
+/// A snapshot of a histogram.
 #[derive(Debug)]
 pub struct Buckets<'a> {
     bounds: &'a [u64],
     counts: Vec<u64>,
     total: u64,
     sum: u64,
-    /// By what its numbers are divided.
+    /// The divisor of its numbers.
     unit: f64,
 }
 
@@ -90,7 +90,7 @@ impl Buckets<'_> {
         self.sum as f64 / self.unit
     }
 
-    /// Each bound with the count of what is at most so large.
+    /// Each bound with the cumulative count.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let below = self.counts.iter().scan(0, |below, count| {
             *below += count;

@@ -1,4 +1,4 @@
-//! Text of others in lines of the log and in messages: on one line, and not longer than is of use.
+//! Foreign text in log lines and messages: on one line, and shortened.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ pub fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// The start of a text, of at most so many bytes, up to a character's end; `…` says that it goes on.
+/// The start of a text, of at most this many bytes, cut at a character boundary, with `…` if it was cut.
 pub fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
     match text.len() > bytes_max {
         true => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(bytes_max)])),
@@ -21,7 +21,7 @@ pub fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
     }
 }
 
-/// Cuts a text to that, and frees what it had beyond: many may wait somewhere.
+/// Shortens a text in place, and frees the rest.
 pub fn shorten(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max {
         text.truncate(text.floor_char_boundary(bytes_max));

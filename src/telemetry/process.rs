@@ -1,4 +1,4 @@
-//! What the system says of this process, under the names that every exporter uses for it.
+//! The system's numbers of this process, under the standard metric names.
 
 use super::exposition::Exposition;
 
@@ -36,7 +36,8 @@ impl ProcessUse {
     }
 }
 
-/// Reads it; `None` where the system does not say. Blocks for a moment: with many connections there are many descriptors.
+/// Reads the numbers; `None` if the system does not provide them. Blocks for a moment, because there may be many
+/// descriptors.
 #[cfg(target_os = "linux")]
 pub fn read() -> Option<ProcessUse> {
     use rustix::process::{Resource, getrlimit};
@@ -45,7 +46,7 @@ pub fn read() -> Option<ProcessUse> {
     let boot = std::fs::read_to_string("/proc/stat").ok()?;
     let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     let read = parse(&stat, boot, rustix::param::clock_ticks_per_second(), rustix::param::page_size())?;
-    // The folder itself is open while it is read.
+    // Reading the folder opens a descriptor itself.
     let open = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1) as u64);
     Some(ProcessUse { open_descriptors: open, descriptors_max: getrlimit(Resource::Nofile).current, ..read })
 }

@@ -194,6 +194,39 @@ impl Session {
         self.ended(before, rows)
     }
 
+    /// Two statements as a transaction of their own, in one round trip: what the first one locks is not held while anything
+    /// travels. If it is not answered it may have been carried out.
+    pub(crate) async fn transact(
+        &mut self,
+        begin: Begin,
+        (first, first_values): (&Sql, &[Parameter<'_>]),
+        (second, second_values): (&Sql, &[Parameter<'_>]),
+    ) -> Result<(Vec<Row>, Vec<Row>)> {
+        let (first, second) = (self.ready(first).await?, self.ready(second).await?);
+        let begin = begin.text(self.deadline.saturating_duration_since(Instant::now()));
+        let before = self.state;
+        self.state = State::Busy;
+        let client = self.client()?;
+        let sent = async {
+            let (begun, first, second, committed) = tokio::join!(
+                biased;
+                client.batch_execute(&begin),
+                send(client, &first, first_values),
+                send(client, &second, second_values),
+                // Of a transaction that failed it is the end.
+                client.batch_execute("COMMIT"),
+            );
+            begun?;
+            let rows = (first?, second?);
+            committed.map(|()| rows)
+        };
+        let rows = timeout_at(self.deadline, sent).await;
+        self.ended(before, rows).map_err(|error| match error.kind() {
+            ErrorKind::Unavailable => error.as_kind(ErrorKind::Uncertain),
+            _ => error,
+        })
+    }
+
     /// How many rows a statement changed.
     pub(crate) async fn execute(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<u64> {
         let ready = self.ready(sql).await?;

@@ -1,7 +1,7 @@
-//! Who acts, as events and hooks have it.
+//! The actor of events and hooks.
 //!
-//! An actor is an object, `{"id", "kind", "claims"?}`. A store may keep it as one text, [`Actor::to_text`]. Events written
-//! before actors were objects have a text of another form, such as `token:ci`: readers take both ([`Actor::from_text`]).
+//! An actor is an object, `{"id", "kind", "claims"?}`. A store may keep it as one text, [`Actor::to_text`]. Older
+//! events have a text of another form, such as `token:ci`; readers accept both ([`Actor::from_text`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::json::{self, Json};
 
-/// Bytes of claims that an event has at most. Larger ones are left out of it, all of them.
+/// Maximum size of an event's claims in bytes. Larger claims are omitted as a whole.
 pub const ACTOR_CLAIMS_BYTES_MAX: usize = 4 << 10;
 
-/// How an actor is known.
+/// How an actor was identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ActorKind {
-    /// Nobody was asked: `mode = 'open'`.
+    /// Not identified: `mode = 'open'`.
     Anonymous,
     /// By a token of this server.
     Token,
@@ -55,14 +55,15 @@ impl fmt::Display for ActorKind {
     }
 }
 
-/// Who acts. Two actors are the same if their kind and id are ([`Actor::identity`]), whatever their claims: an issuer may name
-/// a subject like a token of this server, and claims change from token to token.
+/// Who made a change. Two actors are equal if their kind and id are ([`Actor::identity`]), regardless of their claims,
+/// because claims change from token to token. The kind matters because a subject of an issuer and a token of this
+/// server may have the same id.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Actor {
     /// The name of a token, the subject of an issuer, or the name of a hook, endpoint or module.
     pub id: String,
     pub kind: ActorKind,
-    /// What the issuer says of the subject: an object.
+    /// The issuer's claims about the subject: an object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claims: Option<Json>,
 }
@@ -81,7 +82,7 @@ impl Actor {
         if claims.len() > ACTOR_CLAIMS_BYTES_MAX {
             return self;
         }
-        // Between tokens of JSON, where alone they can be, line breaks are as good as spaces, and an event is one line.
+        // Line breaks can only be between tokens of JSON, where spaces are equivalent, and an event is one line.
         let claims = match claims.contains(['\n', '\r']) {
             true => Json::trusted(claims.replace(['\n', '\r'], " ")),
             false => claims.clone(),
@@ -89,7 +90,7 @@ impl Actor {
         Actor { claims: Some(claims), ..self }
     }
 
-    /// What two actors that are the same have in common.
+    /// The parts that equal actors have in common.
     pub fn identity(&self) -> (ActorKind, &str) {
         (self.kind, &self.id)
     }
@@ -100,8 +101,8 @@ impl Actor {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads the text of an actor: an object, or a form of before, `anonymous`, `token:ID`, `oidc:ID`, `hook:ID`, `apply`. Any
-    /// other text is the id of somebody unknown, who has the fewest rights.
+    /// Reads the text of an actor: an object, or an older form, `anonymous`, `token:ID`, `oidc:ID`, `hook:ID`, `apply`.
+    /// Any other text is the id of an unknown actor, which has the fewest rights.
     pub fn from_text(text: &str) -> Actor {
         if text.starts_with('{')
             && let Ok(actor) = json::typed(text).map(Members::into_actor)
@@ -143,7 +144,7 @@ enum KnownKind {
 }
 
 impl Members {
-    /// Somebody of a kind that is not known has the fewest rights, so no claims either.
+    /// An actor of an unknown kind has the fewest rights, so also no claims.
     fn into_actor(self) -> Actor {
         match self {
             Members { id, kind: KnownKind::Known(kind), claims } => Actor { id, kind, claims },
@@ -152,7 +153,7 @@ impl Members {
     }
 }
 
-/// From the object, and from a text of before.
+/// From the object, or from a text of an older form.
 impl<'de> Deserialize<'de> for Actor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Actor, D::Error> {
         struct Forms;
@@ -212,7 +213,7 @@ mod tests {
             let quoted = serde_json::to_string(text).unwrap();
             assert_eq!(json::typed::<Actor>(&quoted).unwrap(), expected, "a text in a text");
         }
-        // What a later version may write.
+        // Texts that a later version may write.
         for text in [
             r#"{"id":"u1","kind":"robot","claims":{"role":"admin"}}"#,
             r#"{"id":"u1","kind":{"of":1},"more":[{}]}"#,

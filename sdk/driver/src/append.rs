@@ -1,11 +1,11 @@
-//! An event to append, what must hold for it, and what became of it.
+//! An event to append, its conditions, and its result.
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Position, Stream};
 use crate::time::Millis;
 
-/// What must be true of a stream for an append to it to succeed.
+/// The condition on a stream for an append to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expected {
     /// Anything.
@@ -16,7 +16,7 @@ pub enum Expected {
     At(Position),
 }
 
-/// Another stream that must not have moved: its last event is at `position` (0: it has none).
+/// Another stream that must not have changed: its last event is at `position` (0: it has none).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Require {
     pub stream: Stream,
@@ -30,25 +30,24 @@ pub struct Claim {
     pub key: String,
     /// Who holds it; `None`: the stream of the event.
     pub holder: Option<Stream>,
-    /// A holder since exactly this position gives way. One that came later does not, so of two who found the same
-    /// holder and want its place, one gets it.
+    /// A holder since exactly this position is replaced. A later one is not, so only one of two appends that found the
+    /// same holder succeeds.
     pub replaces: Option<Position>,
-    /// From this time on the claim counts as given back: for an event whose `time` is not before it, nobody holds the
+    /// From this time on the claim counts as released: for an event whose `time` is not before it, nobody holds the
     /// key. The store removes such claims while it appends, soon after their time. `None`: the claim lasts.
     pub expires: Option<Millis>,
-    /// Up to 256 bytes that are kept with the claim and returned with its holder.
+    /// Up to 256 bytes that are stored with the claim and returned with its holder.
     pub value: Option<String>,
 }
 
 impl Claim {
-    /// A claim of the event's own stream that lasts.
+    /// A claim of the event's own stream without expiry.
     pub fn new(key: impl Into<String>) -> Claim {
         Claim { key: key.into(), holder: None, replaces: None, expires: None, value: None }
     }
 }
 
-/// No event of an instance of this model may have come since: what an append that is about all instances of a model was
-/// checked against must still be so.
+/// No instance of this model may have a later event: for an append that was checked against all instances of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quiet {
     pub model: String,
@@ -58,8 +57,8 @@ pub struct Quiet {
 
 /// One event to append, and what must hold for it.
 ///
-/// Order of effects within one append: `expected`, `requires` and `quiet` are checked, `releases` are given back,
-/// `claims` are taken, the event is written. It happens as a whole or not at all.
+/// Order of effects within one append: `expected`, `requires` and `quiet` are checked, `releases` are released,
+/// `claims` are taken, the event is written. The append is atomic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Append {
     /// `position` is ignored; the store assigns it. `time` is a proposal: see [`Appended`].
@@ -67,7 +66,7 @@ pub struct Append {
     pub expected: Expected,
     pub requires: Vec<Require>,
     pub quiet: Option<Quiet>,
-    /// Taking a key that the same holder has is no conflict; the position moves to this event.
+    /// Taking a key that the same holder has is not a conflict; its position changes to this event.
     pub claims: Vec<Claim>,
     /// Releasing a key that nobody holds is not an error.
     pub releases: Vec<String>,
@@ -80,23 +79,24 @@ impl Append {
     }
 }
 
-/// What the store made of an event.
+/// The result of appending an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
     pub position: Position,
     /// The event's time in the log: as proposed, or that of the event before it where that is later. Times never go back
     /// in a log, whoever writes to it.
     pub time: Millis,
-    /// Position of the event before it in the log, 0 for the first one. Who knows the log up to there has missed nothing.
+    /// Position of the previous event in the log, 0 for the first one. A reader that knows the log up to there has
+    /// missed nothing.
     pub after: Position,
 }
 
-/// Why one append of a batch was not carried out.
+/// Why one append of a batch was not performed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Conflict {
     /// `expected` did not hold. `last` is the stream's last position (0: no event), `ended` whether that ended it.
     Stream { last: Position, ended: bool },
-    /// A stream in `requires` is elsewhere.
+    /// A stream in `requires` is at another position.
     Required { stream: Stream, last: Position },
     /// An instance of the model in `quiet` has a later event, the last at this position.
     NotQuiet { last: Position },
@@ -107,7 +107,7 @@ pub enum Conflict {
 }
 
 impl Conflict {
-    /// Position of the event that was in the way; 0 if it is not known.
+    /// Position of the conflicting event; 0 if unknown.
     pub fn position(&self) -> Position {
         match self {
             Conflict::Stream { last, .. } | Conflict::Required { last, .. } | Conflict::NotQuiet { last } => *last,
@@ -117,7 +117,7 @@ impl Conflict {
     }
 }
 
-/// Who holds a claim, since which event.
+/// The holder of a claim, and since which event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub stream: Stream,
@@ -129,7 +129,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// A holder by a claim that lasts.
+    /// A holder of a claim without expiry.
     pub fn new(stream: Stream, position: Position) -> Holder {
         Holder { stream, position, expires: None, value: None }
     }

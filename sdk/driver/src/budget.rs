@@ -1,7 +1,7 @@
-//! What one read may cost: steps, time and memory, counted inside the work by whoever does it.
+//! The budget of one read: steps, time and memory, counted by the code that does the work.
 //!
-//! Clients and hooks choose filters, patterns and sorts, so the cost of a read is theirs to choose too, unless the work
-//! itself stops at a bound. A [`Budget`] travels with the call; the driver charges it while it works.
+//! Clients and hooks choose filters, patterns and sorts, and thereby the cost of a read, unless the work itself stops
+//! at a limit. A [`Budget`] is passed with the call, and the driver charges it while it works.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use crate::error::{DriverError, ErrorKind};
 
-/// Bounds of one read.
+/// Limits of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How much work: one step takes about as long as an instruction of a database's virtual machine, or as looking at
-    /// [`STEP_BYTES`] of text.
+    /// The amount of work: one step takes about as long as an instruction of a database's virtual machine, or as
+    /// reading [`STEP_BYTES`] of text.
     pub steps: u64,
     /// From [`Budget::start`] to the end.
     pub time: Duration,
-    /// Bytes that the work holds at once beyond the page that it returns.
+    /// Bytes of memory for the work, in addition to the returned page.
     pub memory: u64,
     /// How long the read may wait for its turn, from [`Budget::new`] to [`Budget::start`].
     pub wait: Duration,
@@ -27,10 +27,10 @@ pub struct Limits {
 /// Bytes of text that count as one step.
 pub const STEP_BYTES: usize = 16;
 
-/// Steps between two looks at the clock.
+/// Steps between two checks of the time.
 const STEPS_PER_CHECK: u64 = 4096;
 
-/// The budget of one read. Clones share what is left.
+/// The budget of one read. Clones share the rest of it.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Account>);
 
@@ -50,7 +50,7 @@ pub enum Exceeded {
     Steps(u64),
     Time(Duration),
     Memory(u64),
-    /// Nobody waits for the result any more.
+    /// Nobody waits for the result.
     Cancelled,
 }
 
@@ -66,7 +66,7 @@ impl Budget {
         }))
     }
 
-    /// Without limits, for reads that no client decides about. It can still be cancelled.
+    /// Without limits, for reads that clients do not influence. It can still be cancelled.
     pub fn unlimited() -> Self {
         let ever = Duration::from_secs(u64::MAX / 4);
         Budget::new(Limits { steps: u64::MAX, time: ever, memory: u64::MAX, wait: ever })
@@ -76,12 +76,12 @@ impl Budget {
         self.0.limits
     }
 
-    /// The work begins, or goes on: the first call starts the clock of [`Limits::time`].
+    /// Begins or continues the work: the first call starts the clock of [`Limits::time`].
     pub fn start(&self) {
         self.0.started.get_or_init(Instant::now);
     }
 
-    /// What is left of [`Limits::wait`].
+    /// The rest of [`Limits::wait`].
     pub fn wait_left(&self) -> Duration {
         self.0.limits.wait.saturating_sub(self.0.created.elapsed())
     }
@@ -91,7 +91,7 @@ impl Budget {
         self.0.steps.load(Ordering::Relaxed)
     }
 
-    /// Counts steps. Looks at the clock and at [`Budget::cancel`] every few thousand steps.
+    /// Counts steps. Checks the time and [`Budget::cancel`] every few thousand steps.
     pub fn charge(&self, steps: u64) -> Result<(), Exceeded> {
         let before = self.0.steps.fetch_add(steps, Ordering::Relaxed);
         let after = before.saturating_add(steps);
@@ -101,18 +101,18 @@ impl Budget {
         if before / STEPS_PER_CHECK != after / STEPS_PER_CHECK { self.check() } else { Ok(()) }
     }
 
-    /// Counts a look at that much text.
+    /// Counts reading this much text.
     pub fn charge_text(&self, bytes: usize) -> Result<(), Exceeded> {
         self.charge((bytes / STEP_BYTES) as u64 + 1)
     }
 
-    /// Counts memory that is held until the read ends.
+    /// Counts memory that is used until the read ends.
     pub fn hold(&self, bytes: usize) -> Result<(), Exceeded> {
         let held = self.0.memory.fetch_add(bytes as u64, Ordering::Relaxed).saturating_add(bytes as u64);
         if held > self.0.limits.memory { Err(Exceeded::Memory(self.0.limits.memory)) } else { Ok(()) }
     }
 
-    /// Whether the read may go on.
+    /// Whether the read may continue.
     pub fn check(&self) -> Result<(), Exceeded> {
         let Account { limits, started, steps, memory, cancelled, .. } = &*self.0;
         if cancelled.load(Ordering::Relaxed) {
@@ -135,8 +135,8 @@ impl Budget {
         self.0.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Cancels the work when the guard is dropped, unless it is disarmed first. Held in a future beside work on another
-    /// thread, it ends that work when the future is dropped.
+    /// Cancels the work when the guard is dropped, unless it is disarmed first. If a future holds it while work runs on
+    /// another thread, dropping the future ends the work.
     pub fn cancel_on_drop(&self) -> CancelOnDrop {
         CancelOnDrop(Some(self.clone()))
     }

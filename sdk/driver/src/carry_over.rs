@@ -1,7 +1,7 @@
-//! How instances follow their model from one version to the next: pure code, the same for every driver.
+//! Converts instances from one version of a model to the next: pure code, the same for every driver.
 //!
-//! [`CarryOver`] is one step. [`CarryOvers`] composes the steps of many versions, so that a store which is behind by ten
-//! of them rewrites an instance once: applying the composition gives what applying the steps one by one gives.
+//! [`CarryOver`] is one step. [`CarryOvers`] composes the steps of many versions, so that a store that lags ten
+//! versions behind rewrites an instance once: applying the composition gives what applying the steps one by one gives.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use crate::json::named_trees;
 
-/// How existing instances are brought from one version of a model to the next.
+/// The conversion of existing instances to the next version of a model.
 ///
-/// Renames come first, all at once (so two may swap); then each property of `defaults` that is absent gets its value, at
-/// the end. The order of an instance's properties stays. A renamed value takes the place of one that already has the new
-/// name and is not renamed itself; the server rejects a change that would lose a value so.
+/// Renames come first, all at once (so two may swap); then each property of `defaults` that is absent gets its value,
+/// at the end. The order of an instance's properties stays. A renamed value replaces a value that already has the new
+/// name and is not renamed itself; the server rejects a change that would lose a value in this way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CarryOver {
     /// Top-level properties, old name to new name; no old name and no new name twice.
@@ -30,7 +30,8 @@ impl CarryOver {
         self.renames.is_empty() && self.defaults.is_empty()
     }
 
-    /// Brings one instance's data over, in place. Every driver uses this, so all agree. Returns whether anything changed.
+    /// Converts one instance's data in place. Every driver uses this, so all of them agree. Returns whether anything
+    /// changed.
     pub fn apply(&self, data: &mut Map<String, Value>) -> bool {
         let mut changed = false;
         if self.renames.iter().any(|(old, _)| data.contains_key(old)) {
@@ -58,13 +59,13 @@ impl CarryOver {
 /// The steps of several versions as one.
 #[derive(Clone, Debug, Default)]
 pub struct CarryOvers {
-    /// Names that some step mentions, as the last step leaves them. Others stay as they are.
+    /// Names that some step mentions, after the last step. Others stay unchanged.
     sources: HashMap<String, Vec<Source>>,
     /// Defaults so far; each is at its index in the order in which they would be added.
     defaults: usize,
 }
 
-/// Where the value of a name comes from: the first source that an instance has.
+/// The source of a name's value: the first one that an instance has.
 #[derive(Clone, Debug)]
 struct Source {
     from: From,
@@ -91,7 +92,7 @@ impl CarryOvers {
         self.sources.is_empty()
     }
 
-    /// Adds the step that leads to `version` of the model. Versions rise.
+    /// Adds the step to `version` of the model. Versions increase.
     pub fn then(&mut self, step: &CarryOver, version: u64) {
         let before: Vec<Vec<Source>> = step.renames.iter().map(|(old, _)| self.sources_of(old)).collect();
         let stays = |name: &String| !step.renames.iter().any(|(old, _)| old == name);
@@ -116,7 +117,7 @@ impl CarryOvers {
             self.sources.insert(name.clone(), sources);
         }
         for sources in self.sources.values_mut() {
-            // Nothing behind a default is ever reached.
+            // Sources after a default are never used.
             if let Some(index) = sources.iter().position(Source::is_default) {
                 sources.truncate(index + 1);
             }
@@ -130,7 +131,7 @@ impl CarryOvers {
             .unwrap_or_else(|| vec![Source { from: From::Property(name.to_owned()), version: 0 }])
     }
 
-    /// Brings one instance's data over, in place. Returns the version of the last step that changed anything.
+    /// Converts one instance's data in place. Returns the version of the last step that changed anything.
     pub fn apply(&self, data: &mut Map<String, Value>) -> Option<u64> {
         let mut last = 0;
         // Old name to new name, and what is added, by its number.
@@ -155,7 +156,7 @@ impl CarryOvers {
             .into_iter()
             .filter_map(|(name, value)| match moves.get(name.as_str()) {
                 Some(new) => Some(((*new).to_owned(), value)),
-                // A name that steps mention and that is no source of anything now was displaced.
+                // A name that steps mention and that is not a source now was replaced.
                 None => (!self.mentions(&name)).then_some((name, value)),
             })
             .collect();

@@ -1,10 +1,10 @@
-//! How values of instances compare: the one meaning of [`Operator`] and of sort orders.
+//! Compares values of instances: this code defines the meaning of [`Operator`] and of sort orders.
 //!
-//! Drivers that evaluate in memory call this; drivers that hand queries to a database must agree with it, and the
+//! Drivers that evaluate in memory call it; drivers that pass queries to a database must agree with it, and the
 //! conformance suite checks that they do.
 //!
-//! Invariant: [`compare`] is a total order over what [`InstanceView::find`] can give: booleans, then numbers, then strings,
-//! then arrays and objects (all equal to each other here), then nothing.
+//! Invariant: [`compare`] is a total order over the results of [`InstanceView::find`]: booleans, then numbers, then
+//! strings, then arrays and objects (all equal to each other here), then nothing.
 
 use std::cmp::Ordering;
 
@@ -20,7 +20,7 @@ pub use crate::number::number_key;
 use crate::path::{Meta, Path};
 use crate::time::Millis;
 
-/// An instance as filters and sort orders see it.
+/// The view of an instance for filters and sort orders.
 #[derive(Clone, Copy, Debug)]
 pub struct InstanceView<'a> {
     pub id: &'a str,
@@ -31,7 +31,7 @@ pub struct InstanceView<'a> {
     pub data: &'a Value,
 }
 
-/// A value that a path leads to, wherever it is kept.
+/// The value at a path, in the data or beside it.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'a> {
     Bool(bool),
@@ -87,7 +87,7 @@ impl<'a> From<&'a Value> for Found<'a> {
 }
 
 impl Found<'_> {
-    /// As JSON that compares like it: arrays and objects, which are all equal, become an empty array.
+    /// JSON that compares equally: arrays and objects, which are all equal, become an empty array.
     pub fn to_value(self) -> Value {
         match self {
             Found::Bool(value) => Value::Bool(value),
@@ -117,7 +117,7 @@ impl Found<'_> {
             (Found::Number(left), Found::Number(right)) => compare_numbers(left, right),
             (Found::Integer(left), Found::Number(right)) => compare_whole(left, right),
             (Found::Number(left), Found::Integer(right)) => compare_whole(right, left).reverse(),
-            // The bytes of UTF-8 order like its code points.
+            // UTF-8 bytes have the same order as code points.
             (Found::Text(left), Found::Text(right)) => left.cmp(right),
             _ => Ordering::Equal,
         }
@@ -135,7 +135,7 @@ pub fn lookup<'a>(data: &'a Value, names: &[String]) -> Option<&'a Value> {
     names.iter().try_fold(data, |value, name| value.get(name.as_str())).filter(|value| !value.is_null())
 }
 
-/// Order of two instances under sort keys; equal if no key tells them apart.
+/// Order of two instances under sort keys; equal if no key distinguishes them.
 pub fn order(left: &InstanceView<'_>, right: &InstanceView<'_>, sort: &[SortKey]) -> Ordering {
     sort.iter()
         .map(|key| compare(left.find(&key.path), right.find(&key.path), key.descending))

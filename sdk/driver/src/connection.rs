@@ -1,4 +1,4 @@
-//! What several stores of one plugin share: `[connections.NAME]` of the configuration, opened once.
+//! Connections shared by several stores of one plugin: `[connections.NAME]` of the configuration, opened once.
 
 use std::future::Future;
 use std::sync::{Arc, Weak};
@@ -18,7 +18,7 @@ pub struct Connection<S> {
     pub settings: S,
 }
 
-/// The connections of one plugin that are open. Each kind is a `static` of it:
+/// The open connections of one plugin. Declare one `static` for each kind:
 ///
 /// ```
 /// use snaphook_driver::{Connection, Connections, Result};
@@ -47,7 +47,7 @@ impl<S: Clone + PartialEq, T> Connections<S, T> {
         Connections { open: Mutex::const_new(Vec::new()) }
     }
 
-    /// The connection: the one that is open, or a new one. It is closed with the last store that has it.
+    /// Returns the open connection, or a new one. It is closed with the last store that uses it.
     pub async fn open<F>(&self, connection: &Connection<S>, open: impl FnOnce() -> F) -> Result<Arc<T>>
     where
         F: Future<Output = Result<T>>,
@@ -85,7 +85,7 @@ mod tests {
         };
         let (first, again) = (open("a", "x").await, open("a", "x").await);
         assert!(Arc::ptr_eq(&first, &again));
-        // Another one by its name, or by what it says.
+        // Different by its name, or by its settings.
         let others = [open("b", "x").await, open("a", "y").await];
         assert_eq!((*first, *others[0], *others[1]), (0, 1, 2));
         drop((first, again));

@@ -1,4 +1,4 @@
-//! The opaque cursor of a page of instances: where the page ended, and a mark of the query that made it.
+//! The opaque cursor of a page of instances: where the page ended, and a hash of its query.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,13 +8,13 @@ use crate::error::{DriverError, ErrorKind, Result};
 use crate::json::{self, Tree};
 use crate::model_store::InstanceQuery;
 
-/// Bytes of the keys of one cursor. A cursor goes into a URL, and the keys are a client's data.
+/// Maximum size of a cursor's keys in bytes. A cursor is part of a URL, and the keys are a client's data.
 pub const CURSOR_KEY_BYTES_MAX: usize = 4096;
 
-/// Where a page ended. For drivers; clients see only its text.
+/// The end of a page. For drivers; clients only see its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cursor {
-    /// One value per sort key, in a form of the driver's choice.
+    /// One value per sort key, in a format of the driver.
     pub keys: Vec<Value>,
     /// Id of the last instance of the page.
     pub id: String,
@@ -39,7 +39,7 @@ impl Cursor {
         Ok(URL_SAFE_NO_PAD.encode(json.to_string()))
     }
 
-    /// Reads the cursor of a query; `None` if it has none, `ErrorKind::Invalid` if another query made it.
+    /// Reads the cursor of a query; `None` if it has none, `ErrorKind::Invalid` if it belongs to another query.
     pub fn decode(model: &str, query: &InstanceQuery) -> Result<Option<Cursor>> {
         let Some(text) = &query.cursor else { return Ok(None) };
         let invalid = |message: &str| DriverError::new(ErrorKind::Invalid, "query", message);

@@ -1,4 +1,4 @@
-//! How a driver names itself and is opened.
+//! The description of a driver, and how it is opened.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,16 +14,16 @@ use crate::error::{DriverError, ErrorKind, Result};
 use crate::json;
 use crate::{ErrorStore, EventStore, ModelStore, SecureStore};
 
-/// A driver: its name in the configuration and the stores that it brings.
+/// A driver: its name in the configuration and its stores.
 ///
 /// Each driver crate exports one constant of this type; the server looks drivers up by name in one table.
 #[derive(Clone, Copy)]
 pub struct Driver {
     /// The word after `driver =` in the configuration.
     pub name: &'static str,
-    /// The keys of its tables besides `driver`; the server refuses others before anything is opened.
+    /// The keys of its tables besides `driver`; the server rejects others before anything is opened.
     pub settings: &'static [Setting],
-    /// The keys of `[connections.NAME]` with `driver` its name, beside that; empty if it knows no connections.
+    /// The keys of a `[connections.NAME]` for this driver, besides `driver`; empty if it has no connections.
     pub connection: &'static [Setting],
     pub secure: Option<OpenFn<dyn SecureStore>>,
     pub event: Option<OpenFn<dyn EventStore>>,
@@ -32,7 +32,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// The stores that it brings, in the order in which they are opened.
+    /// Its stores, in the order in which they are opened.
     pub fn stores(&self) -> impl Iterator<Item = Store> {
         let brought = [self.secure.is_some(), self.event.is_some(), self.model.is_some(), self.error.is_some()];
         Store::ALL.into_iter().zip(brought).filter_map(|(store, is_brought)| is_brought.then_some(store))
@@ -52,7 +52,7 @@ impl Store {
     /// In the order in which they are opened.
     pub const ALL: [Store; 4] = [Store::Secure, Store::Event, Store::Model, Store::Error];
 
-    /// The word for it in messages, in addresses of remote drivers and, within `driver-…-storage`, in the configuration.
+    /// Its name in messages, in URLs of remote drivers and, within `driver-…-storage`, in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Store::Secure => "secure",
@@ -74,15 +74,15 @@ impl fmt::Display for Store {
 pub struct Setting {
     pub name: Cow<'static, str>,
     pub kind: SettingKind,
-    /// What it holds, as it stands after "expected", such as `the path of a folder`.
+    /// A description of the value that fits after "expected", such as `the path of a folder`.
     pub expected: Cow<'static, str>,
-    /// It may be absent.
+    /// Whether it may be absent.
     pub optional: bool,
-    /// The value, as JSON, that an absent setting has.
+    /// The default, as JSON.
     pub default: Option<Cow<'static, str>>,
 }
 
-/// What a setting is made of.
+/// The type of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettingKind {
     /// Text that is not empty.
@@ -95,23 +95,24 @@ pub enum SettingKind {
     Table,
     /// Text that is never shown.
     Secret,
-    /// The name of one of the driver's own connections; the driver gets a [`Connection`](crate::Connection). A table that names one
-    /// has none of the connection's settings itself; one that may name one and does not has those that a connection must have.
+    /// The name of one of the driver's own connections; the driver gets a [`Connection`](crate::Connection). A table
+    /// with a connection must not have the connection's settings; a table without an optional connection needs the
+    /// required ones.
     Connection,
 }
 
 impl Setting {
-    /// A setting that must be there.
+    /// A required setting.
     pub const fn required(name: &'static str, kind: SettingKind, expected: &'static str) -> Setting {
         Setting::new(name, kind, expected, false, None)
     }
 
-    /// A setting that may be absent.
+    /// An optional setting.
     pub const fn optional(name: &'static str, kind: SettingKind, expected: &'static str) -> Setting {
         Setting::new(name, kind, expected, true, None)
     }
 
-    /// A setting that has this value, as JSON, where it is absent.
+    /// A setting with a default, as JSON.
     pub const fn with_default(
         name: &'static str,
         kind: SettingKind,
@@ -138,18 +139,18 @@ pub type OpenFn<T> = fn(OpenContext) -> OpenFuture<T>;
 /// The store, opened.
 pub type OpenFuture<T> = Pin<Box<dyn Future<Output = Result<Arc<T>>> + Send>>;
 
-/// What a driver is opened with.
+/// The context for opening a driver.
 #[derive(Clone, Debug)]
 pub struct OpenContext {
     /// The driver's table of the configuration without `driver`; `secret:` and `env:` references are resolved.
     pub settings: Map<String, Value>,
     /// Relative paths in the settings are relative to this folder.
     pub directory: PathBuf,
-    /// The node that opens the store: constant over its life, and different for each node that shares a store; empty where
-    /// it shares none.
+    /// The id of the node that opens the store: constant over its life, and different for each node that shares a
+    /// store; empty if it shares none.
     pub node: String,
-    /// Whether an import into the event store may go on that was interrupted. Without it a store that holds part of a log
-    /// refuses to open.
+    /// Whether an interrupted import into the event store may continue. Without this, opening a store with a part of a
+    /// log fails.
     pub resumes_import: bool,
 }
 
@@ -159,8 +160,8 @@ impl OpenContext {
         OpenContext { settings, directory: directory.into(), node: String::new(), resumes_import: false }
     }
 
-    /// The settings as the driver's own type. Give that type `#[serde(deny_unknown_fields)]`, so that a key which
-    /// nobody reads is an error.
+    /// The settings as the driver's own type. Give that type `#[serde(deny_unknown_fields)]`, so that an unused key is
+    /// an error.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
         json::from_tree(Value::Object(self.settings.clone()))
             .map_err(|error| DriverError::new(ErrorKind::Config, "open", error.to_string()))

@@ -4,25 +4,25 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What kind of fault a driver met; decides what the server does about it.
+/// The kind of a fault; it determines the server's reaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The driver's table in the configuration cannot work.
     Config,
-    /// The store cannot be reached or answered too late.
+    /// The store is unreachable, or its response was too late.
     Unavailable,
-    /// No room is left.
+    /// No space is left.
     Full,
-    /// What was stored cannot be read back.
+    /// Stored data cannot be read.
     Corrupt,
-    /// The driver does not do this; its capabilities say so.
+    /// The driver does not support this, according to its capabilities.
     Unsupported,
     /// An expectation of the caller did not hold.
     Conflict,
-    /// The request itself cannot be carried out.
+    /// The request itself is invalid.
     Invalid,
-    /// The change may have been stored or not; only what is read from the store later tells.
+    /// The change may or may not have been stored; only a later read shows it.
     Uncertain,
     /// The read exceeded its [`crate::Budget`]; the message says which limit. The same read would exceed it again.
     TooComplex,
@@ -78,7 +78,7 @@ impl DriverError {
         }
     }
 
-    /// Adds a fact that the message does not hold. Never a secret.
+    /// Adds a fact that is not in the message. Never a secret.
     #[must_use]
     pub fn with(mut self, key: impl Into<Cow<'static, str>>, value: impl fmt::Display) -> Self {
         self.context.push((key.into(), value.to_string()));
@@ -92,7 +92,7 @@ impl DriverError {
         self
     }
 
-    /// Says whether the same call may succeed a little later, where the kind alone would say something else.
+    /// Overrides whether the same call may succeed a little later, if the kind's default is wrong.
     #[must_use]
     pub fn temporary(mut self, temporary: bool) -> Self {
         self.temporary = Some(temporary);
@@ -121,7 +121,7 @@ impl DriverError {
         &self.operation
     }
 
-    /// The facts that the message does not hold, in their order.
+    /// The additional facts, in order.
     pub fn context(&self) -> impl Iterator<Item = (&str, &str)> {
         self.context.iter().map(|(key, value)| (&**key, value.as_str()))
     }

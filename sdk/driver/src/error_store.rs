@@ -1,4 +1,4 @@
-//! Post hooks that failed for good, kept until somebody retries or drops them.
+//! Post hook runs that failed permanently, stored until somebody retries or drops them.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,8 @@ use crate::time::{self, Millis};
 /// One failed run of a post hook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorRecord {
-    /// A UUID made by the server of the event, the phase and the hook: the same failure has the same id whenever it is
-    /// recorded. Sorts as the events do.
+    /// A UUID that the server derives from the event, the phase and the hook: the same failure always has the same id.
+    /// Sorts in the order of the events.
     pub id: String,
     #[serde(with = "time")]
     pub time: Millis,
@@ -25,12 +25,12 @@ pub struct ErrorRecord {
     pub artifact: String,
     /// The event that the hook was run for, whole.
     pub event: Event,
-    /// How often it was tried, from 1.
+    /// The number of attempts, from 1.
     pub attempts: u32,
     /// Kind of failure, such as `trap`, `timeout`, `memory`, `rejected`.
     pub cause: String,
     pub message: String,
-    /// The limit that was hit, such as `timeout 500 ms`, if one was.
+    /// The exceeded limit, such as `timeout 500 ms`, if there is one.
     pub limit: Option<String>,
     /// Log lines of the last attempt.
     pub log: Vec<String>,
@@ -43,7 +43,7 @@ pub struct ErrorQuery {
     pub hook: Option<String>,
     /// Only records with an id greater than this one.
     pub after: Option<String>,
-    /// At most that many, from 1; fewer if the data of their events would be more than [`crate::PAGE_BYTES_MAX`]. The server
+    /// The maximum number, from 1; fewer if the data of their events would exceed [`crate::PAGE_BYTES_MAX`]. The server
     /// asks for 1 to 1000.
     pub limit: u32,
 }
@@ -52,7 +52,7 @@ pub struct ErrorQuery {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorPage {
     pub records: Vec<ErrorRecord>,
-    /// It ends because of a limit: there may be more after the last one.
+    /// Whether it ends because of a limit: there may be more after the last one.
     pub full: bool,
 }
 
@@ -62,25 +62,25 @@ pub trait ErrorStore: Send + Sync {
     /// Constant over the life of the store.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether the store can answer now.
+    /// Whether the store works now.
     async fn health(&self) -> Result<()>;
 
     /// Ends background work. Called once, last.
     async fn close(&self) -> Result<()>;
 
-    /// Stores, durably when it returns. A record with an id that is there already replaces it: a crash between this and
-    /// the acknowledgement of the event makes the server record the same failure again.
+    /// Stores a record; it is durable when this returns. A record with an existing id replaces it, because the server
+    /// records the same failure again after a crash between this and the acknowledgement of the event.
     async fn record(&self, record: &ErrorRecord) -> Result<()>;
 
     /// Records that match, by id ascending. If there is one, the page has at least one.
     async fn list(&self, query: &ErrorQuery) -> Result<ErrorPage>;
 
-    /// How many records match, whatever `after` and `limit` say; 0 for a store that only forwards.
+    /// The number of matching records, regardless of `after` and `limit`; 0 for a store that only forwards.
     async fn count(&self, query: &ErrorQuery) -> Result<u64>;
 
     /// One record; `None` if there is none.
     async fn get(&self, id: &str) -> Result<Option<ErrorRecord>>;
 
-    /// Removes; `false` if there was nothing. Not an error.
+    /// Removes a record; `false` if there was none, which is not an error.
     async fn remove(&self, id: &str) -> Result<bool>;
 }

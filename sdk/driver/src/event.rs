@@ -9,11 +9,11 @@ use crate::actor::{self, Actor};
 use crate::json::Json;
 use crate::time::{self, Millis};
 
-/// Place of an event in the total order of one log. Starts at 1, strictly increases, may have gaps; 0 is "before
-/// everything".
+/// Position of an event in the total order of one log. Starts at 1, strictly increases, may have gaps; 0 means before
+/// all events.
 pub type Position = u64;
 
-/// Makes the identity of a new log: a UUID, in lower case. A store writes it with the log and keeps it for ever.
+/// Creates the identity of a new log: a UUID, in lower case. A store writes it with the log and never changes it.
 pub fn new_log_identity() -> String {
     uuid::Uuid::now_v7().to_string()
 }
@@ -40,15 +40,14 @@ pub enum EventKind {
     /// An event of the model (`{"position", "reason"}` in its data) is never applied. Belongs to the model's definition.
     #[serde(rename = "model.event-skipped")]
     ModelEventSkipped,
-    /// A change of the model is about to be decided: nodes that share the log hold back what would change its instances,
-    /// until the next event of its definition and for a moment at most (`{"within_ms"}` in its data). Belongs to the model's
-    /// definition.
+    /// A change of the model is imminent: nodes that share the log hold back writes to its instances, until the next
+    /// event of its definition, for a limited time (`{"within_ms"}` in its data). Belongs to the model's definition.
     #[serde(rename = "model.changing")]
     ModelChanging,
 }
 
 impl EventKind {
-    /// Every kind. New ones are added at the end: stores may keep a kind as its place here.
+    /// Every kind. New ones are added at the end, because stores may store a kind as its index here.
     pub const ALL: [EventKind; 10] = [
         EventKind::ModelCreated,
         EventKind::ModelUpdated,
@@ -128,7 +127,7 @@ impl fmt::Display for Stream {
     }
 }
 
-/// A [`Stream`] that somebody else owns; in the same order.
+/// A borrowed [`Stream`], with the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamRef<'a> {
     pub model: &'a str,
@@ -141,7 +140,7 @@ impl<'a> StreamRef<'a> {
         StreamRef { model: &event.model, instance: event.instance.as_deref() }
     }
 
-    /// A stream of its own.
+    /// An owned stream.
     pub fn to_stream(self) -> Stream {
         Stream { model: self.model.to_owned(), instance: self.instance.map(str::to_owned) }
     }
@@ -164,7 +163,7 @@ pub struct Cause {
     pub depth: u32,
 }
 
-/// Which code let an event pass.
+/// The code that accepted an event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The hook's name.
@@ -185,7 +184,7 @@ pub struct Provenance {
 pub struct Event {
     /// Assigned by the event store; 0 before that.
     pub position: Position,
-    /// UUIDv7, unique for ever; a transport that may send an append twice tells by it.
+    /// UUIDv7, globally unique; a transport that may send an append twice uses it to detect that.
     pub id: String,
     #[serde(rename = "type")]
     pub kind: EventKind,
@@ -201,8 +200,8 @@ pub struct Event {
     #[serde(default)]
     pub hooks: Vec<Provenance>,
     pub request_id: Option<String>,
-    /// Where in a trace it was written, for what follows from it: `traceparent`, then a space and `tracestate` if there is
-    /// one. At most 600 bytes of visible ASCII and spaces; stores keep it as it is.
+    /// Its place in a trace, for spans that follow from it: `traceparent`, then a space and `tracestate` if there is
+    /// one. At most 600 bytes of visible ASCII and spaces; stores keep it unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
     #[serde(with = "time")]
@@ -215,7 +214,7 @@ impl Event {
         Stream { model: self.model.clone(), instance: self.instance.clone() }
     }
 
-    /// Bytes of the texts in it that may be large: the data, and the claims of the actor.
+    /// Bytes of its large texts: the data, and the claims of the actor.
     pub fn text_bytes(&self) -> usize {
         let claims = self.actor.as_ref().and_then(|actor| actor.claims.as_ref());
         [self.data.as_ref(), claims].into_iter().flatten().map(|text| text.len()).sum()

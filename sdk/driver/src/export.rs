@@ -1,4 +1,4 @@
-//! Everything that a log holds, as records: what a backup is made of, whatever the driver.
+//! The whole content of a log, as records: the driver-independent format of backups.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,10 @@ use crate::event::{Event, Position};
 use crate::group::Group;
 use crate::time::Millis;
 
-/// Bytes at which a driver ends a part of an export; one record always fits.
+/// Size in bytes at which a driver ends a part of an export; one record always fits.
 pub const EXPORT_BYTES: usize = 1024 * 1024;
 
-/// Pending events that one record holds at most.
+/// Maximum number of pending events per record.
 pub const PENDING_MAX: usize = 1000;
 
 /// One record of a log.
@@ -33,7 +33,7 @@ pub enum LogRecord {
         #[serde(skip)]
         bytes: Vec<u8>,
     },
-    /// A consumer group. Matching events up to the cursor are acknowledged, but for the pending ones and those behind
+    /// A consumer group. Matching events up to the cursor are acknowledged, except the pending ones and those after
     /// them in their streams.
     Group {
         group: Group,
@@ -52,14 +52,14 @@ pub struct PendingEvent {
     pub position: Position,
     /// How often it was claimed.
     pub attempt: u32,
-    /// Not delivered before this time; 0: at once.
+    /// Not delivered before this time; 0: immediately.
     pub due: Millis,
     /// As in [`crate::Delivery`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// A copy of a log as it was at one moment; see [`crate::EventStore::export`].
+/// A copy of a log at one moment; see [`crate::EventStore::export`].
 #[async_trait]
 pub trait LogExport: Send {
     /// Position of the last event of the copy; 0 if there is none.

@@ -1,4 +1,4 @@
-//! What drivers that keep files share: folders that last, one process per store, and what errors of files mean.
+//! Common code of drivers with files: durable folders, one process per store, and the meaning of file errors.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{DriverError, ErrorKind, Result};
 
-/// Makes a folder and its parents. A power failure does not take them back.
+/// Creates a folder and its parents, durably.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
@@ -22,7 +22,7 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     sync_folder(parent)
 }
 
-/// Makes what was created, renamed and removed in a folder durable.
+/// Makes creations, renames and removals in a folder durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
@@ -50,15 +50,15 @@ pub fn unusable_file(path: &Path) -> impl Fn(io::Error) -> DriverError {
     }
 }
 
-/// Keeps other processes, and other stores of this one, away from a store. The kernel frees it when its holder ends, however
-/// it ends.
+/// Locks a store against other processes, and against other stores of this one. The kernel releases it when its holder
+/// ends, also by a crash.
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
 }
 
 impl FileLock {
-    /// Makes the lock file, with its parent folders, and takes the lock. `store` is what messages name.
+    /// Creates the lock file, with its parent folders, and takes the lock. `store` is the path for messages.
     pub fn take(path: &Path, store: &Path) -> Result<FileLock> {
         if let Some(folder) = path.parent() {
             make_folder(folder).map_err(|error| {
@@ -74,7 +74,7 @@ impl FileLock {
         };
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
-        // Who may not read what is stored need not see that it is in use either.
+        // Users without access to the data need not see that it is in use.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).map_err(unwritable)?;
@@ -93,8 +93,8 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a program that is being started from another thread has all files of this
-        // process for a moment, and with this one the lock.
+        // Closing the file is not enough: a program that is being started from another thread inherits all files of
+        // this process for a moment, and thereby the lock.
         let _ = self.file.unlock();
     }
 }

@@ -1,22 +1,22 @@
 //! Filters of instances: conditions, joined by "and", "or" and "not".
 //!
-//! A filter matches an instance or does not; there is no third value. A condition on a value that is absent or null does not
-//! match, unless it is `Exists(false)`, and `Not` is the plain opposite: `Not(Eq(1))` matches an instance without the value,
-//! `Ne(1)` does not. [`Filter::matches`] is the meaning in code.
+//! A filter matches an instance or does not; there is no third value. A condition on an absent or null value does not
+//! match, unless it is `Exists(false)`, and `Not` is the exact opposite: `Not(Eq(1))` matches an instance without the
+//! value, `Ne(1)` does not. [`Filter::matches`] defines this in code.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::path::Path;
 
-/// How deep `And`, `Or` and `Not` may stand in each other, and how many conditions a filter may have: what every store takes.
-/// What clients and hooks may ask for is less, so that the server can add conditions of its own.
+/// Maximum nesting of `And`, `Or` and `Not`, and maximum number of conditions, which every store must accept. The
+/// limits for clients and hooks are lower, so that the server can add its own conditions.
 pub const FILTER_DEPTH_MAX: usize = 16;
 pub const FILTER_CONDITIONS_MAX: usize = 256;
 
-/// How a value is compared. Strings compare by code point, numbers as numbers, `false` before `true`. A comparison
-/// of different types is false, so that the value differs; arrays and objects differ from everything. A value that
-/// is absent or null matches only `Exists(false)`. [`crate::compare`] is the meaning in code.
+/// How a value is compared. Strings compare by code point, numbers as numbers, `false` before `true`. Values of
+/// different types are never equal; arrays and objects differ from everything. An absent or null value matches only
+/// `Exists(false)`. [`crate::compare`] defines this in code.
 ///
 /// Numbers compare exactly, however many digits they have; drivers whose database cannot do that store
 /// [`crate::compare::number_key`].
@@ -24,16 +24,16 @@ pub const FILTER_CONDITIONS_MAX: usize = 256;
 #[serde(rename_all = "lowercase")]
 pub enum Operator {
     Eq(Value),
-    /// True for a value that is there and differs.
+    /// True for an existing value that differs.
     Ne(Value),
     Lt(Value),
     Lte(Value),
     Gt(Value),
     Gte(Value),
     In(Vec<Value>),
-    /// True for a value that is there and is none of these.
+    /// True for an existing value that equals none of these.
     Nin(Vec<Value>),
-    /// `%` is any text, `_` one character, `\` takes the next character literally; minds case; strings only.
+    /// `%` matches any text, `_` one character, `\` escapes the next character; case-sensitive; strings only.
     Like(String),
     /// The same of text and pattern after [`crate::compare::fold_case`], so that case does not matter.
     Ilike(String),
@@ -56,7 +56,7 @@ pub enum Filter {
     Condition(Condition),
     /// All of these match; without any, every instance does.
     And(Vec<Filter>),
-    /// One of these matches at least; without any, no instance does.
+    /// At least one of these matches; without any, no instance does.
     Or(Vec<Filter>),
     Not(Box<Filter>),
 }
@@ -64,7 +64,7 @@ pub enum Filter {
 /// How large a filter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterSize {
-    /// How deep `And`, `Or` and `Not` stand in each other; a condition alone has depth 0.
+    /// The nesting of `And`, `Or` and `Not`; a single condition has depth 0.
     pub depth: usize,
     pub conditions: usize,
     /// Operands of all conditions together.
@@ -92,7 +92,7 @@ impl From<Vec<Condition>> for Filter {
 }
 
 impl Filter {
-    /// The parts of which all must match, none of them an `And`: what an index may serve.
+    /// The parts that must all match, none of them an `And`: an index may serve these.
     pub fn conjuncts(&self) -> Vec<&Filter> {
         let mut found = Vec::new();
         self.add_conjuncts(&mut found);
@@ -126,7 +126,7 @@ impl Filter {
         FilterSize { depth: inner.depth + 1, ..inner }
     }
 
-    /// Whether any condition of it is such.
+    /// Whether any condition passes the test.
     pub fn any(&self, is_such: &impl Fn(&Condition) -> bool) -> bool {
         match self {
             Filter::Condition(condition) => is_such(condition),

@@ -1,8 +1,9 @@
-//! Text without its case, for `ilike`.
+//! Case folding for `ilike`.
 //!
-//! Each character becomes one character: the lower case of its upper case, where Unicode maps both to a single character, so that
-//! `Σ`, `σ` and `ς` are the same, as are `K` and the sign of Kelvin. `ß`, whose upper case is two characters, stays as it is, and
-//! so does the dotless `ı`, which is no `i`. No language is taken into account, and accents count.
+//! Each character becomes one character: the lower case of its upper case, if Unicode maps both to a single character.
+//! So `Σ`, `σ` and `ς` are equal, and so are `K` and the Kelvin sign. `ß`, whose upper case has two characters, stays
+//! unchanged, and so does the dotless `ı`, which differs from `i`. Folding is independent of the language, and accents
+//! count.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Consumer groups, and the events that are handed to their members.
+//! Consumer groups, and the events delivered to their members.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ pub struct Group {
     pub filter: EventFilter,
 }
 
-/// One event handed to one member of a group.
+/// One event delivered to one member of a group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
     pub event: Event,
@@ -20,7 +20,7 @@ pub struct Delivery {
     pub attempt: u32,
     /// Proof of ownership; `ack` and `release` with an old token do nothing.
     pub token: u64,
-    /// What those who had the event before noted of it last; kept like the rest of a group's progress.
+    /// The last note of an earlier owner of the event; stored like the rest of a group's progress.
     pub note: Option<String>,
 }
 

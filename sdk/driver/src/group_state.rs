@@ -1,12 +1,11 @@
-//! The bookkeeping of one consumer group, shared by the drivers that keep it in memory.
+//! The state of one consumer group, shared by the drivers that keep it in memory.
 //!
-//! What is held is small whatever the backlog: only the oldest unacknowledged event of each stream. Everything at
-//! or before the cursor is acknowledged, but for these events and what follows them in their streams. So a
-//! group's progress is its cursor and these positions, and a log of a million events that nobody took is one
-//! cursor.
+//! The state is small regardless of the backlog: it has only the oldest unacknowledged event of each stream. Everything
+//! at or before the cursor is acknowledged, except these events and later ones of their streams. So a group's progress
+//! is its cursor and these positions, and a log of a million events that nobody took is one cursor.
 //!
-//! The driver feeds matching events in order ([`GroupState::offer`]) and looks up what follows in a stream when its
-//! oldest event was dealt with ([`GroupState::follow`]).
+//! The driver adds matching events in order ([`GroupState::offer`]) and looks up the next event of a stream when its
+//! oldest one was acknowledged ([`GroupState::follow`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,19 +13,19 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Position, Stream};
 
-/// State of one group. Not a store: the driver guards it with a lock and keeps [`Progress`] where it lasts.
+/// State of one group. Not a store: the driver guards it with a lock and stores [`Progress`] durably.
 #[derive(Debug)]
 pub struct GroupState {
     cursor: Position,
     /// The oldest unacknowledged event of each stream that has one at or before the cursor.
     active: BTreeMap<Position, Active>,
     streams: HashMap<Stream, Position>,
-    /// Those that may be handed out now.
+    /// Positions that may be delivered now.
     ready: BTreeSet<Position>,
     /// When leases and delays end.
     timers: BTreeSet<(Instant, Position)>,
     token_last: u64,
-    /// Positions whose progress changed since it was last taken, and those that are kept outside.
+    /// Positions whose progress changed since it was last taken, and those that are stored outside.
     changed: BTreeSet<Position>,
     kept: BTreeSet<Position>,
     changes: u64,
@@ -57,7 +56,7 @@ impl Active {
 }
 
 impl Until {
-    /// What outlives the process: a lease does not.
+    /// The delay that outlives the process: a lease does not.
     fn delay(self, now: Instant) -> Duration {
         match self {
             Until::Delayed(until) => until.saturating_duration_since(now),
@@ -66,7 +65,7 @@ impl Until {
     }
 }
 
-/// An event that was handed out.
+/// A delivered event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     pub position: Position,
@@ -75,7 +74,7 @@ pub struct Taken {
     pub note: Option<Arc<str>>,
 }
 
-/// What is known of an event that is not acknowledged.
+/// The state of an unacknowledged event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub position: Position,
@@ -86,7 +85,7 @@ pub struct Kept {
     pub note: Option<Arc<str>>,
 }
 
-/// What changed and must be kept: the cursor, and for each position what to write.
+/// Changes to be stored: the cursor, and for each position its new state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     pub cursor: Position,
@@ -111,7 +110,7 @@ impl GroupState {
         }
     }
 
-    /// Puts back an event that was kept outside; in order of position, before anything else is called.
+    /// Restores an event that was stored outside; in order of position, before any other call.
     pub fn restore(&mut self, stream: Stream, kept: Kept) {
         let Kept { position, attempt, delay, note } = kept;
         self.kept.insert(position);
@@ -123,7 +122,7 @@ impl GroupState {
         self.insert(position, Active { stream, attempt, token: 0, until, note, more: true });
     }
 
-    /// Up to where matching events were offered.
+    /// The position up to which matching events were offered.
     pub fn cursor(&self) -> Position {
         self.cursor
     }
@@ -153,8 +152,8 @@ impl GroupState {
         self.ready.len()
     }
 
-    /// Takes note of the next matching event of the log. `true` if it may be handed out at once, `false` if it
-    /// waits for an earlier one of its stream.
+    /// Adds the next matching event of the log. `true` if it can be delivered immediately, `false` if it waits for an
+    /// earlier one of its stream.
     pub fn offer(&mut self, position: Position, stream: Stream) -> bool {
         self.advance(position);
         if let Some(oldest) = self.streams.get(&stream) {
@@ -168,7 +167,7 @@ impl GroupState {
         true
     }
 
-    /// Nothing more matches up to `position`.
+    /// Reports that no further event matches up to `position`.
     pub fn advance(&mut self, position: Position) {
         if position > self.cursor {
             self.cursor = position;
@@ -176,7 +175,7 @@ impl GroupState {
         }
     }
 
-    /// Hands out up to `limit` events, oldest first, each for the time `lease`.
+    /// Takes up to `limit` events, oldest first, each for the time `lease`.
     pub fn take(&mut self, limit: usize, now: Instant, lease: Duration) -> Vec<Taken> {
         self.expire(now);
         let mut taken = Vec::new();
@@ -196,7 +195,7 @@ impl GroupState {
         taken
     }
 
-    /// Moves what is due to where [`GroupState::take`] finds it.
+    /// Makes events that are due available to [`GroupState::take`].
     pub fn expire(&mut self, now: Instant) {
         while let Some(&(at, position)) = self.timers.first() {
             if at > now {
@@ -210,8 +209,8 @@ impl GroupState {
         }
     }
 
-    /// Takes an acknowledgement; nothing happens if the token is old. `Some`: the stream has, or may have, later
-    /// events at or before the cursor; the driver finds the first that matches and calls [`GroupState::follow`].
+    /// Acknowledges an event; no effect if the token is old. `Some`: the stream has, or may have, later events at or
+    /// before the cursor; the driver finds the first that matches and calls [`GroupState::follow`].
     pub fn ack(&mut self, position: Position, token: u64) -> Option<Stream> {
         if self.active.get(&position).is_none_or(|active| active.token != token || token == 0) {
             return None;
@@ -219,7 +218,7 @@ impl GroupState {
         self.forget(position)
     }
 
-    /// Drops an event whatever its token, as if it was acknowledged.
+    /// Drops an event regardless of its token, as if it was acknowledged.
     pub fn forget(&mut self, position: Position) -> Option<Stream> {
         let active = self.active.remove(&position)?;
         self.clear_timer(position, active.until);
@@ -237,7 +236,7 @@ impl GroupState {
         self.insert(position, Active { stream, attempt: 0, token: 0, until: Until::Ready, note: None, more: true });
     }
 
-    /// Gives an event back, to be handed out again after `delay`. Nothing happens if the token is old.
+    /// Releases an event, to be delivered again after `delay`. No effect if the token is old.
     pub fn release(&mut self, position: Position, token: u64, now: Instant, delay: Duration, note: Option<&str>) {
         let Some(active) = self.active.get_mut(&position).filter(|active| active.token == token && token != 0) else {
             return;
@@ -254,7 +253,7 @@ impl GroupState {
         self.changes += 1;
     }
 
-    /// Prolongs a lease; `false` if it ended or the token is old.
+    /// Extends a lease; `false` if it ended or the token is old.
     pub fn renew(&mut self, position: Position, token: u64, now: Instant, lease: Duration, note: Option<&str>) -> bool {
         let Some(active) = self.active.get_mut(&position).filter(|active| active.token == token && token != 0) else {
             return false;
@@ -274,12 +273,12 @@ impl GroupState {
         true
     }
 
-    /// Counts what happened; equal numbers mean that nothing needs to be kept in between.
+    /// Counts changes; if the number is the same, there is nothing to store.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// What must be kept since this was last called. If keeping it fails, give it to [`GroupState::unkept`].
+    /// The changes to be stored since the last call. If storing them fails, pass them to [`GroupState::unkept`].
     pub fn progress(&mut self, now: Instant) -> Progress {
         let mut progress = Progress { cursor: self.cursor, ..Progress::default() };
         for position in std::mem::take(&mut self.changed) {
@@ -293,7 +292,7 @@ impl GroupState {
         progress
     }
 
-    /// Takes back what could not be kept.
+    /// Takes back changes that could not be stored.
     pub fn unkept(&mut self, progress: &Progress) {
         self.changed.extend(progress.put.iter().map(|kept| kept.position));
         for position in &progress.remove {

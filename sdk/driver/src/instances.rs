@@ -1,8 +1,8 @@
-//! All instances of a model store in memory, and what events and definitions do to them: for drivers that answer queries
-//! themselves. A driver guards it with a lock; what it keeps elsewhere is its own affair.
+//! All instances of a model store in memory, and the effects of events and definitions on them: for drivers that
+//! evaluate queries themselves. A driver guards it with a lock, and may store data elsewhere in any way.
 //!
-//! A change has two parts: what can fail, which changes nothing, and what is done, which cannot fail. So a driver may
-//! write between them what is about to happen.
+//! A change has two parts: a check, which can fail and changes nothing, and the change, which cannot fail. So a driver
+//! can write a journal entry in between.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ pub struct Instances {
     log: Option<String>,
     checkpoint: Position,
     models: BTreeMap<String, Model>,
-    /// The last ticket that was given out.
+    /// The last ticket.
     tickets: u64,
 }
 
@@ -44,13 +44,13 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// The record is no part of what is prepared.
+    /// The record does not matter for the preparation.
     fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
         self.complete && self.shape.is_like(new) && self.carry == *carry
     }
 }
 
-/// What events do, with their data read.
+/// The effects of events, with parsed data.
 #[derive(Debug)]
 pub struct Changes<'a> {
     changes: Vec<(&'a Event, Change)>,
@@ -70,11 +70,11 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// Rows that are prepared while the instances are locked once.
+/// Rows prepared per lock of the instances.
 const ROWS_AT_ONCE: usize = 500;
 
 impl Instances {
-    /// Instances of a log up to a position, without models yet.
+    /// Creates the state at a position of a log, without models.
     pub fn new(log: Option<String>, checkpoint: Position) -> Instances {
         Instances { log, checkpoint, ..Instances::default() }
     }
@@ -87,12 +87,12 @@ impl Instances {
         self.checkpoint
     }
 
-    /// The models that are defined, by id.
+    /// The defined models, by id.
     pub fn definitions(&self) -> impl Iterator<Item = &ModelShape> {
         self.models.values().map(|model| &model.shape)
     }
 
-    /// The instances of a model, as they are now; `None` if it is not there.
+    /// The current instances of a model; `None` if the model does not exist.
     pub fn rows(&self, model: &str) -> Option<Rows> {
         self.models.get(model).map(|model| model.rows.clone())
     }
@@ -101,13 +101,13 @@ impl Instances {
         self.models.get(model).and_then(|model| model.rows.get(id))
     }
 
-    /// Up to that many rows of a model whose ids are greater than one.
+    /// Up to `count` rows of a model with ids greater than `id`.
     pub fn rows_after(&self, model: &str, id: &str, count: usize) -> Vec<Arc<Row>> {
         let Some(model) = self.models.get(model) else { return Vec::new() };
         model.rows.after(id).take(count).map(|(_, row)| Arc::clone(row)).collect()
     }
 
-    /// What events would do; `None` if the checkpoint is there already. See [`crate::ModelStore::apply`].
+    /// The effects of events; `None` if the checkpoint is already there. See [`crate::ModelStore::apply`].
     pub fn check<'a>(&self, after: Position, events: &'a [Event], to: Position) -> Result<Option<Changes<'a>>> {
         if !moves_checkpoint("apply", self.checkpoint, after, to)? {
             return Ok(None);
@@ -115,7 +115,7 @@ impl Instances {
         self.changes(events, to).map(Some)
     }
 
-    /// The same without a look at `after`.
+    /// The same without a check of `after`.
     pub fn changes<'a>(&self, events: &'a [Event], to: Position) -> Result<Changes<'a>> {
         let mut changes = Vec::with_capacity(events.len());
         for event in events.iter().filter(|event| event.position > self.checkpoint && event.kind.is_instance()) {
@@ -127,7 +127,7 @@ impl Instances {
         Ok(Changes { changes, to })
     }
 
-    /// Does what events do.
+    /// Applies the effects of events.
     pub fn apply(&mut self, changes: Changes<'_>) {
         for (event, change) in changes.changes {
             if let Some(model) = self.models.get_mut(&event.model) {
@@ -138,7 +138,7 @@ impl Instances {
         self.checkpoint = changes.to;
     }
 
-    /// Makes or changes a model; see [`crate::ModelStore::define`]. Returns whether the data of instances may have
+    /// Creates or changes a model; see [`crate::ModelStore::define`]. Returns whether the data of instances may have
     /// changed.
     pub fn define(&mut self, new: &ModelShape, carry: &CarryOver, position: Position) -> bool {
         self.checkpoint = position;
@@ -169,16 +169,16 @@ impl Instances {
 
     /// Removes everything; see [`crate::ModelStore::reset`].
     pub fn reset(&mut self, log: &str) {
-        // Tickets that are out stay old.
+        // Earlier tickets stay invalid.
         *self = Instances { log: Some(log.to_owned()), tickets: self.tickets, ..Instances::default() };
     }
 
-    /// Adds a model without instances, or replaces it, whatever the checkpoint.
+    /// Adds a model without instances, or replaces it, regardless of the checkpoint.
     pub fn put_model(&mut self, shape: ModelShape) {
         self.models.insert(shape.model.clone(), Model { shape, rows: Rows::default(), next: None });
     }
 
-    /// Adds or replaces a row of a model that is there, whatever the checkpoint.
+    /// Adds or replaces a row of an existing model, regardless of the checkpoint.
     pub fn put_row(&mut self, row: Row) {
         let Instance { id, model, .. } = row.instance();
         if let Some(model) = self.models.get_mut(model) {
@@ -186,7 +186,7 @@ impl Instances {
         }
     }
 
-    /// Forgets what is prepared for a model; see [`crate::ModelStore::discard`].
+    /// Discards the prepared version of a model; see [`crate::ModelStore::discard`].
     pub fn discard(&mut self, model: &str, ticket: u64) {
         if let Some(model) = self.models.get_mut(model) {
             drop(model.next.take_if(|next| next.ticket == ticket));
@@ -226,7 +226,7 @@ impl Instances {
 
 /// Prepares a change of a model beside the changes of others; see [`crate::ModelStore::prepare`].
 pub async fn prepare_instances(instances: &Mutex<Instances>, new: &ModelShape, carry: &CarryOver) -> u64 {
-    /// Takes it back if the caller goes away.
+    /// Discards it if the caller is dropped.
     struct Unfinished<'a>(&'a Mutex<Instances>, &'a str, u64);
     impl Drop for Unfinished<'_> {
         fn drop(&mut self) {
@@ -250,13 +250,13 @@ pub async fn prepare_instances(instances: &Mutex<Instances>, new: &ModelShape, c
     }
 }
 
-/// What a panic of an earlier holder left is whole: changes are made last, in one step.
+/// The state is consistent even after a panic of an earlier holder, because changes are made last, in one step.
 fn locked(instances: &Mutex<Instances>) -> MutexGuard<'_, Instances> {
     instances.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Model {
-    /// Brings what an event changed over to the version that is prepared.
+    /// Applies an event's change to the prepared version.
     fn follow(&mut self, event: &Event) {
         let (Some(next), Some(id)) = (&mut self.next, &event.instance) else { return };
         match self.rows.get_key_value(id.as_str()) {

@@ -1,9 +1,9 @@
-//! What a driver author builds against: the four store traits and the plain data that crosses them.
+//! The crate for authors of drivers: the four store traits and their plain data.
 //!
-//! A driver implements one or more of [`SecureStore`], [`EventStore`], [`ModelStore`] and [`ErrorStore`] and names
-//! itself in one constant [`Driver`]. Everything that crosses a trait is plain data: no generics, no host types, so
-//! that a C ABI or a network transport can carry the same calls. This crate knows nothing of HTTP, of hooks or of
-//! the server's configuration file. `snaphook-driver-testkit` holds the suites that every driver must pass.
+//! A driver implements one or more of [`SecureStore`], [`EventStore`], [`ModelStore`] and [`ErrorStore`] and exports
+//! one constant [`Driver`]. The traits use only plain data: no generics, no host types, so that a C ABI or a network
+//! transport can carry the same calls. This crate does not know HTTP, hooks or the server's configuration file.
+//! `snaphook-driver-testkit` has the suites that every driver must pass.
 
 mod actor;
 mod append;
@@ -71,5 +71,6 @@ pub use shared_map::SharedMap;
 
 pub use limits::PAYLOAD_BYTES_MAX;
 
-/// Bytes of data at which a page of events or instances ends, whatever its limit. One event or instance always fits.
+/// Size of data in bytes at which a page of events or instances ends, regardless of its limit. One event or instance
+/// always fits.
 pub const PAGE_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX;

@@ -1,14 +1,14 @@
-//! Patterns of `like`: `%` is any text, `_` one character, `\` takes the next character literally.
+//! Patterns of `like`: `%` matches any text, `_` one character, `\` escapes the next character.
 //!
-//! A pattern is cut at its `%` into segments. The first and the last are fixed to the ends of the text; the others are
-//! looked for from left to right, each at the first place where it fits, which is right because `%` takes any text.
-//! A segment without `_` is found in linear time; one with `_` takes at most the product of its length and the text's,
-//! which the budget counts.
+//! A pattern is cut at its `%` into segments. The first and the last are anchored at the ends of the text; the others
+//! are searched from left to right, each at the first match, which is correct because `%` matches any text. A segment
+//! without `_` is found in linear time; one with `_` takes at most the product of its length and the text's, which the
+//! budget counts.
 
 use crate::budget::{Budget, Exceeded, STEP_BYTES};
 use crate::fold::fold_case;
 
-/// A pattern, ready to be compared with many texts.
+/// A pattern, compiled for many texts.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     /// Never empty; one segment: there is no `%`.
@@ -27,7 +27,7 @@ enum Segment {
 /// Comparisons of one character that count as one step.
 const CHARS_PER_STEP: usize = 8;
 
-/// Bytes of text that one step takes the case from.
+/// Bytes of text that are case-folded per step.
 const FOLDED_BYTES_PER_STEP: usize = 4;
 
 /// Whether the whole of `text` fits `pattern` (a `\` at the very end is itself).
@@ -71,7 +71,7 @@ impl Pattern {
         self.matches_charged(text, &mut |steps| budget.charge(steps))
     }
 
-    /// The same, with the steps given to `charge` as they are taken; its error ends the work.
+    /// The same, with steps charged to `charge`, whose error ends the work.
     pub fn matches_charged<E>(&self, text: &str, charge: &mut impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
         charge((text.len() / STEP_BYTES) as u64 + 1)?;
         if !self.folded {
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// The meaning, written without any thought for time.
+    /// The definition, without regard to speed.
     fn naive(pattern: &[char], text: &[char]) -> bool {
         match pattern {
             [] => text.is_empty(),

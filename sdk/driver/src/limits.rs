@@ -1,9 +1,9 @@
-//! What every store can keep: one list, which the server checks before it writes an event.
+//! The limits that every store must support, which the server checks before it writes an event.
 //!
-//! An event that is in the log must be applied by every model store, now and at each rebuild, so nothing may get into
-//! the log that one of them refuses. A driver must take everything within these limits; the testkit tries that. The
-//! limits leave room below those of known stores: SQLite parses JSON to a depth of 1,000, PostgreSQL keeps numbers of
-//! 16,383 digits behind the point and indexes of 32 columns.
+//! Every model store must be able to apply every event in the log, now and in each rebuild, so the log must not contain
+//! events that any of them rejects. A driver must accept everything within these limits; the testkit checks this. The
+//! limits are below those of known stores: SQLite parses JSON to a depth of 1,000, PostgreSQL stores numbers with
+//! 16,383 digits after the point and indexes with 32 columns.
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ use crate::event::Event;
 /// Deepest nesting of arrays and objects in data.
 pub const NESTING_MAX: usize = 120;
 
-/// Largest payload that one event, instance or secret may carry through a driver, in bytes.
+/// Largest payload of one event, instance or secret, in bytes.
 ///
-/// The server refuses larger bodies before a driver sees them (`max-body`); drivers are tested up to this size.
+/// The server rejects larger bodies before a driver gets them (`max-body`); drivers are tested up to this size.
 pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Longest string that names a property, in bytes of JSON text.
@@ -38,8 +38,8 @@ pub fn is_secret_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Whether the server keeps that name of the secure store for itself, as it does for its tokens. A driver treats such a name
-/// like any other; no secret may have one. Case does not count: some file systems ignore it.
+/// Whether the server reserves that name in the secure store, for instance for its tokens. A driver treats such names
+/// like all others; no secret may have one. Case-insensitive, because some file systems are.
 pub fn is_reserved_name(name: &str) -> bool {
     const PREFIX: &str = "snaphook.";
     name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
@@ -50,7 +50,7 @@ pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// What exceeds a limit, as a clause without a full stop: `data is nested 200 deep, at most 120 levels are allowed`.
+/// An exceeded limit, as a clause without a full stop: `data is nested 200 deep, at most 120 levels are allowed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exceeded(String);
 
@@ -62,7 +62,7 @@ impl fmt::Display for Exceeded {
 
 impl std::error::Error for Exceeded {}
 
-/// Checks an event of an instance before it is written, or after it was read from a log that somebody else wrote.
+/// Checks an event of an instance before it is written, or after it was read from a log that others may have written.
 pub fn check_event(event: &Event) -> Result<(), Exceeded> {
     let instance = event.instance.as_deref().unwrap_or_default();
     for (what, length, max) in [
@@ -76,12 +76,12 @@ pub fn check_event(event: &Event) -> Result<(), Exceeded> {
     event.data.as_deref().map_or(Ok(()), check_data)
 }
 
-/// Checks the JSON text of an instance's data. Text that is no JSON passes; the parser finds that.
+/// Checks the JSON text of an instance's data. Invalid JSON passes; the parser detects it.
 pub fn check_data(text: &str) -> Result<(), Exceeded> {
     if text.len() > PAYLOAD_BYTES_MAX {
         return Err(Exceeded(format!("data has {} bytes, at most {PAYLOAD_BYTES_MAX} are allowed", text.len())));
     }
-    // Nearly all data is short and has few brackets, and then nothing in it can be too long or too deep.
+    // Nearly all data is short with few brackets, so nothing in it can be too long or too deep.
     let openings = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
     if openings <= NESTING_MAX && text.len() <= NUMBER_BYTES_MAX {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Whether an instance matches a filter: the one meaning of [`Filter`], with and without a budget.
+//! Matches instances against filters: this code defines the meaning of [`Filter`], with and without a budget.
 
 use crate::budget::{Budget, Exceeded};
 use crate::compare::{Found, InstanceView, Pattern, holds};
@@ -16,7 +16,7 @@ impl Filter {
         }
     }
 
-    /// The same within a budget: conditions, list items and the text that patterns look at are counted.
+    /// The same within a budget: conditions, list items and the text read by patterns are counted.
     pub fn matches_within(&self, instance: &InstanceView<'_>, budget: &Budget) -> Result<bool, Exceeded> {
         match self {
             Filter::Condition(condition) => condition.matches_within(instance, budget),

@@ -1,4 +1,4 @@
-//! The nodes that share a store, as they tell each other: who they are, and how far they have got.
+//! Announcements of the nodes that share a store: their identity and their progress.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Position;
 
-/// What a node says of itself.
+/// The announcement of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// As in [`OpenContext::node`](crate::OpenContext::node).
@@ -17,19 +17,19 @@ pub struct Node {
     pub address: String,
     /// Of the server, such as `1.4.0`.
     pub version: String,
-    /// Up to where it has applied the log.
+    /// The position up to which it has applied the log.
     pub position: Position,
-    /// The head of the log when it said so.
+    /// The head of the log at the time of the announcement.
     pub head: Position,
 }
 
 /// Bytes of each text of a [`Node`] that a store must be able to keep.
 pub const NODE_TEXT_BYTES_MAX: usize = 256;
 
-/// Nodes that a store keeps at most; of more, those that were heard of last.
+/// Maximum number of stored nodes; of more, the ones with the latest announcements.
 pub const NODES_MAX: usize = 1000;
 
-/// Nodes in memory: for a store that one process serves, whoever asks it. They tell it again after a restart.
+/// Nodes in memory: for a store that is served by one process. Nodes repeat their announcements after a restart.
 #[derive(Debug, Default)]
 pub struct Nodes(Mutex<BTreeMap<String, (Node, Instant)>>);
 

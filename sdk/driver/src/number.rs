@@ -65,7 +65,7 @@ impl PartialOrd for Decimal {
     }
 }
 
-/// An exponent that does not fit is so far out that its sign decides.
+/// An exponent that does not fit is so large that only its sign matters.
 fn parse_exponent(text: &str) -> i64 {
     text.strip_prefix('+').unwrap_or(text).parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX })
 }
@@ -79,7 +79,7 @@ const NEAR: i64 = 0x2f;
 const TINY: u8 = UNIT - NEAR as u8 - 1;
 const HUGE: u8 = UNIT + NEAR as u8 + 1;
 
-/// A key for the text of a JSON number: bytes that order, and equal each other, as the numbers do. For drivers whose
+/// A key for the text of a JSON number: bytes with the same order and equality as the numbers. For drivers whose
 /// database has no number type with enough digits.
 pub fn number_key(text: &str) -> Vec<u8> {
     let Decimal { negative, magnitude, digits } = Decimal::parse(text);
@@ -91,17 +91,16 @@ pub fn number_key(text: &str) -> Vec<u8> {
         key.push((i64::from(UNIT) + magnitude) as u8);
     } else {
         key.push(if magnitude < 0 { TINY } else { HUGE });
-        // The sign bit turned over makes the bytes order like the integers.
+        // Flipping the sign bit gives the bytes the order of the integers.
         key.extend_from_slice(&(magnitude as u64 ^ (1 << 63)).to_be_bytes());
     }
-    // Two digits a byte. None is 0, so that a key that another one begins with is the lesser.
+    // Two digits per byte. No byte is 0, so that a prefix of another key sorts before it.
     key.extend(digits.chunks(2).map(|pair| {
         let second = pair.get(1).map_or(0, |digit| digit - b'0');
         (pair[0] - b'0') * 10 + second + 1
     }));
     if negative {
-        // The greater the distance from zero, the less the number; the last byte is greater than any digits that follow
-        // in a longer key.
+        // Negative numbers sort in reverse; the last byte is greater than any digit of a longer key.
         key.iter_mut().for_each(|byte| *byte = !*byte);
         key.push(0xff);
     }

@@ -1,4 +1,4 @@
-//! Where a filter, a sort order or an index finds a value of an instance.
+//! The path of a value in an instance, for filters, sort orders and indexes.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub enum Path {
     Meta(Meta),
 }
 
-/// What an instance has besides its data. It is there in every instance: `Id` as text, the others as whole numbers, times in
+/// Values of an instance besides its data. Every instance has them: `Id` as text, the others as whole numbers, times in
 /// milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Meta {
@@ -32,7 +32,7 @@ pub enum Meta {
 impl Meta {
     pub const ALL: [Meta; 5] = [Meta::Id, Meta::CreatedAt, Meta::UpdatedAt, Meta::Revision, Meta::Position];
 
-    /// As clients write it, such as `$created_at`.
+    /// The name for clients, such as `$created_at`.
     pub fn name(self) -> &'static str {
         match self {
             Meta::Id => "$id",

@@ -1,4 +1,4 @@
-//! Queries over the instances of one model in memory: filters, sorts and pages as [`crate::compare`] means them, within
+//! Queries over the instances of one model in memory: filters, sorts and pages as defined by [`crate::compare`], within
 //! their budget.
 
 use std::cmp::Ordering;
@@ -19,7 +19,7 @@ use crate::model_store::{Instance, InstancePage, InstanceQuery};
 use crate::shared_map::SharedMap;
 use crate::{Exceeded, PAGE_BYTES_MAX};
 
-/// The instances of one model, by id. A read looks at a copy while events change them.
+/// The instances of one model, by id. A read uses a copy while events change the live map.
 pub type Rows = SharedMap<Arc<Row>>;
 
 /// One instance. Its data is kept as text and, parsed, beside it: filters and sorts look at the tree, clients get the
@@ -46,12 +46,12 @@ impl Row {
         &self.instance
     }
 
-    /// The instance as filters and sort orders see it.
+    /// The view of the instance for filters and sort orders.
     pub fn view(&self) -> InstanceView<'_> {
         InstanceView::new(&self.instance, &self.data)
     }
 
-    /// Brings the data over to a version of the model; nothing happens if it stays as it is.
+    /// Converts the data to a version of the model; no effect if it stays the same.
     pub fn carry(&mut self, carry: &CarryOver, version: u64) {
         let Value::Object(data) = &*self.data else { return };
         let mut data: Map<String, Value> = data.clone();
@@ -69,7 +69,7 @@ pub async fn query_rows(rows: &Rows, model: &str, query: &InstanceQuery, budget:
     let cursor = Cursor::decode(model, query)?;
     let over = |limit: Exceeded| limit.into_error("query");
     let mut rows = matching(rows, &query.filter, budget).await.map_err(over)?;
-    // Comparisons that the sort needs, at most.
+    // The maximum number of comparisons of the sort.
     let comparisons = rows.len() as u64 * u64::from(rows.len().checked_ilog2().unwrap_or(0) + 1);
     budget.charge(comparisons * query.sort.len() as u64).map_err(over)?;
     // Rows come by id, and the sort keeps that order among equals.
@@ -93,13 +93,13 @@ pub async fn query_rows(rows: &Rows, model: &str, query: &InstanceQuery, budget:
     Ok(InstancePage { items: page.iter().map(|row| row.instance.clone()).collect(), next: next.transpose()? })
 }
 
-/// How many rows match; see [`crate::ModelStore::count`].
+/// The number of matching rows; see [`crate::ModelStore::count`].
 pub async fn count_rows(rows: &Rows, filter: &Filter, budget: &Budget) -> Result<u64> {
     let matching = matching(rows, filter, budget).await.map_err(|limit| limit.into_error("count"))?;
     Ok(matching.len() as u64)
 }
 
-/// Steps after which a read lets others have the thread. A dropped read ends there.
+/// Steps after which a read yields the thread. A dropped read ends there.
 const STEPS_AT_ONCE: u64 = 50_000;
 
 /// Rows that match, by id.
@@ -120,7 +120,7 @@ async fn matching(rows: &Rows, filter: &Filter, budget: &Budget) -> Result<Vec<A
     Ok(matching)
 }
 
-/// Lets others have the thread once, whatever runs the future.
+/// Yields the thread once, independent of the executor.
 pub(crate) async fn yield_now() {
     let mut yielded = false;
     poll_fn(|context| {

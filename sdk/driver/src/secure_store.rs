@@ -1,4 +1,4 @@
-//! Secrets, as bytes that were encrypted before they came here, and the server's own records, which contain digests only.
+//! Secrets, as bytes that the server has encrypted, and the server's own records, which contain only digests.
 
 use async_trait::async_trait;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 /// One stored secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    /// Ciphertext, or digests. A driver never sees a plain value.
+    /// Ciphertext, or digests. A driver never gets a plain value.
     pub bytes: Vec<u8>,
     /// Counts the puts of this name, from 1; starts again at 1 after a deletion.
     pub version: u64,
@@ -16,14 +16,14 @@ pub struct Sealed {
 
 /// A store of sealed values by name.
 ///
-/// Names match `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`; the server checks that. All methods may be called at once from
-/// many tasks.
+/// Names match `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`; the server checks that. All methods may be called concurrently
+/// from many tasks.
 #[async_trait]
 pub trait SecureStore: Send + Sync {
     /// Constant over the life of the store.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether the store can answer now. Cheap; called by `/readyz`.
+    /// Whether the store works now. Cheap; called by `/readyz`.
     async fn health(&self) -> Result<()>;
 
     /// Ends background work. Called once, last; nothing is called afterwards.
@@ -32,11 +32,11 @@ pub trait SecureStore: Send + Sync {
     /// The secret; `None` if there is none of that name.
     async fn get(&self, name: &str) -> Result<Option<Sealed>>;
 
-    /// Stores, durably when it returns, and gives the new version. `expected`: the version that must be there
-    /// (0: none), else `ErrorKind::Conflict`; `None`: whatever is there is replaced.
+    /// Stores, durably when it returns, and returns the new version. `expected`: the required current version (0:
+    /// none), otherwise `ErrorKind::Conflict`; `None`: replaces any version.
     async fn put(&self, name: &str, bytes: &[u8], expected: Option<u64>) -> Result<u64>;
 
-    /// Removes; `false` if there was nothing. Not an error.
+    /// Removes a secret; `false` if there was none, which is not an error.
     async fn delete(&self, name: &str) -> Result<bool>;
 
     /// Names that start with `prefix`, sorted by code point; an empty prefix lists all.

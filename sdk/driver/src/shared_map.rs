@@ -1,7 +1,7 @@
-//! A sorted map that many may look at while one changes it.
+//! A sorted map with many readers and one writer.
 //!
-//! Entries are in blocks, and copies of the map share the blocks that are the same in both. So a copy costs little more
-//! than one pointer for each block, and a change after that copies one block, however many entries there are.
+//! Entries are in blocks, and copies of the map share unchanged blocks. So a copy costs little more than one pointer
+//! per block, and a later change copies one block, regardless of the number of entries.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct SharedMap<V> {
 /// Sorted by key.
 type Block<V> = Vec<(Arc<str>, V)>;
 
-/// The block and the place in it where a key is, or where it belongs.
+/// The block of a key, and its index in the block.
 type Place = (usize, usize);
 
 impl<V> Default for SharedMap<V> {
@@ -53,13 +53,13 @@ impl<V> SharedMap<V> {
         self.starting_at((0, 0))
     }
 
-    /// Entries whose keys are not before one.
+    /// Entries at or after a key.
     pub fn at_or_after(&self, key: &str) -> impl Iterator<Item = (&Arc<str>, &V)> {
         let (Ok(place) | Err(place)) = self.find(key);
         self.starting_at(place)
     }
 
-    /// Entries whose keys are greater than one.
+    /// Entries after a key.
     pub fn after(&self, key: &str) -> impl Iterator<Item = (&Arc<str>, &V)> {
         self.starting_at(self.find(key).map_or_else(|place| place, |(block, at)| (block, at + 1)))
     }
@@ -88,7 +88,7 @@ impl<V> SharedMap<V> {
 }
 
 impl<V: Clone> SharedMap<V> {
-    /// Puts a value in place. Returns the one that was there.
+    /// Inserts a value. Returns the previous one.
     pub fn insert(&mut self, key: Arc<str>, value: V) -> Option<V> {
         let (mut block, mut at) = match self.find(&key) {
             Ok((block, at)) => {
@@ -101,7 +101,7 @@ impl<V: Clone> SharedMap<V> {
         let length = self.blocks.get(block).map_or(0, |block| block.len());
         let is_last = block + 1 >= self.blocks.len() && at == length;
         if length == 0 || (length >= BLOCK_MAX && is_last) {
-            // Keys that rise, as most do, leave full blocks behind.
+            // Ascending keys, the most common case, leave full blocks behind.
             self.blocks.push(Arc::new(vec![(key, value)]));
             return None;
         }
@@ -131,12 +131,12 @@ impl<V: Clone> SharedMap<V> {
         Some(value)
     }
 
-    /// All values, to be changed. Copies every block that is shared.
+    /// All values, mutably. Copies every shared block.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.blocks.iter_mut().flat_map(|block| Arc::make_mut(block).iter_mut()).map(|(_, value)| value)
     }
 
-    /// Makes one block of two that are nearly empty, so that there are never many more blocks than their entries need.
+    /// Joins two nearly empty blocks, so that there are never many more blocks than needed.
     fn join(&mut self, block: usize) {
         let length = |block: usize| self.blocks.get(block).map(|block| block.len());
         let (Some(one), Some(next)) = (length(block), length(block.wrapping_add(1))) else { return };
@@ -172,7 +172,7 @@ mod tests {
     fn it_is_a_sorted_map_and_copies_stay_as_they_are() {
         let mut random = Random::new(3);
         let (mut map, mut expected) = (SharedMap::default(), BTreeMap::new());
-        // It grows, stays as it is, and shrinks.
+        // It grows, keeps its size, and shrinks.
         for (inserts, rounds) in [(9, 4000), (5, 4000), (1, 8000)] {
             for round in 0..rounds {
                 let key = key(random.below(3000));

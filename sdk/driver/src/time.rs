@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub type Millis = i64;
 
-/// 0000-01-01T00:00:00.000Z: RFC 3339 knows four digits of a year and no sign.
+/// 0000-01-01T00:00:00.000Z: RFC 3339 has four digits for the year and no sign.
 const EARLIEST: Millis = -62_167_219_200_000;
 /// 9999-12-31T23:59:59.999Z.
 const LATEST: Millis = 253_402_300_799_999;
@@ -23,8 +23,8 @@ pub fn format(millis: Millis) -> String {
     String::from_utf8_lossy(&text(millis)).into_owned()
 }
 
-/// Appends what [`format`] gives, without an allocation of its own. Times that four digits of a year cannot hold
-/// become the nearest that they can.
+/// Appends the text of [`format`] without an allocation. Times outside of the years 0000 to 9999 become the nearest
+/// possible time.
 pub fn write(millis: Millis, out: &mut Vec<u8>) {
     out.extend_from_slice(&text(millis));
 }

@@ -1,4 +1,4 @@
-//! The capabilities, as functions. What no grant opens answers [`AccessError`] with the code `denied`.
+//! The capabilities, as functions. Without a grant they return an [`AccessError`] with the code `denied`.
 
 use crate::exchange::{AccessError, Instance, RawInstance};
 
@@ -27,7 +27,7 @@ pub mod log {
     }
 }
 
-/// Reads what the grant `read` opens.
+/// Reads the models of the grant `read`.
 pub mod read {
     use serde::Serialize;
     use serde::de::DeserializeOwned;
@@ -60,7 +60,8 @@ pub mod read {
     }
 }
 
-/// Writes what the grant `write` opens. Each write is a command like any other: validated, hooked, logged. Post hooks only.
+/// Writes the models of the grant `write`. Each write is a command like any other: it is validated, runs hooks and is
+/// logged. Post hooks only.
 pub mod write {
     use serde::Serialize;
     use serde_json::Value;
@@ -68,7 +69,7 @@ pub mod write {
     use super::{AccessError, Instance, RawInstance, to_text};
     use crate::host;
 
-    /// `id`: the server makes one if there is none.
+    /// `id`: without one, the server creates one.
     pub fn create(model: &str, id: Option<&str>, data: &impl Serialize) -> Result<Instance<Value>, AccessError> {
         host::write_create(model, id, &to_text(data)?).and_then(RawInstance::typed)
     }
@@ -83,13 +84,13 @@ pub mod write {
         host::write_update(model, id, &to_text(data)?, expected).and_then(RawInstance::typed)
     }
 
-    /// Gives the instance as it was.
+    /// Returns the instance before the deletion.
     pub fn delete(model: &str, id: &str, expected: Option<u64>) -> Result<Instance<Value>, AccessError> {
         host::write_delete(model, id, expected).and_then(RawInstance::typed)
     }
 }
 
-/// Requests to the addresses that the grant `http` opens. Post hooks only.
+/// Requests to the addresses of the grant `http`. Post hooks only.
 pub mod http {
     use super::AccessError;
     use crate::host;
@@ -103,7 +104,7 @@ pub mod http {
     }
 }
 
-/// Programs that the grant `process` opens. There is no shell. Post hooks only.
+/// Runs the programs of the grant `process`, without a shell. Post hooks only.
 pub mod process {
     use super::AccessError;
     use crate::host;
@@ -117,7 +118,7 @@ pub mod process {
     }
 }
 
-/// Secrets that the grant `secret` opens.
+/// Reads the secrets of the grant `secret`.
 pub mod secret {
     use super::AccessError;
     use crate::host;

@@ -14,12 +14,12 @@ pub struct Actor {
     pub id: String,
     /// `anonymous`, `token`, `oidc`, `hook`, `endpoint`, `module` or `server`.
     pub kind: String,
-    /// JSON text of what the issuer says of the subject: an object.
+    /// JSON text of the issuer's claims about the subject: an object.
     pub claims: Option<String>,
 }
 
 impl Actor {
-    /// Reads the text that the server sends: the JSON of the object, or, from a server of before, a word.
+    /// Reads the server's text: the JSON of the object, or from an older server a word.
     pub(crate) fn read(text: String) -> Actor {
         #[derive(Deserialize)]
         struct Members {
@@ -35,7 +35,7 @@ impl Actor {
         }
     }
 
-    /// One claim in a type of the hook's; `None` if it is not there or null.
+    /// One claim in a type of the hook; `None` if it is absent or null.
     pub fn claim<T: serde::de::DeserializeOwned + 'static>(&self, name: &str) -> Result<Option<T>> {
         let Some(claims) = &self.claims else { return Ok(None) };
         let claims: HashMap<String, &RawValue> = serde_json::from_str(claims)?;

@@ -1,4 +1,4 @@
-//! The change that a hook is called for.
+//! The change for which a hook runs.
 
 use std::fmt;
 
@@ -19,12 +19,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether it decides before the change is stored.
+    /// Whether the hook decides before the change is stored.
     pub const fn is_pre(self) -> bool {
         matches!(self, Phase::PreCreate | Phase::PreUpdate | Phase::PreDelete)
     }
 
-    /// As in paths and grants, such as `preCreate`.
+    /// The name in paths and grants, such as `preCreate`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Phase::PreCreate => "preCreate",
@@ -56,7 +56,7 @@ pub struct Change<T> {
     pub before: Option<T>,
     /// The data after the change; absent for a deletion.
     pub after: Option<T>,
-    /// The same as JSON text, exactly as it came.
+    /// The same as unchanged JSON text.
     pub before_text: Option<String>,
     pub after_text: Option<String>,
     pub actor: Option<Actor>,
@@ -65,7 +65,7 @@ pub struct Change<T> {
     pub time: String,
     /// Post phases: the event that the hook reacts to.
     pub event: Option<Event>,
-    /// 1 and up; greater than 1 when a post hook is tried again.
+    /// 1 at first; greater than 1 when a post hook is retried.
     pub attempt: u32,
 }
 
@@ -76,7 +76,7 @@ pub struct Event {
     pub id: String,
 }
 
-/// A change whose data was not looked at yet.
+/// A change whose data was not parsed yet.
 pub(crate) type Raw = Change<()>;
 
 impl Raw {
@@ -120,7 +120,7 @@ impl Raw {
 }
 
 impl<T> Change<T> {
-    /// Changes single members of `after`; all others stay the text that they are, so numbers keep their digits.
+    /// Changes single members of `after`; the text of all others stays the same, so numbers keep their digits.
     pub fn amend(&self) -> Result<Amend> {
         let text = self.after_text.as_deref().ok_or("a deletion has no data that could be amended")?;
         Ok(Amend(serde_json::from_str(text)?))
@@ -132,7 +132,7 @@ impl<T> Change<T> {
 pub struct Amend(Members);
 
 impl Amend {
-    /// Gives a member a value, in its place or at the end.
+    /// Sets a member, in its place or at the end.
     pub fn set(mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<Amend> {
         let value = serde_json::value::to_raw_value(value)?;
         match self.0.0.iter_mut().find(|(known, _)| known == name) {
@@ -142,7 +142,7 @@ impl Amend {
         Ok(self)
     }
 
-    /// Takes a member away.
+    /// Removes a member.
     #[must_use]
     pub fn remove(mut self, name: &str) -> Amend {
         self.0.0.retain(|(known, _)| known != name);

@@ -1,5 +1,5 @@
-//! The host of a component: the imports of the WIT package. Each is called directly, so that what a hook does not use is
-//! not imported.
+//! The host of a component: the imports of the WIT package. Each is called directly, so that a hook imports only what
+//! it uses.
 
 wit_bindgen::generate!({
     path: "../../wit/since_v0_1_0",
@@ -24,7 +24,7 @@ wit_bindgen::generate!({
     generate_all,
 });
 
-/// The world of a hook that is for pre phases only. Its imports are those of the world above.
+/// The world of a hook for pre phases only. Its imports are those of the world above.
 pub mod pre {
     wit_bindgen::generate!({
         path: "../../wit/since_v0_1_0",
@@ -186,8 +186,8 @@ pub fn change(context: Context) -> Raw {
     }
 }
 
-/// The verdict, as the world's type. A pre hook of this version has no way to fail but to trap; what it logged as an error
-/// before is the message of the failure.
+/// The verdict, as the world's type. In this version a pre hook can fail only by a trap; the server adds what the hook logged as an
+/// error before.
 pub fn verdict(result: crate::Result<crate::Verdict>) -> Result<Verdict, Rejection> {
     match result {
         Ok(crate::Verdict::Accept) => Ok(Verdict::Accept),

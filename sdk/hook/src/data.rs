@@ -1,8 +1,8 @@
-//! A model's data, from its text into the hook's type.
+//! Parses a model's data into the hook's type.
 //!
-//! serde_json keeps raw text and long numbers inside a `Value` under member names of its own and takes a client's member
-//! of that name for its own: the hook would see something else than what is stored. Here such data is read as it stands
-//! where the type is `Value`, and is an error where the type may contain a `Value`.
+//! serde_json stores raw text and long numbers inside a `Value` under reserved member names, and misinterprets a
+//! client's member of such a name: the hook would get different data from the stored data. Here such data is read
+//! correctly if the type is `Value`, and is an error if the type may contain a `Value`.
 
 use std::any::Any;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess
 use serde_json::value::RawValue;
 use serde_json::{Error, Map, Value};
 
-/// What the names that serde_json keeps for itself begin with.
+/// The prefix of the names that serde_json reserves.
 const RESERVED: &str = "$serde_json::private::";
 
 /// Reads the data of an instance.
@@ -20,7 +20,7 @@ pub(crate) fn read<T: DeserializeOwned + 'static>(text: &str) -> Result<T, Error
     if is::<T, Box<RawValue>>() {
         return serde_json::from_str(text);
     }
-    // With exact numbers a number comes under a reserved name too, and nothing tells the two apart.
+    // With exact numbers a number has a reserved name too, and the two cannot be distinguished.
     if is::<T, Value>() && !has_exact_numbers() {
         let value: Box<dyn Any> = Box::new(serde_json::from_str::<Plain>(text)?.0);
         if let Ok(value) = value.downcast::<T>() {
@@ -45,7 +45,7 @@ fn has_exact_numbers() -> bool {
 
 /// The first reserved name at the start of an object. The text is valid JSON.
 fn reserved_name(text: &str) -> Option<String> {
-    // Nearly all data ends here. Only an escape can hide the name.
+    // True for nearly all data. Only an escape can hide the name.
     if !text.contains(RESERVED) && !text.contains("\\u") {
         return None;
     }
@@ -77,7 +77,7 @@ fn reserved_name(text: &str) -> Option<String> {
     None
 }
 
-/// A tree in which every name is a name.
+/// A tree in which no name is special.
 struct Plain(Value);
 
 impl<'de> serde::Deserialize<'de> for Plain {

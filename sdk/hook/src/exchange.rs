@@ -1,4 +1,4 @@
-//! What a hook and its host exchange: what is asked, and what is answered.
+//! The requests and results that a hook and its host exchange.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::data;
 
-/// A capability did not do what it was asked.
+/// The error of a host call.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct AccessError {
     /// `denied`, `not-found`, `exists`, `conflict`, `invalid`, `rejected`, `timeout`, `too-large`, `failed`; more may come.
@@ -58,7 +58,7 @@ impl RawInstance {
     }
 }
 
-/// What becomes of a redirect.
+/// How redirects are handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Redirect {
     #[default]
@@ -71,7 +71,7 @@ pub enum Redirect {
 pub struct Request {
     pub method: String,
     pub url: String,
-    /// A value may hold `{{secret:name}}`: the server puts the secret there, the hook never sees it.
+    /// A value may contain `{{secret:name}}`: the server inserts the secret, and the hook never sees it.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub timeout: Option<Duration>,
@@ -143,7 +143,7 @@ impl Command {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// Exit code; 128 + signal if a signal ended it.
+    /// Exit code; 128 + signal if a signal ended the program.
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,

@@ -1,11 +1,11 @@
-//! The host of the call that runs on this thread: the server's, or a mock. In a component it is the imports instead.
+//! The host of the run on this thread: the server, or a mock. A component uses the imports instead.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::exchange::{AccessError, Command, Output, RawInstance, Request, Response};
 
-/// What a host does.
+/// The functions of a host.
 pub(crate) trait Host {
     fn log(&self, level: u32, message: &str);
     fn read_get(&self, model: &str, id: &str) -> Result<Option<RawInstance>, AccessError>;
@@ -31,7 +31,7 @@ thread_local! {
 
 /// Runs `work` with a host on this thread.
 pub(crate) fn with<T>(host: Rc<dyn Host>, work: impl FnOnce() -> T) -> T {
-    /// Puts back what was there, also when `work` panics.
+    /// Restores the previous host, also if `work` panics.
     struct Back(Option<Rc<dyn Host>>);
     impl Drop for Back {
         fn drop(&mut self) {

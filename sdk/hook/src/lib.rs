@@ -31,13 +31,13 @@
 //! snaphook_hook::export!(Check: check);
 //! ```
 //!
-//! [`mock`] is a host for unit tests: what the hook reads is given, what it does is recorded.
+//! [`mock`] is a host for unit tests: the test provides the instances that the hook reads, and inspects what it does.
 //!
-//! **Digits.** Data crosses as JSON text. A field of type `f64` keeps what an `f64` can hold; to amend a few members and
-//! leave all others as they came, digit for digit, use [`Change::amend`]; to carry a number through, use the field type
-//! `Box<serde_json::value::RawValue>`.
+//! **Digits.** Data crosses the boundary as JSON text. A field of type `f64` is rounded to an `f64`. To amend a few
+//! members and keep all others unchanged, digit for digit, use [`Change::amend`]; to pass a number through, use the
+//! field type `Box<serde_json::value::RawValue>`.
 
-// In a component a panic ends the sandbox. In a library it must unwind to be a failure of the call.
+// In a component a panic ends the sandbox. In a library it must unwind to become a failure of the run.
 #[cfg(all(not(target_arch = "wasm32"), panic = "abort"))]
 compile_error!(
     "a native hook is built with `panic = \"unwind\"`: with `abort` its panics would end the server; remove `panic = \"abort\"` \
@@ -70,26 +70,26 @@ pub use crate::change::{Amend, Change, Event, Phase};
 pub use crate::exchange::{AccessError, Instance};
 pub use crate::verdict::{Error, Reject, Result, Verdict};
 
-/// A hook. One of the two functions is enough; then [`export!`] names it, so that a server refuses to bind the hook to the
-/// phases of the other. Without the name each call there fails.
+/// A hook. One of the two functions is enough; name it in [`export!`], so that a server rejects a binding to the phases
+/// of the other function. Without the name each run there fails.
 pub trait Hook {
-    /// The data of the model, or as much of it as the hook looks at.
+    /// The data of the model, or the part that the hook uses.
     type Data: serde::de::DeserializeOwned + 'static;
 
-    /// Before a change (`preCreate`, `preUpdate`, `preDelete`): whether it may be.
+    /// Before a change (`preCreate`, `preUpdate`, `preDelete`): returns the verdict.
     fn check(change: &Change<Self::Data>) -> Result<Verdict> {
         Err(Error::Fail(format!("the hook has no function `check`, so it cannot be bound to {}", change.phase)))
     }
 
-    /// After a change (`postCreate`, `postUpdate`, `postDelete`): acts on it, at least once. An error is tried again.
+    /// After a change (`postCreate`, `postUpdate`, `postDelete`): runs at least once. An error is retried.
     fn react(change: &Change<Self::Data>) -> Result<()> {
         Err(Error::Fail(format!("the hook has no function `react`, so it cannot be bound to {}", change.phase)))
     }
 }
 
-/// Makes a type that implements [`Hook`] what this library is. Once per library.
+/// Exports a type that implements [`Hook`]. Once per library.
 ///
-/// `export!(Check: check)` for a hook that is for pre phases only, `export!(Note: react)` for post phases only.
+/// Use `export!(Check: check)` for a hook for pre phases only, `export!(Note: react)` for post phases only.
 #[macro_export]
 macro_rules! export {
     ($hook:ty) => {

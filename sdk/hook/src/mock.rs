@@ -1,4 +1,4 @@
-//! A host for unit tests: what a hook reads is given, what it may do is granted, what it does is recorded.
+//! A host for unit tests: a test provides instances and grants, and inspects what the hook did.
 //!
 //! ```
 //! # use serde_json::json;
@@ -29,10 +29,10 @@ use crate::exchange::{AccessError, Command, Output, RawInstance, Request, Respon
 use crate::host::{self, Host};
 use crate::{Hook, Phase, Result, Verdict};
 
-/// Answers a request or runs a command, in a test.
+/// The test's implementation of a request or a command.
 type Answer<Q, A> = Rc<dyn Fn(&Q) -> std::result::Result<A, AccessError>>;
 
-/// The host. Nothing is granted but what a test grants, as in the server.
+/// The host. Without grants by the test nothing is allowed, as in the server.
 #[derive(Clone, Default)]
 pub struct Mock(Rc<RefCell<State>>);
 
@@ -52,7 +52,7 @@ struct State {
     commands: Vec<Command>,
 }
 
-/// One write that a hook made.
+/// One write of a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// `create`, `update` or `delete`.
@@ -68,22 +68,22 @@ impl Mock {
         Mock::default()
     }
 
-    /// Grants a capability (`read`, `write`, `http`, `process`, `secret`) for what matches: a `*` at the end stands for
-    /// anything. For `http` it is the URL, for `process` the program.
+    /// Grants a capability (`read`, `write`, `http`, `process`, `secret`) for matching names: a `*` at the end matches
+    /// anything. For `http` the name is the URL, for `process` the program.
     #[must_use]
     pub fn grant(self, capability: &str, pattern: &str) -> Mock {
         self.0.borrow_mut().grants.push((capability.to_owned(), pattern.to_owned()));
         self
     }
 
-    /// Something that can be read.
+    /// Adds an instance.
     #[must_use]
     pub fn instance(self, model: &str, id: &str, data: Value) -> Mock {
         self.put(model, id, &data.to_string());
         self
     }
 
-    /// JSON text of an event.
+    /// Adds an event, as JSON text.
     #[must_use]
     pub fn event(self, position: u64, event: Value) -> Mock {
         self.0.borrow_mut().events.insert(position, event.to_string());
@@ -96,14 +96,14 @@ impl Mock {
         self
     }
 
-    /// Answers requests.
+    /// Sets the function that answers requests.
     #[must_use]
     pub fn on_http(self, answer: impl Fn(&Request) -> std::result::Result<Response, AccessError> + 'static) -> Mock {
         self.0.borrow_mut().http = Some(Rc::new(answer));
         self
     }
 
-    /// Answers for programs.
+    /// Sets the function that runs programs.
     #[must_use]
     pub fn on_process(self, answer: impl Fn(&Command) -> std::result::Result<Output, AccessError> + 'static) -> Mock {
         self.0.borrow_mut().process = Some(Rc::new(answer));
@@ -116,7 +116,7 @@ impl Mock {
         host::with(Rc::new(self.clone()), || crate::run::check::<H>(change))
     }
 
-    /// The same with JSON text, for numbers that [`Value`] does not hold.
+    /// The same with JSON text, for numbers that [`Value`] cannot represent.
     pub fn check_text<H: Hook>(&self, phase: Phase, before: Option<&str>, after: Option<&str>) -> Result<Verdict> {
         let change = self.change(phase, before.map(str::to_owned), after.map(str::to_owned));
         host::with(Rc::new(self.clone()), || crate::run::check::<H>(change))
@@ -133,7 +133,7 @@ impl Mock {
         host::with(Rc::new(self.clone()), || crate::run::react::<H>(change))
     }
 
-    /// What was logged, each line with its level: `info …`.
+    /// The log lines, each with its level: `info …`.
     pub fn logged(&self) -> Vec<String> {
         self.0.borrow().logged.clone()
     }
@@ -230,7 +230,7 @@ impl Host for Mock {
         Ok(self.0.borrow().instances.get(&(model.to_owned(), id.to_owned())).cloned())
     }
 
-    /// All instances of the model: filters are the server's business.
+    /// Returns all instances of the model: only the server evaluates filters.
     fn read_query(
         &self,
         model: &str,

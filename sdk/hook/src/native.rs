@@ -20,10 +20,9 @@ use crate::exchange::{AccessError, Command, Instance, Output, RawInstance, Redir
 use crate::host::{self, Host};
 use crate::{Actor, Error, Hook, Reject, Verdict};
 
-/// The descriptor of a library that is one hook, with those of its functions that are there: the server binds it to their
-/// phases alone.
+/// The descriptor of a library with one hook and its existing functions: the server binds it only to their phases.
 pub fn descriptor<H: Hook>(name: &'static str, has_check: bool, has_react: bool) -> *const Descriptor {
-    // Called once for each time the library is loaded, which is never undone.
+    // Called once per load of the library, which is never unloaded.
     Box::leak(Box::new(Descriptor {
         abi_version: ABI_VERSION,
         struct_size: size_of::<Descriptor>() as u32,
@@ -49,7 +48,7 @@ extern "C-unwind" fn react<H: Hook>(call: u64, context: *const Context, host: *c
     });
 }
 
-/// One call; a panic is its failure.
+/// Performs one run; a panic fails it.
 fn serve(call: u64, context: *const Context, host: *const Table, run: impl FnOnce(Raw) -> (u32, String)) {
     // SAFETY: the server passes both, and they stay until this function returns.
     let (context, table) = unsafe { (&*context, &*host) };
@@ -124,7 +123,7 @@ fn string(text: Text) -> Option<String> {
     Some(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The server, for one call.
+/// The server, for one run.
 struct Server {
     call: u64,
     table: Table,
@@ -162,7 +161,7 @@ fn instance(answer: &[u8]) -> Result<RawInstance, AccessError> {
 impl Server {
     const EMPTY: Buffer = Buffer { handle: 0, ptr: std::ptr::null(), len: 0 };
 
-    /// A copy of what the server gave, which goes back at once.
+    /// Copies a buffer of the server and releases it.
     fn take(&self, buffer: Buffer) -> Vec<u8> {
         if buffer.handle == 0 {
             return Vec::new();
@@ -173,14 +172,14 @@ impl Server {
         copy
     }
 
-    /// `None`: there is nothing of that name.
+    /// `None`: nothing of that name exists.
     fn taken(&self, status: i32, buffer: Buffer) -> Result<Option<Vec<u8>>, AccessError> {
         let answer = self.take(buffer);
         match status {
             STATUS_OK => Ok(Some(answer)),
             STATUS_NONE => Ok(None),
             STATUS_ERROR => Err(serde_json::from_slice(&answer).unwrap_or_else(unreadable)),
-            // Whatever the hook does now, the call has failed.
+            // The run has failed, whatever the hook does now.
             _ => Err(AccessError::new("failed", "the call is over")),
         }
     }
@@ -321,7 +320,7 @@ macro_rules! __export {
 #[macro_export]
 macro_rules! __export_native {
     ($hook:ty, $check:literal, $react:literal) => {
-        /// What this library is, for the server.
+        /// The entry point for the server.
         #[unsafe(no_mangle)]
         pub extern "C" fn snaphook_hook() -> *const $crate::__private::Descriptor {
             $crate::__private::descriptor::<$hook>(env!("CARGO_PKG_NAME"), $check, $react)

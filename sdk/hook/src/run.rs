@@ -1,4 +1,4 @@
-//! One call, the same for components, native libraries and the mock.
+//! Performs one run, in the same way for components, native libraries and the mock.
 
 use crate::change::Raw;
 use crate::{Error, Hook, Result, Verdict};

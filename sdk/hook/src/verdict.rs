@@ -1,32 +1,33 @@
-//! What a hook says.
+//! The results of a hook.
 
 use serde::Serialize;
 
 use crate::exchange::AccessError;
 
-/// What `check` and `react` give.
+/// The result of `check` and `react`.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A pre hook lets the change pass.
+/// A pre hook accepts the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Accept,
-    /// With this JSON text as the data instead. It is validated again, and needs the grant `amend`.
+    /// Accepts the change with this JSON text as its data, which is validated again. Needs the grant `amend`.
     Amend(String),
 }
 
 impl Verdict {
-    /// With `data` instead, all of it: what the type does not know is gone. [`crate::Change::amend`] changes single members.
+    /// Accepts the change with `data` as its whole data: members that the type does not have are lost.
+    /// [`crate::Change::amend`] changes single members.
     pub fn amend(data: &impl Serialize) -> Result<Verdict> {
         Ok(Verdict::Amend(serde_json::to_string(data)?))
     }
 }
 
-/// A refusal of the change, for the client (422).
+/// A rejection of the change, for the client (422).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reject {
     pub message: String,
-    /// JSON Pointers into the data, each with what is wrong there.
+    /// JSON Pointers into the data, each with a message.
     pub fields: Vec<(String, String)>,
 }
 
@@ -35,7 +36,7 @@ impl Reject {
         Reject { message: message.into(), fields: Vec::new() }
     }
 
-    /// Says what is wrong at one place, such as `/customer`.
+    /// Adds a message for one place, such as `/customer`.
     #[must_use]
     pub fn field(mut self, pointer: impl Into<String>, message: impl Into<String>) -> Reject {
         self.fields.push((pointer.into(), message.into()));
@@ -43,12 +44,12 @@ impl Reject {
     }
 }
 
-/// Why a hook does not let a change pass, or did not do its work. What a capability refuses becomes a failure with `?`.
+/// Why a hook rejects a change, or failed. With `?`, the error of a host call becomes a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The change is refused. In a post hook, where it has happened, a failure.
+    /// The change is rejected. In a post hook, which is too late for that, this is a failure.
     Reject(Reject),
-    /// The hook came to no decision: a pre hook's change is not stored (502), a post hook is tried again.
+    /// The hook failed: a pre hook's change is not stored (502), a post hook is retried.
     Fail(String),
 }
 

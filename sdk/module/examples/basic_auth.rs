@@ -1,4 +1,4 @@
-//! A module that asks for a name and a password before anything else is asked.
+//! A module that asks for a name and a password before any other module.
 //!
 //! `cargo build -p snaphook-module --example module_basic_auth`; settings: `config = { user = 'me', password = 'secret:door' }`.
 
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use snaphook_module::{Answer, Config, Exchange, Hooks, Host, Module, RequestHandler, Side};
 
 struct BasicAuth {
-    /// What the header must be.
+    /// The expected value of the header.
     expected: String,
 }
 
@@ -28,7 +28,7 @@ impl Module for BasicAuth {
     }
 }
 
-/// Takes the same time wherever the two differ.
+/// Takes the same time wherever the two differ, so that timing reveals nothing.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
@@ -42,7 +42,7 @@ impl RequestHandler for Asked {
         if !self.is_known {
             return Answer::Status(401);
         }
-        // It is no token of the API.
+        // It is not a token of the API.
         exchange.remove_header(Side::Request, "authorization");
         Answer::Declined
     }

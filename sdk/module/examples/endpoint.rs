@@ -1,5 +1,5 @@
-//! A module that answers `/hello` itself, and `/echo` with what it was sent; everything else is left to those after it.
-//! `/later` answers from another thread, after a moment.
+//! A module that responds to `/hello`, and to `/echo` with the request body; it declines everything else. `/later`
+//! responds from another thread, after a moment.
 //!
 //! `cargo build -p snaphook-module --example module_endpoint`.
 

@@ -1,4 +1,4 @@
-//! A module that compresses what it is worth compressing, piece by piece, for clients that take gzip.
+//! A module that compresses suitable responses, piece by piece, for clients that accept gzip.
 //!
 //! `cargo build -p snaphook-module --example module_gzip`.
 
@@ -35,7 +35,7 @@ fn text(value: Option<&[u8]>) -> &str {
     value.and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default()
 }
 
-/// Whether a client takes gzip, as far as it says so plainly.
+/// Whether a client explicitly accepts gzip.
 fn takes_gzip(accept_encoding: &str) -> bool {
     accept_encoding.split(',').map(str::trim).any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
@@ -64,7 +64,7 @@ impl RequestHandler for GzipRequest {
             && exchange.set_header(Side::Response, "content-encoding", "gzip")
         {
             self.encoder = Some(GzEncoder::new(Vec::new(), Compression::fast()));
-            // The bytes are others now, so a strong tag would lie.
+            // The bytes have changed, so a strong tag would be wrong.
             let tag = text(exchange.header(Side::Response, "etag")).to_owned();
             if tag.starts_with('"') {
                 exchange.set_header(Side::Response, "etag", format!("W/{tag}"));

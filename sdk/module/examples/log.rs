@@ -29,7 +29,7 @@ impl Module for Log {
         Ok(Log { file: Arc::new(Mutex::new(open(config)?)) })
     }
 
-    /// Also after SIGHUP, so that the file may be moved away.
+    /// Called after SIGHUP too, so that the file may be rotated.
     fn config_change(&self, config: &Config<'_>) -> Result<(), String> {
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = open(config)?;
         Ok(())
@@ -55,7 +55,7 @@ impl RequestHandler for LogRequest {
             exchange.status().unwrap_or_default(),
             self.started.elapsed().as_millis()
         );
-        // A full disk keeps nobody from being served.
+        // Requests are served even if the disk is full.
         let _ = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
         Answer::Declined
     }

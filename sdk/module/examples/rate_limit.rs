@@ -1,4 +1,4 @@
-//! A module that lets each address have `requests` requests within `seconds`, and answers 429 beyond.
+//! A module that allows each address `requests` requests within `seconds`, and responds with 429 beyond that.
 //!
 //! `cargo build -p snaphook-module --example module_rate_limit`; settings: `config = { requests = 100, seconds = 60 }`.
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use snaphook_module::{Answer, Config, Exchange, Hooks, Host, Module, RequestHandler, Side, Text};
 
-/// Addresses that are remembered. Beyond it all are forgotten: memory has an end, and a flood of addresses is another problem.
+/// Maximum number of stored addresses. When it is reached all are cleared, to limit memory.
 const ADDRESSES_MAX: usize = 100_000;
 
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ struct Limit {
 
 struct RateLimit {
     limit: Mutex<Limit>,
-    /// When an address's time began, and how many requests it had since.
+    /// The start of an address's interval, and its requests since then.
     seen: Arc<Mutex<HashMap<String, (Instant, u32)>>>,
 }
 
@@ -54,7 +54,7 @@ impl Module for RateLimit {
 struct Counted {
     limit: Limit,
     seen: Arc<Mutex<HashMap<String, (Instant, u32)>>>,
-    /// Until the address may ask again.
+    /// Time until the address may send requests again.
     wait: Option<Duration>,
 }
 

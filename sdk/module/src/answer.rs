@@ -1,17 +1,17 @@
-//! What hooks return.
+//! The results of hooks.
 
 use snaphook_module_abi as abi;
 
-/// What a hook of a request returns.
+/// The result of a request hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing to say: the next module is asked.
+    /// The module declines: the next module is called.
     Declined,
-    /// Handled: no later module is asked for this hook.
+    /// Handled: no later module is called for this hook.
     Ok,
     /// It waits: the hook is called again after [`crate::Resume::resume`].
     Pending,
-    /// An error with this HTTP status, 400 to 599: `request_error` makes the response.
+    /// An error with this HTTP status, 400 to 599: `request_error` follows with the response.
     Status(u16),
 }
 
@@ -28,12 +28,12 @@ impl Answer {
     }
 }
 
-/// What a filter of bytes returns.
+/// The result of a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filtered {
-    /// The bytes go on as they are.
+    /// The bytes pass unchanged.
     Unchanged,
-    /// What was written to the output takes their place.
+    /// The bytes written to the output replace them.
     Replaced,
     /// The connection, or the body, ends here with an error.
     Failed,

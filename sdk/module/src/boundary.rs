@@ -25,13 +25,13 @@ unsafe impl Send for Exported {}
 // SAFETY: as above.
 unsafe impl Sync for Exported {}
 
-/// The descriptor of the one module of this library; made with the first call.
+/// The descriptor of this library's module, created at the first call.
 pub fn export<M: Module>(name: &'static str, version: &'static str) -> *const RawDescriptor {
     static EXPORTED: OnceLock<Exported> = OnceLock::new();
     &raw const EXPORTED.get_or_init(|| Exported(descriptor::<M>(name, version))).0
 }
 
-/// What a module is.
+/// The descriptor of a module.
 pub fn descriptor<M: Module>(name: &'static str, version: &'static str) -> RawDescriptor {
     let text = |text: &'static str| abi::Text { ptr: text.as_ptr().cast(), len: text.len() };
     let has = |hooks: Hooks| M::HOOKS.has_any(hooks);
@@ -65,13 +65,13 @@ pub fn descriptor<M: Module>(name: &'static str, version: &'static str) -> RawDe
     }
 }
 
-/// What `factory` gives: the module is there once it was activated.
+/// The result of `factory`: it contains the module once it was activated.
 struct Slot<M> {
     host: Host,
     module: OnceLock<M>,
 }
 
-/// State and the server that it belongs to.
+/// State of a connection or request, with its server.
 struct Stateful<T> {
     host: Host,
     handler: T,
@@ -287,7 +287,7 @@ extern "C-unwind" fn request_close<M: Module>(request: *mut c_void) {
     }
 }
 
-/// Runs a hook of a request. Without state, making that panicked.
+/// Runs a request hook. Without state, creating it has panicked.
 fn on_request<M: Module>(request: *mut c_void, run: impl FnOnce(&mut M::Request, Host) -> u32) -> u32 {
     if request.is_null() {
         return abi::FAILED;
@@ -344,7 +344,7 @@ extern "C-unwind" fn response_body<M: Module>(
 #[macro_export]
 macro_rules! export_module {
     ($name:literal, $module:ty) => {
-        /// What the server looks for in the library.
+        /// The entry point that the server looks for.
         #[allow(unsafe_code, reason = "the name is the one of the C ABI, and there is one such symbol in a library")]
         #[unsafe(no_mangle)]
         pub extern "C-unwind" fn snaphook_module_v1() -> *const $crate::RawDescriptor {

@@ -1,4 +1,4 @@
-//! What a module is told of the server, of its configuration and of a connection.
+//! A module's view of the server, of its configuration and of a connection.
 
 /// The server and the module's own `config` table.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! A request and its response inside a hook, and what filters write to.
+//! A request and its response inside a hook, and the output of filters.
 
 use std::marker::PhantomData;
 
@@ -7,7 +7,7 @@ use snaphook_module_abi as abi;
 use crate::host::{Host, Resume};
 use crate::views::{headers, view};
 
-/// Whether something is about the request, or the response. For filters of connections: towards the server, or the peer.
+/// The request or the response. For connection filters: towards the server, or towards the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Request,
@@ -33,7 +33,7 @@ pub enum Text {
     Host,
     /// Address and port of the peer.
     Peer,
-    /// Of a response over HTTP/1: what stands after the status, if that is not the usual text.
+    /// Of a response over HTTP/1: the reason after the status, if it is not the usual one.
     Reason,
 }
 
@@ -50,7 +50,7 @@ impl Text {
     }
 }
 
-/// One request and its response, inside a hook. Functions that change something return whether the value is possible.
+/// One request and its response, inside a hook. Functions that change something return false if the value is invalid.
 pub struct Exchange<'a> {
     raw: *mut abi::Exchange,
     host: Host,
@@ -62,7 +62,7 @@ impl Exchange<'_> {
         Exchange { raw, host, hook: PhantomData }
     }
 
-    /// Empty if it is no UTF-8.
+    /// Empty if it is not UTF-8.
     pub fn text(&self, what: Text) -> &str {
         view(self, (self.host.0.text)(self.raw, what.code())).map_or("", |text| std::str::from_utf8(text).unwrap_or(""))
     }
@@ -109,7 +109,7 @@ impl Exchange<'_> {
         (self.host.0.set_status)(self.raw, status.into()) == abi::OK
     }
 
-    /// A body, if the module asks for whole ones or a module set it.
+    /// A body, if the module has the flag for whole bodies or a module set the body.
     pub fn body(&self, of: Side) -> Option<&[u8]> {
         view(self, (self.host.0.body)(self.raw, of.code()))
     }
@@ -141,8 +141,7 @@ impl Output<'_> {
         Output { raw, host, hook: PhantomData }
     }
 
-    /// Body filters write to their own side, filters of connections to either. `false`: it is not that side's turn, or too
-    /// much.
+    /// Body filters write to their own side, connection filters to either. `false`: the wrong side, or too many bytes.
     pub fn write(&mut self, to: Side, data: &[u8]) -> bool {
         (self.host.0.write)(self.raw, to.code(), bytes(data)) == abi::OK
     }

@@ -1,4 +1,4 @@
-//! Which hooks a module has, and how it wants them.
+//! The hooks of a module, and its flags.
 
 use std::ops::BitOr;
 
@@ -44,11 +44,11 @@ impl BitOr for Hooks {
 /// How the server calls a module's hooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// Hooks may wait, so they run on threads of the module's own.
+    /// Hooks may block, so they run on separate threads for the module.
     pub blocking: bool,
-    /// `before_request` and `request` have the whole request body.
+    /// `before_request` and `request` get the whole request body.
     pub whole_request: bool,
-    /// `response` has the whole response body.
+    /// `response` gets the whole response body.
     pub whole_response: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the server offers outside of hooks.
+//! The server's functions outside of hooks.
 
 use snaphook_module_abi as abi;
 
@@ -6,7 +6,7 @@ use snaphook_module_abi as abi;
 #[derive(Clone, Copy)]
 pub struct Host(pub(crate) &'static abi::Host);
 
-/// How important a line of the log is.
+/// The level of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     Error,
@@ -28,14 +28,14 @@ impl Host {
     }
 }
 
-/// Goes on with a hook that returned [`crate::Answer::Pending`]. One that is dropped leaves the request to its deadline.
+/// Resumes a hook that returned [`crate::Answer::Pending`]. If it is dropped, the request ends at its deadline.
 pub struct Resume {
     pub(crate) host: Host,
     pub(crate) token: u64,
 }
 
 impl Resume {
-    /// The server calls the hook again, soon. From any thread, also before the hook returned.
+    /// Makes the server call the hook again, soon. From any thread, also before the hook returned.
     pub fn resume(self) {
         (self.host.0.resume)(self.token);
     }

@@ -1,4 +1,4 @@
-//! What a module implements.
+//! The traits that a module implements.
 
 use crate::answer::{Answer, Filtered};
 use crate::config::{Config, ConnectionInfo};
@@ -6,7 +6,7 @@ use crate::exchange::{Exchange, Output};
 use crate::hooks::{Flags, Hooks};
 use crate::host::Host;
 
-/// A module. It is called from many threads at once.
+/// A module. It is called from many threads concurrently.
 pub trait Module: Send + Sync + Sized + 'static {
     /// The state of a connection; `()` for modules without connection hooks.
     type Connection: ConnectionHandler;
@@ -17,10 +17,11 @@ pub trait Module: Send + Sync + Sized + 'static {
     /// How they are called.
     const FLAGS: Flags = Flags::NONE;
 
-    /// Starts the module; an error keeps the server from starting.
+    /// Starts the module; on an error the server does not start.
     fn activate(host: Host, config: &Config<'_>) -> Result<Self, String>;
 
-    /// Called after `activate`, and when the configuration was loaded again. With an error the old one stays.
+    /// Called after `activate`, and after each reload of the configuration. On an error the old configuration stays in
+    /// use.
     fn config_change(&self, _config: &Config<'_>) -> Result<(), String> {
         Ok(())
     }
@@ -28,12 +29,12 @@ pub trait Module: Send + Sync + Sized + 'static {
     /// Called when the last request has ended, before the module is dropped.
     fn deactivate(&self) {}
 
-    /// Makes the state of a connection. Called only if the module has hooks of connections.
+    /// Creates the state of a connection. Called only if the module has connection hooks.
     fn connection(&self, _info: &ConnectionInfo<'_>) -> Option<Self::Connection> {
         None
     }
 
-    /// Makes the state of a request.
+    /// Creates the state of a request.
     fn request(&self, connection: Option<&Self::Connection>, exchange: &mut Exchange<'_>) -> Self::Request;
 }
 
@@ -67,7 +68,7 @@ pub trait RequestHandler: Send + 'static {
         Answer::Declined
     }
 
-    /// May make the response.
+    /// May create the response.
     fn request(&mut self, _exchange: &mut Exchange<'_>) -> Answer {
         Answer::Declined
     }

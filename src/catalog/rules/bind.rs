@@ -1,8 +1,8 @@
-//! A rule with the values of one caller and one moment.
+//! Binds a rule to the values of one caller and one moment.
 //!
-//! A condition on something that is not known is `unknown`, and then matches in such a way that the rule matches least: not at
-//! all, or under an odd number of `not`s always. So it is for a value of the caller (`C`) that is absent or null, an array where
-//! one value is expected, or of another type than the place of the record that it is compared with:
+//! A condition on an unknown value is `unknown`, and then matches in the way that makes the rule match least: never, or
+//! under an odd number of `not`s always. A value of the caller (`C`) is unknown if it is absent or null, an array where
+//! one value is expected, or of another type than the record's value:
 //!
 //! | condition | `C` absent, null, of a wrong shape | the record's value of another type than `C` | the record's value absent |
 //! | --- | --- | --- | --- |
@@ -16,8 +16,8 @@
 //! | `C` on the left, any operator | nothing | nothing (another type than the constant) | |
 //! | `not` of that | nothing | nothing | |
 //!
-//! The type of the record's value is asked of the store: `gte ""` matches texts only, `gte false` booleans, and a number is
-//! below 0 or not. A place of the other side of a change (`$before.…`) that is absent is unknown too.
+//! The store checks the type of the record's value: `gte ""` matches only texts, `gte false` only booleans, and a
+//! number is below 0 or not. An absent value of the other side of a change (`$before.…`) is unknown too.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ use super::combine::{all, always, any, not, nothing};
 use super::rule::{Class, Comparison, Operand, Rule, Side, Source, Test};
 use super::subject::Subject;
 
-/// The record before and after a change, and when that is.
+/// The record before and after a change, and the time.
 pub(super) struct Sides<'a> {
     pub(super) before: Option<&'a InstanceView<'a>>,
     pub(super) after: Option<&'a InstanceView<'a>>,
@@ -47,14 +47,14 @@ impl Sides<'_> {
     }
 }
 
-/// What values come from.
+/// The sources of values.
 struct Known<'a> {
     subject: &'a Subject,
     sides: &'a Sides<'a>,
 }
 
 impl Rule {
-    /// The rule as a filter of the store.
+    /// The rule as a filter for the store.
     pub(super) fn filter(&self, subject: &Subject, now: Millis) -> Filter {
         let sides = Sides { before: None, after: None, now };
         Known { subject, sides: &sides }.filter(self, false)
@@ -67,7 +67,7 @@ impl Rule {
 }
 
 impl Known<'_> {
-    /// `negated`: it stands under an odd number of `not`s.
+    /// `negated`: under an odd number of `not`s.
     fn filter(&self, rule: &Rule, negated: bool) -> Filter {
         match rule {
             Rule::All(parts) => all(parts.iter().map(|part| self.filter(part, negated))),
@@ -94,7 +94,7 @@ impl Known<'_> {
         }
     }
 
-    /// One condition on the record, with what makes a value of the caller of another type unknown.
+    /// One condition on the record, extended so that a caller's value of another type is unknown.
     fn condition(&self, path: &Path, test: &Test, negated: bool) -> Filter {
         let is = |operator| Filter::from(Condition { path: path.clone(), operator });
         let unknown = || always(negated);
@@ -113,7 +113,7 @@ impl Known<'_> {
                             classes.extend(classes_of_caller(operand, &value));
                             values.push(value);
                         }
-                        // One that is not there leaves the others of `in`.
+                        // An absent value leaves the others of `in`.
                         None if *among && !negated => {}
                         None => return unknown(),
                     }
@@ -133,7 +133,7 @@ impl Known<'_> {
         }
     }
 
-    /// What an operand is now; `None` if it is not known.
+    /// The current value of an operand; `None` if unknown.
     fn value(&self, operand: &Operand) -> Option<Value> {
         let value = match operand {
             Operand::Constant(value) => return Some(value.clone()),
@@ -209,7 +209,7 @@ fn is_among(path: &Path, among: bool, values: Vec<Value>) -> Filter {
     Condition { path: path.clone(), operator }.into()
 }
 
-/// Of what type the record's value must be, if the operand is the caller's.
+/// The required types of the record's value, if the operand is the caller's.
 fn classes_of_caller(operand: &Operand, value: &Value) -> BTreeSet<Class> {
     match operand {
         Operand::Caller(_) => Class::of(value).into_iter().collect(),
@@ -217,12 +217,12 @@ fn classes_of_caller(operand: &Operand, value: &Value) -> BTreeSet<Class> {
     }
 }
 
-/// A condition that is unknown where the record has a value of none of these types.
+/// A condition that is unknown if the record's value has none of these types.
 fn guarded(path: &Path, condition: Filter, classes: &BTreeSet<Class>, negated: bool) -> Filter {
     let is_positive = |operator: &Operator| !matches!(operator, Operator::Ne(_) | Operator::Nin(_));
     let is_one_of_type = matches!(&condition, Filter::Condition(Condition { operator, .. }) if is_positive(operator));
     if classes.is_empty() || (is_one_of_type != negated) {
-        // A comparison of different types does not match by itself, and `ne` and `nin` of them match.
+        // A comparison of different types does not match anyway, while `ne` and `nin` do.
         return condition;
     }
     let has_type = classes.iter().map(|class| is_of(path, *class));
@@ -235,7 +235,7 @@ fn guarded(path: &Path, condition: Filter, classes: &BTreeSet<Class>, negated: b
     }
 }
 
-/// Whether the record's value is of a type.
+/// Whether the record's value has a type.
 fn is_of(path: &Path, class: Class) -> Filter {
     let is = |operator| Filter::from(Condition { path: path.clone(), operator });
     match class {
@@ -245,7 +245,7 @@ fn is_of(path: &Path, class: Class) -> Filter {
     }
 }
 
-/// Whether a filter matches where there is no record: nothing exists there.
+/// Whether a filter matches a missing record, in which nothing exists.
 fn matches_nothing_there(filter: &Filter) -> bool {
     match filter {
         Filter::Condition(Condition { operator, .. }) => holds(None, operator),

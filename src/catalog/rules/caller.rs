@@ -1,4 +1,4 @@
-//! Conditions on the caller: what is known of it, compared with constants.
+//! Conditions on the caller: its values compared with constants.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::rule::{Class, Operand, Test};
 use super::values::{Kind, OPERATORS, Result, comparison, constant, error, list, pattern, shown};
 
-/// What the caller is compared with: constants, all of one type.
+/// Constants to compare with the caller's value, all of one type.
 pub(super) fn test_of_caller(operator: &str, value: &Value, pointer: &str) -> Result<Test> {
     let constant = |value: &Value, pointer: &str| match value {
         Value::String(text) if text.starts_with('$') && !text.starts_with("$$") => {

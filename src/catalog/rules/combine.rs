@@ -1,13 +1,13 @@
-//! Filters joined without the parts that say nothing, so that what a rule leaves to the store is small.
+//! Combines filters and drops redundant parts, so that the store gets small filters.
 
 use snaphook_driver::Filter;
 
-/// What matches nothing.
+/// A filter that matches nothing.
 pub fn nothing() -> Filter {
     Filter::Or(Vec::new())
 }
 
-/// What matches everything, or nothing.
+/// A filter that matches everything, or nothing.
 pub(super) fn always(matches: bool) -> Filter {
     if matches { Filter::And(Vec::new()) } else { nothing() }
 }
@@ -20,7 +20,7 @@ fn is_always(filter: &Filter) -> Option<bool> {
     }
 }
 
-/// A client's filter and a rule's. The client's is made smaller on the way: stores bound the depth of both together.
+/// A client's filter and a rule's. The client's filter is simplified, because stores limit the depth of both together.
 pub fn both(asked: Filter, readable: Filter) -> Filter {
     all([smaller(asked), readable])
 }

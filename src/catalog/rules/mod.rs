@@ -1,11 +1,12 @@
-//! Rules of a model: which of its records a caller may read, and which changes of them it may make.
+//! Rules of a model: which of its records a caller may read, and which changes the caller may make.
 //!
-//! A rule is a filter whose values may be of the caller ([`Subject`]), of the time, and for changes of the record before and
-//! after them. [`read`] checks rules when a model is defined, [`bind`] puts in the values: a rule for reads becomes a filter
-//! of the store, which is also what decides over one record, so lists and single reads cannot differ.
+//! A rule is a filter whose values may come from the caller ([`Subject`]), from the time, and for changes from the
+//! record before and after them. [`read`] checks rules when a model is defined, and [`bind`] inserts the values: a rule
+//! for reads becomes a filter for the store, which also decides on single records, so lists and single reads cannot
+//! differ.
 //!
-//! **Invariant:** what is not known of a caller never widens access: a condition whose value is absent, null or of another
-//! type than what it is compared with counts as whatever makes the whole rule match less. [`bind`] has the table.
+//! **Invariant:** an unknown value of a caller never widens access: a condition whose value is absent, null or of
+//! another type than the compared value has the result that makes the whole rule match less. [`bind`] has the table.
 
 use std::collections::BTreeMap;
 
@@ -35,10 +36,10 @@ pub use subject::{Right, Subject};
 use bind::Sides;
 use rule::Rule;
 
-/// What a client says of the rules in a new version of a model.
+/// The rules in a client's new version of a model.
 #[derive(Clone, Debug, Default)]
 pub enum RulesInput {
-    /// Nothing: those that the model has stay.
+    /// Absent: the model's rules stay.
     #[default]
     Keep,
     /// Null: the model has none.
@@ -46,7 +47,7 @@ pub enum RulesInput {
     Set(Json),
 }
 
-/// The rules of one version of a model. An operation without a rule is for nobody.
+/// The rules of one version of a model. An operation without a rule is denied to everybody.
 #[derive(Clone, Debug)]
 pub struct Rules(BTreeMap<Operation, Rule>);
 
@@ -56,12 +57,12 @@ impl Rules {
         read::rules(schema, rules).map(Rules)
     }
 
-    /// What a subject may read, as a filter of the store.
+    /// What a subject may read, as a filter for the store.
     pub fn readable(&self, subject: &Subject, now: Millis) -> Filter {
         self.0.get(&Operation::Read).map_or_else(nothing, |rule| rule.filter(subject, now))
     }
 
-    /// Whether what may be read depends on the time.
+    /// Whether the rule for reads depends on the time.
     pub fn reads_by_time(&self) -> bool {
         self.0.get(&Operation::Read).is_some_and(Rule::has_now)
     }
@@ -71,7 +72,7 @@ impl Rules {
         self.readable(subject, now).matches(&InstanceView::new(instance, tree))
     }
 
-    /// Whether anybody may do that at all.
+    /// Whether the operation is denied to everybody.
     pub fn is_for_nobody(&self, operation: Operation) -> bool {
         !self.0.contains_key(&operation)
     }

@@ -1,4 +1,4 @@
-//! What rules are for.
+//! The operations that have rules.
 
 /// The kinds of change that have a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

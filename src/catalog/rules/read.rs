@@ -1,9 +1,9 @@
-//! Rules as JSON, checked against the schema of their model.
+//! Parses rules and checks them against the schema of their model.
 //!
-//! `{path: {op: value}}`, whose members must all match; `and` and `or` with an array of such filters, `not` with one. A property
-//! of such a name, or one called `path`, is `{"path": name, op: value}`. Rules for changes begin each path with `before.` or
-//! `after.`. A text that begins with `$` is a value of the caller, the time, or, in rules for changes, of the record; `$$…` is a
-//! text that begins with `$`.
+//! `{path: {op: value}}`, whose members must all match; `and` and `or` with an array of such filters, `not` with one. A
+//! property of such a name, or one called `path`, is `{"path": name, op: value}`. Rules for changes begin each path
+//! with `before.` or `after.`. A text that begins with `$` refers to the caller, the time, or, in rules for changes,
+//! the record; `$$…` is a text that begins with `$`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,13 +25,14 @@ use crate::catalog::schema::{Found, Schema};
 
 /// Bytes of the rules of a model.
 const BYTES_MAX: usize = 32 * 1024;
-/// How deep `and`, `or` and `not` may stand in each other. A rule is joined to a client's filter, and stores bound the depth
-/// of both ([`snaphook_driver::FILTER_DEPTH_MAX`]).
+/// Maximum nesting of `and`, `or` and `not`. A rule is combined with a client's filter, and stores limit the depth of
+/// both ([`snaphook_driver::FILTER_DEPTH_MAX`]).
 const DEPTH_MAX: usize = 5;
-/// What the conditions of one rule may weigh: with the 64 that a client's filter may have, and some of the server's own, at most
-/// [`snaphook_driver::FILTER_CONDITIONS_MAX`].
+/// Maximum weight of one rule's conditions: together with the 64 conditions of a client's filter, and some of the
+/// server's own, at most [`snaphook_driver::FILTER_CONDITIONS_MAX`].
 const WEIGHT_MAX: usize = 160;
-/// A condition, one with a value of the caller, and one with a list of them: so many conditions become of it at most.
+/// The weight of a condition, of one with a value of the caller, and of one with a list of them: the maximum number of
+/// conditions that it expands to.
 const WEIGHT: usize = 1;
 const WEIGHT_OF_VALUE: usize = 4;
 const WEIGHT_OF_LIST: usize = 8;
@@ -136,7 +137,7 @@ impl Reader<'_> {
         Ok(one_or_all(parts))
     }
 
-    /// The operators of one path, which must all hold.
+    /// The operators of one path, which must all match.
     fn conditions<'v>(
         &mut self,
         path: &str,
@@ -167,7 +168,7 @@ impl Reader<'_> {
         Ok(one_or_all(parts))
     }
 
-    /// Where a path leads.
+    /// The target of a path.
     fn place(&self, written: &str, pointer: &str) -> Result<(Side, Path, Kind)> {
         let (side, rest) = match self.operation {
             Operation::Read => (Side::Read, written),
@@ -267,7 +268,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One value that a place is compared with.
+    /// One value to compare with.
     fn operand(&self, kind: &Kind, value: &Value, pointer: &str) -> Result<Operand> {
         if let Value::String(text) = value
             && let Some(name) = text.strip_prefix('$')

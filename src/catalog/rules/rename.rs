@@ -1,11 +1,12 @@
-//! Rules after properties of their model were renamed.
+//! Adapts rules to renamed properties of their model.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 use snaphook_driver::Json;
 
-/// The rules with the new names: in paths, and in values such as `$before.owner`. Names are those of properties at the top.
+/// The rules with the new names: in paths, and in values such as `$before.owner`. Only names of top-level properties
+/// are renamed.
 pub fn renamed(rules: &Json, renames: &[(String, String)]) -> Json {
     let Ok(Value::Object(rules)) = rules.to_value() else { return rules.clone() };
     let rules = rules.into_iter().map(|(name, rule)| {
@@ -51,7 +52,7 @@ fn filter(value: Value, names: &Names<'_>) -> Value {
     Value::Object(renamed)
 }
 
-/// The values of a condition that are places of the record.
+/// The values of a condition that refer to the record.
 fn operators(members: Map<String, Value>, names: &Names<'_>) -> Map<String, Value> {
     let one = |value: Value| match value {
         Value::String(text) => match text.strip_prefix('$') {
@@ -70,8 +71,8 @@ fn operators(members: Map<String, Value>, names: &Names<'_>) -> Map<String, Valu
 }
 
 impl Names<'_> {
-    /// A path with the new name of its property. A property whose own name has a dot is named by a whole path, and the longest
-    /// name that fits is the one that is meant.
+    /// A path with the new name of its property. A property whose own name contains a dot may match several parts of a
+    /// path; the longest matching name counts.
     fn path<'p>(&self, written: &'p str) -> Cow<'p, str> {
         let (side, rest) = match written.split_once('.') {
             Some((side @ ("before" | "after"), rest)) if !self.is_read => (Some(side), rest),

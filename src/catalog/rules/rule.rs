@@ -1,4 +1,4 @@
-//! A rule after it was checked.
+//! A checked rule.
 
 use serde_json::Value;
 use snaphook_driver::Path;
@@ -9,16 +9,16 @@ pub(super) enum Rule {
     All(Vec<Rule>),
     Any(Vec<Rule>),
     Not(Box<Rule>),
-    /// A place of the record is compared.
+    /// A comparison of a value of the record.
     Record(Side, Path, Test),
-    /// Something of the caller is compared with what stands in the rule, all of one [`Class`].
+    /// A comparison of a value of the caller with constants in the rule, all of one [`Class`].
     Caller(Source, Test),
 }
 
 /// Which record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// The one that is read.
+    /// The record that is read.
     Read,
     Before,
     After,
@@ -50,7 +50,7 @@ pub(super) enum Comparison {
     Gte,
 }
 
-/// What a place is compared with.
+/// The operand of a comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Operand {
     Constant(Value),
@@ -62,7 +62,7 @@ pub(super) enum Operand {
     Record(Side, Path),
 }
 
-/// What is known of a caller.
+/// A value of a caller.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Source {
     Id,
@@ -79,7 +79,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// `None`: null, an array or an object, with which nothing is compared.
+    /// `None`: null, an array or an object, which cannot be compared.
     pub(super) fn of(value: &Value) -> Option<Class> {
         match value {
             Value::Bool(_) => Some(Class::Bool),

@@ -1,4 +1,4 @@
-//! For whom something is read or written.
+//! On whose behalf something is read or written.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use serde_json::Value;
 use snaphook_driver::Actor;
 use snaphook_identity::{Caller, Claims};
 
-/// With which right something is read or written.
+/// The rights of a read or write.
 #[derive(Clone, Debug, Default)]
 pub enum Right {
-    /// The server's own, and admins': rules are not asked.
+    /// The rights of the server and of admins: rules do not apply.
     #[default]
     Server,
     Subject(Subject),
 }
 
-/// Of whom rules speak.
+/// The subject of rules.
 #[derive(Clone, Debug)]
 pub struct Subject {
     actor: Arc<Actor>,
@@ -23,7 +23,7 @@ pub struct Subject {
 }
 
 impl Right {
-    /// Of a caller; `None` is somebody whom nobody knows.
+    /// The rights of a caller; `None` is an unknown caller.
     pub fn of_caller(caller: Option<&Caller>) -> Right {
         match caller {
             Some(caller) if caller.bypasses_rules() => Right::Server,
@@ -32,10 +32,10 @@ impl Right {
         }
     }
 
-    /// Of the actor of an event. Its role is not in the event, so nobody bypasses rules this way.
+    /// The rights of the actor of an event. Its role is not in the event, so the rules always apply.
     pub fn of_actor(actor: Option<&Arc<Actor>>) -> Right {
         let actor = actor.map_or_else(|| Arc::new(Actor::anonymous()), Arc::clone);
-        // Claims that cannot be read are none.
+        // Unreadable claims count as absent.
         let claims = actor.claims.as_ref().and_then(|claims| Claims::parse(claims).ok()).map(Arc::new);
         Right::Subject(Subject { actor, claims })
     }

@@ -1,5 +1,5 @@
-//! What stands in rules beside paths: constants, patterns, lists and names of what is known of a caller, checked against the types
-//! that they are compared with.
+//! Values in rules: constants, patterns, lists and references to the caller, checked against the types that they are
+//! compared with.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ pub(super) const SCALARS: [&str; 4] = ["string", "number", "integer", "boolean"]
 
 pub(super) type Result<T> = std::result::Result<T, DefinitionError>;
 
-/// What a place of a record may hold.
+/// The possible values of a record's place.
 pub(super) enum Kind {
     /// Types of JSON; empty: any.
     Types(BTreeSet<&'static str>),
@@ -39,7 +39,7 @@ pub(super) fn fault(pointer: &str, message: String) -> DefinitionError {
     DefinitionError { pointer: pointer.to_owned(), message, too_complex: false }
 }
 
-/// What is known of a caller: the rest of `$actor.…`.
+/// Parses the rest of `$actor.…`.
 pub(super) fn source(name: &str, pointer: &str) -> Result<Source> {
     match (name, name.strip_prefix("claims.")) {
         ("id", _) => Ok(Source::Id),

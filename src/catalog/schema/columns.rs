@@ -1,4 +1,4 @@
-//! The columns that a model store keeps: top-level properties with one scalar value.
+//! The columns of a model store: top-level properties with scalar values.
 
 use snaphook_driver::{Column, ColumnKind};
 
@@ -65,7 +65,7 @@ mod tests {
                 ("i".to_owned(), ColumnKind::Integer),
             ]
         );
-        // What stands beside `$ref` counts, or does not, as it does for validation.
+        // Keywords beside `$ref` apply, or do not, as in validation.
         let siblings = |draft: &str| {
             schema(
                 json!({"$schema": draft, "type": "object", "properties": {"a": {"$ref": "#/definitions/s", "type": "integer"}},

@@ -1,7 +1,7 @@
-//! Defaults of properties, nested as the properties are, also behind references and `allOf`.
+//! Defaults of properties, at any depth, also behind references and `allOf`.
 //!
-//! A schema may refer to itself, so defaults are a graph whose edges follow the data. What a default brings with it is
-//! worked out once, when the schema is compiled, so that filling in takes no more than the data that it makes.
+//! A schema may refer to itself, so defaults are a graph whose edges follow the data. The full value of each default is
+//! computed once, when the schema is compiled, so that filling in only costs as much as the resulting data.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -9,33 +9,33 @@ use serde_json::Value;
 use snaphook_driver::PAYLOAD_BYTES_MAX;
 use snaphook_schema::{References, step};
 
-/// Bytes that one default may come to with those below it.
+/// Maximum size of one default with its nested defaults.
 const DEFAULT_BYTES_MAX: usize = 256 * 1024;
-/// Objects that are described differently.
+/// Maximum number of different object descriptions.
 const NODES_MAX: usize = 20_000;
 
 /// The graph; the first node is the document.
 #[derive(Debug, Default)]
 pub(super) struct Defaults {
     nodes: Vec<Node>,
-    /// The node of each subschema that begins one, by address.
+    /// The node of each subschema that has one, by address.
     places: HashMap<usize, usize>,
 }
 
-/// The properties of one kind of object that have defaults, or have some below.
+/// The properties of one kind of object that have defaults, or nested ones.
 #[derive(Debug, Default)]
 struct Node(Vec<Property>);
 
 #[derive(Debug)]
 struct Property {
     name: String,
-    /// With the defaults below filled in, and its size in bytes.
+    /// With nested defaults filled in, and its size in bytes.
     default: Option<(Value, usize)>,
     below: Option<usize>,
 }
 
 impl Defaults {
-    /// Works out the graph; the error says what is too much.
+    /// Builds the graph; the error names the exceeded limit.
     pub(super) fn of(tree: &Value, references: &References) -> Result<Defaults, String> {
         let mut building =
             Building { tree, references, nodes: Vec::new(), known: HashMap::new(), places: HashMap::new() };
@@ -66,12 +66,12 @@ impl Defaults {
             .collect()
     }
 
-    /// Fills in a document; the error says that it would become too large.
+    /// Fills in a document; an error if it would become too large.
     pub(super) fn fill(&self, data: &mut Value, bytes_max: usize) -> Result<bool, String> {
         self.fill_at(0, data, &mut { bytes_max })
     }
 
-    /// Fills in a value that a subschema describes, one that has a default itself.
+    /// Fills in a value described by a subschema with a default.
     pub(super) fn fill_from(&self, schema: &Value, value: &mut Value) -> Result<(), String> {
         match self.places.get(&address(schema)) {
             Some(node) => self.fill_at(*node, value, &mut { PAYLOAD_BYTES_MAX }).map(|_| ()),
@@ -105,7 +105,7 @@ impl Defaults {
         Ok(changed)
     }
 
-    /// Fills in the defaults below each default.
+    /// Fills in the nested defaults of each default.
     fn expand(&mut self) -> Result<(), String> {
         let mut done: HashMap<(usize, usize), (Value, usize)> = HashMap::new();
         for node in 0..self.nodes.len() {
@@ -135,7 +135,7 @@ impl Defaults {
         let Property { name, default, below } = &self.nodes[node].0[row];
         let Some((default, _)) = default else { return Ok(None) };
         let mut value = default.clone();
-        // A default that would hold itself ends where it begins again.
+        // A default that would contain itself is cut at the repetition.
         let circle = match below {
             Some(below) if open.insert(*below) => {
                 let circle = self.expand_below(*below, &mut value, done, open)?;
@@ -156,7 +156,7 @@ impl Defaults {
         Ok(Some((value, bytes)))
     }
 
-    /// Answers whether a circle was cut.
+    /// Returns whether a circle was cut.
     fn expand_below(
         &self,
         node: usize,
@@ -191,7 +191,7 @@ struct Building<'a> {
     places: HashMap<usize, usize>,
 }
 
-/// A property as the schemas of an object write it.
+/// A property in the schemas of an object.
 struct Written {
     name: String,
     default: Option<Value>,
@@ -199,7 +199,7 @@ struct Written {
 }
 
 impl<'a> Building<'a> {
-    /// The node of an object that a schema describes. Makes the nodes below it, too.
+    /// The node of an object described by a schema. Creates nested nodes, too.
     fn node(&mut self, schema: &'a Value) -> Result<usize, String> {
         let mut first = 0;
         let mut open = vec![(vec![schema], None::<(usize, usize)>)];
@@ -234,7 +234,7 @@ impl<'a> Building<'a> {
         Ok(first)
     }
 
-    /// The properties that schemas of one object have, each with the schemas that describe it.
+    /// The properties in the schemas of one object, each with the schemas that describe it.
     fn properties(&self, flat: &[&'a Value]) -> (Vec<Written>, Vec<Vec<&'a Value>>) {
         let mut properties: Vec<Written> = Vec::new();
         let mut children: Vec<Vec<&'a Value>> = Vec::new();
@@ -256,7 +256,7 @@ impl<'a> Building<'a> {
         (properties, children)
     }
 
-    /// A schema and all that describes the same value: what it refers to, and the members of `allOf`.
+    /// A schema and all others for the same value: its `$ref` target, and the members of `allOf`.
     fn flatten(&self, schema: &'a Value, flat: &mut Vec<&'a Value>, seen: &mut BTreeSet<usize>) {
         step(1);
         if !schema.is_object() || !seen.insert(address(schema)) {
@@ -277,7 +277,7 @@ impl<'a> Building<'a> {
         }
     }
 
-    /// The first default that the schema, what it refers to or its `allOf` has.
+    /// The first default of the schema, its `$ref` target or its `allOf`.
     fn default_of(&self, schema: &'a Value) -> Option<Value> {
         let mut flat = Vec::new();
         self.flatten(schema, &mut flat, &mut BTreeSet::new());
@@ -317,7 +317,7 @@ fn useful(written: Vec<Vec<Written>>) -> Vec<Node> {
     written.into_iter().map(|properties| Node(properties.into_iter().filter_map(property).collect())).collect()
 }
 
-/// All defaults that are written in a schema: the pointer of the subschema, and the value.
+/// All defaults in a schema: the pointer of the subschema, and the value.
 pub(super) fn written(tree: &Value) -> Vec<(String, &Value)> {
     snaphook_schema::all(tree)
         .into_iter()
@@ -368,7 +368,7 @@ mod tests {
         let old = schema(json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object",
             "properties": {"n": {"$ref": "#/definitions/n", "default": 1}}, "definitions": {"n": {"default": 2}}}));
         fills(&old, json!({}), json!({"n": 2}));
-        // What may not apply is not filled in.
+        // Defaults that may not apply are not filled in.
         let any = schema(json!({"type": "object", "anyOf": [{"properties": {"a": {"default": 1}}}],
             "if": true, "then": {"properties": {"b": {"default": 1}}}}));
         assert!(!any.has_defaults());

@@ -1,8 +1,8 @@
-//! A property that a schema knows.
+//! A property in a schema.
 
 use std::collections::BTreeSet;
 
-/// Where a path ends.
+/// The target of a path.
 pub struct Found {
     /// Names from the outside in.
     pub path: Vec<String>,

@@ -1,7 +1,7 @@
 //! One model's JSON Schema, compiled once per version.
 //!
-//! What a client's schema and data make this do has a bound: see the crate `snaphook_schema`, which compiles and
-//! validates within limits.
+//! The work for a client's schema and data is bounded: see the crate `snaphook_schema`, which compiles and validates
+//! within limits.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,9 +23,9 @@ mod sample;
 use defaults::Defaults;
 pub(super) use found::Found;
 
-/// Errors of one document that are reported at most.
+/// Maximum number of reported errors per document.
 const ERRORS_MAX: usize = 100;
-/// Time for a schema that a server took before: on a slower machine, or a busier one, it must still be read.
+/// Time limit for a stored schema, which must still compile on a slower or busier machine.
 const STORED_TIME: Duration = Duration::from_secs(20);
 
 /// A compiled schema and what is derived from it.
@@ -38,7 +38,7 @@ pub struct Schema {
     defaults: Defaults,
 }
 
-/// Why a schema cannot be a model's.
+/// Why a schema is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaError {
     /// JSON Pointer into the schema.
@@ -49,23 +49,23 @@ pub struct SchemaError {
     pub too_complex: bool,
 }
 
-/// Why data is not taken.
+/// Why data is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// What is wrong, and where.
+    /// The errors, with their places.
     Errors(Vec<FieldError>),
-    /// Nobody knows: finding out takes too much work.
+    /// No verdict: validation takes too much work.
     TooComplex(String),
-    /// The caller is gone, or has waited too long.
+    /// The caller has left, or has waited too long.
     Late,
 }
 
-/// How much work validation may be.
+/// The limit of validation work.
 #[derive(Clone, Debug)]
 pub struct Effort(Limits, bool);
 
 impl Effort {
-    /// Less than a millisecond, on any thread. What takes more is to be done again with [`Effort::whole`].
+    /// Less than a millisecond, on any thread. If that is not enough, repeat with [`Effort::whole`].
     pub const fn small() -> Effort {
         Effort(Limits::inline(), false)
     }
@@ -73,7 +73,7 @@ impl Effort {
     /// The stack that a thread needs for [`Effort::whole`].
     pub const STACK_BYTES: usize = snaphook_schema::STACK_BYTES;
 
-    /// All that a document may take. Needs a thread with a stack of [`Effort::STACK_BYTES`].
+    /// The maximum for a document. Needs a thread with a stack of [`Effort::STACK_BYTES`].
     pub fn whole(until: Option<Instant>, cancelled: Option<Arc<AtomicBool>>) -> Effort {
         Effort(Limits { until, cancelled, ..Limits::document() }, true)
     }
@@ -82,7 +82,7 @@ impl Effort {
         Limits { until: self.0.until, cancelled: self.0.cancelled.clone(), ..Limits::schema() }
     }
 
-    /// Bytes of defaults that may be filled in.
+    /// Maximum bytes of filled-in defaults.
     fn filled_bytes(&self) -> usize {
         if self.1 { PAYLOAD_BYTES_MAX } else { 64 * 1024 }
     }
@@ -121,7 +121,7 @@ fn too_complex(excess: &str) -> SchemaError {
 }
 
 impl Schema {
-    /// Compiles what a client sent: its defaults must fit, too.
+    /// Compiles a client's schema, and validates its defaults, too.
     pub fn compile(text: &Json, effort: &Effort) -> Result<Schema, SchemaError> {
         let limits = effort.for_schemas();
         let schema = Schema::compile_with(text, &limits)?;
@@ -129,7 +129,7 @@ impl Schema {
         Ok(schema)
     }
 
-    /// Compiles what was checked when it was stored.
+    /// Compiles a stored schema, which was checked before.
     pub fn compile_stored(text: &Json) -> Result<Schema, SchemaError> {
         Schema::compile_with(text, &Limits { steps: u64::MAX / 2, time: Some(STORED_TIME), ..Limits::schema() })
     }
@@ -185,8 +185,8 @@ impl Schema {
         }
     }
 
-    /// Fills in the defaults of properties that are absent; answers whether anything changed. May be called again with
-    /// more effort.
+    /// Fills in the defaults of absent properties; returns whether anything changed. May be called again with more
+    /// effort.
     pub fn fill_defaults(&self, data: &mut Value, effort: &Effort) -> Result<bool, Unfit> {
         self.defaults.fill(data, effort.filled_bytes()).map_err(Unfit::TooComplex)
     }
@@ -196,7 +196,7 @@ impl Schema {
         self.defaults.top_level()
     }
 
-    /// Where a keyword stands in the schema or one below it, with the pointers of those.
+    /// The places of a keyword in the schema and its subschemas, with their pointers.
     pub fn keyword(&self, keyword: &str) -> Vec<(String, &Value)> {
         let all = snaphook_schema::all(&self.tree).into_iter();
         all.filter_map(|(pointer, schema)| Some((pointer, schema.get(keyword)?))).collect()
@@ -213,7 +213,7 @@ impl Schema {
         !self.defaults.is_empty()
     }
 
-    /// Each default must fit the schema that it stands in.
+    /// Each default must be valid against its own schema.
     fn check_defaults(&self, limits: &Limits) -> Result<(), SchemaError> {
         let written = defaults::written(&self.tree);
         if written.is_empty() {
@@ -364,7 +364,7 @@ mod tests {
             let error = Schema::compile(&Json::from_value(&value), &Effort::whole(None, None)).unwrap_err();
             assert_eq!(error.pointer, pointer, "{error}");
             assert!(error.message.contains("does not fit its own schema"), "{error}");
-            // What an older server took is still read.
+            // A schema that an older server accepted still compiles.
             assert!(Schema::compile_stored(&Json::from_value(&value)).is_ok());
         }
     }

@@ -1,6 +1,6 @@
-//! What a schema says of a path: whether the property is there, and which types it may have.
+//! Looks up paths in a schema: whether the property exists, and its possible types.
 //!
-//! Schemas may refer to themselves and branch at each step, so everything here visits a subschema once per question.
+//! Schemas may refer to themselves and branch at each step, so every lookup visits a subschema at most once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -33,14 +33,14 @@ impl Schema {
         bounded(|| self.child(&self.tree, name).is_some()).unwrap_or(false)
     }
 
-    /// The types that a top-level property may have; none if the schema does not say.
+    /// The possible types of a top-level property; empty if the schema does not restrict them.
     pub fn types_of(&self, property: &str) -> Vec<&'static str> {
         let types = bounded(|| self.types(self.child(&self.tree, property)?));
         types.ok().flatten().unwrap_or_default().names().collect()
     }
 
-    /// Finds a dotted path: names may hold dots themselves, the longest name wins. The error says that looking takes
-    /// too much.
+    /// Finds a dotted path: names may contain dots, and the longest name wins. An error if the lookup takes too much
+    /// work.
     pub fn find(&self, dotted: &str) -> Result<Option<Found>, String> {
         bounded(|| {
             let mut path = Vec::new();
@@ -50,8 +50,8 @@ impl Schema {
         .map_err(|excess| format!("`{}` cannot be looked up in the schema: {excess}", shown(dotted)))
     }
 
-    /// Whether data may have something at a dotted path: a declared property, or one below a property of which the
-    /// schema declares no members.
+    /// Whether data may have a value at a dotted path: a declared property, or one below a property without declared
+    /// members.
     pub fn may_have(&self, dotted: &str) -> Result<bool, String> {
         if self.find(dotted)?.is_some() {
             return Ok(true);
@@ -70,7 +70,7 @@ impl Schema {
         Ok(false)
     }
 
-    /// Objects are allowed there, and none of their members is declared.
+    /// Whether objects are allowed there, without declared members.
     fn is_free(&self, node: &Value) -> bool {
         let Some(members) = node.as_object() else { return true };
         let says = [
@@ -161,7 +161,7 @@ impl Schema {
         self.references.resolve(&self.tree, node, node.get("$ref")?.as_str()?)
     }
 
-    /// Types that a node allows; `None` if it does not say.
+    /// The types that a node allows; `None` if it does not restrict them.
     pub(super) fn types(&self, node: &Value) -> Option<Types> {
         bounded(|| self.types_once(node, &mut HashMap::new())).ok().flatten()
     }
@@ -209,7 +209,7 @@ impl Schema {
     }
 }
 
-/// A question to a schema, within the limits of any thread, or the caller's.
+/// A lookup within the limits for any thread, or the caller's.
 fn bounded<T>(question: impl FnOnce() -> T) -> Result<T, String> {
     if is_limited() {
         return Ok(question());

@@ -1,4 +1,4 @@
-//! An example of the data that a schema takes: its own, or one that is made of it.
+//! An example of valid data for a schema: its own example, or a generated one.
 
 use std::collections::HashSet;
 
@@ -6,9 +6,9 @@ use serde_json::{Map, Number, Value, json};
 
 use super::{Effort, Schema};
 
-/// Values of an example that is made.
+/// Maximum number of values in a generated example.
 const VALUES_MAX: usize = 200;
-/// How deep it may be; schemas may refer to themselves.
+/// Its maximum depth; schemas may refer to themselves.
 const DEPTH_MAX: usize = 8;
 /// Properties of an object that are shown although none is required.
 const PROPERTIES_MAX: usize = 16;
@@ -18,7 +18,7 @@ const BYTES_MAX: usize = 8 * 1024;
 const TEXT_BYTES_MAX: usize = 256;
 
 impl Schema {
-    /// `None` if nothing is found that the schema takes.
+    /// `None` if no valid example is found.
     pub fn sample(&self, effort: &Effort) -> Option<Value> {
         let mut making = Making { schema: self, left: VALUES_MAX, bytes_left: BYTES_MAX };
         let sample = making.value(&self.tree, 0)?;
@@ -35,7 +35,7 @@ struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    /// `None`: nothing is known that would fit, or there is enough already.
+    /// `None`: no suitable value, or the example is large enough.
     fn value(&mut self, node: &'a Value, depth: usize) -> Option<Value> {
         self.left = self.left.checked_sub(1)?;
         if depth > DEPTH_MAX {
@@ -65,7 +65,7 @@ impl<'a> Making<'a> {
         })
     }
 
-    /// A value that stands in the schema, unless there is enough already.
+    /// A value from the schema, unless the example is large enough.
     fn given(&mut self, value: &Value) -> Option<Value> {
         let mut space = [0; BYTES_MAX];
         let mut rest = &mut space[..self.bytes_left];
@@ -103,7 +103,7 @@ impl<'a> Making<'a> {
         Some(Value::Object(members))
     }
 
-    /// Whether there is space for so many bytes more.
+    /// Reserves this many bytes; `false` if there is no space.
     fn take(&mut self, bytes: usize) -> bool {
         let left = self.bytes_left.checked_sub(bytes);
         self.bytes_left = left.unwrap_or(self.bytes_left);
@@ -120,7 +120,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// At the bound that the schema sets.
+    /// A number at the bound of the schema.
     fn number(&mut self, node: &'a Value) -> Option<Value> {
         let schema = self.schema;
         let bound = |keyword: &str| schema.own(node, keyword).filter(|bound| bound.is_number());

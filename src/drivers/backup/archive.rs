@@ -9,8 +9,8 @@
 //! E      = the last block: `End` as JSON; nothing follows it
 //! ```
 //!
-//! Numbers are little-endian. Each block has its digest, so damage is found where it is; the number in it keeps blocks
-//! from changing places; the last block says how much there must be, so that a file that was cut short is one.
+//! Numbers are little-endian. Each block has its digest, so damage is located; its number detects reordered blocks; the
+//! last block has the totals, so a truncated file is detected.
 
 use std::fmt;
 use std::io::{BufReader, Read};
@@ -23,19 +23,19 @@ use snaphook_driver::{ErrorRecord, LogRecord, Position};
 use super::record::{Counts, Record};
 
 const MAGIC: &[u8; 16] = b"snaphook backup\n";
-/// Raised when older programs cannot read what newer ones write.
+/// Increased when older programs cannot read newer files.
 const FORMAT: u32 = 1;
-/// Bytes of a block before what is stored.
+/// Bytes of a block before its content.
 const HEAD_BYTES: usize = 13 + 32;
 /// Raw bytes at which a block ends; one record always fits.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Larger than any record: the largest is the code of a hook.
 const BLOCK_BYTES_MAX: u32 = 512 << 20;
 const COMPRESSION_LEVEL: i32 = 3;
-/// What [`Scanner::progress`] counts to.
+/// The maximum of [`Scanner::progress`].
 pub(super) const PROGRESS_MAX: u32 = 10_000;
 
-/// What a backup says of itself.
+/// The description of a backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     pub format: u32,
@@ -43,7 +43,7 @@ pub struct Header {
     pub snaphook: String,
     #[serde(with = "time")]
     pub made: Millis,
-    /// Identity of the log; one that is restored gets another.
+    /// Identity of the log; a restored log gets a new one.
     pub log: String,
     /// Position of its last event.
     pub head: Position,
@@ -60,11 +60,11 @@ impl Header {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct End {
     pub(super) counts: Counts,
-    /// SHA-256 of all records as they stand in the blocks.
+    /// SHA-256 of all records in the blocks.
     pub(super) records: String,
 }
 
-/// Counts records and digests them, whatever blocks they are in.
+/// Counts records and computes their digest, independent of blocks.
 #[derive(Clone, Default)]
 pub(super) struct Tally {
     counts: Counts,
@@ -76,7 +76,7 @@ impl Tally {
         self.counts.add(record);
     }
 
-    /// The same record as it stands in the file.
+    /// The same record in its file format.
     pub(super) fn digest(&mut self, bytes: &[u8]) {
         self.digest.update(bytes);
     }
@@ -123,7 +123,7 @@ pub(super) fn write_record(out: &mut Vec<u8>, record: &Record) -> serde_json::Re
     Ok(())
 }
 
-/// The first record of a block's bytes, and how many bytes it takes; an error says what is wrong with it.
+/// The first record of a block's bytes, and its size; the error describes the damage.
 pub(super) fn read_record(bytes: &[u8]) -> Result<(Record, usize), String> {
     let cut = || "a record is cut short".to_owned();
     let length = |at: usize| -> Result<usize, String> {
@@ -145,7 +145,7 @@ pub(super) fn read_record(bytes: &[u8]) -> Result<(Record, usize), String> {
     Ok((record, end))
 }
 
-/// Makes the blocks of a file, one after the other.
+/// Creates the blocks of a file, one after the other.
 #[derive(Default)]
 pub(super) struct Writer {
     number: u64,
@@ -172,7 +172,7 @@ impl Kind {
     }
 }
 
-/// Whether so many raw bytes are a block.
+/// Whether this many raw bytes fill a block.
 pub(super) const fn is_block(bytes: usize) -> bool {
     bytes >= BLOCK_BYTES
 }
@@ -204,7 +204,7 @@ fn digest(number: u64, head: &[u8], stored: &[u8]) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// What is wrong with a file, and where.
+/// Damage of a file, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     offset: u64,
@@ -219,7 +219,7 @@ impl fmt::Display for Damage {
 
 impl std::error::Error for Damage {}
 
-/// Reads a file block by block; nothing is given out before its digest was compared.
+/// Reads a file block by block; nothing is returned before its digest was compared.
 pub(super) struct Reader<R> {
     input: BufReader<R>,
     offset: u64,
@@ -245,7 +245,7 @@ impl<R: Read> Reader<R> {
         Ok(reader)
     }
 
-    /// How far it has come.
+    /// The current offset.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
@@ -272,7 +272,7 @@ impl<R: Read> Reader<R> {
         if raw_length > BLOCK_BYTES_MAX || stored_length > BLOCK_BYTES_MAX {
             return Err(damage("a block is damaged: its length is impossible".to_owned()));
         }
-        // Taken as it comes: a length that is wrong must not cost its memory.
+        // Read incrementally: a wrong length must not allocate that much memory.
         let mut stored = Vec::new();
         let read = (&mut self.input).take(u64::from(stored_length)).read_to_end(&mut stored);
         let read = read.map_err(|error| damage(format!("the file cannot be read: {error}")))?;
@@ -293,7 +293,7 @@ impl<R: Read> Reader<R> {
         Ok(Some(Block { kind, raw, offset }))
     }
 
-    /// How much there was, up to all that was asked for.
+    /// Returns the number of bytes read, up to the size of the buffer.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Damage> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -316,7 +316,7 @@ pub(super) struct Records<R> {
     reader: Reader<R>,
     header: Header,
     raw: Vec<u8>,
-    /// Where the block of `raw` begins, and how much of it was given out.
+    /// Where the block of `raw` begins, and how much of it was returned.
     block: u64,
     taken: usize,
     tally: Tally,
@@ -367,7 +367,7 @@ impl<R: Read> Records<R> {
         Err(Damage { offset: self.offset(), what })
     }
 
-    /// What the file says of itself; after the last record.
+    /// The description of the file; after the last record.
     pub(super) fn end(self) -> Result<(Header, End), Damage> {
         let offset = self.reader.offset();
         let end = self.end.ok_or_else(|| Damage { offset, what: "the end is missing".to_owned() })?;
@@ -402,7 +402,7 @@ fn read_header(raw: &[u8]) -> Result<Header, String> {
     snaphook_driver::json::typed_bytes(raw).map_err(|error| format!("the header cannot be read: {error}"))
 }
 
-/// Tells how far a backup has come while its bytes arrive, without unpacking them.
+/// Determines the progress of a backup while its bytes arrive, without decompressing them.
 #[derive(Default)]
 pub struct Scanner {
     /// Bytes until the next block begins.
@@ -442,7 +442,7 @@ impl Scanner {
     }
 }
 
-/// The blocks of a file that is whole; the beginning of the file belongs to the first.
+/// The blocks of a complete file; the beginning of the file belongs to the first.
 #[cfg(test)]
 pub(super) fn blocks_of(file: &[u8]) -> Vec<&[u8]> {
     let (mut blocks, mut start, mut at) = (Vec::new(), 0, MAGIC.len());
@@ -455,7 +455,7 @@ pub(super) fn blocks_of(file: &[u8]) -> Vec<&[u8]> {
     blocks
 }
 
-/// Every record of a file that is whole.
+/// Every record of a complete file.
 #[cfg(test)]
 pub(super) fn records_of(file: &[u8]) -> Vec<Record> {
     let mut records = Records::open(file).expect("a backup");

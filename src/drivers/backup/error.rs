@@ -1,4 +1,4 @@
-//! Why a backup was not made, or not restored.
+//! Errors of backups and restores.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use snaphook_driver::DriverError;
 
 use super::archive::Damage;
 
-/// What went wrong, and in which store.
+/// The error, and its store.
 #[derive(Debug)]
 pub enum BackupError {
     Store(&'static str, DriverError),
     Damage(Damage),
     File(std::io::Error),
-    /// Whoever was to read it went away or stopped reading.
+    /// The reader disconnected or stopped reading.
     Unread,
-    /// Requests held all memory for too long.
+    /// Requests used all memory for too long.
     Memory,
-    /// What the restored stores hold is not what the file says.
+    /// The restored stores differ from the file.
     Different(String),
-    /// The stores are not as a restore or a copy needs them.
+    /// The stores are not in the state that a restore or a copy needs.
     Refused(String),
-    /// The log that records were to go into holds data.
+    /// The target log is not empty.
     NotEmpty(DriverError),
 }
 

@@ -1,7 +1,7 @@
-//! From the stores to the file, while others work on them.
+//! Exports the stores to a file while others use them.
 //!
-//! The log's copy is taken first and is of one moment. Errors and secrets are read after it: an event that was given
-//! up by then has its record. Records of later events are left out, since their events are.
+//! The log is copied first, as of one moment. Errors and secrets are read after it, so events that had failed
+//! permanently by then have their records. Records of later events are omitted, like these events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::config::Config;
 use crate::drivers::stores::{BareStores, Sealed};
 use crate::memory::{Lease, MemoryBudget, Share};
 
-/// How long one block waits for its reader. Until the end of an export the stores keep what others write beside it.
+/// How long one block waits for its reader. Until the end of an export the stores keep data that others overwrite.
 const STALL_MAX: Duration = Duration::from_secs(60);
-/// Records of errors that are read at once: each has an event in it.
+/// Error records per page: each contains an event.
 const ERRORS_AT_ONCE: u32 = 8;
 
 /// A record besides its data.
 const RECORD_BYTES: usize = 512;
-/// Delay before memory that others hold is asked for again.
+/// Delay before asking again for memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A piece of the file, and the memory that it takes.
+/// A piece of the file, and its memory.
 pub struct Piece {
     bytes: Vec<u8>,
     _memory: Lease<Arc<Share>>,
@@ -42,20 +42,20 @@ impl AsRef<[u8]> for Piece {
 pub(super) trait Sink {
     async fn take(&mut self, record: Record, progress: u32) -> Result<(), BackupError>;
 
-    /// So many bytes of records were read and are about to be taken.
+    /// Called when this many bytes of records were read, before they are written.
     async fn hold(&mut self, _bytes: usize) -> Result<(), BackupError> {
         Ok(())
     }
 }
 
-/// What is copied beside the log. Secrets are read as they are, so no key is needed.
+/// The stores copied besides the log. Secrets are copied encrypted, so no key is needed.
 pub(super) struct Sources {
     pub(super) error: Arc<dyn ErrorStore>,
     pub(super) secure: Arc<dyn SecureStore>,
 }
 
-/// Begins a backup; from here on it is of this moment. The future writes the file to the channel, in pieces. Records and
-/// pieces count against `memory` as long as they are there.
+/// Begins a backup of this moment. The future writes the file to the channel, in pieces. Records and pieces count
+/// against `memory` as long as they exist.
 pub async fn export(
     event: Arc<dyn EventStore>,
     error: Arc<dyn ErrorStore>,
@@ -76,12 +76,12 @@ pub async fn export(
     })
 }
 
-/// The same for stores that no server has open; they are closed at the end.
+/// The same for stores that no server uses; they are closed at the end.
 pub async fn export_stored(config: &Config, out: mpsc::Sender<Piece>) -> Result<(), BackupError> {
     let stores =
         BareStores::open(config, Sealed::Stored).await.map_err(|error| BackupError::Refused(error.to_string()))?;
     let (event, error, secure) = (stores.event.clone(), stores.error.clone(), stores.secure.clone());
-    // This process does nothing else, and its channel is short.
+    // This process does nothing else, and its channel has a small capacity.
     let memory = Arc::new(MemoryBudget::new(usize::MAX / 2).whole());
     let exported = match export(event, error, secure, memory, out).await {
         Ok(work) => work.await,
@@ -133,7 +133,7 @@ pub(super) async fn copy(
     }
     let failed = |error| BackupError::Store("secure", error);
     for name in sources.secure.list("").await.map_err(failed)? {
-        // One that was removed meanwhile is no secret any more.
+        // A secret that was removed meanwhile is skipped.
         if let Some(sealed) = sources.secure.get(&name).await.map_err(failed)? {
             sink.take(Record::Secret { name, bytes: sealed.bytes }, PROGRESS_MAX).await?;
         }
@@ -145,7 +145,7 @@ pub(super) async fn copy(
 struct Blocks {
     out: mpsc::Sender<Piece>,
     memory: Arc<Share>,
-    /// For the records that were read, and those in `raw`.
+    /// Memory for the records that were read, and those in `raw`.
     held: Lease<Arc<Share>>,
     writer: Writer,
     raw: Vec<u8>,
@@ -163,8 +163,7 @@ impl Sink for Blocks {
     }
 
     async fn hold(&mut self, bytes: usize) -> Result<(), BackupError> {
-        // They are there already, and are written into `raw` beside what is in it; what is too much is waited for before
-        // anything more is read.
+        // They are already in memory, and are copied into `raw` as well; wait for memory before reading more.
         let bytes = 2 * bytes + self.raw.len();
         let waited = tokio::time::timeout(STALL_MAX, async {
             while self.held.resize(bytes).is_err_and(|shortage| shortage.can_fit()) {
@@ -172,7 +171,7 @@ impl Sink for Blocks {
             }
         });
         waited.await.map_err(|_| BackupError::Memory)?;
-        // Larger than the whole budget allows, such as the code of a hook: it is counted all the same.
+        // Larger than the whole budget allows, such as the code of a hook: it is still counted.
         self.held.resize_anyway(bytes);
         Ok(())
     }
@@ -189,7 +188,7 @@ impl Blocks {
     }
 
     async fn send(&mut self, kind: Kind, progress: u32, raw: &[u8]) -> Result<(), BackupError> {
-        // A millisecond or two for each mebibyte.
+        // Takes one or two milliseconds per mebibyte.
         let block = self.writer.block(kind, progress, raw).map_err(BackupError::File)?;
         let mut memory = Lease::of(Arc::clone(&self.memory));
         memory.resize_anyway(block.capacity());
@@ -201,7 +200,7 @@ impl Blocks {
     }
 }
 
-/// What a record takes in memory, about.
+/// Approximate memory of a record.
 fn weight(record: &LogRecord) -> usize {
     match record {
         LogRecord::Event(event) => event_weight(event),
@@ -214,7 +213,7 @@ fn event_weight(event: &Event) -> usize {
     RECORD_BYTES + event.text_bytes()
 }
 
-/// Only counts and digests: to compare stores with a file.
+/// Only counts and computes digests, to compare stores with a file.
 #[derive(Default)]
 pub(super) struct Digest {
     tally: Tally,

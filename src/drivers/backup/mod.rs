@@ -1,8 +1,8 @@
-//! Backups: everything that nothing else can give back, in one file that does not depend on the drivers.
+//! Backups: everything that cannot be rebuilt, in one driver-independent file.
 //!
 //! [`export`] reads the stores while a server works on them, [`archive`] is the file, [`restore`] fills empty stores,
-//! [`transfer`] does it without a file. The
-//! model store is not part of it (the log gives it back), nor is the private key of the secrets, which stay encrypted.
+//! [`transfer`] copies without a file. A backup contains neither the model store, which is rebuilt from the log, nor
+//! the private key of the secrets, which stay encrypted.
 
 mod archive;
 mod error;

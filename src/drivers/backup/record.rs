@@ -1,11 +1,11 @@
-//! What a backup is made of.
+//! The records of a backup.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use snaphook_driver::{ErrorRecord, LogRecord};
 
-/// How many records of each kind there are.
+/// The number of records of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
@@ -23,7 +23,7 @@ pub struct Counts {
 pub(crate) enum Record {
     Log(LogRecord),
     Error(ErrorRecord),
-    /// As the secure store has it, encrypted.
+    /// Encrypted, as in the secure store.
     Secret {
         name: String,
         bytes: Vec<u8>,

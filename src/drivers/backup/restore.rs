@@ -1,8 +1,8 @@
-//! From the file to empty stores. The file is read twice: whole before anything is written, then to write it; what the
-//! stores hold afterwards is read back and compared with what the file says.
+//! Restores a file to empty stores. The file is read twice: first verified as a whole, then written. Afterwards the
+//! content of the stores is read back and compared with the file.
 //!
-//! Until the end the event store is marked as part of a log, so a restore that was interrupted is found by whoever opens
-//! the stores next.
+//! Until the end the event store is marked as incomplete, so an interrupted restore is detected when the stores are
+//! opened.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,11 +17,11 @@ use super::record::{Counts, Record};
 use crate::config::Config;
 use crate::drivers::stores::{BareStores, Sealed, secrets_of_settings};
 
-/// Bytes of records that are written to the log at once.
+/// Bytes of records per write to the log.
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_RECORDS: usize = 4096;
 
-/// What was restored.
+/// The result of a restore.
 #[derive(Clone, Debug)]
 pub struct Restored {
     pub header: Header,
@@ -30,7 +30,7 @@ pub struct Restored {
     pub log: String,
 }
 
-/// Fills the stores that a configuration names. `progress` gets a word and how much of it is done, from 0 to 1.
+/// Fills the stores of a configuration. `progress` gets the name of a step and its progress, from 0 to 1.
 pub async fn restore(
     path: &Path,
     config: &Config,
@@ -49,7 +49,7 @@ pub async fn restore(
     restored
 }
 
-/// Those of the secrets that the file has, encrypted: what settings refer to is needed before any store can be opened.
+/// The requested secrets in the file, encrypted: settings may need them before any store can be opened.
 fn sealed(names: &[String], file: File) -> Result<HashMap<String, Vec<u8>>, BackupError> {
     let mut found = HashMap::new();
     if names.is_empty() {
@@ -73,7 +73,7 @@ async fn fill(
 ) -> Result<Restored, BackupError> {
     check_empty(stores).await?;
     let mut target = Target::new(stores);
-    // The blocks come from a file, which needs no runtime; the stores do.
+    // Reading the file needs no runtime, but the stores do.
     let mut records = archive::Records::open(file)?;
     while let Some(record) = records.next()? {
         progress("restore", records.offset());
@@ -100,7 +100,7 @@ async fn fill(
     Ok(Restored { header, counts: end.counts, log })
 }
 
-/// Nothing is ever mixed with what is there.
+/// A restore never mixes with existing data.
 async fn check_empty(stores: &BareStores) -> Result<(), BackupError> {
     if !stores.event.capabilities().durable {
         let message =
@@ -121,7 +121,7 @@ async fn check_empty(stores: &BareStores) -> Result<(), BackupError> {
     )))
 }
 
-/// Those of the stores beside the log that hold data.
+/// The stores besides the log that contain data.
 pub(super) async fn with_data(stores: &BareStores) -> Result<Vec<&'static str>, BackupError> {
     let query = ErrorQuery { limit: 1, ..ErrorQuery::default() };
     let mut full = Vec::new();
@@ -137,7 +137,7 @@ pub(super) async fn with_data(stores: &BareStores) -> Result<Vec<&'static str>, 
     Ok(full)
 }
 
-/// Where records go: those of the log many at a time.
+/// Writes records to the stores; those of the log in batches.
 pub(super) struct Target<'a> {
     stores: &'a BareStores,
     batch: Vec<LogRecord>,

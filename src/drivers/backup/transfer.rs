@@ -1,7 +1,8 @@
-//! From the stores of one configuration to those of another: the log, the recorded errors and the secrets, compared at the end.
+//! Copies the stores of one configuration to those of another: the log, the recorded errors and the secrets, and
+//! compares them at the end.
 //!
-//! The copy of the log is one import. If it is interrupted, the log that it goes to is marked as part of one, and the next try
-//! goes on behind the last event that is there.
+//! The copy of the log is one import. If it is interrupted, the target log is marked as incomplete, and the next
+//! attempt continues after its last event.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,26 +21,26 @@ use crate::config::Config;
 use crate::drivers::OpenError;
 use crate::drivers::stores::{BareStores, Sealed, secrets_of_settings};
 
-/// Instances that are read at once.
+/// Instances per page.
 const PAGE: u32 = 500;
 
-/// The stores of a copy, open: those that it reads and those that it fills.
+/// The open stores of a copy: sources and targets.
 pub struct Transfer {
     from: BareStores,
     to: BareStores,
 }
 
-/// What was copied.
+/// The result of a copy.
 #[derive(Clone, Debug)]
 pub struct Transferred {
     pub counts: Counts,
-    /// Events that an earlier try had copied.
+    /// Events that an earlier attempt had copied.
     pub resumed: u64,
     /// Position of the last event.
     pub head: Position,
 }
 
-/// A model of which both model stores hold the same.
+/// A model that is the same in both model stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComparedModel {
     pub model: String,
@@ -48,7 +49,7 @@ pub struct ComparedModel {
 }
 
 impl Transfer {
-    /// Opens both. A server that has one of them open keeps this from happening.
+    /// Opens both. Fails if a server uses one of them.
     pub async fn open(from: &Config, to: &Config) -> Result<Transfer, BackupError> {
         let refused = |config: &Config| {
             let name = config.name();
@@ -56,7 +57,7 @@ impl Transfer {
         };
         let source = BareStores::open(from, Sealed::Stored).await.map_err(refused(from))?;
         let target = async {
-            // What settings refer to may not be there yet.
+            // Secrets used by settings may not exist in the target yet.
             let mut sealed = HashMap::new();
             for name in secrets_of_settings(to).map_err(refused(to))? {
                 let found = source.secure.get(&name).await.map_err(|error| BackupError::Store("secure", error))?;
@@ -78,17 +79,18 @@ impl Transfer {
         self.from.close().await;
     }
 
-    /// The stores that are read.
+    /// The source stores.
     pub fn from(&self) -> (&Arc<dyn EventStore>, &Arc<dyn ModelStore>) {
         (&self.from.event, &self.from.model)
     }
 
-    /// The stores that are filled.
+    /// The target stores.
     pub fn to(&self) -> (&Arc<dyn EventStore>, &Arc<dyn ModelStore>) {
         (&self.to.event, &self.to.model)
     }
 
-    /// Copies the log, the recorded errors and the secrets, and compares them. `progress` gets a word and how much of it is done, from 0 to 1.
+    /// Copies the log, the recorded errors and the secrets, and compares them. `progress` gets the name of a step and
+    /// its progress, from 0 to 1.
     pub async fn copy(&self, mut progress: impl FnMut(&'static str, f64) + Send) -> Result<Transferred, BackupError> {
         let failed = |error| BackupError::Store("event", error);
         let there = self.to.event.export().await.map_err(failed)?;
@@ -150,7 +152,7 @@ impl Transfer {
         Ok(compared)
     }
 
-    /// Only empty stores are filled, and those that an earlier try began to fill.
+    /// Accepts only empty targets, and those that an earlier attempt began to fill.
     async fn check_target(&self, resumed: Position, mut there: Box<dyn LogExport>) -> Result<(), BackupError> {
         let failed = |error| BackupError::Store("event", error);
         if !self.to.event.capabilities().durable {
@@ -189,7 +191,7 @@ async fn shapes(store: &dyn ModelStore) -> DriverResult<Vec<ModelShape>> {
     Ok(shapes)
 }
 
-/// The first model that is not the same in both, by id.
+/// The first model that differs, by id.
 fn first_difference<'a>(expected: &'a [ModelShape], found: &'a [ModelShape]) -> Option<&'a str> {
     let shorter = expected.len().min(found.len());
     let differs = |index: &usize| expected.get(*index) != found.get(*index);
@@ -197,7 +199,7 @@ fn first_difference<'a>(expected: &'a [ModelShape], found: &'a [ModelShape]) -> 
     expected.get(index).or(found.get(index)).map(|shape| shape.model.as_str())
 }
 
-/// The instances of a model, by id. Each store is read by its own pages and cursors, which are nobody else's to understand.
+/// The instances of a model, by id. Each store is read with its own pages and opaque cursors.
 struct Instances<'a> {
     store: &'a dyn ModelStore,
     model: &'a str,
@@ -231,13 +233,13 @@ fn sources(stores: &BareStores) -> Sources {
     Sources { error: stores.error.clone(), secure: stores.secure.clone() }
 }
 
-/// Fills the stores with what is not there yet.
+/// Fills the target stores with the missing records.
 struct Fill<'a, P> {
     target: Target<'a>,
     digest: Digest,
-    /// Position up to which events are there.
+    /// Position up to which the target has events.
     there: Position,
-    /// The import was finished by an earlier try.
+    /// Whether an earlier attempt finished the import.
     is_whole: bool,
     progress: &'a mut P,
 }
@@ -270,7 +272,7 @@ impl<P: FnMut(&'static str, f64) + Send> Fill<'_, P> {
         self.unless_whole(flushed)
     }
 
-    /// A log that has its events and takes no more of the rest was finished; the comparison says whether it is the same.
+    /// If a log with all events accepts no more records, its import was finished; the comparison detects differences.
     fn unless_whole(&mut self, put: Result<(), BackupError>) -> Result<(), BackupError> {
         match put {
             Err(BackupError::NotEmpty(_)) if self.there > 0 => {
@@ -290,7 +292,7 @@ impl<P: FnMut(&'static str, f64) + Send> Sink for Fill<'_, P> {
     }
 }
 
-/// Reads the filled stores back.
+/// Reads the target stores back.
 struct Compare<'a, P> {
     digest: Digest,
     progress: &'a mut P,

@@ -198,7 +198,7 @@ impl Guarded<dyn EventStore> {
         Ok(outcomes)
     }
 
-    /// A page that passes over events or gives them twice would do so for whoever goes on from it.
+    /// A page with gaps or duplicates would affect every reader that continues from it.
     fn check_page(&self, query: &EventQuery, page: &EventPage) -> Result<(), String> {
         let mut before = query.after;
         for event in &page.events {
@@ -217,7 +217,7 @@ impl Guarded<dyn EventStore> {
     }
 }
 
-/// How many of the appends go into the first part: at least one, and no more bytes of data than that.
+/// The number of appends in the first part: at least one, and at most this many bytes of data.
 fn first_part(appends: &[Append], bytes_max: u64) -> usize {
     let mut bytes = 0_u64;
     let fits = |append: &&Append| {

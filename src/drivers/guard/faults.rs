@@ -1,4 +1,4 @@
-//! Calls that fail where a seed says: before anything was done, or after it, so that nobody knows.
+//! Injects faults determined by a seed: before the call, or after it, so that its outcome is unknown.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Faults {
         Faults { state: Arc::new(AtomicU64::new(seed)), per_thousand: Arc::default() }
     }
 
-    /// From now on so many of a thousand calls fail.
+    /// From now on this many of a thousand calls fail.
     pub(crate) fn set(&self, per_thousand: u64) {
         self.per_thousand.store(per_thousand, Ordering::Relaxed);
     }

@@ -24,7 +24,7 @@ const BOUNDS: [u64; 11] = [
     60_000_000_000,
 ];
 
-/// Counts since the start. Relaxed: each is read for itself.
+/// Counts since the start. Relaxed, because each is read independently.
 #[derive(Debug)]
 pub struct Meters(Vec<Meter>);
 
@@ -55,7 +55,7 @@ impl Meters {
         }
     }
 
-    /// Methods that were never called are left out.
+    /// Methods that were never called are omitted.
     pub fn write(&self, out: &mut Exposition) {
         let called = || {
             let meters = Method::ALL.iter().zip(&self.0);

@@ -1,5 +1,5 @@
-//! The one wrapper around every store, whatever its driver: each call has a deadline, a panic is an error, what comes back
-//! is checked before anybody relies on it, reads are tried once more where that helps, and all of it is counted.
+//! The wrapper around every store, for all drivers: each call has a deadline, a panic is an error, results are checked
+//! before they are used, reads are retried once if that helps, and everything is counted.
 
 mod error;
 mod event;
@@ -23,16 +23,16 @@ pub(crate) use self::faults::Faults;
 pub(super) use self::meter::Meters;
 use crate::telemetry::trace::{Span, SpanKind};
 
-/// A driver knows better why it is late, if it says so itself: it gets a little longer.
+/// A driver can give a better reason for a timeout itself, so it gets a little longer.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A read that failed within this time is tried once more.
+/// A read that failed within this time is retried once.
 const QUICK: Duration = Duration::from_secs(1);
 
-/// Between a read that failed and the next try: a connection that was closed is made anew at once.
+/// Pause before the retry of a read: a closed connection is reopened immediately.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What all four kinds of guarded store share.
+/// The common part of all four kinds of guarded stores.
 struct Guard {
     driver: String,
     meters: Arc<Meters>,
@@ -57,7 +57,7 @@ pub(super) fn guard(opened: Opened, driver: &str, meters: &Arc<Meters>) -> Opene
     wrap(opened, guard)
 }
 
-/// Guards a store so that its calls fail as the faults say.
+/// Guards a store with injected faults.
 #[cfg(test)]
 pub(super) fn guard_with(opened: Opened, faults: Faults) -> Opened {
     let guard = Guard { driver: "faulty".to_owned(), meters: Arc::default(), faults: Some(faults) };
@@ -74,7 +74,7 @@ fn wrap(opened: Opened, guard: Guard) -> Opened {
 }
 
 impl Guard {
-    /// One call. `own`: the time that its request asks for, on top of the method's.
+    /// One call. `own`: the additional time of its request, on top of the method's.
     async fn call<T>(&self, method: Method, own: Duration, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let started = Instant::now();
         let mut span = Span::begin("driver", SpanKind::Client);
@@ -105,8 +105,8 @@ impl Guard {
         result
     }
 
-    /// A read: it is tried once more if the store could not be reached. One that took long waited for its answer, and
-    /// would keep its caller waiting as long again.
+    /// A read, which is retried once if the store was unreachable. A slow read is not retried, because its caller would
+    /// wait as long again.
     async fn read<T, F>(&self, method: Method, call: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send,
@@ -123,25 +123,25 @@ impl Guard {
         }
     }
 
-    /// A call that gave no result: of what changes something, nobody knows what became of it.
+    /// A call without a result: if it changes something, its outcome is unknown.
     fn lost(&self, method: Method, kind: ErrorKind, message: String) -> DriverError {
         let kind = if method.changes() { ErrorKind::Uncertain } else { kind };
         DriverError::new(kind, method.name(), message).with("driver", &self.driver)
     }
 
-    /// What came back cannot be.
+    /// The error for an impossible result.
     fn wrong(&self, method: Method, what: String) -> DriverError {
         self.lost(method, ErrorKind::Unexpected, format!("the driver's response is wrong: {what}"))
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
-/// Whether the server can work with what a store says it can do: one clause if not.
+/// Whether a store's capabilities are sufficient for the server: a clause if not.
 pub(super) fn unfit(opened: &Opened) -> Option<String> {
     let Opened::Event(events) = opened else { return None };
     let capabilities = events.capabilities();

@@ -83,7 +83,7 @@ impl ModelStore for Guarded<dyn ModelStore> {
         Ok(instance)
     }
 
-    // Not tried again: both take from one budget.
+    // Not retried, because both attempts share one budget.
     async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
         let own = budget.wait_left().saturating_add(budget.limits().time);
         let page = self.guard.call(Method::ModelQuery, own, self.inner.query(model, query, budget)).await?;

@@ -1,4 +1,4 @@
-//! Heads on their way to a component and back: what it learns of who calls, and what of each is the server's own.
+//! Converts heads for a component and back: the headers about the caller, and the headers that only the server sets.
 
 use std::fmt::Write;
 
@@ -20,7 +20,7 @@ use crate::server::problem::{Problem, Result};
 use crate::server::request::Call;
 use crate::server::request_id::X_REQUEST_ID;
 
-/// Headers of the server. Those that a client sends with such a name never reach a component, nor the other way round.
+/// Prefix of the server's headers. Headers of clients with this prefix never reach a component, nor the reverse.
 const OWN_PREFIX: &str = "snaphook-";
 
 const ACTOR: HeaderName = HeaderName::from_static("snaphook-actor");
@@ -30,7 +30,7 @@ const CLAIMS: HeaderName = HeaderName::from_static("snaphook-claims");
 const ADDRESS: HeaderName = HeaderName::from_static("snaphook-address");
 const MOUNT: HeaderName = HeaderName::from_static("snaphook-mount");
 
-/// What is between two neighbours only (RFC 9110, section 7.6.1).
+/// Hop-by-hop headers (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     PROXY_AUTHENTICATE,
@@ -43,7 +43,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// The request as a component gets it, and whether its client speaks TLS.
+/// The request for a component, and whether its client uses TLS.
 pub(super) fn request(
     endpoint: &Endpoint,
     call: &Call,
@@ -83,8 +83,8 @@ pub(super) fn request(
     Ok((request, client.is_secure))
 }
 
-/// The client's headers without those of the connection, of proxies and of this server. A token is for this server: who has
-/// it may do all that its owner may. Where none is asked for, the header is the component's to read.
+/// The client's headers without those of the connection, of proxies and of this server. A token gives all rights of its
+/// owner, so components do not get it. If the endpoint needs no token, the header is passed to the component.
 fn forwardable(headers: &HeaderMap, role: EndpointRole) -> HeaderMap {
     let named: Vec<&str> = headers
         .get_all(CONNECTION)
@@ -109,7 +109,7 @@ fn forwardable(headers: &HeaderMap, role: EndpointRole) -> HeaderMap {
     kept
 }
 
-/// Who calls. Names may hold any character, so they are percent-encoded.
+/// Adds the caller's headers. Names may contain any character, so they are percent-encoded.
 fn identify(headers: &mut HeaderMap, caller: &Caller) {
     let mut insert = |name, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
@@ -126,7 +126,7 @@ fn identify(headers: &mut HeaderMap, caller: &Caller) {
     }
 }
 
-/// Visible ASCII as it is but for `%`; all other bytes as `%XX`.
+/// Visible ASCII unchanged except `%`; all other bytes as `%XX`.
 fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -141,7 +141,7 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-/// JSON text with escapes for what is no ASCII, and without line breaks between its values.
+/// JSON text with escapes for everything outside of ASCII, and without line breaks between its values.
 fn ascii(json: &str) -> String {
     let mut ascii = String::with_capacity(json.len());
     for character in json.chars() {
@@ -157,8 +157,8 @@ fn ascii(json: &str) -> String {
     ascii
 }
 
-/// Takes out of a component's response what is not its to say: how the connection is used, whose pages may read it (that is
-/// `[server.cors]`), and the server's own headers.
+/// Removes headers from a component's response that only the server may set: those of the connection, those of CORS
+/// (see `[server.cors]`), and the server's own.
 pub(super) fn clean(headers: &mut HeaderMap) {
     remove(headers, |name| name == X_REQUEST_ID);
     if !headers.contains_key(X_CONTENT_TYPE_OPTIONS) {
@@ -166,7 +166,7 @@ pub(super) fn clean(headers: &mut HeaderMap) {
     }
 }
 
-/// The same of what comes after a body.
+/// The same for trailers.
 pub(super) fn clean_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         remove(trailers, |name| [CONTENT_LENGTH, TRAILER, HOST, X_REQUEST_ID].contains(name));

@@ -1,7 +1,7 @@
-//! `[[server.endpoints]]`: requests that components answer, under paths where the API has none.
+//! `[[server.endpoints]]`: requests that components serve, under paths that the API does not use.
 //!
-//! What holds for every operation holds here too (endpoint.rs). A component gets the request without what is the server's own
-//! business, and with who calls (head.rs); its body within the limits of all bodies (upload.rs).
+//! The common middleware applies here too (endpoint.rs). A component gets the request without the server's own headers,
+//! and with headers about the caller (head.rs); its body has the same limits as all bodies (upload.rs).
 
 mod head;
 mod upload;
@@ -26,12 +26,12 @@ use crate::config::EndpointRole;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::host::{Endpoint, Exchange, ResponseBody};
 
-/// The endpoint of a request that no path of the API is for.
+/// The endpoint for a request whose path the API does not use.
 pub(super) fn find(app: &App, path: &str) -> Option<Arc<Endpoint>> {
     app.engine.endpoints().at(path.strip_prefix(&*app.mount_path)?)
 }
 
-/// The least role that an endpoint asks for.
+/// The minimum role for an endpoint.
 pub(super) fn needs(endpoint: &Endpoint) -> Needs {
     match endpoint.role() {
         EndpointRole::Anyone => Needs::Anyone,
@@ -41,7 +41,7 @@ pub(super) fn needs(endpoint: &Endpoint) -> Needs {
     }
 }
 
-/// Has the component answer.
+/// Runs the component.
 pub(super) async fn run(endpoint: Arc<Endpoint>, call: Call, body: RequestBody) -> (Call, Result<Response>) {
     let outcome = answer(&endpoint, &call, body).await;
     (call, outcome)
@@ -64,7 +64,7 @@ async fn answer(endpoint: &Endpoint, call: &Call, body: RequestBody) -> Result<R
     let request_id = call.request_id.to_str().ok().map(str::to_owned);
     let endpoints = call.engine().endpoints();
     let answered = endpoints.answer(endpoint, Exchange { request, is_secure, request_id }).await;
-    // What the component makes of half a body does not matter.
+    // The component's response to an incomplete body does not matter.
     if let Some(problem) = fault.take() {
         return Err(problem);
     }
@@ -72,7 +72,7 @@ async fn answer(endpoint: &Endpoint, call: &Call, body: RequestBody) -> Result<R
     respond(endpoint, &call.head.method, response)
 }
 
-/// What a client learns of a failure; the log says more.
+/// The problem of a failure for the client; the log has the details.
 fn failed(endpoint: &Endpoint, failure: &Failure) -> Problem {
     let name = endpoint.name();
     match failure.cause {
@@ -96,7 +96,7 @@ fn respond(endpoint: &Endpoint, method: &Method, response: hyper::Response<Respo
     }
     head::clean(&mut head.headers);
     let body = match body {
-        // axum keeps the length and drops the body; that which the component names stays as it is.
+        // axum keeps the length and drops the body; a length set by the component stays.
         ResponseBody::Whole(bytes, _) if *method == Method::HEAD && !bytes.is_empty() => Body::Whole(bytes.into()),
         _ if *method == Method::HEAD => Body::Stream(Box::pin(stream::empty())),
         _ if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) => {

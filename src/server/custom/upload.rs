@@ -1,4 +1,4 @@
-//! The body of a request on its way to a component: bounded as every body is, at the pace that every client must keep.
+//! The body of a request for a component, with the limits of size and time of all bodies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::hooks::host::UploadError;
 use crate::server::body::{self, Pace, RequestBody};
 use crate::server::problem::{Problem, ProblemType};
 
-/// What was wrong with the body, whatever the component made of it.
+/// The problem with the body, regardless of the component's response.
 #[derive(Clone, Default)]
 pub(super) struct Fault(Arc<Mutex<Option<Problem>>>);
 
@@ -26,7 +26,7 @@ impl Fault {
     }
 }
 
-/// The pieces of a body of at most `max` bytes. Trailers end it and are left out.
+/// The pieces of a body of at most `max` bytes. Trailers end it and are dropped.
 pub(super) fn content(body: RequestBody, max: usize, fault: Fault) -> UnsyncBoxBody<Bytes, UploadError> {
     let state = Some((body, Pace::default(), max));
     let frames = stream::unfold(state, move |state| {
@@ -37,7 +37,7 @@ pub(super) fn content(body: RequestBody, max: usize, fault: Fault) -> UnsyncBoxB
                 Ok(None) => None,
                 Ok(Some(piece)) if piece.len() > left => {
                     fault.set(body::too_large(max));
-                    // So that a client that only sends gets to see why.
+                    // So that a client that keeps sending gets the response.
                     tokio::spawn(body::drain(body));
                     Some((Err(UploadError::TooLarge), None))
                 }

@@ -1,4 +1,4 @@
-//! What the operations of `/tokens` and `/secrets` say of themselves.
+//! Descriptions of the operations of `/tokens` and `/secrets`.
 
 use crate::server::openapi::{Operation, Tag};
 use crate::server::problem::ProblemType;

@@ -1,4 +1,4 @@
-//! What the operations of `/errors` and `/jobs` say of themselves.
+//! Descriptions of the operations of `/errors` and `/jobs`.
 
 use crate::server::openapi::{Operation, Tag};
 use crate::server::problem::ProblemType;

@@ -1,4 +1,4 @@
-//! What the operations of the API say of themselves, one file per resource, a function for each operation of the table
+//! Descriptions of the operations of the API: one file per resource, one function for each operation of the table
 //! ([`super::routes`]).
 
 pub(super) mod access;

@@ -1,4 +1,4 @@
-//! What the operations of `/models` say of themselves.
+//! Descriptions of the operations of `/models`.
 
 use crate::server::openapi::{Operation, Tag};
 use crate::server::problem::ProblemType;

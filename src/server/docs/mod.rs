@@ -1,5 +1,5 @@
-//! `/docs`: a page to browse the OpenAPI document with Swagger UI. All that it needs is in the binary, and its policy keeps
-//! the browser from asking anybody else.
+//! `/docs`: a page to browse the OpenAPI document with Swagger UI. Everything it needs is in the binary, and its policy
+//! prevents the browser from requests to other servers.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use super::query::shorten;
 use super::reply::{Body, Reply, Response};
 use super::request::Call;
 
-/// Scripts, styles and requests of this server only; nobody may frame the page. Swagger UI has images in its styles.
+/// Only scripts, styles and requests of this server; no framing. Swagger UI has images in its styles.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -69,7 +69,7 @@ static FILES: [File; 7] = [
     File::new("NOTICE.txt", "text/plain; charset=utf-8", include_bytes!("swagger-ui/NOTICE")),
 ];
 
-/// `GET /docs`. Its query is the document's, which the page asks for.
+/// `GET /docs`. Its query is passed on to the document.
 pub(super) async fn page(call: &Call) -> Result<Response> {
     Selection::of(call)?;
     Ok(PAGE.answer(call))

@@ -1,4 +1,4 @@
-//! A connection through the filters of modules: they stand between the socket and TLS.
+//! A connection with the filters of modules, which are between the socket and TLS.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,10 +16,10 @@ use crate::server::listener::Socket;
 /// Bytes between the filters and the server, in each direction.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// How long the last bytes may take to be sent after the server is done with a connection.
+/// Time limit for sending the last bytes after the server has finished a connection.
 const LAST_BYTES_MAX: Duration = Duration::from_secs(20);
 
-/// What modules know of a connection: made when the first request gets to one, unless they have hooks of connections.
+/// The modules' state of a connection: created at its first request, or at its start if modules have connection hooks.
 pub(in crate::server) struct Origins {
     peer: Option<SocketAddr>,
     is_secure: bool,
@@ -55,17 +55,17 @@ pub(in crate::server) async fn serve<F>(
     let (sender, begun) = oneshot::channel();
     let origin = origins.origin();
     let moving = task::run(Some(memory), move |guard| async move {
-        // An error was counted; the connection ends here.
+        // On an error, which was counted, the connection ends here.
         if let Ok((filters, connection)) = Filters::begin(chain.modules(), origin, guard).await {
             drop(chain);
-            // Whoever serves waits for it.
+            // The server's side waits for it.
             let _ = sender.send(connection);
             filters.run(socket, filters_end).await;
         }
     });
     let served = async move {
         if let Ok(connection) = begun.await {
-            // It is set here only.
+            // It is only set here.
             let _ = origins.connection.set(Arc::new(connection));
             serve(GuardedStream::new(Socket::Filtered(server)), origins).await;
         }

@@ -1,4 +1,4 @@
-//! From a module of the configuration to one that is active. A new kind of module is a case in [`load`].
+//! Loads and activates a module of the configuration. A new kind of module is a case in [`load`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ const LIBRARY_BYTES_MAX: usize = 256 << 20;
 
 const SECRET: &str = "secret:";
 
-/// What a module is made of: its kind, and the digest of its code.
+/// The identity of a module: its kind, and the digest of its code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     kind: ModuleKind,
     digest: [u8; 32],
 }
 
-/// A module with what it was made of.
+/// A loaded module with its identity.
 pub(super) struct Loaded {
     pub(super) config: ModuleConfig,
     pub(super) source: Source,
@@ -32,18 +32,18 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// The same one in another chain.
+    /// The same module for another chain.
     pub(super) fn again(&self) -> Loaded {
         Loaded { config: self.config.clone(), source: self.source.clone(), module: Arc::clone(&self.module) }
     }
 }
 
-/// Those that run in the server's process.
+/// The modules that run in the server's process.
 pub(super) fn in_process(config: &Config) -> impl Iterator<Item = &ModuleConfig> {
     config.server.modules.iter().filter(|module| !module.kind.is_zia())
 }
 
-/// The files of those.
+/// Their files.
 pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     in_process(config).map(|module| file(&module.kind).to_owned()).collect()
 }
@@ -81,7 +81,7 @@ pub(super) async fn load(
     let standing = Arc::new(Standing::new(wanted.name.clone(), wanted.optional));
     let runner: Arc<dyn Runner> = match &wanted.kind {
         ModuleKind::Native { .. } => {
-            // The copy is there until the library is loaded.
+            // The copy exists until the library is loaded.
             let copy = tried_module(&config.hooks.cache, code).await?;
             let path = copy.path().to_owned();
             Arc::new(Native::activate(Arc::clone(&standing), path, wanted.timeout, &settings).await?)
@@ -95,7 +95,7 @@ pub(super) async fn load(
     Ok(Loaded { config: wanted.clone(), source, module: Arc::new(Module::new(standing, runner)) })
 }
 
-/// A module's settings, with the secrets that they name.
+/// A module's settings, with the values of secrets.
 pub(super) async fn settings(wanted: &ModuleConfig, engine: &Engine) -> Result<Map<String, Value>, String> {
     let mut settings = Value::Object(wanted.settings.clone());
     let mut places = vec![&mut settings];

@@ -1,4 +1,4 @@
-//! One request on its way to the modules: what the server does for them on it.
+//! Serves one request through the modules.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,15 +28,15 @@ use crate::server::request_id::X_REQUEST_ID;
 use crate::server::traced;
 use crate::telemetry::trace::scope;
 
-/// Paths that say how the server is. They are answered also when a module is missing without which nothing else is.
+/// Paths for monitoring. They work even if a required module is missing.
 const VITAL: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// Marks a request that is answered although a module is missing without which nothing else is: it says what the modules are,
-/// and nothing that they may have guarded.
+/// Marks a request that is served although a required module is missing: it may report on modules, but on nothing that
+/// they may protect.
 #[derive(Clone, Copy)]
 pub(in crate::server) struct Unguarded;
 
-/// Answers a request through the modules.
+/// Serves a request through the modules.
 pub(in crate::server) async fn serve(
     app: Arc<App>,
     mut router: Router,
@@ -49,7 +49,7 @@ pub(in crate::server) async fn serve(
     let mut request = request.map(Body::new);
     let version = request.version();
     let request_id = app.request_ids.of(request.headers());
-    // So that the API calls it by the same.
+    // So that the API uses the same id.
     request.headers_mut().insert(X_REQUEST_ID, request_id.clone());
     if is_vital(&app, request.uri()) && chain.missing().is_some() {
         request.extensions_mut().insert(Unguarded);
@@ -96,13 +96,13 @@ pub(in crate::server) async fn serve(
     response
 }
 
-/// Whether a module that is missing does not matter.
+/// Whether the path works without missing modules.
 pub(in crate::server) fn is_vital(app: &App, uri: &Uri) -> bool {
     let path = uri.path().strip_prefix(&app.mount_path).unwrap_or_default();
     VITAL.contains(&path)
 }
 
-/// What counts the bytes that filters give out, for a connection.
+/// Counts the output bytes of filters, for a connection.
 pub(in crate::server) fn memory_of(peer: &PeerRef) -> Arc<dyn Memory> {
     struct OfPeer(PeerRef);
     struct Part(RequestMemory);
@@ -122,7 +122,7 @@ pub(in crate::server) fn memory_of(peer: &PeerRef) -> Arc<dyn Memory> {
     Arc::new(OfPeer(peer.clone()))
 }
 
-/// What an exchange holds in memory.
+/// The memory of an exchange.
 struct Held(RequestMemory);
 
 impl Hold for Held {
@@ -130,7 +130,7 @@ impl Hold for Held {
         self.0.grow(bytes).is_ok()
     }
 
-    /// As every response: its peer must take what comes.
+    /// Like every response: its peer must keep reading.
     fn send(self: Box<Self>, rest: Bytes) -> Body {
         let mut memory = self.0;
         memory.resize_anyway(rest.len());
@@ -142,9 +142,9 @@ struct ForModules {
     app: Arc<App>,
     router: Router,
     request_id: HeaderValue,
-    /// Of bodies that were read whole.
+    /// Memory of bodies that were read whole.
     memory: RequestMemory,
-    /// Whether the API was asked, which counts its requests itself.
+    /// Whether the request reached the API, which counts its requests itself.
     is_reached: Arc<AtomicBool>,
 }
 

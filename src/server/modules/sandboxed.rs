@@ -1,4 +1,4 @@
-//! A sandboxed module in the chain of modules: what the chain asks of a runner, answered by the hooks of a component.
+//! A sandboxed module in the chain: implements a runner with the hooks of a component.
 
 use std::sync::Arc;
 
@@ -30,9 +30,9 @@ impl Sandboxed {
     }
 }
 
-/// A module's settings as it gets them.
+/// A module's settings in its own format.
 pub(super) fn text(settings: &Map<String, Value>) -> String {
-    // Maps with texts as keys can be written.
+    // Maps with text keys can always be serialized.
     serde_json::to_string(settings).unwrap_or_default()
 }
 
@@ -117,12 +117,12 @@ impl Handler for SandboxedHandler {
         _: bool,
         _: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Result<Filtered, Fault>> {
-        // It never asks for pieces.
+        // It never subscribes to pieces of a body.
         std::future::ready(Ok(Filtered::Unchanged)).boxed()
     }
 }
 
-/// What a hook wants.
+/// The decision of a hook.
 enum Asked {
     Request(Verdict, ModuleRequestChange),
     Response(Verdict, ModuleResponseChange),
@@ -131,7 +131,7 @@ enum Asked {
 }
 
 impl SandboxedHandler {
-    /// What the hook sees. `None`: there is no memory for the body, which is copied on its way to the guest.
+    /// The input of the hook. `None`: not enough memory for the body, which is copied for the guest.
     fn given(&self, hook: Hook, exchange: &Exchange) -> Option<(ModuleRequest, ModuleResponse)> {
         let code = self.module.code();
         let body = |is_wanted: bool, side: Side| match exchange.body(side).filter(|_| is_wanted) {
@@ -174,14 +174,14 @@ impl SandboxedHandler {
             FailureCause::Timeout => Fault::Late(self.module.timeout()),
             // Not the module's fault.
             FailureCause::Overloaded | FailureCause::Internal => Fault::NoThread(failure.message),
-            // The limits speak of hooks, whose limits they are.
+            // The messages of limits mention hooks, because hooks share these limits.
             _ => Fault::Lied(failure.message.replace("the hook", "the module")),
         }
     }
 }
 
 impl Asked {
-    /// What cannot be done is the module's mistake.
+    /// An impossible change is the module's fault.
     fn apply(self, exchange: &mut Exchange) -> Result<Verdict, Fault> {
         let (verdict, done) = match self {
             Asked::Verdict(verdict) => (verdict, Ok(())),

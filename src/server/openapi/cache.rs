@@ -1,5 +1,5 @@
-//! Documents that were built, for those who ask for the same models at the same versions. A new one is built on the threads for
-//! long work, one at a time.
+//! A cache of documents, for requests with the same models at the same versions. New ones are built on the worker
+//! threads, one at a time.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::engine::Engine;
 use crate::memory::{Lease, MemoryBudget, Share};
 use crate::server::problem::{Problem, ProblemType, Result};
 
-/// Documents that are kept. One may have a few MiB.
+/// Maximum number of cached documents. One may have a few MiB.
 const KEPT_MAX: usize = 8;
-/// Bytes of all that are kept.
+/// Bytes of all cached documents.
 const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long a client waits for its turn.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What makes the documents of one server.
+/// The builder of a server's documents.
 pub(in crate::server) struct OpenApi {
     shared: Arc<Shared>,
     /// Last used last.
@@ -38,7 +38,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Made when somebody asks: most servers are never asked.
+    /// Created on demand, because most servers never need it.
     fn general(&self) -> &General {
         self.general.get_or_init(|| General::of(&self.table, &self.config.auth, &self.mount_path))
     }
@@ -52,7 +52,7 @@ impl OpenApi {
         OpenApi { shared, kept: Mutex::default(), building: tokio::sync::Mutex::default() }
     }
 
-    /// Of what the document of these models is made.
+    /// The fingerprint of the document of these models.
     pub(super) fn fingerprint(&self, models: &[Arc<Model>]) -> Fingerprint {
         Fingerprint::of(self.shared.general(), models)
     }
@@ -108,7 +108,7 @@ impl OpenApi {
     }
 }
 
-/// Memory that no single connection stands for: others get the document, too.
+/// Not charged to a single connection, because others get the document, too.
 fn lease(budget: &Arc<MemoryBudget>, bytes: usize) -> Result<Lease<Arc<Share>>> {
     let lease = Lease::of(Arc::new(budget.whole()));
     lease.grow(bytes)?;

@@ -11,20 +11,21 @@ use super::render::Security;
 use crate::catalog::{Effort, Model, Unfit};
 use crate::memory::{Lease, Share};
 
-/// Bytes that the models take in one document. Browsers show a few MiB, and building them takes a fraction of a second.
+/// Maximum bytes of the models in one document. Browsers can show a few MiB, and building them takes a fraction of a
+/// second.
 const MODELS_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes that are expected for a model besides its schema.
+/// Expected bytes of a model besides its schema.
 const MODEL_BYTES: usize = 24 * 1024;
 
-/// A document, and the memory that it takes.
+/// A document, and its memory.
 pub(super) struct Document {
-    /// Of what it is made of.
+    /// The fingerprint of its content.
     pub(super) fingerprint: Fingerprint,
     pub(super) text: Vec<u8>,
     _memory: Lease<Arc<Share>>,
 }
 
-/// What a document is made of: the general part, and models at their versions.
+/// The content of a document: the general part, and models at their versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
 
@@ -37,7 +38,7 @@ impl Fingerprint {
             hash.update(record.id.len().to_le_bytes());
             hash.update(&record.id);
             hash.update(record.version.to_le_bytes());
-            // A model that was deleted and made again has version 1 once more.
+            // A model that was deleted and created again has version 1 again.
             hash.update(record.position.to_le_bytes());
         }
         Fingerprint(hash.finalize().into())
@@ -50,16 +51,15 @@ impl Fingerprint {
     }
 }
 
-/// What building a document may take in memory.
+/// Expected memory for building a document.
 pub(super) fn bytes_expected(models: &[Arc<Model>]) -> usize {
     let models = models.iter().map(|model| 2 * model.record.schema.len() + MODEL_BYTES);
-    // The parts, and the text that is made of them.
+    // The parts, and the text built from them.
     2 * models.sum::<usize>().min(MODELS_BYTES_MAX)
 }
 
 impl Document {
-    /// The document of these models, which are sorted by id, or of the first that fit. The error: nobody waits for it any
-    /// more.
+    /// The document of these models, sorted by id, or of the first ones that fit. The error: nobody waits for it.
     pub(super) fn build(
         general: &General,
         table: &[Described],
@@ -78,7 +78,7 @@ impl Document {
             }
             parts.push(part);
         }
-        // From the last that is shown the next document goes on.
+        // The next document continues after the last shown model.
         let next = models.get(parts.len()).and(models.get(parts.len().wrapping_sub(1))).map(|model| &*model.record.id);
         let shown = json!({ "shown": parts.len(), "left_out": models.len() - parts.len(), "next": next });
         let mut text = Vec::with_capacity(bytes.min(MODELS_BYTES_MAX) + 128 * 1024);

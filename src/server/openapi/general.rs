@@ -1,4 +1,4 @@
-//! What the document says whichever models there are: the operations of the table, and the components that they share.
+//! The general part of the document: the operations of the table, and their shared components.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::render::{self, Security};
 use crate::config::{AuthConfig, AuthMode};
 use crate::server::needs::Needs;
 
-/// Schemas, parameters and headers that operations name.
+/// Schemas, parameters and headers used by operations.
 const COMPONENTS: &str = include_str!("components.json");
 
 /// One row of the table of routes.
@@ -82,7 +82,7 @@ pub(super) fn tags() -> Vec<Value> {
     Tag::ALL.iter().map(|(_, name, about)| json!({ "name": name, "description": about })).collect()
 }
 
-/// A file of ours: a test reads it.
+/// Our own file, which a test parses.
 fn components() -> Map<String, Value> {
     match strict::parse(COMPONENTS) {
         Ok(Value::Object(components)) => components,

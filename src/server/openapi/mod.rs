@@ -1,7 +1,7 @@
 //! The API as an OpenAPI 3.1 document.
 //!
-//! What the operations say of themselves ([`super::describe`]) is rendered once for all, and once for each model with the
-//! model's own schema.
+//! The descriptions of the operations ([`super::describe`]) are rendered once in general form, and once for each model
+//! with the model's own schema.
 
 mod cache;
 mod document;

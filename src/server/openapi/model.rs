@@ -1,4 +1,4 @@
-//! What the document says of one model: its paths and its schemas.
+//! The part of one model in the document: its paths and its schemas.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use super::general::{Described, inner};
 use super::render::{self, OfModel, Security, component};
 use crate::catalog::{Effort, Model, Unfit};
 
-/// Bytes of a schema that the document shows; one that is larger is left out, and said so.
+/// Maximum size of a schema in the document; a larger one is replaced with a note.
 const SCHEMA_BYTES_MAX: usize = 256 * 1024;
-/// Properties that a list can be filtered by and that are shown.
+/// Maximum number of properties shown as filters.
 const FILTERED_MAX: usize = 24;
-/// Bytes of a property's name that is shown as a filter.
+/// Maximum bytes of the name of a property shown as a filter.
 const NAME_BYTES_MAX: usize = 100;
 
-/// The parts of a document that one model takes, as text, without braces around them.
+/// The parts of one model in a document, as text, without enclosing braces.
 pub(super) struct ModelPart {
     pub(super) tag: String,
     pub(super) paths: String,
@@ -28,7 +28,7 @@ impl ModelPart {
         self.tag.len() + self.paths.len() + self.schemas.len()
     }
 
-    /// The error: nobody waits for it any more.
+    /// The error: nobody waits for it.
     pub(super) fn of(
         model: &Model,
         table: &[Described],
@@ -37,7 +37,7 @@ impl ModelPart {
     ) -> Result<ModelPart, Unfit> {
         let id = &*model.record.id;
         let filters = filters(model);
-        // A tool that looks for references everywhere would follow one in an example.
+        // A tool that searches for references everywhere would follow one in an example.
         let sample = is_shown(model).then(|| model.schema.sample(&Effort::small())).flatten();
         let sample = sample.filter(|sample| !sample.to_string().contains("\"$ref\""));
         let of_model = OfModel { id, filters: &filters, sample: sample.as_ref() };
@@ -47,7 +47,7 @@ impl ModelPart {
             if !operation.of_each_model {
                 continue;
             }
-            // The general document has these responses already.
+            // The general part already has these responses.
             let mut problems = BTreeMap::new();
             let operation = render::operation(&operation, row.needs, security, Some(&of_model), &mut problems);
             let path = paths.entry(row.template.replace("{model}", id)).or_insert_with(|| json!({}));
@@ -67,7 +67,7 @@ fn about(model: &Model) -> String {
     format!("Instances of the model `{}`, version {}.", model.record.id, model.record.version)
 }
 
-/// The data, what it refers to, and what is made of it.
+/// The data, its referenced schemas, and derived schemas.
 fn schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Unfit> {
     let id = &*model.record.id;
     let data = component("schemas", &format!("{id}.data"));
@@ -132,7 +132,7 @@ fn is_shown(model: &Model) -> bool {
     model.record.schema.len() <= SCHEMA_BYTES_MAX
 }
 
-/// The model's own schema, in as many parts as it has.
+/// The model's own schema, in parts.
 fn data_schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Unfit> {
     let name = format!("{}.data", model.record.id);
     let left_out = || {
@@ -151,10 +151,10 @@ fn data_schemas(model: &Model, effort: &Effort) -> Result<Map<String, Value>, Un
     Ok(std::iter::once((name.clone(), portable.root)).chain(parts).collect())
 }
 
-/// The data where `fields` may have chosen from it: nothing need be there.
+/// The data after a selection by `fields`: no property is required.
 fn fields(model: &Model) -> Value {
     let kinds = model.schema.columns().into_iter().filter(|column| column.kind != ColumnKind::Any).map(|column| {
-        // Whether it may be null is in the schema of the data.
+        // Nullability is in the schema of the data.
         (column.name, json!({ "type": [type_of(column.kind), "null"] }))
     });
     let kinds: Map<String, Value> = kinds.take(FILTERED_MAX).collect();
@@ -169,7 +169,7 @@ fn fields(model: &Model) -> Value {
 fn type_of(kind: ColumnKind) -> &'static str {
     match kind {
         ColumnKind::Text | ColumnKind::Any => "string",
-        // A filter of integers may ask for any number: none of them equals 1.5.
+        // A filter on integers accepts any number, such as 1.5, which equals none of them.
         ColumnKind::Integer | ColumnKind::Number => "number",
         ColumnKind::Boolean => "boolean",
     }

@@ -1,4 +1,4 @@
-//! One operation as OpenAPI has it: the general one, or that of a model.
+//! Renders one operation in OpenAPI: the general one, or that of a model.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::operation::{Body, Content, Operation, Sample, Success};
 use crate::server::needs::Needs;
 use crate::server::problem::ProblemType;
 
-/// Who is asked for a token.
+/// Whether tokens are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Security {
     /// `false`: anybody may do everything.
@@ -16,7 +16,7 @@ pub(super) struct Security {
     pub(super) oidc: bool,
 }
 
-/// What is different where an operation is that of a model.
+/// The differences of an operation for one model.
 pub(super) struct OfModel<'a> {
     pub(super) id: &'a str,
     /// The filters of its list.
@@ -67,12 +67,12 @@ pub(super) fn id_of(operation: &str, model: &str) -> String {
     format!("{operation}_{model}")
 }
 
-/// What the operations of a model are found under; a general tag has no space in its name.
+/// The tag of a model's operations; general tags have no space in their names.
 pub(super) fn tag_of(model: &str) -> String {
     format!("model {model}")
 }
 
-/// Schemas that each model has of its own, with the ends of their names.
+/// Schemas of each model, with the suffixes of their names.
 pub(super) const OF_MODEL: [(&str, &str); 4] =
     [("Instance", ""), ("InstancePage", ".page"), ("NewInstance", ".new"), ("Replacement", ".replacement")];
 
@@ -117,7 +117,7 @@ fn request_body(body: &Body, model: Option<&OfModel<'_>>) -> Value {
         ((*media_type).to_owned(), inner)
     });
     let content: Map<String, Value> = types.collect();
-    // Bytes may be none: an empty secret, an import of nothing.
+    // A body of bytes may be empty: an empty secret, an empty import.
     let required = body.content.iter().any(|(_, content)| matches!(content, Content::Schemas(_)));
     json!({ "required": required, "content": content })
 }
@@ -146,13 +146,13 @@ fn responses(
         let names: Vec<&str> = kinds.iter().map(|kind| kind.describe().0).collect();
         let name = format!("{status}.{}", names.join("."));
         problems.entry(name.clone()).or_insert_with(|| problem(&kinds));
-        // `/readyz` has a document of its own.
+        // `/readyz` has its own document.
         responses.entry(status.to_string()).or_insert_with(|| component("responses", &name));
     }
     json!(responses)
 }
 
-/// What any operation may be answered with.
+/// Possible problems of every operation.
 fn general(needs: Needs, security: Security) -> Vec<ProblemType> {
     let mut kinds = vec![ProblemType::BadRequest, ProblemType::Forbidden, ProblemType::Overloaded];
     if needs != Needs::Anyone {
@@ -212,7 +212,7 @@ fn problem(kinds: &[ProblemType]) -> Value {
     })
 }
 
-/// What a caller must show.
+/// The required security scheme.
 fn required(needs: Needs, security: Security) -> Value {
     let mut ways = vec![json!({"token": []})];
     if security.oidc {

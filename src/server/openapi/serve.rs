@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the document of the models that the caller may read, and asked for.
+//! `GET /openapi.json`: the document of the requested models that the caller may read.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(in crate::server) async fn get(call: &Call) -> Result<Response> {
     let fingerprint = call.app.openapi.fingerprint(&models);
     let tag = fingerprint.tag();
     let reply = |status| {
-        // What is in it depends on who asks, and on what somebody else may change any moment.
+        // Its content depends on the caller, and may change at any moment.
         let reply = Reply::new(status).header(ETAG, &tag).fixed(CACHE_CONTROL, "private, no-cache");
         reply.fixed(VARY, "authorization")
     };
@@ -36,7 +36,7 @@ pub(in crate::server) async fn get(call: &Call) -> Result<Response> {
     Ok(reply(StatusCode::OK).fixed(CONTENT_TYPE, "application/json").body(Body::Shared(text)))
 }
 
-/// A document for as long as bytes of it are sent.
+/// Keeps a document while its bytes are sent.
 struct Kept(Arc<Document>);
 
 impl AsRef<[u8]> for Kept {
@@ -45,14 +45,14 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// Which models a client wants to see.
+/// The models selected by a client.
 pub(in crate::server) struct Selection {
     globs: Option<Vec<String>>,
     after: Option<String>,
 }
 
 impl Selection {
-    /// `model`, which is globs with commas between them, and `after`: all that the query may have.
+    /// Reads `model`, a comma-separated list of globs, and `after`; no other parameters are allowed.
     pub(in crate::server) fn of(call: &Call) -> Result<Selection> {
         let mut query = call.query()?;
         let globs = query.text("model")?;

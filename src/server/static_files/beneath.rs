@@ -1,7 +1,7 @@
-//! Opens files of one folder and of nothing else: the system itself follows the path and stops where it leaves the folder.
+//! Opens only files below one folder: the kernel resolves the path and rejects one that leaves the folder.
 //!
-//! Links that stay inside are followed on Linux; elsewhere none is. The folder is looked up each time, so that it can be
-//! replaced as a whole. What cannot be opened for reasons of its name is not there.
+//! On Linux, links that stay inside are followed; on other systems no links are. The folder is resolved each time, so
+//! that it can be replaced as a whole. A file that cannot be opened because of its name counts as missing.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -20,7 +20,7 @@ pub(super) struct Beneath {
     folder: Arc<Path>,
 }
 
-/// What a look at a name is for.
+/// The purpose of opening a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
     Content,
@@ -108,7 +108,7 @@ mod system {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     use rustix::io::Errno;
 
-    /// A pipe is opened without waiting for who would write to it.
+    /// A pipe is opened without waiting for a writer.
     const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
     pub(super) fn open(folder: &Path, path: &Path) -> io::Result<File> {

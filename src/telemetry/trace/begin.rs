@@ -1,4 +1,4 @@
-//! Where a trace enters this server: with a request, or with an event that was written within one.
+//! Entry points of traces: a request, or an event that was written within one.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use super::scope::{self, Scope};
 use super::span::Span;
 use super::tracer::{Tracer, tracer};
 
-/// The span of a request, and what the request's work is done for. Whether it is kept is decided where the trace began:
-/// `parent` says so, or else this server draws. So it does for a parent that is not trusted to decide: who chooses the id of
-/// a trace must not choose what is kept either.
+/// The span of a request, and the scope for its work. The origin of the trace decides on sampling: `parent`, or
+/// otherwise this server. This server also decides if the parent is not trusted to, because a client that chooses trace
+/// ids must not choose what is sampled.
 pub fn request(
     tracer: &Arc<Tracer>,
     request_id: Arc<str>,
@@ -24,7 +24,7 @@ pub fn request(
     });
     let trace = parent.clone().or_else(|| {
         let trace = tracer.ids.trace();
-        // The request's own span comes in place of this one. A trace that is not kept leaves no mark anywhere.
+        // The request's own span replaces this one. A trace that is not sampled leaves no trace context.
         tracer.draws(trace).then_some(TraceContext { trace, span: 0, is_sampled: true, state: None })
     });
     let request_id = Some(request_id);
@@ -36,13 +36,12 @@ pub fn request(
             let scope = span.scope().unwrap_or_default();
             (span, scope)
         }
-        // What the client sent goes on to others, who keep no spans either.
+        // The client's context is passed on, without sampling.
         trace => (Span::default(), Arc::new(Scope { request_id, trace, recording: None })),
     }
 }
 
-/// On behalf of what work is done that follows from an event: of the request and in the trace that the event names. `None`
-/// if neither is of interest here.
+/// The scope for work that follows from an event: its request and its trace. `None` if there is neither.
 pub fn resume(request_id: Option<&str>, trace: Option<&str>) -> Option<Arc<Scope>> {
     let tracer = tracer();
     if tracer.is_none() && !scope::are_ids_logged() {
@@ -152,7 +151,7 @@ mod tests {
         drop(span);
         let SpanRecord { name, attributes, error, .. } = ended.try_recv().unwrap();
         let Some((_, Value::Text(noted))) = attributes.into_iter().next() else { panic!("no text") };
-        // What they have taken counts, not what is left of them.
+        // Their allocated memory counts, not their length.
         let taken = [name.into_owned(), noted.into_owned(), error.unwrap()].map(|text| text.capacity());
         assert!(taken.iter().all(|bytes| *bytes < 300), "{taken:?}");
     }

@@ -1,7 +1,7 @@
-//! Trace Context (W3C): which trace something belongs to, as the headers `traceparent` and `tracestate` say it.
+//! Trace Context (W3C): the headers `traceparent` and `tracestate`.
 //!
-//! What a client sends is checked byte by byte. What does not fit is ignored, as the specification asks: then the request is
-//! the start of a trace of its own.
+//! A client's headers are checked byte by byte. Invalid ones are ignored, as the specification requires: the request
+//! then starts a new trace.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ const VALUE_BYTES_MAX: usize = 256;
 
 const SAMPLED: u8 = 1;
 
-/// A place in a trace: what happens there has this span as its parent. Neither id is 0.
+/// A position in a trace: spans there have this span as their parent. Neither id is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     pub trace: u128,
     pub span: u64,
-    /// Whether the spans of the trace are kept.
+    /// Whether the trace is sampled.
     pub is_sampled: bool,
-    /// What other systems have noted along the way.
+    /// The state of other systems.
     pub state: Option<Arc<str>>,
 }
 
 impl TraceContext {
-    /// Reads the headers' values; `None` if the first one is not valid. A `tracestate` that is not valid is left out.
+    /// Reads the headers' values; `None` if the first one is not valid. An invalid `tracestate` is dropped.
     pub fn parse<'a>(traceparent: &str, tracestate: impl IntoIterator<Item = &'a str>) -> Option<TraceContext> {
         let bytes = traceparent.as_bytes();
         let parts: [&[u8]; 4] = [bytes.get(..2)?, bytes.get(3..35)?, bytes.get(36..52)?, bytes.get(53..LENGTH)?];
@@ -56,7 +56,7 @@ impl TraceContext {
         format!("00-{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.is_sampled))
     }
 
-    /// Both in one text, as events keep it: the second after a space.
+    /// Both in one text, as in events: the second after a space.
     pub fn to_text(&self) -> String {
         let mut text = self.traceparent();
         if let Some(state) = &self.state {
@@ -74,7 +74,7 @@ impl TraceContext {
         }
     }
 
-    /// The id of the trace, as logs and headers write it.
+    /// The id of the trace, for logs and headers.
     pub fn trace_id(&self) -> impl fmt::Display + use<> {
         HexId(self.trace)
     }
@@ -88,7 +88,7 @@ impl fmt::Display for HexId {
     }
 }
 
-/// Lower case only, as the specification has it.
+/// Lower case only, as specified.
 fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0, |number, digit| {
         let digit = match digit {
@@ -100,7 +100,7 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// All `tracestate` headers as one; `None` if there is nothing in them, or something that may not be.
+/// All `tracestate` headers combined; `None` if they are empty or invalid.
 fn state<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Arc<str>> {
     let mut whole = String::new();
     let mut members = 0;
@@ -155,7 +155,7 @@ mod tests {
         let unsampled = GOOD.replace("-01", "-00");
         let context = TraceContext::from_text(&unsampled).unwrap();
         assert_eq!((context.is_sampled, context.to_text()), (false, unsampled));
-        // Flags and versions that are not known yet.
+        // Unknown flags and versions.
         assert!(TraceContext::parse(&GOOD.replace("-01", "-ff"), []).unwrap().is_sampled);
         assert!(TraceContext::parse(&format!("cc{}", &GOOD[2..]), []).is_some());
         assert!(TraceContext::parse(&format!("cc{}-what", &GOOD[2..]), []).is_some());

@@ -1,7 +1,7 @@
 //! Sends spans to a collector: OTLP over HTTP, as protobuf, in batches, from one task beside everything else.
 //!
-//! A batch that is not taken is tried again a few times, which takes seconds at most; then it is dropped and counted. Meanwhile
-//! spans wait in the tracer's queue, which drops what does not fit.
+//! A rejected batch is retried a few times, for some seconds at most; then it is dropped and counted. Meanwhile spans
+//! wait in the tracer's queue, which drops the excess.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,26 +18,26 @@ use super::otlp::{ExportTraceServiceResponse, Sender};
 use super::record::SpanRecord;
 use super::tracer::{Counts, Tracer};
 
-/// Spans of one request.
+/// Maximum number of spans per request.
 const BATCH_MAX: usize = 512;
 /// How long the first span of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(500);
 /// One request, from the connection to the end of its response.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// Tries of one batch, and the pause before the second, which doubles.
+/// Attempts per batch, and the pause before the second one, which doubles.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
-/// What of a response is read.
+/// Maximum size of a response.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
-/// Where spans go, and how.
+/// The destination of spans.
 #[derive(Debug)]
 pub struct ExportSettings {
-    /// Of the collector, without `/v1/traces`.
+    /// The collector's URL, without `/v1/traces`.
     pub endpoint: Url,
     pub headers: HeaderMap,
     pub sample: f64,
-    /// What the collector knows the server by.
+    /// The name of the server for the collector.
     pub service_name: String,
     /// The node among those that share a log; empty if it has no name.
     pub node: String,

@@ -108,14 +108,15 @@ impl Deliveries {
                 "UPDATE @.pending SET token = 0, owner = 0, note = coalesce($4, note),
                      due = statement_timestamp() + $5 * interval '1 microsecond'
                  WHERE group_number = (SELECT number FROM @.groups WHERE name = $1)
-                   AND position = $2 AND token = $3 AND token <> 0",
+                   AND position = $2 AND token = $3 AND token <> 0 RETURNING position",
                 &[Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::FLOAT8],
             ),
             renew: sql(
                 "UPDATE @.pending SET note = coalesce($4, note),
                      due = statement_timestamp() + $5 * interval '1 microsecond'
                  WHERE group_number = (SELECT number FROM @.groups WHERE name = $1)
-                   AND position = $2 AND token = $3 AND token <> 0 AND due > statement_timestamp()",
+                   AND position = $2 AND token = $3 AND token <> 0 AND due > statement_timestamp()
+                 RETURNING position",
                 &[Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::FLOAT8],
             ),
             give_back: sql(
@@ -233,11 +234,9 @@ impl Deliveries {
             done.iter().map(|(position, token)| (signed(*position), token.cast_signed())).unzip();
         let name_kept = escape(name);
         let mut session = self.database.session("ack").await?;
-        session.begin(Begin::LAZY).await?;
-        let rows = session.query(&self.lock, &[&name_kept]).await?;
-        rows.first().ok_or_else(|| unknown("ack", name))?;
-        session.execute(&self.ack, &[&name_kept, &positions, &tokens]).await?;
-        session.commit().await
+        let values: [Parameter<'_>; 3] = [&name_kept, &positions, &tokens];
+        let (group, _) = session.transact(Begin::LAZY, (&self.lock, &[&name_kept]), (&self.ack, &values)).await?;
+        group.first().map(drop).ok_or_else(|| unknown("ack", name))
     }
 
     /// See [`snaphook_driver::EventStore::release`].
@@ -278,13 +277,11 @@ impl Deliveries {
         let name_kept = escape(name);
         let note = note.map(escape);
         let mut session = self.database.session(operation).await?;
-        session.begin(Begin::LAZY).await?;
-        let rows = session.query(&self.lock, &[&name_kept]).await?;
-        rows.first().ok_or_else(|| unknown(operation, name))?;
-        let values: [Parameter<'_>; 5] = [&name_kept, &signed(position), &token.cast_signed(), &note, &micros(time)];
-        let count = session.execute(sql, &values).await?;
-        session.commit().await?;
-        Ok(count > 0)
+        let (position, token, time) = (signed(position), token.cast_signed(), micros(time));
+        let values: [Parameter<'_>; 5] = [&name_kept, &position, &token, &note, &time];
+        let (group, changed) = session.transact(Begin::LAZY, (&self.lock, &[&name_kept]), (sql, &values)).await?;
+        group.first().ok_or_else(|| unknown(operation, name))?;
+        Ok(!changed.is_empty())
     }
 
     /// Gives back all that this opened store has.

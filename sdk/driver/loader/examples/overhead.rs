@@ -1,4 +1,4 @@
-//! What a call of a library costs more than one of a linked driver: `head` of the driver `memory`.
+//! Measures how much more a call through a library costs than one to a linked driver: `head` of the driver `memory`.
 //!
 //! `cargo xtask plugins --release && cargo run --release -p snaphook-driver-loader --example overhead --
 //! target/plugins/memory/libsnaphook_memory.so`. It prints microseconds per call, of the best of some rounds.

@@ -1,4 +1,4 @@
-//! What a call's outcome is for its caller: a response, or a clear error.
+//! Turns the outcome of a call into a response or a clear error for its caller.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::loaded::Loaded;
 use crate::outcome::{Answer, Outcome, Stage};
 use crate::threads::ALL_MAX;
 
-/// The call that an outcome is of.
+/// The call that an outcome belongs to.
 #[derive(Clone, Copy)]
 pub(crate) enum Operation {
     Open,
@@ -59,7 +59,7 @@ pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcom
     }
 }
 
-/// An error is a clause about the answer.
+/// The error is a clause that describes the answer.
 fn read_answer(Answer { status, bytes }: Answer) -> Result<Result<Vec<u8>>, String> {
     let bytes = bytes?;
     match status {

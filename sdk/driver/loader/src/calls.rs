@@ -1,7 +1,8 @@
-//! The calls that are under way, by number: how an answer finds who waits for it, however often and whenever it comes.
+//! The calls in progress, by number: this is how an answer reaches its waiter, however often and whenever the library
+//! answers.
 //!
-//! Libraries get numbers, never pointers. A call stays in the table until it was answered and the library's function has
-//! returned, so an answer to a number that is not here is one too many, or to no call at all.
+//! Libraries get numbers, never pointers. A call stays in the table until it is answered and the library's function has
+//! returned, so an answer to a number that is not in the table is either a duplicate or belongs to no call.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,28 +24,28 @@ static TABLE: [Mutex<Option<HashMap<u64, Call>>>; SHARDS] = [const { Mutex::new(
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// On a thread of the server's runtime that runs a library's function: calls that were answered meanwhile.
+    /// On a runtime thread that is running a library's function: the calls that were answered in the meantime.
     static HELD: RefCell<Option<Vec<u64>>> = const { RefCell::new(None) };
 }
 
 struct Call {
     plugin: Arc<Loaded>,
-    /// `None` once there is an outcome, or nobody waits.
+    /// `None` once there is an outcome or nobody waits any more.
     waiter: Option<oneshot::Sender<Outcome>>,
-    /// An answer that its waiter did not get yet.
+    /// An answer that has not been delivered to its waiter yet.
     held: Option<Answer>,
     answered: bool,
     stage: Stage,
     deadline: Instant,
     is_late: bool,
-    /// Of a change that nobody waits for: what comes after it does.
+    /// For a change that nobody waits for any more: lets the next change wait until this one ends.
     ending: Option<Ending>,
-    /// Of an append: where it is noted while its time is over and it has not ended.
+    /// For an append: where it is counted while it is past its deadline and has not ended.
     overdue: Option<Arc<Outstanding>>,
     late: Option<Ending>,
 }
 
-/// Puts a new call into the table; `None` if the plugin has too many.
+/// Adds a new call to the table; `None` if the plugin has too many.
 pub(crate) fn begin(
     plugin: &Arc<Loaded>,
     time: Duration,
@@ -59,7 +60,7 @@ pub(crate) fn begin(
         held: None,
         answered: false,
         stage: Stage::Queued,
-        // A time beyond all clocks is a long one.
+        // A time too large for the clock is replaced by a long one.
         deadline: now.checked_add(time).unwrap_or(now + Duration::from_secs(1 << 30)),
         is_late: false,
         ending: None,
@@ -71,7 +72,7 @@ pub(crate) fn begin(
     Some((number, receiver))
 }
 
-/// The library's function is to be called now; `false` if nobody waits any more.
+/// Marks the call as running, just before the library's function is called; `false` if nobody waits any more.
 pub(crate) fn enter(number: u64) -> bool {
     let entered = with(number, |call| {
         let is_awaited = call.waiter.is_some();
@@ -83,7 +84,7 @@ pub(crate) fn enter(number: u64) -> bool {
     entered.unwrap_or(false)
 }
 
-/// The library's function returned, or threw something. Says whether the call is to be cancelled.
+/// Notes that the library's function returned or threw an exception. Returns whether the call must be cancelled.
 pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
     let left = with(number, |call| {
         call.stage = Stage::Returned;
@@ -96,7 +97,7 @@ pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
             None => None,
         };
         let waiter = if outcome.is_some() { call.waiter.take() } else { None };
-        // One that was answered and has a waiter is about to be delivered by another thread.
+        // If it is answered and has a waiter, another thread is about to deliver it.
         let is_over = call.waiter.is_none() && (is_thrown || call.answered);
         (outcome, waiter, is_over, call.waiter.is_none())
     });
@@ -105,13 +106,14 @@ pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
         remove(number);
     }
     if let (Some(outcome), Some(waiter)) = (outcome, waiter) {
-        // Who does not wait any more needs none.
+        // Ignored: the receiver is gone if nobody waits any more.
         let _ = waiter.send(outcome);
     }
     !is_over && is_abandoned
 }
 
-/// Nobody waits any more. Says whether the call is to be cancelled. `ending` is kept until it ended or was given up.
+/// Notes that nobody waits any more. Returns whether the call must be cancelled. `ending` is kept until the call ends
+/// or is given up.
 pub(crate) fn abandon(number: u64, ending: Option<Ending>) -> bool {
     let stage = with(number, |call| {
         call.waiter = None;
@@ -130,7 +132,7 @@ pub(crate) fn abandon(number: u64, ending: Option<Ending>) -> bool {
     }
 }
 
-/// A library answers. `copy` reads what it gave, and is used only if that is called for.
+/// Handles a library's answer. `copy` reads the response and is only called if the response is needed.
 pub(crate) fn complete(number: u64, status: u32, copy: impl FnOnce() -> Result<Vec<u8>, String>) {
     enum Then {
         Refuse,
@@ -170,8 +172,8 @@ pub(crate) fn complete(number: u64, status: u32, copy: impl FnOnce() -> Result<V
     }
 }
 
-/// Runs a library's function on a thread of the server's runtime. Whoever is woken there is run by this thread next and
-/// by no other: so nobody is woken until the function has returned.
+/// Runs a library's function on a thread of the server's runtime. A task that is woken on this thread is queued for
+/// this thread alone, so no task is woken until the function has returned.
 pub(crate) fn on_runtime_thread(run: impl FnOnce()) {
     HELD.with_borrow_mut(|held| *held = Some(Vec::new()));
     run();
@@ -184,8 +186,8 @@ pub(crate) fn is_empty() -> bool {
     COUNT.load(Ordering::SeqCst) == 0
 }
 
-/// Gives up calls whose time is over, and delivers answers that are held by a function that does not return. Called
-/// from time to time.
+/// Gives up calls that are past their deadline, and delivers answers that are held back by a function that does not
+/// return. Called periodically.
 pub(crate) fn sweep(now: Instant) {
     let (mut held, mut over, mut cancelled) = (Vec::new(), Vec::new(), Vec::new());
     for shard in &TABLE {
@@ -236,7 +238,7 @@ fn remove(number: u64) {
     let removed = shard(number).as_mut().and_then(|calls| calls.remove(&number));
     if let Some(call) = removed {
         let plugin = Arc::clone(&call.plugin);
-        // What waits for its end goes on before it is no longer counted.
+        // Drop the call first, so that a change that waits for its end resumes before the call is no longer counted.
         drop(call);
         plugin.call_ended();
         COUNT.fetch_sub(1, Ordering::SeqCst);

@@ -7,9 +7,9 @@ use snaphook_driver::wire::{CALL_TIME, Method, WHOLE_TIME};
 /// How long calls of a plugin may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// A call. A read that waits for events has the time of its wait on top, a query that of its budget.
+    /// An ordinary call. A read that waits for events also gets its waiting time, and a query the time of its budget.
     pub call: Duration,
-    /// Opening a store, and what works on everything in it ([`Method::is_whole`]).
+    /// Opening a store, and methods that work on the whole store ([`Method::is_whole`]).
     pub whole: Duration,
 }
 
@@ -20,7 +20,7 @@ impl Default for Deadlines {
 }
 
 impl Deadlines {
-    /// The time of one call.
+    /// How long one call may take.
     pub(crate) fn of(&self, method: Method, request: &[u8]) -> Duration {
         match method.is_whole() {
             true => self.whole,

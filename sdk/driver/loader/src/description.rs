@@ -1,4 +1,4 @@
-//! What a library says of itself and of its drivers.
+//! The description that a library gives of itself and its drivers.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! Why a file is no plugin of this server.
+//! Why a file cannot be loaded as a plugin by this server.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub enum Fault {
     Ended(String),
     #[error("it could not be inspected: {0}")]
     NotInspected(String),
-    /// What a child process reported, as it reads there.
+    /// The message that a child process reported.
     #[error("{0}")]
     Reported(String),
 }

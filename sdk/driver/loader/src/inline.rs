@@ -1,9 +1,9 @@
-//! Quick calls run where they come in: on a thread of the runtime, without the two switches between threads that cost
-//! more than they do.
+//! Quick calls run directly on the runtime thread that makes them, which saves two thread switches; those would cost
+//! more than the call.
 //!
-//! A function that does not return then holds a thread that serves requests. So only methods that returned quickly so far
-//! run here, and never more at once than half of the runtime's threads; the others go on, and what is called meanwhile
-//! runs on threads of the plugin's own (threads.rs).
+//! A function that does not return then blocks a thread that serves requests. So only methods that have returned
+//! quickly so far run here, on at most half of the runtime's threads at once. The other threads continue, and further
+//! calls run on the plugin's own threads (threads.rs).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use snaphook_driver::wire::Method;
 use tokio::runtime::Handle;
 
-/// A call that takes no longer is quick.
+/// A call that takes at most this long is quick.
 const QUICK_MAX: Duration = Duration::from_micros(200);
 
-/// Quick calls in a row before a method is trusted to be so.
+/// How many calls in a row must be quick before a method counts as quick.
 const QUICK_CALLS: u32 = 8;
 
-/// Calls on threads of runtimes, of all plugins.
+/// The calls of all plugins that are running on runtime threads.
 static RUNNING: Mutex<Vec<Running>> = Mutex::new(Vec::new());
 
 struct Running {
@@ -28,12 +28,12 @@ struct Running {
     is_compensated: bool,
 }
 
-/// The right to run foreign code on a thread of this runtime, until it returns.
+/// A permit to run foreign code on a thread of this runtime until the code returns.
 #[derive(Debug)]
 pub struct Permit(u64);
 
 impl Permit {
-    /// `None`: as many pieces of foreign code run on the runtime's threads already as may, or this is no runtime's thread.
+    /// `None` if the maximum number of runtime threads already runs foreign code, or if this is not a runtime thread.
     pub fn take() -> Option<Permit> {
         static PERMITS: AtomicU64 = AtomicU64::new(0);
         let runtime = Handle::try_current().ok()?;
@@ -57,8 +57,8 @@ impl Drop for Permit {
     }
 }
 
-/// Wakes a thread of each runtime of which a thread did not come back for so long: if that one drove the runtime's timers
-/// and sockets, another one does so from now on.
+/// Wakes a thread of each runtime that has a thread blocked for longer than `after`: if the blocked thread was driving
+/// the runtime's timers and sockets, another thread takes over.
 pub(crate) fn compensate(after: Duration) {
     for running in running().iter_mut().filter(|running| running.since.elapsed() > after && !running.is_compensated) {
         running.is_compensated = true;
@@ -70,11 +70,12 @@ fn running() -> MutexGuard<'static, Vec<Running>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How quick the methods of one store were.
+/// How quick the methods of one store have been so far.
 pub(crate) struct Paces(Vec<AtomicU32>);
 
 impl Paces {
-    /// It did not return, or threw something: what that left behind on its thread is no good for requests.
+    /// The method did not return in time or threw an exception: the state it left on its thread makes it unsuitable for
+    /// threads that serve requests.
     const NEVER: u32 = u32::MAX;
 
     pub(crate) fn new() -> Paces {
@@ -87,7 +88,7 @@ impl Paces {
     }
 
     pub(crate) fn took(&self, method: Method, time: Duration) {
-        // An error says that nothing changes.
+        // An error only means that the value does not change.
         let _ = self.of(method).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| match calls {
             Self::NEVER => None,
             _ if time > QUICK_MAX => Some(0),

@@ -1,4 +1,5 @@
-//! What a file is, found out in a process of its own: an initialiser that crashes, exits or never returns does so there.
+//! Inspects a file in a separate process, so that an initialiser that crashes, exits or never returns only affects that
+//! process.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -15,23 +16,23 @@ use crate::description::describe;
 use crate::fault::{Fault, LoadError};
 use crate::library::Library;
 
-/// The head of an answer: what it is, and its length as four bytes, little endian.
+/// The first byte of an answer, which gives its kind; its length follows as four bytes, little endian.
 const DESCRIPTION: u8 = b'+';
 const REFUSAL: u8 = b'-';
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u32 = 4 << 20;
 
-/// What is kept of the end of the process's standard error.
+/// How many bytes are kept from the end of the process's standard error.
 const LAST_WORDS_BYTES_MAX: usize = 1 << 10;
 
-/// Loads a library in this process and reads what it says of itself.
+/// Loads a library in this process and reads its description.
 pub fn inspect(file: &Path) -> Result<PluginDescription, LoadError> {
     Library::load(file).and_then(|library| describe(&library)).map_err(|fault| LoadError::new(file, fault))
 }
 
-/// What the child process of [`inspect_in_child`] does: inspects the file and writes the answer to its standard output.
-/// End the process at once after this.
+/// Runs in the child process of [`inspect_in_child`]: inspects the file and writes the answer to standard output. End
+/// the process right after this.
 pub fn answer_inspection(file: &Path) -> ExitCode {
     match answer(file) {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,7 +50,7 @@ fn answer(file: &Path) -> io::Result<()> {
     pipe.write_all(&[&[head][..], &length.to_le_bytes(), &body].concat())
 }
 
-/// The standard output, for the answer alone: what the library prints goes to standard error.
+/// Reserves standard output for the answer: anything that the library prints goes to standard error.
 #[cfg(unix)]
 fn answer_pipe() -> io::Result<std::fs::File> {
     use std::os::fd::AsFd as _;
@@ -58,7 +59,7 @@ fn answer_pipe() -> io::Result<std::fs::File> {
     Ok(pipe.into())
 }
 
-/// A library that prints while it is loaded spoils the answer, and is refused.
+/// A library that prints while it is loaded corrupts the answer and is rejected.
 #[cfg(not(unix))]
 fn answer_pipe() -> io::Result<io::Stdout> {
     Ok(io::stdout())
@@ -80,7 +81,7 @@ pub async fn inspect_in_child(
     let (mut output, mut errors) = (child.stdout.take(), child.stderr.take());
     let work = async {
         let read = read_answer(&mut output).await;
-        // Exit handlers of a library may hang: once the answer is there the process has nothing left to do.
+        // Kill the process once the answer has arrived: a library's exit handlers may hang.
         if read.is_ok() {
             let _ = child.start_kill();
         }
@@ -89,7 +90,7 @@ pub async fn inspect_in_child(
     };
     let mut words = Vec::new();
     let listen = async {
-        // To the end: a library that writes much must not find the pipe closed.
+        // Read to the end: the pipe must stay open for a library that writes a lot.
         let mut chunk = [0; 4096];
         while let Some(errors) = &mut errors
             && let Ok(read @ 1..) = errors.read(&mut chunk).await
@@ -102,7 +103,7 @@ pub async fn inspect_in_child(
     let (read, status) = match done {
         Ok(done) => done.map_err(failed)?,
         Err(_) => {
-            // Gone when this returns, not only some time after.
+            // Wait for the process, so that it is gone when this function returns.
             let _ = child.kill().await;
             return Err(refuse(Fault::Stuck(deadline)));
         }

@@ -1,13 +1,14 @@
-//! Loads libraries with drivers, and makes stores of what they open.
+//! Loads libraries with drivers, and wraps the stores that they open.
 //!
-//! A library runs in the server's process, without a sandbox: it is trusted not to corrupt memory, and with nothing else.
-//! What it returns is checked (library.rs, completion.rs, answer.rs), how often it answers does not matter (calls.rs), and neither does
-//! whether it answers at all (watch.rs) or returns from a call (inline.rs, threads.rs). Each fault costs the call that met
-//! it. Libraries are never unloaded: they may have left threads and exit handlers behind.
+//! A library runs in the server's process, without a sandbox: it is trusted not to corrupt memory, but with nothing
+//! else. Everything that it returns is checked (library.rs, completion.rs, answer.rs). The server tolerates a library
+//! that answers too often (calls.rs), never answers (watch.rs) or does not return from a call (inline.rs, threads.rs).
+//! Each fault fails only the call that it affects. Libraries are never unloaded, because they may have left threads and
+//! exit handlers behind.
 //!
-//! Loading runs the library's initialisers, which may crash or never return. So it happens in a child process first:
-//! [`inspect_in_child`] starts one, which runs [`answer_inspection`]. After that, [`Plugin::load`] loads the library here
-//! and [`Plugin::open`] opens stores, which cannot be told from those of drivers that are linked in.
+//! Loading runs the library's initialisers, which may crash or never return. So the library is first loaded in a child
+//! process: [`inspect_in_child`] starts it, and it runs [`answer_inspection`]. After that, [`Plugin::load`] loads the
+//! library here and [`Plugin::open`] opens stores, which behave like those of linked drivers.
 
 mod answer;
 mod calls;

@@ -1,4 +1,5 @@
-//! The boundary to a library's code: loaded, asked what it is, called, and answering. Nothing else runs it.
+//! The boundary to a library's code: loads it, reads its description and calls it. No other file runs code of a
+//! library.
 #![expect(unsafe_code, reason = "runs code of libraries that the server's owner put into the plugins directory")]
 
 use std::error::Error as _;
@@ -20,11 +21,11 @@ type OpenFn = extern "C-unwind" fn(Bytes, Completion);
 type CallFn = extern "C-unwind" fn(u64, u32, Bytes, Completion);
 type CancelFn = extern "C-unwind" fn(u64);
 
-/// A library that is loaded, with what its descriptor says.
+/// A loaded library with the contents of its descriptor.
 pub(crate) struct Library {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// A message `Plugin`, not read yet.
+    /// A `Plugin` message, not yet decoded.
     pub(crate) description: Vec<u8>,
     open: OpenFn,
     call: CallFn,
@@ -36,10 +37,10 @@ pub(crate) struct Library {
 impl Library {
     /// Loads a file, which runs its initialisers, and reads its descriptor: the version and the size before all else.
     pub(crate) fn load(path: &Path) -> Result<Library, Fault> {
-        // SAFETY: loading runs code of the file; that it may is what putting it into the plugins directory says.
+        // SAFETY: loading runs code of the file; the admin permits that by putting it into the plugins directory.
         let code = unsafe { open_local(path) }.map_err(|error| {
             let error = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            // The file is named by whoever reports the fault.
+            // Remove the file's name: whoever reports the fault adds it.
             Fault::NotLoaded(error.replace(&format!("{}: ", path.display()), ""))
         })?;
         let code = ManuallyDrop::new(code);
@@ -57,7 +58,8 @@ impl Library {
         let cancel = descriptor.cancel.map(|cancel| ("cancel", cancel as usize));
         functions.into_iter().chain(cancel).try_for_each(|(field, address)| check_code(field, address))?;
         Ok(Library {
-            // SAFETY: as the header says, what the descriptor points to is there while the library is loaded.
+            // SAFETY: the header requires that everything the descriptor points to stays valid while the library is
+            // loaded.
             name: unsafe { read_text("name", descriptor.name) }?,
             // SAFETY: as above.
             version: unsafe { read_text("version", descriptor.version) }?,
@@ -70,7 +72,7 @@ impl Library {
         })
     }
 
-    /// Starts to open a store, on this thread, for as long as the library takes to return.
+    /// Starts to open a store; blocks this thread until the library returns.
     pub(crate) fn open(&self, request: &[u8], completion: Completion) -> Result<(), Thrown> {
         guarded(&mut || (self.open)(bytes(request), completion))
     }
@@ -84,7 +86,7 @@ impl Library {
         self.cancel.is_some()
     }
 
-    /// Says that nobody waits for a call any more, as [`Library::open`].
+    /// Tells the library that nobody waits for a call any more, as [`Library::open`].
     pub(crate) fn cancel(&self, call: u64) -> Result<(), Thrown> {
         match self.cancel {
             Some(cancel) => guarded(&mut || cancel(call)),
@@ -100,8 +102,8 @@ fn bytes(bytes: &[u8]) -> Bytes {
 #[cfg(unix)]
 unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
     use libloading::os::unix;
-    // All symbols now, so that what is missing is known now; none of them for other libraries.
-    // SAFETY: the caller's.
+    // Bind all symbols now, so that a missing one is reported now; expose none of them to other libraries. SAFETY: the
+    // caller's.
     unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL) }.map(Into::into)
 }
 
@@ -155,11 +157,11 @@ unsafe fn read_text(field: &'static str, text: Text) -> Result<String, Fault> {
     String::from_utf8(bytes).map_err(|_| Fault::Field { field, fault: "is not UTF-8".to_owned() })
 }
 
-/// The bytes; an error is a clause about them.
+/// Returns the bytes; an error is a clause that describes them.
 ///
 /// # Safety
 ///
-/// If `ptr` is not null, `len` bytes are there, unless that is more than `max`.
+/// If `ptr` is not null, it must point to `len` valid bytes, unless `len` is more than `max`.
 pub(crate) unsafe fn copy(bytes: Bytes, max: usize) -> Result<Vec<u8>, String> {
     let Bytes { ptr, len } = bytes;
     match len {
@@ -171,7 +173,7 @@ pub(crate) unsafe fn copy(bytes: Bytes, max: usize) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Calling data ends the process.
+/// Checks that an address is code: calling data would crash the process.
 fn check_code(field: &'static str, address: usize) -> Result<(), Fault> {
     match may_be_code(address) {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! A library that is loaded, and what is counted of it.
+//! A loaded library and its counters.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,19 +13,19 @@ use crate::fault::LoadError;
 use crate::library::Library;
 use crate::threads::Threads;
 
-/// Calls of one plugin that were not answered, given up ones included, before further ones are refused.
+/// How many unanswered calls of one plugin, including given-up ones, there may be before further calls are rejected.
 const UNANSWERED_MAX: usize = 65_536;
 
-/// The upper bits of a call's number say whose it is.
+/// The bits above these identify the plugin that a call belongs to.
 const NUMBER_BITS: u32 = 48;
 
-/// Calls of one plugin that are to be cancelled; further ones are not.
+/// How many calls of one plugin may wait to be cancelled; beyond that, calls are not cancelled.
 const CANCELS_MAX: usize = 1024;
 
-/// What a plugin did against the rules of the interface. Each costs at most the call that it concerns.
+/// How often a plugin broke the rules of the interface. Each violation fails at most the call that it concerns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Answers to calls that were answered before, or to no call.
+    /// Answers to calls that were already answered, or to no call.
     pub answered_none: u64,
     /// Calls that were given up because their time was over.
     pub given_up: u64,
@@ -35,9 +35,9 @@ pub struct Faults {
     pub thrown: u64,
     /// Answers that could not be read.
     pub garbage: u64,
-    /// Calls that were not answered yet, given up ones included.
+    /// Calls that are not answered yet, including given-up ones.
     pub unanswered: usize,
-    /// Functions whose time is over and that did not return yet; each has a thread.
+    /// Functions that are past their deadline and have not returned yet; each occupies a thread.
     pub stuck: usize,
 }
 
@@ -112,7 +112,7 @@ impl Loaded {
         &self.file
     }
 
-    /// What it did against the rules so far.
+    /// The violations so far.
     pub(crate) fn counted(&self) -> Faults {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let Counts { answered_none, given_up, answered_late, thrown, garbage } = &self.counts;
@@ -139,7 +139,7 @@ impl Loaded {
         &self.counts
     }
 
-    /// The number of a new call; `None` if too many were not answered.
+    /// The number of a new call; `None` if too many calls are unanswered.
     pub(crate) fn next_call(&self) -> Option<u64> {
         if self.unanswered.fetch_add(1, Ordering::Relaxed) >= UNANSWERED_MAX {
             self.call_ended();
@@ -153,8 +153,9 @@ impl Loaded {
         self.unanswered.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Tells the library that nobody waits for a call: on a thread for that alone, so that a library which does not return from
-    /// it loses no other. What the thread has no room for goes on, and nobody waits for it.
+    /// Tells the library that nobody waits for a call. This runs on a dedicated thread, so that a library that does not
+    /// return from it blocks no other thread. If the thread's queue is full, the call continues and nobody waits for
+    /// it.
     pub(crate) fn cancel(self: &Arc<Self>, call: u64) {
         if self.library.can_cancel() {
             let _ = self.cancels.get_or_init(|| self.start_canceller()).try_send(call);
@@ -177,7 +178,7 @@ impl Loaded {
         sender
     }
 
-    /// Some plugin answered a number that is no call's any more, or never was.
+    /// Counts an answer to a number that belongs to no call, or no longer does.
     pub(crate) fn answered_none(number: u64) {
         let plugins = PLUGINS.read().unwrap_or_else(PoisonError::into_inner);
         let plugin = usize::try_from(number >> NUMBER_BITS).ok().and_then(|number| plugins.get(number)).cloned();

@@ -1,28 +1,28 @@
 //! How a call ends.
 
-/// How far a call is.
+/// The stage that a call has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The library's function was not called yet.
+    /// The library's function has not been called yet.
     Queued,
-    /// It was called.
+    /// The function has been called.
     Running,
-    /// It returned.
+    /// The function has returned.
     Returned,
 }
 
-/// How a call ended, for who waits.
+/// How a call ended, for its waiter.
 pub(crate) enum Outcome {
     Answered(Answer),
-    /// The library's function panicked or threw something.
+    /// The library's function panicked or threw an exception.
     Thrown,
-    /// The time was over, at this stage.
+    /// The deadline passed at this stage.
     Late(Stage),
 }
 
-/// What a library answered.
+/// A library's answer.
 pub(crate) struct Answer {
     pub(crate) status: u32,
-    /// Or what is wrong with them.
+    /// The bytes of the response, or a description of what is wrong with them.
     pub(crate) bytes: Result<Vec<u8>, String>,
 }

@@ -1,4 +1,4 @@
-//! Calls that go on although nobody waits for them.
+//! Calls that continue although nobody waits for them.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Calls of one store that nobody waits for any more and that did not end yet.
+/// Calls of one store that nobody waits for any more and that have not ended yet.
 #[derive(Default)]
 pub(crate) struct Outstanding {
     count: AtomicUsize,
@@ -27,7 +27,7 @@ impl Outstanding {
     pub(crate) async fn ended(&self) {
         while !self.is_empty() {
             let mut ended = pin!(self.ended.notified());
-            // Before the second look, so that no end is missed.
+            // Enabled before the count is checked again, so that no end is missed.
             ended.as_mut().enable();
             if !self.is_empty() {
                 ended.await;
@@ -36,7 +36,7 @@ impl Outstanding {
     }
 }
 
-/// Such a call ends when this is dropped.
+/// Stands for such a call; dropping it marks the call as ended.
 pub(crate) struct Ending(Arc<Outstanding>);
 
 impl Drop for Ending {

@@ -1,4 +1,4 @@
-//! A library with drivers, as the server has it.
+//! A loaded library with drivers, as the server uses it.
 
 use std::fmt;
 use std::path::Path;
@@ -22,7 +22,7 @@ impl Plugin {
         Loaded::load(file, deadlines).map(Plugin)
     }
 
-    /// What the library says of itself and of its drivers.
+    /// The description that the library gives of itself and its drivers.
     pub fn description(&self) -> &PluginDescription {
         &self.0.description
     }
@@ -31,13 +31,13 @@ impl Plugin {
         self.0.file()
     }
 
-    /// Opens a store of a driver, which is an index of the description's drivers. The store is closed when it is dropped,
-    /// if it was not before.
+    /// Opens a store of a driver; `driver` is an index into the description's drivers. The store is closed when it is
+    /// dropped, unless it was closed before.
     pub async fn open(&self, driver: usize, store: Store, context: OpenContext) -> Result<Opened> {
         store::open(&self.0, driver, store, context).await
     }
 
-    /// What it did against the rules so far.
+    /// The rule violations of the plugin so far.
     pub fn faults(&self) -> Faults {
         self.0.counted()
     }

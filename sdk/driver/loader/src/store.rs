@@ -1,4 +1,4 @@
-//! A store that a library opened, and how a call gets to it.
+//! A store that a library opened, and how calls reach it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,10 +71,11 @@ struct LibraryStore {
     handle: u64,
     store: Store,
     paces: Arc<Paces>,
-    /// Changes that were dropped. A linked driver gives up a change while it is dropped, and some rely on that; a library does
-    /// so a little later. So the next change waits for it.
+    /// Changes that were dropped. A linked driver stops a change while its future is dropped, and some callers rely on
+    /// that; a library stops it slightly later. So the next change waits until it ends.
     dropped: Arc<Outstanding>,
-    /// Appends whose time is over. What became of them is not known before they end, so the store is not healthy until then.
+    /// Appends that are past their deadline. Their outcome is unknown until they end, so the store is unhealthy until
+    /// then.
     overdue: Arc<Outstanding>,
     is_closed: AtomicBool,
 }
@@ -121,7 +122,7 @@ impl Transport for LibraryStore {
 }
 
 impl Drop for LibraryStore {
-    /// A linked store that is dropped lets go of what it has; so does this, without anybody waiting for it.
+    /// A linked store releases its resources when it is dropped; so does this one, in the background.
     fn drop(&mut self) {
         if !*self.is_closed.get_mut() {
             let (target, time) = (self.target(self.close_method()), self.plugin.deadlines.whole);
@@ -154,7 +155,7 @@ impl Target {
     }
 }
 
-/// Starts a call: on a thread of the runtime if it is quick, else on one of the plugin's.
+/// Starts a call: on a thread of the runtime if its method is quick, otherwise on one of the plugin's threads.
 fn start(
     plugin: &Arc<Loaded>,
     target: Target,
@@ -172,7 +173,7 @@ fn start(
     let permit = if target.is_quick() { Permit::take() } else { None };
     let work = Work { plugin: Arc::clone(plugin), number, target, request };
     match permit {
-        // A task of its own, so that who waits for the call can give it up.
+        // A separate task, so that the waiter can give up the call.
         Some(permit) => {
             tokio::spawn(async move {
                 calls::on_runtime_thread(|| work.run());
@@ -187,12 +188,12 @@ fn start(
     Ok(started)
 }
 
-/// A call under way. It is given up when this is dropped.
+/// A call in progress. It is given up when this is dropped.
 struct Started {
     plugin: Arc<Loaded>,
     number: u64,
     receiver: oneshot::Receiver<Outcome>,
-    /// Of a change: where it is noted if it is given up.
+    /// For a change: where it is counted if it is given up.
     dropped: Option<Arc<Outstanding>>,
     is_over: bool,
 }
@@ -201,7 +202,7 @@ impl Started {
     async fn outcome(mut self) -> Outcome {
         let outcome = (&mut self.receiver).await;
         self.is_over = true;
-        // Lost, so nobody knows what it did.
+        // The call was lost, so its effect is unknown.
         outcome.unwrap_or(Outcome::Thrown)
     }
 }
@@ -218,7 +219,7 @@ impl Drop for Started {
     }
 }
 
-/// A call that is to run.
+/// A call that is ready to run.
 struct Work {
     plugin: Arc<Loaded>,
     number: u64,

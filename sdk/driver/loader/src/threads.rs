@@ -1,23 +1,23 @@
-//! The threads that a plugin's functions run on where they are not known to be quick: as many as are needed, kept for a
-//! while, replaced when they do not come back.
+//! The threads that run those functions of a plugin that are not known to be quick: started as needed, kept for a
+//! while, and replaced when a function does not return.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Threads that may serve at once; more calls wait.
+/// How many threads may serve calls at once; further calls wait.
 const SERVING_MAX: usize = 16;
 
-/// The same with those that did not come back.
+/// The same, including threads whose function did not return.
 pub(crate) const ALL_MAX: usize = 64;
 
-/// Calls that wait for a thread; each holds its request.
+/// How many calls may wait for a thread; each keeps its request in memory.
 const WAITING_MAX: usize = 1024;
 
-/// A thread without work ends after so long.
+/// A thread without work ends after this time.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// As much as a program's main thread has: libraries are not written for less.
+/// The stack size of a program's main thread, which libraries usually expect.
 const STACK_BYTES: usize = 8 << 20;
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -37,16 +37,16 @@ struct State {
     work: VecDeque<Work>,
     all: usize,
     idle: usize,
-    /// Calls that did not return in time, on threads of this plugin's or of the runtime.
+    /// Calls that did not return in time, on threads of this plugin or of the runtime.
     lost: usize,
 }
 
-/// Why there is no thread for a piece of work, as a clause.
+/// Why there is no thread for some work, as a clause.
 #[derive(Debug)]
 pub(crate) struct NoThread(pub(crate) String);
 
 impl Threads {
-    /// Runs `work` on one of the threads, soon.
+    /// Runs `work` on one of the threads as soon as one is free.
     pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) -> Result<(), NoThread> {
         let mut state = self.lock();
         if state.lost >= ALL_MAX {
@@ -63,17 +63,17 @@ impl Threads {
         Ok(())
     }
 
-    /// A call did not return in time.
+    /// Notes that a call did not return in time.
     pub(crate) fn lost(&self) {
         let mut state = self.lock();
         state.lost += 1;
         if !state.work.is_empty() && state.all < ALL_MAX {
-            // What waits has its own deadline if this fails.
+            // If this fails, the waiting calls still have their own deadlines.
             let _ = self.start(&mut state);
         }
     }
 
-    /// One of them returned after all.
+    /// Notes that one of them has returned after all.
     pub(crate) fn came_back(&self) {
         let mut state = self.lock();
         state.lost = state.lost.saturating_sub(1);
@@ -118,7 +118,7 @@ impl Threads {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What holds it leaves nothing half done.
+        // Code that holds this lock never leaves the state inconsistent.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,6 @@
-//! A thread that looks after the calls under way: their deadlines, and threads of the runtime that do not come back.
+//! A thread that monitors the calls in progress: their deadlines, and runtime threads that are blocked in a call.
 //!
-//! It uses no timer of the runtime: those stand still while the thread that drives them runs a library's function.
+//! It uses no timer of the runtime: those stop while the thread that drives them runs a library's function.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, Once, PoisonError};
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use crate::{calls, inline};
 
-/// How late a deadline may be noticed.
+/// How late a missed deadline may be noticed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Ticks without a call until the thread sleeps.
+/// How many ticks without a call pass before the thread sleeps.
 const IDLE_TICKS: u32 = 20;
 
 static ASLEEP: AtomicBool = AtomicBool::new(false);
 static LOCK: Mutex<()> = Mutex::new(());
 static WOKEN: Condvar = Condvar::new();
 
-/// A call was put into the table.
+/// Wakes the thread because a call was added to the table.
 pub(crate) fn wake() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
@@ -48,7 +48,8 @@ fn watch() {
     }
 }
 
-/// Until there is a call. One that begins just now sees that this thread sleeps, or this thread sees the call.
+/// Sleeps until there is a call. A call that begins at the same moment either sees that this thread sleeps, or this
+/// thread sees the call.
 fn sleep() {
     let mut guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     ASLEEP.store(true, Ordering::SeqCst);

@@ -1,9 +1,10 @@
-//! How long to wait before the next attempt: exponential, with jitter, so that many clients do not come back at once.
+//! The pause before the next attempt: exponential backoff with jitter, so that many clients do not retry at the same
+//! time.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
-/// The pauses between attempts at one thing.
+/// The pauses between the attempts of one operation.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -21,12 +22,12 @@ impl Backoff {
     pub fn next_pause(&mut self) -> Duration {
         let bound = self.first.saturating_mul(1 << self.failures.min(20)).min(self.max);
         self.failures += 1;
-        // The keys of a hasher are the standard library's source of randomness.
+        // The standard library's only source of randomness is the keys of a hasher.
         let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
         bound.mul_f64(0.5 + random / 2.0)
     }
 
-    /// An attempt succeeded.
+    /// Starts over after an attempt that succeeded.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,6 +1,6 @@
-//! Text as a part of a URL.
+//! Escapes text for use in a URL.
 
-/// The text, with `%` and two digits for each byte but letters, digits and `-._~`, which mean nothing in a URL.
+/// Percent-encodes every byte except letters, digits and `-._~`, which have no special meaning in a URL.
 pub fn escape(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
         match byte {

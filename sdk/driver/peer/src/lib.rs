@@ -1,10 +1,10 @@
 //! The other server of a driver that keeps or forwards data over HTTP: one base address, one token, bounded requests.
 //!
-//! A peer may be anything: slow, broken, hostile, or another program than the one that was meant. So every request has a
-//! deadline, a response is read up to a bound, redirects are reported instead of followed (the token would go along), and
-//! no message shows a secret, also where the peer echoes it. [`Response::verdict`] says what a status means, and whether it
-//! is the peer's word at all. The TLS settings are built here, with their own crypto provider, so that a driver works in any
-//! process.
+//! A peer may be slow, broken, hostile, or a different program from the intended one. So every request has a deadline,
+//! a response is only read up to a limit, redirects are reported instead of followed (following one would send the
+//! token along), and no message shows a secret, even if the peer echoes it. [`Response::verdict`] says what a status
+//! means, and whether it comes from the peer's API at all. The TLS settings are built here, with their own crypto
+//! provider, so that a driver works in any process.
 
 mod backoff;
 mod escape;

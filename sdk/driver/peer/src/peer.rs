@@ -21,30 +21,31 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without requests stays open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes of a response that are read and dropped so that its connection can be used again: a peer may send back the largest
-/// record, and a little more.
+/// How many bytes of a response are read and discarded so that its connection can be reused: a peer may return the
+/// largest record and a little more.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
 
-/// Headers that belong to the connection and its messages, not to the settings.
+/// Headers that belong to the connection and its messages, so the settings must not contain them.
 const HEADERS_OF_MESSAGES: [&str; 4] = ["connection", "content-length", "host", "transfer-encoding"];
 
-/// Headers whose values are no secrets, and help to understand a message.
+/// Headers whose values are not secret and help to understand a message.
 const HEADERS_SHOWN: [&str; 3] = ["accept", "content-type", "prefer"];
 
-/// Characters from which on a value of the settings is a secret. Shorter ones, such as a version, stay readable in messages.
+/// A value of the settings with at least this many characters is treated as a secret. Shorter ones, such as a version,
+/// stay readable in messages.
 const SECRET_CHARS_MIN: usize = 6;
 
 /// Another server: its address, the token, and the connections to it.
 pub struct Peer {
     client: Client,
     base: Url,
-    /// Of every request.
+    /// Headers of every request.
     headers: HeaderMap,
     timeout: Duration,
     secrets: Secrets,
 }
 
-/// Why no response came: the request may have been carried out all the same.
+/// Why there is no response. The request may nevertheless have been carried out.
 #[derive(Clone, Debug)]
 pub struct Failure(String);
 
@@ -57,7 +58,7 @@ impl fmt::Display for Failure {
 impl StdError for Failure {}
 
 impl Peer {
-    /// The peer of a store. Warns if the token would cross a network in the clear.
+    /// Creates the peer of a store. Logs a warning if the token would cross a network in the clear.
     pub fn open(store: Store, url: &str, token: Option<&str>, timeout: Timeout) -> Result<Peer> {
         let peer = Peer::new(url, token, timeout.get())?;
         if token.is_some() && peer.is_open() {
@@ -66,8 +67,8 @@ impl Peer {
         Ok(peer)
     }
 
-    /// `url` is the address that all paths follow, `token` what goes into `Authorization: Bearer`. A query of the address
-    /// is part of every request.
+    /// `url` is the base address of all paths and `token` the value for `Authorization: Bearer`. A query in `url` is
+    /// part of every request.
     pub fn new(url: &str, token: Option<&str>, timeout: Duration) -> Result<Peer> {
         // No message quotes the address: it may contain a password by mistake.
         let base = Url::parse(url).map_err(|error| wrong(format!("`url` is no address: {error}")))?;
@@ -105,7 +106,7 @@ impl Peer {
         Ok(Peer { client, base, headers, timeout, secrets })
     }
 
-    /// The same peer, with more headers in each request; they replace what the driver sends itself.
+    /// The same peer, with additional headers in each request; they override those that the driver sends.
     pub fn with_headers(mut self, headers: &BTreeMap<String, String>) -> Result<Peer> {
         for (name, value) in headers {
             let fault = |reason: &str| wrong(format!("`headers.{name}` {reason}"));
@@ -123,7 +124,7 @@ impl Peer {
         }
         let may_be_secret =
             headers.iter().filter(|(name, _)| !HEADERS_SHOWN.contains(&name.to_ascii_lowercase().as_str()));
-        // Of `Basic …`, what follows may be echoed alone.
+        // The part after `Basic ` may be echoed alone.
         let values = may_be_secret.flat_map(|(_, value)| value.split_ascii_whitespace().chain([value.as_str()]));
         self.secrets = self.secrets.and(values.filter(|value| value.len() >= SECRET_CHARS_MIN).map(str::to_owned));
         Ok(self)
@@ -141,8 +142,8 @@ impl Peer {
         self.base.scheme() == "http" && !is_local
     }
 
-    /// Sends one request and waits for the response, of which at most `body_max` bytes are kept. `path` follows the base
-    /// address; what a URL must not contain as it is has been escaped. A body is JSON.
+    /// Sends one request and waits for the response, of which at most `body_max` bytes are kept. `path` is appended to
+    /// the base address and must already be escaped. A body is JSON.
     pub async fn send(
         &self,
         method: Method,
@@ -173,7 +174,7 @@ impl Peer {
             is_whole: false,
             secrets: self.secrets.clone(),
         };
-        // The status says what happened, whatever becomes of the body.
+        // The status tells what happened, even if reading the body fails.
         let body = &mut found.body;
         let read = async {
             let mut length = 0;
@@ -210,7 +211,7 @@ fn wrong(message: String) -> DriverError {
     DriverError::new(ErrorKind::Config, "open", message)
 }
 
-/// A value that no log shows.
+/// A header value that is never logged.
 fn header_value(text: &str) -> Result<HeaderValue, &'static str> {
     let mut value = HeaderValue::try_from(text).map_err(|_| "contains characters that no header may have")?;
     value.set_sensitive(true);
@@ -227,7 +228,7 @@ fn retry_after(text: &str) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// An error with everything below it: reqwest's own text is only "error sending request".
+/// An error with all of its causes: reqwest's own text is only "error sending request".
 fn causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

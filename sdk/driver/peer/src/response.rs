@@ -1,44 +1,44 @@
-//! What came back, and what it says of the request.
+//! A response, and what it means for the request.
 
 use std::time::Duration;
 
 use crate::secrets::Secrets;
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
     pub content_type: Option<String>,
-    /// Where a redirect, which is not followed, leads.
+    /// The target of a redirect, which is not followed.
     pub location: Option<String>,
-    /// How long the peer asks to be left alone.
+    /// How long the peer asks the client to wait before it retries.
     pub retry_after: Option<Duration>,
     /// The beginning of the body.
     pub body: Vec<u8>,
-    /// `body` is all of it.
+    /// Whether `body` is the complete body.
     pub is_whole: bool,
     pub(crate) secrets: Secrets,
 }
 
-/// What a response says of the request.
+/// What a response means for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was carried out.
+    /// The request was carried out.
     Done,
-    /// Another attempt may succeed, and this one may have.
+    /// A retry may succeed, and this attempt may have succeeded.
     Passing,
     /// There is nothing at the address.
     Absent,
-    /// What was sent is refused, and will be again.
+    /// The content of the request is rejected, and a retry would be rejected too.
     Refused,
-    /// The address, the token or the peer is not as it should be: whatever was sent, the response would be the same.
+    /// The address, the token or the peer is wrong: the response would be the same whatever was sent.
     Unusable,
 }
 
 impl Response {
-    /// Statuses that are about the record (400, 409, 422) or about what is at its address (404, 410) count only if they are
-    /// the API's own: gateways and firewalls have them too, for every record, and then with a web page. 413 is about the
-    /// record whoever says it.
+    /// Statuses about the record (400, 409, 422) or about its address (404, 410) only count if they come from the API
+    /// itself: gateways and firewalls return them too, for every record, and then with a web page. 413 is always about
+    /// the record.
     pub fn verdict(&self) -> Verdict {
         match self.status {
             200..300 if self.is_page() => Verdict::Unusable,
@@ -51,7 +51,7 @@ impl Response {
         }
     }
 
-    /// What a driver says of a response that it did not expect, such as `the peer answered 400: {"error": …}`.
+    /// The message about an unexpected response, such as `the peer answered 400: {"error": …}`.
     pub fn complaint(&self) -> String {
         let status = self.status;
         if let (300..400, Some(location)) = (status, &self.location) {
@@ -74,19 +74,18 @@ impl Response {
         )
     }
 
-    /// The beginning of a text of this response, for a message: without secrets that it echoes and without characters that
-    /// a terminal obeys.
+    /// The beginning of a text of this response, for a message: without echoed secrets and without control characters.
     pub fn quoted(&self, text: &str) -> String {
         self.secrets.quote(text, !self.is_whole)
     }
 
-    /// Whether it is for people: of a gateway, a login, or a server that is not the API.
+    /// Whether the response is a web page: from a gateway, a login, or a server that is not the API.
     fn is_page(&self) -> bool {
         self.begins_with(b"<")
             && matches!(self.media_type().as_deref(), None | Some("text/html" | "application/xhtml+xml"))
     }
 
-    /// Whether it has a form that an API's own refusal has: JSON, plain text, or nothing.
+    /// Whether its body looks like an error of an API: JSON, plain text, or empty.
     fn is_of_api(&self) -> bool {
         let is_json = |media_type: &str| media_type.ends_with("/json") || media_type.ends_with("+json");
         match self.media_type().as_deref() {

@@ -1,16 +1,16 @@
-//! What no message may show: peers and gateways echo tokens, headers and addresses in their responses.
+//! The secrets that no message may show: peers and gateways echo tokens, headers and addresses in their responses.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::escape::escape;
 
-/// Characters of a text that a message quotes.
+/// How many characters of a text a message quotes.
 const QUOTED_CHARS: usize = 200;
 
 const REDACTED: &str = "[redacted]";
 
-/// The secrets of one peer, each in the forms in which an echo may have it.
+/// The secrets of one peer, each in all forms in which it may be echoed.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets(Arc<[String]>);
 
@@ -21,7 +21,7 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// These and more.
+    /// These secrets and more.
     pub(crate) fn and(&self, more: impl Iterator<Item = String>) -> Secrets {
         let forms = |secret: String| {
             let in_json = secret.replace('\\', "\\\\").replace('"', "\\\"");
@@ -29,14 +29,14 @@ impl Secrets {
         };
         let more = more.filter(|secret| !secret.is_empty()).flat_map(forms);
         let mut all: Vec<String> = self.0.iter().cloned().chain(more).collect();
-        // One that begins like another one must not leave its own end.
+        // Longer ones first: if one secret begins with another, its end must not remain.
         all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         all.dedup();
         Secrets(all.into())
     }
 
-    /// The beginning of a text, without secrets and without characters that a terminal obeys. `is_cut`: the text goes on,
-    /// so it may end in the middle of a secret.
+    /// The beginning of a text, without secrets and without control characters. `is_cut` means that the text is
+    /// truncated, so it may end in the middle of a secret.
     pub(crate) fn quote(&self, text: &str, is_cut: bool) -> String {
         let (mut shown, mut count, mut rest) = (String::new(), 0, text.trim());
         while let Some(char) = rest.chars().next() {
@@ -60,7 +60,7 @@ impl Secrets {
         shown
     }
 
-    /// Bytes of the secret that a text begins with.
+    /// The length in bytes of the secret that the text begins with.
     fn leading(&self, text: &str, is_cut: bool) -> Option<usize> {
         self.0.iter().find_map(|secret| match text.starts_with(secret.as_str()) {
             true => Some(secret.len()),

@@ -1,4 +1,4 @@
-//! The settings that drivers with a peer have in common, and what is checked of them.
+//! The settings that all drivers with a peer share, and their validation.
 
 use std::time::Duration;
 

@@ -6,7 +6,8 @@ use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
-/// The settings of a client. Without `verified` it trusts nobody: for plain HTTP, on a machine without any certificates.
+/// The TLS settings of a client. Without `verified` it trusts no certificate: for plain HTTP, on a machine without any
+/// certificates.
 pub(crate) fn config(verified: bool) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?;

@@ -6,11 +6,11 @@ use snaphook_driver::wire::{Method, encode_error};
 use snaphook_driver::{DriverError, ErrorKind, Result};
 use snaphook_driver_abi::{Bytes, Completion, ERROR, OK};
 
-/// What a call is owed. One that is dropped says that the call was cancelled.
+/// The pending answer to a call. Dropping it answers that the call was cancelled.
 pub(crate) struct Answer {
-    /// `None` once it was given.
+    /// `None` once the answer has been given.
     completion: Option<Completion>,
-    /// The kind of an error that says nothing of what was done.
+    /// The kind of an error that leaves open what was done.
     lost: ErrorKind,
 }
 
@@ -19,7 +19,7 @@ impl Answer {
         Answer { completion: Some(completion), lost: ErrorKind::Unexpected }
     }
 
-    /// To a call of that method: where it changes something and does not come to its end, the outcome is not known.
+    /// The answer to a call of that method: if a method that changes something does not finish, its outcome is unknown.
     pub(crate) fn to(self, method: Method) -> Answer {
         let mut answer = self;
         answer.lost = if method.changes() { ErrorKind::Uncertain } else { ErrorKind::Unexpected };
@@ -35,7 +35,7 @@ impl Answer {
         self.complete(result);
     }
 
-    /// After a panic with this payload.
+    /// Answers after a panic with this payload.
     pub(crate) fn panicked(self, payload: &(dyn Any + Send)) {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");

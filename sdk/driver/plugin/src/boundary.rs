@@ -14,11 +14,12 @@ pub use snaphook_driver_abi::Descriptor;
 use crate::answer::Answer;
 use crate::stores::Stores;
 
-/// Exports the symbol that makes this library a plugin: the plugin's name, then its drivers. Once per library.
+/// Exports the symbol that makes this library a plugin. Takes the plugin's name, then its drivers. Use it once per
+/// library.
 #[macro_export]
 macro_rules! export_plugin {
     ($name:literal, $($driver:expr),+ $(,)?) => {
-        /// What the server looks for in the library.
+        /// The symbol that the server looks for in the library.
         #[allow(unsafe_code, reason = "the name is the one of the C ABI, and there is one such symbol in a library")]
         #[unsafe(no_mangle)]
         pub extern "C-unwind" fn snaphook_plugin_v1() -> *const $crate::Descriptor {
@@ -40,7 +41,7 @@ unsafe impl Send for Plugin {}
 // SAFETY: as above.
 unsafe impl Sync for Plugin {}
 
-/// The descriptor of the one plugin of this library; made with the first call.
+/// The descriptor of this library's only plugin; created by the first call.
 pub fn export(name: &'static str, version: &'static str, drivers: &'static [Driver]) -> *const Descriptor {
     let plugin = PLUGIN.get_or_init(|| {
         let description = PluginDescription {
@@ -83,7 +84,7 @@ extern "C-unwind" fn cancel(call: u64) {
     }
 }
 
-/// Nothing unwinds into the server: a panic drops the answer, which completes the call.
+/// Catches panics, so that nothing unwinds into the server: a panic drops the answer, which completes the call.
 fn with_stores(answer: Answer, work: impl FnOnce(&'static Stores, Answer)) {
     if let Some(plugin) = PLUGIN.get() {
         let _ = catch_unwind(AssertUnwindSafe(|| work(&plugin.stores, answer)));
@@ -92,11 +93,11 @@ fn with_stores(answer: Answer, work: impl FnOnce(&'static Stores, Answer)) {
 
 /// # Safety
 ///
-/// `bytes` is what the server passed to a function of the descriptor that has not returned.
+/// `bytes` must have been passed by the server to a function of the descriptor that has not returned yet.
 unsafe fn copy(bytes: Bytes) -> Vec<u8> {
     match bytes.len {
         0 => Vec::new(),
-        // SAFETY: as the header says, so many bytes are there.
+        // SAFETY: the header requires that this many bytes are valid.
         len => unsafe { std::slice::from_raw_parts(bytes.ptr, len) }.to_vec(),
     }
 }

@@ -1,14 +1,14 @@
-//! Makes a library of drivers that are written in Rust.
+//! Builds a plugin library from drivers that are written in Rust.
 //!
-//! A driver crate stays an ordinary library crate, so that it can be linked into the server. A second crate beside it, of
-//! the type `cdylib`, has one line and is what the server loads:
+//! A driver crate stays an ordinary library crate, so that it can be linked into the server. A second crate beside it,
+//! of type `cdylib`, consists of one line; the server loads its library:
 //!
 //! ```ignore
 //! snaphook_driver_plugin::export_plugin!("memory", snaphook_memory::DRIVER);
 //! ```
 //!
-//! Stores are served with [`snaphook_driver::wire::Service`] (stores.rs). A call runs where the server makes it until the
-//! driver waits for the first time, and then goes on in a runtime of the library's own (serving.rs).
+//! Stores are served with [`snaphook_driver::wire::Service`] (stores.rs). A call runs on the server's thread until the
+//! driver waits for the first time, and then continues in the library's own runtime (serving.rs).
 
 mod answer;
 mod boundary;

@@ -1,4 +1,4 @@
-//! A call that is carried out: a future that ends with its answer, whatever the driver does.
+//! A call that is being served: a future that always ends with an answer, whatever the driver does.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,10 +9,10 @@ use snaphook_driver::Result;
 
 use crate::answer::Answer;
 
-/// Work of a driver and the answer that it is for.
+/// The driver's work and the answer that it produces.
 pub(crate) struct Serving {
     work: Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send>>,
-    /// `None` once it was sent.
+    /// `None` once the answer has been sent.
     answer: Option<Answer>,
 }
 

@@ -1,4 +1,4 @@
-//! The stores that are open, the runtime that their calls run in, and the calls that wait.
+//! The open stores, the runtime of their calls, and the calls that wait.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -33,7 +33,7 @@ pub(crate) struct Stores {
 
 struct OpenStore {
     service: Service,
-    /// After the service, which may need it to end.
+    /// Declared after the service, which may need the runtime while it is dropped.
     runtime: Arc<Runtime>,
 }
 
@@ -65,7 +65,7 @@ impl Stores {
             self.open.write().unwrap_or_else(PoisonError::into_inner).insert(handle, store);
             Ok(response)
         };
-        // Opening may take its time: the server's thread does none of it.
+        // Opening may take long, so none of it runs on the server's thread.
         self.spawn(&runtime.handle, answer.call(), Serving::new(work, answer), true);
     }
 
@@ -86,17 +86,17 @@ impl Stores {
         let (call, runtime) = (answer.call(), store.runtime.handle.clone());
         let _inside = runtime.enter();
         let mut serving = Serving::new(async move { store.service.call(method, &request).await }, answer);
-        // Most calls of most drivers never wait: for them this spares two switches between threads. One that does wait is
-        // polled again in the runtime at once, with a waker that works.
+        // Most calls of most drivers never wait; polling them here saves two thread switches. A call that does wait is
+        // polled again at once in the runtime, with a real waker.
         let first = pin!(&mut serving).poll(&mut Context::from_waker(Waker::noop()));
         if first.is_pending() {
-            // An append that is given up goes on: whoever waits for its end must not be told of one too early.
+            // An append that is given up continues: the server waits for its end, which must not be reported too early.
             let is_cancellable = method != Method::EventAppend;
             self.spawn(&runtime, call, serving, is_cancellable);
         }
     }
 
-    /// Ends a call early: what is dropped answers for itself.
+    /// Ends a call early: dropping it answers it.
     pub(crate) fn cancel(&self, call: u64) {
         let waiting = self.waiting().remove(&call);
         if let Some(waiting) = waiting {
@@ -105,7 +105,7 @@ impl Stores {
     }
 
     fn spawn(&'static self, runtime: &Handle, call: u64, serving: Serving, is_cancellable: bool) {
-        // Held, so that a call which ends at once is noted before it is forgotten.
+        // The lock is held, so that a call that ends at once is added before it is removed.
         let mut waiting = self.waiting();
         let forget = Forget { stores: self, call };
         let task = runtime.spawn(async move {
@@ -141,7 +141,7 @@ impl Stores {
         Ok((driver, store, context))
     }
 
-    /// The runtime, which is there while a store is open.
+    /// The runtime, which exists while a store is open.
     fn runtime(&self) -> Result<Arc<Runtime>> {
         let mut current = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = current.upgrade() {
@@ -162,7 +162,7 @@ fn closes(method: Method) -> bool {
     matches!(method, Method::SecureClose | Method::EventClose | Method::ModelClose | Method::ErrorClose)
 }
 
-/// A call that ends does not wait any more.
+/// Removes a call from those that wait when it ends.
 struct Forget {
     stores: &'static Stores,
     call: u64,
@@ -182,7 +182,8 @@ struct Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         if let Some(runtime) = self.owned.take() {
-            // The last store may end on a thread of the runtime itself, which cannot wait for itself.
+            // The last store may be closed on a thread of the runtime itself, which cannot block until the runtime
+            // ends.
             runtime.shutdown_background();
         }
     }

@@ -1,5 +1,5 @@
-//! Real servers for tests and benches: started on a free port of the loopback interface, in a folder of their own; killed,
-//! paused, and started again.
+//! Real servers for tests and benchmarks: each is started on a free port of the loopback interface, in its own folder,
+//! and can be killed, paused and restarted.
 
 pub mod nats;
 pub mod postgres;
@@ -16,18 +16,18 @@ use tempfile::TempDir;
 /// How long a server may take to answer after its start.
 const START: Duration = Duration::from_secs(30);
 
-/// How long it may take to end. A server may ignore a signal that this process was started to ignore, as a shell does with what
-/// it starts in the background.
+/// How long it may take to end. A server may inherit ignored signals from this process: a shell lets background
+/// processes ignore some.
 const END: Duration = Duration::from_secs(10);
 
 /// A signal, as `kill` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// It dies at once, as in a power failure that the disk survives.
+    /// The server dies at once, as in a power failure that the disk survives.
     Kill,
-    /// It ends as it does when it is stopped by its admin.
+    /// The server shuts down as when its admin stops it.
     Terminate,
-    /// It ends with all processes that it started, at once.
+    /// The server ends at once, with all processes that it started.
     Quit,
     Pause,
     Resume,
@@ -45,7 +45,7 @@ impl Signal {
     }
 }
 
-/// Makes the command that starts a server in that folder, at that port.
+/// Creates the command that starts a server in that folder, on that port.
 type Start = dyn Fn(&Path, u16) -> Command + Send + Sync;
 
 /// A server that runs until it is dropped, or until this process ends, however it ends.
@@ -54,12 +54,13 @@ pub struct Server {
     command: Box<Start>,
     port: u16,
     child: Option<Child>,
-    /// Ends what is left when its standard input is closed, which it is when this process ends.
+    /// Cleans up when its standard input is closed, which happens when this process ends.
     janitor: Child,
     folder: TempDir,
 }
 
-/// Waits for the end of its standard input; then the server whose process is in the file dies, and its folder goes.
+/// Waits for the end of its standard input; then it kills the server whose process id is in the file and removes its
+/// folder.
 const JANITOR: &str =
     r#"cat >/dev/null; kill -QUIT "$(cat "$1/process")"; sleep 1; kill -KILL "$(cat "$1/process")"; rm -rf "$1""#;
 
@@ -79,13 +80,13 @@ impl Server {
         server
     }
 
-    /// Starts it again, in its folder and at its port.
+    /// Restarts it, in the same folder and on the same port.
     pub fn restart(&mut self) {
         self.end(Signal::Terminate);
         self.run();
     }
 
-    /// Ends it that way, and waits until it has ended. One that does not end is killed.
+    /// Sends the signal and waits until the server has ended. A server that does not end is killed.
     pub fn end(&mut self, signal: Signal) {
         if let Some(mut child) = self.child.take() {
             send(signal, child.id());
@@ -160,22 +161,22 @@ fn send(signal: Signal, process: u32) {
     let _ = Command::new("kill").args([signal.name(), &process.to_string()]).status();
 }
 
-/// Whether a thread of the process may still do something. Unknown, and no, where the system does not say it as Linux does.
+/// Whether a thread of the process may still be running. Always `false` on systems that do not report it as Linux does.
 fn runs(process: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     threads.into_iter().any(|thread| {
         let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // The name before it may have any character.
+        // The name before the last `)` may contain any character.
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('T'))
     })
 }
 
-/// A port that nobody listens at now. Somebody else may take it before the server does: then the start fails.
+/// A port on which nobody is listening now. Another process may take it before the server does; then the start fails.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
 }
 
-/// A program in one of these folders or in `PATH`; the last folder of its name where there are versions of it.
+/// A program in one of these folders or in `PATH`.
 fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = folders.iter().cloned().chain(std::env::split_paths(&path));

@@ -1,4 +1,4 @@
-//! NATS with JetStream: one server, or some that are a cluster.
+//! NATS with JetStream: one server or a cluster.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ pub fn start(sync_interval: &'static str) -> Server {
     start_with(sync_interval, String::new())
 }
 
-/// The same with the program of that folder.
+/// The same with the program in that folder.
 pub fn start_in(folder: &Path, sync_interval: &'static str) -> Server {
     run(folder.join(PROGRAM), sync_interval, FILE_STORE, String::new())
 }
@@ -33,13 +33,13 @@ pub fn start_small(max_file_store: &'static str) -> Server {
     run(installed(), "always", max_file_store, String::new())
 }
 
-/// Starts servers that are one cluster, named `n0`, `n1` and so on. They do not tell clients of each other, so that each uses the
-/// addresses that it was given.
+/// Starts the servers of one cluster, named `n0`, `n1` and so on. They do not advertise each other, so that each client
+/// uses the addresses that it was given.
 pub fn cluster(count: usize, sync_interval: &'static str) -> Vec<Server> {
     run_cluster(&installed(), count, sync_interval)
 }
 
-/// The same with the program of that folder.
+/// The same with the program in that folder.
 pub fn cluster_in(folder: &Path, count: usize, sync_interval: &'static str) -> Vec<Server> {
     run_cluster(&folder.join(PROGRAM), count, sync_interval)
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL, as the system has it, with a new cluster of databases for each server.
+//! The system's PostgreSQL, with a new database cluster for each server.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -17,7 +17,7 @@ pub const DATABASE: &str = "postgres";
 /// Starts a server with these settings beside its own (`name=value`).
 pub fn start(settings: &'static [&'static str]) -> Server {
     let folder = TempDir::new().unwrap();
-    // It refuses to run as root: then it gets a user of its own, which Debian's package makes.
+    // It refuses to run as root; it then runs as the user that Debian's package creates.
     let user = is_root().then(|| user("postgres"));
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
     user.iter().for_each(|(user, group)| chown(folder.path(), Some(*user), Some(*group)).unwrap());

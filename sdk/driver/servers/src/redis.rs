@@ -1,4 +1,4 @@
-//! Redis, as the system has it.
+//! The system's Redis.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{Server, program};
 
-/// What a server needs that is to lose nothing.
+/// The settings of a server that must not lose anything.
 pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 /// Starts a server with these settings beside its own, such as [`DURABLE`].

@@ -1,4 +1,4 @@
-//! Makes nothing of a text: it is only checked.
+//! Only checks a text, without building anything.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -1,8 +1,8 @@
-//! Why a text is not the JSON that is expected, and where.
+//! Why a text is not valid JSON, and where.
 
 use std::fmt;
 
-/// Longest part of the text that a message quotes, in characters.
+/// Maximum number of characters quoted in a message.
 const QUOTED_CHARS_MAX: usize = 100;
 
 /// A fault with its place in the text.
@@ -25,12 +25,12 @@ pub enum Fault {
     End,
     /// Text follows the value.
     Trailing,
-    /// Something else stands where this is expected.
+    /// Something else was found where this was expected.
     Expected(&'static str),
     /// A comma with nothing after it.
     TrailingComma,
     BadNumber,
-    /// The exponent has more digits than any store or comparison keeps.
+    /// The exponent has more digits than stores and comparisons support.
     LargeExponent {
         digits_max: usize,
     },
@@ -39,7 +39,7 @@ pub enum Fault {
     BadEscape,
     /// `\ud800` to `\udfff` without its other half: no Unicode text contains it.
     LoneSurrogate,
-    /// A name stands twice in one object.
+    /// A duplicate name in one object.
     Twice {
         name: String,
     },
@@ -64,7 +64,7 @@ impl JsonError {
         &self.fault
     }
 
-    /// From 1.
+    /// The line, from 1.
     pub fn line(&self) -> usize {
         self.line
     }

@@ -1,9 +1,9 @@
 //! JSON: carried as text, so that digits, key order and spacing survive, and read by one strict parser.
 //!
-//! serde_json keeps numbers and raw text inside a [`Value`] under secret member names, and takes a client's member of
-//! that name for its own: an object could become another value on the way. So text becomes a tree only here, with
-//! [`parse`]. [`typed`] reads text into types without a tree, and a [`Tree`] is a tree inside such a type.
-//! `cargo xtask tidy` rejects every other use of serde_json's readers.
+//! serde_json stores numbers and raw text inside a [`Value`] under reserved member names, and misinterprets a client's
+//! member of such a name: an object could become another value. So text is parsed into a tree only here, with
+//! [`parse`]. [`typed`] reads text into types without a tree, and a [`Tree`] is a tree inside such a type. `cargo xtask
+//! tidy` rejects every other use of serde_json's readers.
 
 mod checked;
 mod error;
@@ -26,13 +26,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tree::Trees;
 
-/// Reads one JSON text into a tree: nothing may follow it, no name may stand twice in one object, and numbers keep
+/// Parses one JSON text into a tree: nothing may follow it, names must be unique within an object, and numbers keep
 /// their digits.
 pub fn parse(text: &str) -> Result<Value, JsonError> {
     parse_within(text, Limits::default()).map(|(value, _)| value)
 }
 
-/// Whether [`parse`] takes a text, without a tree.
+/// Whether [`parse`] would accept a text, without building a tree.
 pub fn check(text: &str) -> Result<(), JsonError> {
     read(text, Limits::default(), &mut Checked).map(|_| ())
 }
@@ -42,7 +42,7 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Value, JsonError> {
     parse(utf8(bytes)?)
 }
 
-/// [`parse`] with narrower limits. Also returns what was counted on the way.
+/// [`parse`] with narrower limits. Also returns the counts.
 pub fn parse_within(text: &str, limits: Limits) -> Result<(Value, Shape), JsonError> {
     read(text, limits, &mut Trees)
 }
@@ -78,13 +78,13 @@ pub fn from_tree<T: serde::de::DeserializeOwned>(value: Value) -> serde_json::Re
     serde_json::from_value(value)
 }
 
-/// Writes anything as a tree. Unlike serde_json's way, text inside it ([`Json`]) is read by [`parse`].
+/// Converts any value to a tree. Unlike with serde_json, text inside it ([`Json`]) is parsed by [`parse`].
 pub fn to_tree(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Value> {
     let text = serde_json::to_string(value)?;
     parse(&text).map_err(<serde_json::Error as serde::de::Error>::custom)
 }
 
-/// The text of one quoted JSON string; `None` if it is none.
+/// The text of one quoted JSON string; `None` if it is invalid.
 pub fn unquote(quoted: &str) -> Option<Cow<'_, str>> {
     reader::unquote(quoted)
 }
@@ -126,12 +126,12 @@ pub fn named_trees<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(St
 
 /// One JSON value as UTF-8 text. Cheap to clone.
 ///
-/// Invariant: the text is valid JSON. Constructors that check say so; [`Json::trusted`] does not.
+/// Invariant: the text is valid JSON. Constructors check this, except [`Json::trusted`].
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Json(Arc<str>);
 
 impl Json {
-    /// Takes text that is known to be valid JSON: what serde_json wrote, or what was checked when it was stored.
+    /// Takes text that is known to be valid JSON, because serde_json wrote it or it was checked when it was stored.
     pub fn trusted(text: impl Into<Arc<str>>) -> Self {
         Json(text.into())
     }
@@ -167,7 +167,7 @@ impl fmt::Debug for Json {
 
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Into a tree, as `json!` does it, raw text would be read by serde_json's own reader.
+        // When serializing into a tree, like `json!`, serde_json's own parser would read the raw text.
         if type_name::<S>() == "serde_json::value::ser::Serializer" {
             return self.to_value().map_err(S::Error::custom)?.serialize(serializer);
         }

@@ -1,23 +1,23 @@
-//! One pass over a JSON text. What is made of its values is up to a [`Build`].
+//! One pass over a JSON text. A [`Build`] decides what is built from its values.
 //!
-//! The grammar is RFC 8259's, read strictly: no byte order mark, no half surrogates, no name twice in one object.
-//! Recursion ends at the limit of depth, and everything else is linear in the text.
+//! The grammar is that of RFC 8259, applied strictly: no byte order mark, no half surrogates, no duplicate names in one
+//! object. Recursion ends at the limit of depth, and everything else is linear in the text.
 
 use std::borrow::Cow;
 
 use super::error::{Fault, JsonError};
 
-/// Deepest nesting of lists and objects in any text that becomes a tree. Data is allowed less, see the server's
-/// catalog; what wraps data adds a few levels.
+/// Maximum nesting of lists and objects in any text that becomes a tree. The limit for data is lower, see the server's
+/// catalog; wrappers around data add a few levels.
 pub const DEPTH_MAX: usize = 256;
 
 /// Digits of an exponent without leading zeros: comparisons, unique keys and the validator calculate with 64 bits.
 const EXPONENT_DIGITS_MAX: usize = 15;
 
-/// What one text may have.
+/// Limits for one text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Lists and objects in each other. More than [`DEPTH_MAX`] counts as that.
+    /// Nesting of lists and objects, at most [`DEPTH_MAX`].
     pub depth: usize,
     /// Values of any kind, lists and objects included.
     pub values: usize,
@@ -29,18 +29,18 @@ impl Default for Limits {
     }
 }
 
-/// What one text has.
+/// Counts for one text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// Values of any kind, lists and objects included.
     pub values: usize,
     /// Members of all objects.
     pub members: usize,
-    /// Whether a line break stands between values.
+    /// Whether there is a line break between values.
     pub lines: bool,
 }
 
-/// Takes the values of a text in their order and makes something of them.
+/// Builds something from the values of a text, in their order.
 pub trait Build {
     type Value;
     type List: Default;
@@ -67,7 +67,7 @@ pub fn read<B: Build>(text: &str, limits: Limits, build: &mut B) -> Result<(B::V
     read.map(|value| (value, reader.shape)).map_err(|fault| JsonError::at(text, reader.at, fault))
 }
 
-/// The text of one quoted string; `None` if it is none.
+/// The text of one quoted string; `None` if it is invalid.
 pub(super) fn unquote(quoted: &str) -> Option<Cow<'_, str>> {
     let limits = Limits::default();
     let mut reader = Reader { text: quoted, bytes: quoted.as_bytes(), at: 0, limits, shape: Shape::default() };
@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
         Ok(&self.text[start..self.at])
     }
 
-    /// Stands at the opening quote.
+    /// Called at the opening quote.
     fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
         self.at += 1;
         let start = self.at;
@@ -295,7 +295,7 @@ impl<'a> Reader<'a> {
     fn plain(&mut self) {
         const ONES: u64 = 0x0101_0101_0101_0101;
         const HIGHS: u64 = 0x8080_8080_8080_8080;
-        // Eight bytes at once: the lowest high bit that is set belongs to the first byte that stops.
+        // Eight bytes at once: the lowest set high bit belongs to the first byte that ends the run.
         while let Some(chunk) = self.bytes[self.at..].first_chunk::<8>() {
             let word = u64::from_le_bytes(*chunk);
             let zero = |word: u64| word.wrapping_sub(ONES) & !word;
@@ -312,7 +312,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Stands at a backslash.
+    /// Called at a backslash.
     fn escape(&mut self) -> Result<char, Fault> {
         let start = self.at;
         let Some(escaped) = self.bytes.get(start + 1) else {
@@ -341,7 +341,7 @@ impl<'a> Reader<'a> {
                     }
                     _ => unit,
                 };
-                // Only halves of surrogate pairs are no characters here.
+                // Only halves of surrogate pairs are invalid here.
                 char::from_u32(code).ok_or_else(|| {
                     self.at = start;
                     Fault::LoneSurrogate

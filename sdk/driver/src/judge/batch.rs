@@ -1,7 +1,7 @@
 //! Judging one batch.
 //!
-//! Each row is checked against the log and against what the rows before it change. A row that conflicts leaves no trace,
-//! so nothing ever has to be taken back. The order of hash maps is never looked at.
+//! Each row is checked against the log and against the changes of earlier rows. A row that conflicts has no effect, so
+//! nothing ever has to be undone. The result never depends on the order of hash maps.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,18 +11,19 @@ use crate::error::Result;
 use crate::event::{Position, StreamRef};
 use crate::time::Millis;
 
-/// What became of a batch. The store writes it as a whole.
+/// The verdict on a batch. The store writes it atomically.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged<'a> {
     /// One for each append.
     pub answers: Vec<Result<Appended, Conflict>>,
     /// The rows to write, in order.
     pub accepted: Vec<Accepted<'a>>,
-    /// After the rows, claims that have expired by this time are removed: the [`REMOVALS_MAX`](super::REMOVALS_MAX) that
-    /// expired first, by key where times are equal. The store then tells the end how many there were
-    /// ([`LogEnd::removed`]). No answer depends on a removal, only what can be seen of the claims.
+    /// After the rows, claims that have expired by this time are removed: the [`REMOVALS_MAX`](super::REMOVALS_MAX)
+    /// that expired first, by key where times are equal. The store then passes their number to the end
+    /// ([`LogEnd::removed`]). No result depends on a removal, only the visible claims.
     pub removal: Option<Millis>,
-    /// Where the log ends with the batch. The time of its next removal is the old one until [`LogEnd::removed`] is called.
+    /// The end of the log after the batch. The time of its next removal is the old one until [`LogEnd::removed`] is
+    /// called.
     pub end: LogEnd,
 }
 
@@ -30,12 +31,12 @@ impl<'a> Judged<'a> {
     /// The ends of all streams with a new event, for stores that write all rows at once.
     pub fn tails(&self) -> BTreeMap<StreamRef<'a>, Tail> {
         let mut tails = BTreeMap::new();
-        // In order, so that the last one of a stream stays.
+        // In order, so that the last one of a stream wins.
         tails.extend(self.accepted.iter().map(|row| (row.stream(), row.tail())));
         tails
     }
 
-    /// All keys whose holders change, as the rows together leave them; `None`: nobody holds it.
+    /// All keys whose holders change, with their holders after all rows; `None`: nobody.
     pub fn claims(&self) -> BTreeMap<&'a str, Option<HolderRef<'a>>> {
         let mut claims = BTreeMap::new();
         claims.extend(self.accepted.iter().flat_map(Accepted::keys));
@@ -43,8 +44,8 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// A row without a conflict. What it changes follows from the append and from where it stands: first it gives its
-/// [releases](Append::releases) back, then it takes its claims, then its event is written.
+/// A row without a conflict. Its effects follow from the append and its position: first its
+/// [releases](Append::releases) are released, then its claims are taken, then its event is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Accepted<'a> {
     pub append: &'a Append,
@@ -99,7 +100,7 @@ pub fn judge<'a>(end: LogEnd, batch: &'a [Append], atomic: bool, log: &mut impl 
     Ok(Judged { answers, accepted, removal: is_due.then_some(end.time), end })
 }
 
-/// The log, and what the rows up to now change.
+/// The log, and the changes of the rows so far.
 struct Judge<'l, 'a, L> {
     log: &'l mut L,
     end: LogEnd,
@@ -159,7 +160,7 @@ impl<'a, L: LogState> Judge<'_, 'a, L> {
         Ok(Ok(()))
     }
 
-    /// What becomes of the keys that a row releases and takes.
+    /// The changes of the keys that a row releases and takes.
     fn claims_of(
         &mut self,
         append: &'a Append,

@@ -1,4 +1,4 @@
-//! What a batch asks of the log, for stores that look it all up at once.
+//! The data that a batch needs from the log, for stores that look it up at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,19 +7,19 @@ use crate::append::{Append, Expected, Holder};
 use crate::error::Result;
 use crate::event::{Position, StreamRef};
 
-/// Everything that [`judge`](super::judge) may ask a [`LogState`] about a batch.
+/// Everything that [`judge`](super::judge) may query from a [`LogState`] for a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs<'a> {
     /// Their last events.
     pub streams: BTreeSet<StreamRef<'a>>,
     /// Their holders.
     pub keys: BTreeSet<&'a str>,
-    /// Models whose last instance event is asked for, if it is after this position.
+    /// Models whose last instance event is needed, if it is after this position.
     pub quiet: BTreeMap<&'a str, Position>,
 }
 
 impl<'a> Needs<'a> {
-    /// What a batch asks for, whatever comes of it.
+    /// The needs of a batch.
     pub fn of(batch: &'a [Append]) -> Self {
         let mut needs = Needs::default();
         for append in batch {
@@ -37,12 +37,12 @@ impl<'a> Needs<'a> {
     }
 }
 
-/// A [`LogState`] that was looked up before, as [`Needs`] says. What is not in it is not in the log.
+/// A [`LogState`] that was loaded before, according to [`Needs`]. Anything absent from it is not in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known<'a> {
     pub tails: BTreeMap<StreamRef<'a>, Tail>,
     pub holders: BTreeMap<&'a str, Holder>,
-    /// Position of the last instance event of each model; only those of [`Needs::quiet`] are asked for.
+    /// Position of the last instance event of each model; only those of [`Needs::quiet`] are needed.
     pub instances: BTreeMap<&'a str, Position>,
 }
 

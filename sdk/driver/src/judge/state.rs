@@ -1,21 +1,21 @@
-//! What the judge knows of a log.
+//! The judge's view of a log.
 
 use crate::append::Holder;
 use crate::error::Result;
 use crate::event::{Position, StreamRef};
 use crate::time::Millis;
 
-/// Answers the judge's questions about the log before the batch. What the rows of the batch change the judge keeps track
-/// of itself, so nothing may be written while it runs.
+/// The log before the batch. The judge keeps track of the changes of the batch itself, so nothing may be written while
+/// it runs.
 pub trait LogState {
     /// The last event of a stream.
     fn tail(&mut self, stream: StreamRef<'_>) -> Result<Tail>;
 
-    /// Position of the last event of the model's instances. One at or before `since` need not be found: then any position
-    /// up to `since` does.
+    /// Position of the last event of the model's instances. If it is at or before `since`, any position up to `since`
+    /// may be returned.
     fn last_of_instances(&mut self, model: &str, since: Position) -> Result<Position>;
 
-    /// Who holds a key. One whose claim has expired may be returned or not.
+    /// The holder of a key. The holder of an expired claim may be returned or not.
     fn holder(&mut self, key: &str) -> Result<Option<Holder>>;
 }
 
@@ -32,7 +32,7 @@ impl Tail {
     pub const NONE: Tail = Tail { position: 0, ended: false };
 }
 
-/// Who holds a key, with texts that somebody else owns.
+/// The holder of a key, with borrowed texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HolderRef<'a> {
     pub stream: StreamRef<'a>,
@@ -42,7 +42,7 @@ pub struct HolderRef<'a> {
 }
 
 impl HolderRef<'_> {
-    /// A holder of its own.
+    /// An owned holder.
     pub fn to_holder(self) -> Holder {
         Holder {
             stream: self.stream.to_stream(),
@@ -64,20 +64,21 @@ impl<'a> From<&'a Holder> for HolderRef<'a> {
     }
 }
 
-/// Time between two removals of claims that have expired, in the time of the log.
+/// Time between two removals of expired claims, in the time of the log.
 pub const REMOVAL_MILLIS: Millis = 60_000;
 
-/// Claims that one batch removes, so that it does not wait for many.
+/// Maximum number of claims removed per batch, so that a batch does not wait for many.
 pub const REMOVALS_MAX: usize = 256;
 
-/// Where a log ends, and when it is tidied next.
+/// The end of a log, and the time of its next removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEnd {
     /// Of the last event; 0 if there is none.
     pub position: Position,
     /// Of the last event.
     pub time: Millis,
-    /// The first batch that ends at or after it removes claims that have expired. It has to be stored where several nodes judge.
+    /// The first batch that ends at or after it removes expired claims. Stores with several judging nodes must store
+    /// it.
     pub next_removal: Millis,
 }
 
@@ -85,7 +86,7 @@ impl LogEnd {
     /// The end of a log without events.
     pub const EMPTY: LogEnd = LogEnd { position: 0, time: Millis::MIN, next_removal: Millis::MIN };
 
-    /// Takes note of how many claims a removal took away: if there may be more, the next batch goes on.
+    /// Records the number of claims of a removal: if there may be more, the next batch continues.
     pub fn removed(&mut self, count: usize) {
         let pause = if count < REMOVALS_MAX { REMOVAL_MILLIS } else { 0 };
         self.next_removal = self.time.saturating_add(pause);

@@ -1,11 +1,11 @@
-//! What plugins and stores say of themselves, as messages.
+//! Descriptions of plugins and stores, as messages.
 
 use super::message::{Malformed, json, required};
 use super::proto;
 use crate::capabilities::Capabilities;
 use crate::driver::{Driver, Setting, SettingKind, Store};
 
-/// What a plugin says of itself.
+/// The description of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginDescription {
     pub name: String,
@@ -19,7 +19,7 @@ pub struct DriverDescription {
     pub name: String,
     pub stores: Vec<Store>,
     pub settings: Vec<Setting>,
-    /// Those of its connections.
+    /// The settings of its connections.
     pub connection: Vec<Setting>,
 }
 
@@ -60,7 +60,7 @@ impl TryFrom<proto::Plugin> for PluginDescription {
     }
 }
 
-/// Names of drivers stand in configurations, in lists and in metrics.
+/// Names of drivers are used in configurations, in lists and in metrics.
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&name.len()) && name.bytes().all(plain)
@@ -184,7 +184,7 @@ impl From<Capabilities> for proto::Capabilities {
 }
 
 impl From<proto::Capabilities> for Capabilities {
-    /// A limit of 0 is one that the driver does not have.
+    /// A limit of 0 means that the driver has none.
     fn from(capabilities: proto::Capabilities) -> Self {
         let limit = |limit: u64, least: u64| if limit == 0 { least } else { limit };
         Capabilities {

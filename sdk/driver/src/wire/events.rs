@@ -12,7 +12,7 @@ use crate::event_query::{EventFilter, EventPage, EventQuery};
 use crate::export::{LogRecord, PendingEvent};
 use crate::group::{Delivery, Group};
 
-/// A duration in whole milliseconds, the longest where it is longer.
+/// A duration in whole milliseconds, saturating.
 pub(super) fn to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -98,7 +98,7 @@ impl From<proto::Stream> for Stream {
     }
 }
 
-/// A stream that must be there.
+/// A required stream.
 pub(super) fn stream(stream: Option<proto::Stream>) -> Result<Stream, Malformed> {
     required("stream", stream).map(Stream::from)
 }
@@ -134,7 +134,7 @@ impl TryFrom<proto::Append> for Append {
             |require: proto::Require| Ok(Require { stream: stream(require.stream)?, position: require.position });
         Ok(Append {
             event: required("event", append.event)?.try_into()?,
-            // A condition that is not known must not be left out.
+            // An unknown condition must not be ignored.
             expected: match append.expected {
                 None => Expected::Any,
                 Some(expected) => match required("expected.condition", expected.condition)? {
@@ -233,7 +233,7 @@ impl From<&Conflict> for proto::Conflict {
     }
 }
 
-/// What became of one append.
+/// The outcome of one append.
 pub(super) fn outcome(outcome: proto::AppendOutcome) -> Result<Result<Appended, Conflict>, Malformed> {
     use proto::append_outcome::Outcome;
     use proto::conflict::Reason;
@@ -281,12 +281,12 @@ impl TryFrom<proto::EventFilter> for EventFilter {
     }
 }
 
-/// No filter lets all events pass.
+/// Without a filter all events match.
 fn filter(filter: Option<proto::EventFilter>) -> Result<EventFilter, Malformed> {
     filter.map_or_else(|| Ok(EventFilter::default()), EventFilter::try_from)
 }
 
-/// A query with the time to wait.
+/// A query with its waiting time.
 pub(super) fn read_request(query: &EventQuery, wait: Option<Duration>) -> proto::EventReadRequest {
     proto::EventReadRequest {
         after: query.after,

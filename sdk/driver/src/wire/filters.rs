@@ -15,8 +15,8 @@ const METAS: [(Meta, proto::Meta); 5] = [
     (Meta::Position, proto::Meta::Position),
 ];
 
-/// A filter as the conditions that must all hold. One that is no more than that is the same as before there were others, and a
-/// peer of that time refuses the rest, since it misses a path or an operator there.
+/// A filter as a list of conditions that must all match. A filter with only such conditions has the same form as in
+/// older versions, and an older peer rejects all others, because they have no path or operator.
 pub(super) fn to_wire(filter: &Filter) -> Vec<proto::Condition> {
     match filter {
         Filter::And(parts) => parts.iter().map(proto::Condition::from).collect(),
@@ -24,7 +24,7 @@ pub(super) fn to_wire(filter: &Filter) -> Vec<proto::Condition> {
     }
 }
 
-/// The caller has checked how deep it is.
+/// The caller has checked its depth.
 pub(super) fn from_wire(conditions: Vec<proto::Condition>) -> Result<Filter, Malformed> {
     conditions.into_iter().map(Filter::try_from).collect::<Result<_, _>>().map(Filter::And)
 }

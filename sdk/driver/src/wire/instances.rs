@@ -1,4 +1,4 @@
-//! Models, instances and queries of them, as messages.
+//! Models, instances and their queries, as messages.
 
 use std::time::Duration;
 
@@ -166,7 +166,7 @@ impl TryFrom<proto::ModelQueryResponse> for InstancePage {
 }
 
 impl From<&Budget> for proto::Budget {
-    /// The steps and the wait that are left; time and memory are those of one read.
+    /// The remaining steps and wait; time and memory are those of one read.
     fn from(budget: &Budget) -> Self {
         let Limits { steps, time, memory, .. } = budget.limits();
         proto::Budget {

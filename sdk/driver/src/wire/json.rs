@@ -1,4 +1,4 @@
-//! The proto3 JSON mapping of messages, by their description.
+//! The proto3 JSON mapping of messages, based on their description.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,10 +13,11 @@ use serde_json::Value;
 use super::method::Method;
 use crate::json::Limits;
 
-/// Values in one message: more than any needs, since data is text in it. Each becomes many times its length in memory.
+/// Maximum number of values in one message: more than any message needs, since data is text. In memory a value takes
+/// many times its length.
 const VALUES_MAX: usize = 1 << 20;
 
-/// Why bytes in one form have no other form: a clause without a full stop.
+/// Why bytes cannot be converted to the other form: a clause without a full stop.
 #[derive(Debug)]
 pub struct JsonMappingError(String);
 
@@ -62,7 +63,7 @@ pub fn to_json(message: &str, bytes: &[u8]) -> Result<Vec<u8>, JsonMappingError>
     Ok(json.into_inner())
 }
 
-/// JSON as a message of that name. Members that are not known are passed over.
+/// JSON as a message of that name. Unknown members are ignored.
 pub fn from_json(message: &str, json: &[u8]) -> Result<Vec<u8>, JsonMappingError> {
     let limits = Limits { values: VALUES_MAX, ..Limits::default() };
     let tree = crate::json::utf8(json).and_then(|text| crate::json::parse_within(text, limits));
@@ -80,8 +81,8 @@ fn descriptor(message: &str) -> Result<MessageDescriptor, JsonMappingError> {
     descriptor.ok_or_else(|| JsonMappingError(format!("there is no message `{message}`")))
 }
 
-/// A tree whose numbers are numbers to whoever reads it. (serde_json gives them away as objects with a secret name, so that
-/// they keep their digits.)
+/// A tree whose numbers are deserialized as plain numbers. (serde_json passes them as objects with a reserved name, so
+/// that they keep their digits.)
 struct Plain(Value);
 
 impl<'de> de::Deserializer<'de> for Plain {

@@ -4,7 +4,7 @@ use prost::Message;
 
 use crate::json::{self, Json};
 
-/// A message that was read and says something that cannot be: what is wrong, as a clause without a full stop.
+/// An invalid message: the problem as a clause without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed(String);
 
@@ -31,19 +31,20 @@ pub fn encode(message: &impl Message) -> Vec<u8> {
     message.encode_to_vec()
 }
 
-/// Fields at the top of one message, such as its events: more than any has. Each takes many times its bytes in memory.
+/// Maximum number of top-level fields of one message, such as its events: more than any message has. In memory a field
+/// takes many times its bytes.
 const FIELDS_MAX: usize = 1 << 18;
 
 /// Reads a message.
 pub fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Malformed> {
-    // A field has two bytes at least, so only a long message may have too many.
+    // A field has at least two bytes, so only a long message may have too many.
     if bytes.len() / 2 > FIELDS_MAX && count_fields(bytes) > FIELDS_MAX {
         return Err(Malformed(format!("it has more than {FIELDS_MAX} fields")));
     }
     M::decode(bytes).map_err(|error| Malformed(format!("it is no such message: {error}")))
 }
 
-/// The fields at the top, as far as they can be read, but no more than one too many.
+/// The number of readable top-level fields, counted up to one too many.
 fn count_fields(mut bytes: &[u8]) -> usize {
     use prost::encoding::{DecodeContext, decode_key, skip_field};
     let mut count = 0;
@@ -61,7 +62,7 @@ pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T, Malformed>
     value.ok_or_else(|| Malformed::missing(field))
 }
 
-/// Text that must be JSON: what the other side sends becomes data that nobody checks again.
+/// Text that must be JSON: nobody checks data from the other side again.
 pub(super) fn json(field: &str, text: String) -> Result<Json, Malformed> {
     json::check(&text).map_err(|error| Malformed(format!("`{field}` is no JSON: {error}")))?;
     Ok(Json::trusted(text))

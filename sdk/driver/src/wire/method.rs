@@ -1,4 +1,4 @@
-//! The table of methods: number, store and name of each, and whether it changes something.
+//! The table of methods: number, store and name of each, and whether it changes data.
 
 use crate::driver::Store;
 
@@ -13,7 +13,7 @@ macro_rules! methods {
         impl Method {
             pub const ALL: &'static [Method] = &[$(Method::$method),*];
 
-            /// Its number in the C ABI. Numbers are never used again for something else.
+            /// Its number in the C ABI. Numbers are never reused.
             pub const fn number(self) -> u32 {
                 match self {
                     $(Method::$method => $number,)*
@@ -33,7 +33,7 @@ macro_rules! methods {
                 }
             }
 
-            /// Whether it changes what is stored, so that its outcome matters where the response is lost.
+            /// Whether it changes stored data, so that its outcome matters if the response is lost.
             pub const fn changes(self) -> bool {
                 match self {
                     $(Method::$method => methods!(@ $effect),)*

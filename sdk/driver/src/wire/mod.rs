@@ -1,8 +1,8 @@
-//! Driver calls as bytes: what a library gets through the C ABI and a remote driver by HTTP.
+//! Driver calls as bytes, for libraries through the C ABI and for remote drivers over HTTP.
 //!
 //! [`Service`] serves an opened store: it takes the bytes of a request and returns those of the response. [`Client`] is
-//! such a store again, over any [`Transport`] that carries the bytes. `proto/driver.proto` describes the messages;
-//! [`proto`] is generated from it, and each of the other files here turns one part of them into the types of the traits.
+//! a store over any [`Transport`] for these bytes. `proto/driver.proto` describes the messages; [`proto`] is generated
+//! from it, and each of the other files here converts one part of them to the types of the traits.
 
 mod client;
 mod describe;

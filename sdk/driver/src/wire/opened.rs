@@ -20,7 +20,7 @@ pub enum Opened {
 }
 
 impl Opened {
-    /// Opens a store of a driver that is linked in; `ErrorKind::Unsupported` if it does not bring such a store.
+    /// Opens a store of a built-in driver; `ErrorKind::Unsupported` if the driver has no such store.
     pub async fn open(driver: &Driver, store: Store, context: OpenContext) -> Result<Opened> {
         let missing = || {
             let message = format!("the driver `{}` brings no {store} storage", driver.name);

@@ -1,4 +1,4 @@
-//! How long calls may take: one table for all that wait for them.
+//! Time limits of calls: one table for all callers.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::message::decode;
 use super::method::Method;
 use super::proto;
 
-/// A call whose work does not grow with the store.
+/// For a call whose work does not grow with the store.
 pub const CALL_TIME: Duration = Duration::from_secs(30);
 
-/// The same for work on everything that is stored. No call may take longer.
+/// For work on everything that is stored. No call may take longer.
 pub const WHOLE_TIME: Duration = Duration::from_secs(60 * 60);
 
 impl Method {
-    /// Whether its work grows with what is stored.
+    /// Whether its work grows with the stored data.
     pub const fn is_whole(self) -> bool {
         matches!(
             self,
@@ -36,12 +36,12 @@ impl Method {
         )
     }
 
-    /// How long a call may take that has so much time of its own on top ([`Method::own_time`]).
+    /// The time limit of a call with this additional time ([`Method::own_time`]).
     pub fn time(self, own: Duration) -> Duration {
         if self.is_whole() { WHOLE_TIME } else { CALL_TIME.saturating_add(own).min(WHOLE_TIME) }
     }
 
-    /// What a request says of its own time: how long a read waits for events, what the budget of a query allows.
+    /// The additional time in a request: the waiting time of a read, the budget of a query.
     pub fn own_time(self, request: &[u8]) -> Duration {
         let budget =
             |budget: Option<proto::Budget>| budget.map_or(0, |budget| budget.time_ms.saturating_add(budget.wait_ms));

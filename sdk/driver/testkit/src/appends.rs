@@ -1,4 +1,4 @@
-//! Random appends. Names are few and times are close, so that most conditions are about something that just happened.
+//! Random appends. They use few names and close times, so that most conditions concern something recent.
 
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Append, Claim, Event, EventKind, Expected, Holder, Position, Quiet, Require, Stream};
@@ -7,12 +7,12 @@ use crate::Subject;
 use crate::naive::NaiveLog;
 use crate::sample::{Random, any, append_one};
 
-/// All keys that are ever claimed.
+/// All keys that clients claim.
 pub const KEYS: [&str; 5] = ["", "a", "a\0", "b", "é"];
 
 const MODELS: [&str; 3] = ["m", "n", "mn"];
 
-/// Texts, and UUIDs in another order than their number.
+/// Texts, and UUIDs that are not listed in numeric order.
 const INSTANCES: [&str; 6] = [
     "a",
     "b",
@@ -24,7 +24,7 @@ const INSTANCES: [&str; 6] = [
 
 const ROWS_MAX: usize = 6;
 
-/// Times are that far apart, or equal.
+/// Times differ by multiples of this, or are equal.
 const STEP: Millis = 7_000;
 
 /// A client that appends at random.
@@ -34,12 +34,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// One that does the same in every run.
+    /// A client that makes the same appends in every run.
     pub fn new(seed: u64) -> Self {
         Client { random: Random::new(seed), clock: 1_700_000_000_000 }
     }
 
-    /// A batch, and whether it is atomic. Half of the conditions are true of the log before it, as far as one can tell.
+    /// A batch, and whether it is atomic. About half of the conditions hold for the log before the batch.
     pub fn batch(&mut self, log: &NaiveLog) -> (Vec<Append>, bool) {
         let rows = self.random.below(ROWS_MAX + 1);
         let batch = (0..rows).map(|_| self.append(log)).collect();
@@ -97,12 +97,12 @@ impl Client {
         if self.is(1, 3) { Stream::of_model(model) } else { Stream::of_instance(model, *self.random.pick(&INSTANCES)) }
     }
 
-    /// The one that is right, or one around the end of the log.
+    /// The right position, or one near the end of the log.
     fn position(&mut self, log: &NaiveLog, right: Position) -> Position {
         if self.is(1, 2) { right } else { (log.head() + 4).saturating_sub(self.random.below(12) as Position) }
     }
 
-    /// None most of the time, else up to that many.
+    /// Usually none, otherwise up to `most`.
     fn some<T>(&mut self, most: usize, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let count = if self.is(1, 2) { self.random.below(most + 1) } else { 0 };
         (0..count).map(|_| one(self)).collect()
@@ -113,7 +113,7 @@ impl Client {
     }
 }
 
-/// What must be seen of a key in a store, if anything of it.
+/// Whether a store may report `found` as the holder of a key; an expired claim may be gone.
 pub fn may_be_held(log: &NaiveLog, key: &str, found: Option<&Holder>) -> bool {
     let holder = log.holder(key);
     let has_expired = |holder: &Holder| log.time().is_some_and(|time| holder.has_expired(time));
@@ -123,7 +123,7 @@ pub fn may_be_held(log: &NaiveLog, key: &str, found: Option<&Holder>) -> bool {
 pub async fn random_appends(subject: &Subject) {
     let mut store = subject.event().await;
     if append_one(&*store, any("m", "a")).await != 1 {
-        // Conditions name positions that nobody knows yet, where there may be gaps.
+        // Conditions name positions that cannot be predicted if there may be gaps.
         return store.close().await.unwrap();
     }
     let (mut client, mut log) = (Client::new(7), NaiveLog::default());

@@ -1,4 +1,4 @@
-//! Cases of what reads cost: budgets, cancellation, bounded scans; and of values that databases like to read otherwise.
+//! Cases of the cost of reads (budgets, cancellation, bounded scans), and of values that databases tend to misread.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::sample::{append, append_one, bare, change, create, created, event, sh
 use ColumnKind::{Any, Integer, Number, Text};
 use Operator::{Eq, Gt, Gte, In, Like, Lt, Lte, Ne, Nin};
 
-/// Longer than anything that is waited for takes.
+/// Longer than anything that a case waits for.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const GENEROUS: Limits = Limits { steps: u64::MAX, time: DEADLINE, memory: 1 << 30, wait: DEADLINE };
 
-/// A read that needs more than its budget ends, and says what it exceeded.
+/// A read that exceeds its budget ends, and its error says which limit it exceeded.
 pub async fn reads_end_with_their_budget(subject: &Subject) {
     let store = subject.model().await;
     define(&*store, &shape("m", 1, &[("n", Integer), ("t", Text)], &[&["n"]]), 1).await;
@@ -47,7 +47,7 @@ pub async fn reads_end_with_their_budget(subject: &Subject) {
             assert_eq!(error.kind(), ErrorKind::TooComplex, "{error}");
         }
     }
-    // A cancelled budget is worth nothing, and both calls take from one budget.
+    // A cancelled budget allows no reads, and both calls use the same budget.
     let budget = Budget::new(GENEROUS);
     budget.cancel();
     assert!(store.count("m", &all(&slow), &budget).await.is_err());
@@ -59,7 +59,7 @@ pub async fn reads_end_with_their_budget(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// The work of a read ends when nobody waits for it.
+/// A read stops working when nobody waits for it any more.
 pub async fn a_dropped_read_ends(subject: &Subject) {
     let store = subject.model().await;
     define(&*store, &shape("m", 1, &[("t", Text)], &[]), 1).await;
@@ -75,7 +75,7 @@ pub async fn a_dropped_read_ends(subject: &Subject) {
         async move { store.count("m", &all(&filter), &budget).await }
     });
     let started = Instant::now();
-    // Behind a transport the steps show at the end only: then the read is dropped at some moment.
+    // Behind a transport the steps are only visible at the end: then the read is dropped at an arbitrary moment.
     while subject.is_linked() && budget.steps() == 0 {
         assert!(started.elapsed() < DEADLINE, "the read does not begin");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -96,7 +96,7 @@ pub async fn a_dropped_read_ends(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// Numbers compare by value in filters and sorts, with any number of digits and in any notation.
+/// Filters and sorts compare numbers by value, with any number of digits and in any notation.
 pub async fn numbers_are_exact_whatever_their_digits(subject: &Subject) {
     let store = subject.model().await;
     let numbers: Vec<Value> = [
@@ -196,7 +196,7 @@ pub async fn numbers_are_exact_whatever_their_digits(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// What a database's own JSON functions may read otherwise: NUL, names that look like paths, depth.
+/// Values that a database's own JSON functions may misread: NUL, names that look like paths, depth.
 pub async fn data_is_read_as_it_stands(subject: &Subject) {
     let store = subject.model().await;
     let deep = format!(r#"{{"v":1,"x":{}{}}}"#, "[".repeat(100), "]".repeat(100));
@@ -256,7 +256,7 @@ pub async fn data_is_read_as_it_stands(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// A list of any length is answered or refused, and is no fault of the store.
+/// A list of any length is processed or rejected, and never makes the store fail.
 pub async fn lists_of_any_length(subject: &Subject) {
     let store = subject.model().await;
     define(&*store, &shape("m", 1, &[("n", Integer)], &[&["n"]]), 1).await;
@@ -281,7 +281,7 @@ pub async fn lists_of_any_length(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// A page passes over a bounded number of events, and says how far it came.
+/// A page scans a bounded number of events and reports how far it got.
 pub async fn scans_are_bounded(subject: &Subject) {
     const COUNT: usize = 4 * SCAN_MAX as usize;
     if subject.tries_transport_only() {
@@ -314,7 +314,7 @@ pub async fn scans_are_bounded(subject: &Subject) {
         assert_eq!(found, [last], "{filter:?}");
         assert!(pages > 1, "one page looked at everything, {filter:?}");
         assert!(pages < 100, "{pages} pages, {filter:?}");
-        // Who waits for an event goes on by himself.
+        // A read that waits for an event continues with the next scan automatically.
         let query = EventQuery { after: 0, limit: 10, filter };
         let page = store.read(&query, Some(DEADLINE)).await.unwrap();
         assert_eq!(page.events.iter().map(|event| event.position).collect::<Vec<_>>(), [last]);

@@ -1,4 +1,4 @@
-//! Which cases each suite has.
+//! The cases of each suite.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use snaphook_driver::Store;
 
 use crate::Subject;
 
-/// A case of a suite, for programs that are no test binaries.
+/// A case of a suite, for programs that are not test binaries.
 #[derive(Clone, Copy)]
 pub struct Case {
     /// Such as `event::blobs`.
@@ -25,7 +25,7 @@ pub fn cases(store: Store) -> Vec<Case> {
     }
 }
 
-/// Cases as a list.
+/// Turns cases into a list.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! listed {
@@ -39,8 +39,8 @@ macro_rules! listed {
     };
 }
 
-/// Cases as tests: what the suites are made of, and for a driver that runs chosen cases once more behind a transport. It stands
-/// in a module named like the store.
+/// Turns cases into tests. The suites use it, and so does a driver that runs selected cases again behind a transport.
+/// Use it in a module that is named like the store.
 #[macro_export]
 macro_rules! tests {
     ([$driver:expr, $settings:tt] $($module:ident::$case:ident),* $(,)?) => {

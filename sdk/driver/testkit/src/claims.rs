@@ -1,4 +1,4 @@
-//! Cases of claims that are taken and given back without an event.
+//! Cases of claims that are reserved and released without an event.
 
 use std::collections::BTreeSet;
 
@@ -28,9 +28,9 @@ pub async fn claims_ahead_of_their_event(subject: &Subject) {
     assert_eq!(taken, [(0, by("a")), (4, by("b"))]);
     assert_eq!((holder(&*store, "k").await, holder(&*store, "l").await), (Some("a".into()), Some("b".into())));
     assert_eq!(holder(&*store, "é").await.as_deref(), Some("c"));
-    // A model's own stream is another holder than an instance.
+    // A model's own stream and an instance are different holders.
     assert_eq!(store.reserve(&[("l".into(), Stream::of_model("m"))]).await.unwrap().len(), 1);
-    // From then on they are claims like any other.
+    // From then on they are ordinary claims.
     assert!(matches!(try_append(&*store, taking("z", "l")).await, Err(Conflict::Claimed { .. })));
     append_one(&*store, Append { releases: vec!["l".into()], ..any("m", "b") }).await;
     assert_eq!(holder(&*store, "l").await, None);
@@ -69,7 +69,7 @@ pub async fn claims_are_forgotten_by_prefix(subject: &Subject) {
     assert_eq!(store.forget_claims("list 1 ", 2).await.unwrap(), 0);
     let rest = ["a", "list", "list 1", "list 2", "list 2 a", "z"];
     assert_eq!(all().await.into_iter().collect::<Vec<_>>(), rest);
-    // What was forgotten is free.
+    // A forgotten reservation is free again.
     assert_eq!(store.reserve(&[key("list 1 a", "j")]).await.unwrap(), []);
     store.close().await.unwrap();
 }

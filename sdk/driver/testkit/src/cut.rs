@@ -7,23 +7,23 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the driver to its host: requests.
     ToHost,
-    /// Back: responses.
+    /// From the host back to the driver: responses.
     ToDriver,
 }
 
-/// Where a connection ends: after so many bytes that way.
+/// Where to cut a connection: after this many bytes in that direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     pub direction: Direction,
     pub after: usize,
 }
 
-/// Passes connections on to a host until it is dropped.
+/// Forwards connections to a host until it is dropped.
 pub struct Proxy {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -32,7 +32,7 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
-    /// The next one; each is made once.
+    /// The next cut; each is made once.
     cut: Option<Cut>,
     to_host: usize,
     to_driver: usize,
@@ -62,12 +62,12 @@ impl Proxy {
         self.address
     }
 
-    /// Counts from here on, and makes this cut.
+    /// Restarts the count of bytes and sets the next cut.
     pub fn arm(&self, cut: Option<Cut>) {
         *locked(&self.state) = State { cut, ..State::default() };
     }
 
-    /// Makes no cut any more. Returns the bytes that passed since it was armed: to the host, and to the driver.
+    /// Removes the cut. Returns how many bytes passed since [`Proxy::arm`]: to the host, and to the driver.
     pub fn disarm(&self) -> (usize, usize) {
         let mut state = locked(&self.state);
         state.cut = None;
@@ -81,7 +81,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Ends with either direction, and both sockets with it.
+/// Ends as soon as either direction ends, and closes both sockets.
 async fn relay(driver: TcpStream, host: TcpStream, state: &Mutex<State>) {
     let _ = (driver.set_nodelay(true), host.set_nodelay(true));
     let ((from_driver, to_driver), (from_host, to_host)) = (driver.into_split(), host.into_split());

@@ -58,7 +58,7 @@ pub async fn records_are_kept(subject: &Subject) {
     }
     assert_eq!(store.get("b").await.unwrap(), Some(first.clone()));
     assert_eq!(store.get("absent").await.unwrap(), None);
-    // The same id replaces, in all that it is found by.
+    // A record with the same id replaces the first one, in every search.
     let second = ErrorRecord { attempts: 9, limit: None, log: Vec::new(), ..record("b", "n", "i") };
     store.record(&second).await.unwrap();
     assert_eq!(store.get("b").await.unwrap(), Some(second));
@@ -90,7 +90,7 @@ pub async fn records_are_listed(subject: &Subject) {
     for (model, hook, expected) in
         [(None, None, 4), (Some("m"), None, 3), (None, Some("h"), 3), (Some("m"), Some("h"), 2), (Some("x"), None, 0)]
     {
-        // Neither the place nor the limit of a page matters.
+        // Neither the cursor nor the limit of a page matters.
         let query = ErrorQuery {
             model: model.map(str::to_owned),
             hook: hook.map(str::to_owned),
@@ -126,7 +126,7 @@ pub async fn pages_end_early(subject: &Subject) {
         }
     }
     assert_eq!(ids.concat(), "0123456789");
-    // A page that holds all there is says so, whatever the limit.
+    // A page that contains the last record says so, whatever the limit.
     for (limit, full) in [(2, true), (3, false)] {
         let after = Some("6".to_owned());
         let page = store.list(&ErrorQuery { after, limit, ..ErrorQuery::default() }).await.unwrap();

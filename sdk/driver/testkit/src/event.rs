@@ -14,7 +14,7 @@ use crate::Subject;
 use crate::sample::{any, append, append_all, append_one, create, digest, event, try_append, uuid};
 use crate::subject::NOT_DURABLE;
 
-/// Longer than anything that is waited for takes.
+/// Longer than anything that a case waits for.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn query(after: Position, limit: u32) -> EventQuery {
@@ -52,7 +52,7 @@ pub async fn a_log_has_an_identity(subject: &Subject) {
     store.close().await.unwrap();
     drop(store);
     let store = subject.event().await;
-    // What is gone was another log.
+    // After a loss, the store has a different log with another identity.
     assert_eq!(store.identity() == identity, durable);
     store.close().await.unwrap();
 }
@@ -157,7 +157,7 @@ pub async fn rows_fail_for_themselves(subject: &Subject) {
     let answers = append_all(&*store, &[create("m", "a", "{}"), create("m", "b", "{}")], false).await;
     assert!(answers.iter().all(Result::is_err));
     assert_eq!(all(&*store, EventFilter::default()).await.len(), 2);
-    // A model that only a failed row named leaves no trace that disturbs the next.
+    // A model that only appears in a failed row leaves nothing behind that affects later appends.
     let ghost = Append { expected: Expected::At(9), ..create("ghost", "a", "{}") };
     let answers = append_all(&*store, &[ghost, create("other", "a", "{}")], false).await;
     assert!(answers[0].is_err() && answers[1].is_ok());
@@ -186,7 +186,7 @@ pub async fn atomic_batches_are_all_or_nothing(subject: &Subject) {
     let answers = append_all(&*store, &[create("new", "b", "{}"), create("m", "c", "{}")], true).await;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(all(&*store, EventFilter::default()).await.len(), 3);
-    // One instance several times, and a key that goes from one to another.
+    // The same instance several times, and a key that moves from one instance to another.
     let instance = Stream::of_instance("m", "life");
     let deletion = append(event(EventKind::InstanceDeleted, &instance, None));
     let life = [
@@ -231,7 +231,7 @@ pub async fn required_streams_must_not_have_moved(subject: &Subject) {
         try_append(&*store, with(vec![require(&instance, moved), require(&model, defined)])).await,
         Err(Conflict::Required { stream: model.clone(), last: changed })
     );
-    // Within one batch, a row sees what the rows before it did.
+    // Within a batch, a row sees the effects of the rows before it.
     let update = append(event(EventKind::ModelUpdated, &model, Some("{}")));
     let answers = append_all(&*store, &[update, with(vec![require(&model, changed)])], false).await;
     let last = *answers[0].as_ref().unwrap();
@@ -259,13 +259,13 @@ pub async fn claims_are_exclusive(subject: &Subject) {
     }
     assert_eq!(store.holder("free").await.unwrap(), None);
     assert_eq!(store.holder("K").await.unwrap(), None);
-    // The same holder takes it again: its position moves.
+    // The same holder claims the key again: the position of the claim changes.
     let again = append_one(&*store, taking("a", &["k"])).await;
     assert_eq!(store.holder("k").await.unwrap().unwrap().position, again);
     // The same id of another model is another stream.
     let other = Append { claims: vec![claim("k")], ..any("n", "a") };
     assert!(try_append(&*store, other).await.is_err());
-    // A definition takes keys too, for itself or for instances.
+    // A definition can claim keys too, for itself or for instances.
     let model = Stream::of_model("m");
     let mut definition = append(event(EventKind::ModelUpdated, &model, Some("{}")));
     definition.claims = vec![
@@ -291,15 +291,15 @@ pub async fn claims_move_and_are_released(subject: &Subject) {
     append_one(&*store, change("a", &["two"], &["one"])).await;
     assert_eq!(store.holder("one").await.unwrap(), None);
     append_one(&*store, change("b", &["one"], &[])).await;
-    // Released and taken by the same event: releases come first.
+    // An event that both releases and claims: releases come first.
     let position = append_one(&*store, change("c", &["one"], &["one"])).await;
     let holder = Holder::new(Stream::of_instance("m", "c"), position);
     assert_eq!(store.holder("one").await.unwrap(), Some(holder));
-    // A row that conflicts releases nothing.
+    // A row with a conflict releases nothing.
     let answer = try_append(&*store, change("a", &["one"], &["two"])).await;
     assert!(matches!(answer, Err(Conflict::Claimed { .. })), "{answer:?}");
     assert!(store.holder("two").await.unwrap().is_some());
-    // Of two who want the place of the same holder, one gets it.
+    // If two replace the same holder, one succeeds.
     let held = store.holder("one").await.unwrap().unwrap().position;
     let replacing = |id: &str, position| Append {
         claims: vec![Claim { replaces: Some(position), ..claim("one") }],
@@ -339,7 +339,7 @@ pub async fn claims_expire(subject: &Subject) {
         value: Some(value),
     };
     assert_eq!(store.holder("k").await.unwrap(), Some(held.clone()));
-    // Until then it is held as any other, and the conflict says what is kept with it.
+    // Until it expires it is held like any other claim, and the conflict contains the value stored with it.
     let early = try_append(&*store, at("b", start + HOUR - 1, vec![claim("k")])).await;
     assert_eq!(early, Err(Conflict::Claimed { key: "k".into(), holder: held.clone() }));
     let store = if store.capabilities().durable {
@@ -349,15 +349,15 @@ pub async fn claims_expire(subject: &Subject) {
         store
     };
     assert_eq!(store.holder("k").await.unwrap(), Some(held));
-    // From then on nobody holds it; the new claim has a life of its own.
+    // From then on nobody holds it; the new claim has its own expiry.
     let second = append_one(&*store, at("b", start + HOUR, vec![expiring("k", start + 3 * HOUR, "2")])).await;
     let holder = store.holder("k").await.unwrap().unwrap();
     assert_eq!((holder.position, holder.value.as_deref()), (second, Some("2")));
     assert!(try_append(&*store, at("c", start + 2 * HOUR, vec![claim("k")])).await.is_err());
-    // The same holder may take it for longer, and for ever.
+    // The same holder may extend the claim, also to one that never expires.
     append_one(&*store, at("b", start + 2 * HOUR, vec![claim("k")])).await;
     assert!(try_append(&*store, at("c", start + 9 * HOUR, vec![claim("k")])).await.is_err());
-    // What has expired is removed while other events are appended.
+    // Expired claims are removed while other events are appended.
     let many = (0..700).map(|number| expiring(&format!("many {number}"), start + 10 * HOUR, "")).collect();
     append_one(&*store, at("d", start + 9 * HOUR, many)).await;
     assert!(store.holder("many 699").await.unwrap().is_some());
@@ -449,13 +449,13 @@ pub async fn filters_and_pages(subject: &Subject) {
 pub async fn waiting_ends_with_a_matching_event(subject: &Subject) {
     let store = subject.event().await;
     append_one(&*store, any("m", "a")).await;
-    // Nothing comes: an empty page after the time.
+    // Without new events, an empty page is returned after the timeout.
     let started = Instant::now();
     let page = store.read(&query(1, 10), Some(Duration::from_millis(50))).await.unwrap();
     assert!(page.events.is_empty() && started.elapsed() >= Duration::from_millis(50));
-    // Something is there already: at once.
+    // With an existing event, the page is returned at once.
     assert_eq!(store.read(&query(0, 10), Some(DEADLINE)).await.unwrap().events.len(), 1);
-    // What does not match does not end the wait, what matches does.
+    // An event that does not match does not end the wait; one that matches does.
     let filter = EventFilter { model: Some("n".into()), ..EventFilter::default() };
     let waiting = EventQuery { after: 0, limit: 10, filter };
     let reader = tokio::spawn({
@@ -560,7 +560,7 @@ pub async fn large_events(subject: &Subject) {
         assert!(page.events[0].data.as_ref().is_some_and(|found| found.as_str() == data), "{}", data.len());
     }
     assert_eq!(all(&*store, EventFilter::default()).await.len(), expected.len());
-    // A page ends before it is too large, and says so; what follows is complete.
+    // A page ends before it is too large, and says so; the next pages contain the rest.
     for number in 0..3 {
         let data = format!("{{\"é\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 10));
         expected.push((append_one(&*store, create("m", &format!("more{number}"), &data)).await, data));

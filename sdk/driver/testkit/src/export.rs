@@ -26,7 +26,7 @@ async fn records(store: &dyn EventStore) -> Vec<LogRecord> {
     }
 }
 
-/// Without the times of delayed events, which are kept to about a second.
+/// Removes the times of delayed events, which are only exact to about a second.
 fn undelayed(mut records: Vec<LogRecord>) -> Vec<LogRecord> {
     for record in &mut records {
         if let LogRecord::Pending { events, .. } = record {
@@ -36,7 +36,7 @@ fn undelayed(mut records: Vec<LogRecord>) -> Vec<LogRecord> {
     records
 }
 
-/// Imports them a few at a time. Before the end everything is there to be compared.
+/// Imports them a few at a time. Before the end, everything can be compared.
 async fn import(store: &dyn EventStore, left: &[LogRecord], expected: &[LogRecord]) {
     for part in left.chunks(7) {
         store.import(part).await.unwrap();
@@ -49,7 +49,7 @@ fn group(name: &str) -> Group {
     Group { name: name.into(), filter: EventFilter { model: Some("m".into()), ..EventFilter::default() } }
 }
 
-/// A log with something of everything: groups in each state, claims that moved, blobs, odd names.
+/// Fills a log with a bit of everything: groups in each state, claims that moved, blobs, unusual names.
 async fn fill(store: &dyn EventStore) {
     append_one(store, append(event(EventKind::ModelCreated, &Stream::of_model("m"), Some(r#"{"n": 1.50}"#)))).await;
     for index in 0..40 {
@@ -112,7 +112,7 @@ pub async fn a_copy_has_everything(subject: &Subject) {
     import(&*restored, &copied, &copied).await;
     assert_ne!(restored.identity(), store.identity());
     let check = async |restored: &dyn EventStore| {
-        // Delays are kept to the millisecond, others exactly.
+        // Delays are exact to the millisecond, everything else is exact.
         let again = records(restored).await;
         assert_eq!(again.len(), copied.len());
         for (found, expected) in again.iter().zip(&copied) {
@@ -138,7 +138,7 @@ pub async fn a_copy_has_everything(subject: &Subject) {
     } else {
         restored
     };
-    // It goes on where the other one was: streams, claims, positions, groups.
+    // The copy continues where the original was: streams, claims, positions, groups.
     assert_eq!(restored.head().await.unwrap(), store.head().await.unwrap());
     let conflict = restored.append(&[create("m", "i00", "{}")], false).await.unwrap();
     assert!(conflict[0].is_err(), "{conflict:?}");
@@ -152,7 +152,7 @@ pub async fn a_copy_has_everything(subject: &Subject) {
     };
     let new = restored.head().await.unwrap();
     assert_eq!(delivered(restored.claim("done", 100, LEASE).await.unwrap()), [(new, 1)]);
-    // What was leased or given back comes again, counted on; what is delayed, and what was acknowledged, does not.
+    // Leased and released events are delivered again, with increasing attempts; delayed and acknowledged ones are not.
     let part = delivered(restored.claim("part", 8, LEASE).await.unwrap());
     assert_eq!(part.iter().filter(|(_, attempt)| *attempt == 2).count(), 6, "{part:?}");
     assert_eq!(restored.lag("late").await.unwrap().0, 42);
@@ -170,7 +170,7 @@ pub async fn a_copy_is_of_one_moment(subject: &Subject) {
     let mut export = store.export().await.unwrap();
     let head = store.head().await.unwrap();
     assert_eq!(export.head(), head);
-    // All that happens from here on is not in it, whatever part it is read with.
+    // The export contains nothing that happens after this point, whichever part is read later.
     let first = export.next().await.unwrap();
     let claims = vec![Claim::new("later")];
     append_one(&*store, Append { claims, releases: vec!["k0001".into()], ..any("first of its model", "i") }).await;
@@ -230,7 +230,7 @@ pub async fn part_of_a_log_does_not_open(subject: &Subject) {
     let refused = other.try_event().await.err().expect("part of a log is no log");
     assert_eq!(refused.kind(), ErrorKind::Config);
     assert!(refused.to_string().contains("restore"), "{refused}");
-    // The one that it came from is as it was.
+    // The original log is unchanged.
     let page = store.read(&EventQuery { after: 0, limit: 100, filter: EventFilter::default() }, None).await.unwrap();
     assert_eq!(page.events.len(), 10);
     store.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Random trees of conditions, with and without an order, against random documents: every driver agrees with
+//! Random trees of conditions, with and without sorting, against random documents: every driver must agree with
 //! [`snaphook_driver::Filter::matches`].
 
 use std::cmp::Ordering;
@@ -183,7 +183,7 @@ async fn agree(subject: &Subject, seed: u64) {
             check(&*store, &rows, &filter, &sort, [1, 7, 1000][random.below(3)], seed).await;
         }
     }
-    // A list of conditions is the same as all of them joined.
+    // A list of conditions means the same as their conjunction.
     assert_eq!(all(&[]), Filter::default());
     store.close().await.unwrap();
 }

@@ -27,7 +27,7 @@ async fn ack(store: &dyn EventStore, group: &str, delivery: &Delivery) {
     store.ack(group, &[(delivery.event.position, delivery.token)]).await.unwrap();
 }
 
-/// Claims until something comes.
+/// Claims repeatedly until an event is delivered.
 async fn claim_some(store: &dyn EventStore, group: &str, lease: Duration) -> Vec<Delivery> {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -81,17 +81,17 @@ pub async fn streams_do_not_wait_for_each_other(subject: &Subject) {
     for id in ["a", "a", "b", "a", "c", "b"] {
         of.entry(id).or_insert_with(Vec::new).push(append_one(&*store, any("m", id)).await);
     }
-    // Only the oldest of each stream, and nothing twice.
+    // Only the oldest event of each stream is delivered, and none twice.
     let first = store.claim("g", 10, LEASE).await.unwrap();
     assert_eq!(positions(&first), [of["a"][0], of["b"][0], of["c"][0]]);
     assert_eq!(store.claim("g", 10, LEASE).await.unwrap(), []);
     ack(&*store, "g", &first[1]).await;
     let second = store.claim("g", 10, LEASE).await.unwrap();
     assert_eq!(positions(&second), [of["b"][1]]);
-    // New events of other streams come while `a` is held.
+    // New events of other streams are delivered while `a` is held.
     let fresh = append_one(&*store, any("n", "a")).await;
     assert_eq!(positions(&store.claim("g", 10, LEASE).await.unwrap()), [fresh]);
-    // The definition of a model is a stream of its own.
+    // The definition of a model is a separate stream.
     let defined = append_one(&*store, append(event(EventKind::ModelUpdated, &Stream::of_model("m"), Some("{}")))).await;
     assert_eq!(positions(&store.claim("g", 10, LEASE).await.unwrap()), [defined]);
     ack(&*store, "g", &first[0]).await;
@@ -112,14 +112,14 @@ pub async fn leases_end_and_tokens_grow_old(subject: &Subject) {
     let new = claim_some(&*store, "g", LEASE).await.remove(0);
     assert_eq!((new.event.position, new.attempt), (position, 2));
     assert_ne!(new.token, old.token);
-    // The old owner is out.
+    // The old owner has lost its lease.
     assert!(!store.renew("g", position, old.token, LEASE, None).await.unwrap());
     store.release("g", position, old.token, Duration::ZERO, None).await.unwrap();
     ack(&*store, "g", &old).await;
     store.ack("g", &[(position, 0), (later, new.token), (later + 100, 1)]).await.unwrap();
     assert_eq!(store.claim("g", 10, LEASE).await.unwrap(), []);
     assert_eq!(store.lag("g").await.unwrap().0, 2);
-    // The new one holds on.
+    // The new owner renews its lease.
     assert!(store.renew("g", position, new.token, SHORT, None).await.unwrap());
     assert!(store.renew("g", position, new.token, LEASE, None).await.unwrap());
     assert_eq!(store.claim("g", 10, LEASE).await.unwrap(), []);
@@ -141,7 +141,7 @@ pub async fn released_events_come_back_after_their_delay(subject: &Subject) {
     let delay = Duration::from_millis(80);
     store.release("g", first, deliveries[0].token, delay, None).await.unwrap();
     store.release("g", other, deliveries[1].token, Duration::ZERO, None).await.unwrap();
-    // Without a delay at once; with one not before, and nothing of its stream overtakes it.
+    // Without a delay it is delivered again at once; with a delay not before, and no event of its stream overtakes it.
     let again = store.claim("g", 10, LEASE).await.unwrap();
     assert_eq!(positions(&again), [other]);
     assert_eq!(again[0].attempt, 2);
@@ -149,7 +149,7 @@ pub async fn released_events_come_back_after_their_delay(subject: &Subject) {
     assert!(started.elapsed() >= delay);
     assert_eq!(positions(&again), [first]);
     assert_eq!(again[0].attempt, 2);
-    // A released event is nobody's.
+    // A released event has no owner.
     store.release("g", first, again[0].token, LEASE, None).await.unwrap();
     ack(&*store, "g", &again[0]).await;
     assert!(!store.renew("g", first, again[0].token, LEASE, None).await.unwrap());
@@ -167,7 +167,7 @@ pub async fn notes_stay_with_their_event(subject: &Subject) {
         let delivery = claim_some(&*store, "g", LEASE).await.remove(0);
         assert_eq!((delivery.event.position, &delivery.note), (first, &expected), "{round}");
         if round == 3 {
-            // While it is worked on, and a later one without a note leaves it.
+            // A note can be stored while the event is processed; a later renewal without a note keeps it.
             assert!(store.renew("g", first, delivery.token, LEASE, note).await.unwrap());
             assert!(store.renew("g", first, delivery.token, LEASE, None).await.unwrap());
             store.release("g", first, delivery.token, Duration::ZERO, None).await.unwrap();
@@ -175,7 +175,7 @@ pub async fn notes_stay_with_their_event(subject: &Subject) {
             store.release("g", first, delivery.token, Duration::ZERO, note).await.unwrap();
         }
         expected = note.map(str::to_owned).or(expected);
-        // The old owner notes nothing any more.
+        // The old owner cannot store a note any more.
         assert!(!store.renew("g", first, delivery.token, LEASE, Some("late")).await.unwrap());
         store.release("g", first, delivery.token, Duration::ZERO, Some("late")).await.unwrap();
         if store.capabilities().durable {
@@ -187,7 +187,7 @@ pub async fn notes_stay_with_their_event(subject: &Subject) {
     let delivery = claim_some(&*store, "g", LEASE).await.remove(0);
     assert_eq!(delivery.note.as_deref(), Some(""));
     ack(&*store, "g", &delivery).await;
-    // It is the event's, not the stream's.
+    // The note belongs to the event, not to the stream.
     let next = claim_some(&*store, "g", LEASE).await.remove(0);
     assert_eq!((next.event.position, next.note), (second, None));
     store.close().await.unwrap();
@@ -238,10 +238,10 @@ pub async fn filters_and_starts(subject: &Subject) {
         ack(&*store, "creations", delivery).await;
     }
     assert_eq!(store.lag("creations").await.unwrap(), (0, store.head().await.unwrap()));
-    // A start in the middle.
+    // A group that starts in the middle.
     store.create_group(&Group { name: "late".into(), ..creations.clone() }, created[1]).await.unwrap();
     assert_eq!(positions(&store.claim("late", 10, LEASE).await.unwrap()), [created[2]]);
-    // Made again with another filter: the progress stays, what no longer matches is not delivered.
+    // Created again with another filter: the progress stays; events that no longer match are not delivered.
     let updated = append_one(&*store, any("m", "a")).await;
     append_one(&*store, create("m", "d", "{}")).await;
     let filter = EventFilter { kinds: vec![EventKind::InstanceUpdated], ..creations.filter.clone() };
@@ -262,7 +262,7 @@ pub async fn groups_are_listed_and_forgotten(subject: &Subject) {
         store.create_group(&group(name), 0).await.unwrap();
     }
     assert_eq!(store.groups().await.unwrap(), ["a", "b", "ü/'\""]);
-    // Each has its own progress.
+    // Each group has its own progress.
     for name in ["a", "b", "ü/'\""] {
         let deliveries = store.claim(name, 10, LEASE).await.unwrap();
         assert_eq!(positions(&deliveries), [position], "{name}");
@@ -287,7 +287,7 @@ pub async fn unknown_groups_are_refused(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// A stream that is stuck under a long backlog, and many streams behind it.
+/// A stream that is stuck behind a long backlog, with many other streams.
 pub async fn a_long_backlog(subject: &Subject) {
     const COUNT: usize = 20_000;
     let store = subject.event().await;
@@ -313,7 +313,7 @@ pub async fn a_long_backlog(subject: &Subject) {
     }
     assert_eq!(done, COUNT / 2);
     assert_eq!(store.lag("g").await.unwrap(), (COUNT as u64 / 2, stuck.event.position - 1));
-    // Then the stuck stream goes on, one by one.
+    // Then the stuck stream continues, one event at a time.
     let mut next = stuck;
     for _ in 0..100 {
         let before = next.event.position;
@@ -347,11 +347,11 @@ pub async fn progress_survives_reopening(subject: &Subject) {
     let store = subject.event().await;
     assert_eq!(store.groups().await.unwrap(), ["g"]);
     assert_eq!(store.lag("g").await.unwrap(), lag);
-    // No lease outlives its holder; attempts do.
+    // Leases do not survive a restart; attempts do.
     let again = store.claim("g", 10, LEASE).await.unwrap();
     assert_eq!(positions(&again), [written[1], written[2], written[3], written[6]]);
     assert_eq!(again.iter().map(|delivery| delivery.attempt).collect::<Vec<_>>(), [2, 2, 1, 1]);
-    // What the last life handed out is old.
+    // Tokens from before the restart are invalid.
     ack(&*store, "g", &deliveries[1]).await;
     assert_eq!(store.lag("g").await.unwrap(), lag);
     for delivery in &again {

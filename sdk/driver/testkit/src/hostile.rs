@@ -1,9 +1,9 @@
-//! Names that a client may choose and that mean something somewhere: in SQL, in SQLite, in JSON, in file systems, in
-//! the stores themselves. Every driver runs them through everything that it does with names.
+//! Names that a client may choose and that have a special meaning somewhere: in SQL, in SQLite, in JSON, in file
+//! systems, in the stores themselves. Every driver is tested with them in every operation that takes names.
 
 /// Ids that a model may have: `^[a-z0-9][a-z0-9_-]{0,62}$`.
 pub const MODELS: &[&str] = &[
-    // Tables and table functions that SQLite has.
+    // Tables and table functions of SQLite.
     "json_each",
     "json_tree",
     "jsonb_each",
@@ -26,14 +26,14 @@ pub const MODELS: &[&str] = &[
     "rtree",
     "generate_series",
     "completion",
-    // Two models, one of which is called like what an index or a search over the other might be.
+    // Two models, one of which is named as an index or a search table of the other might be.
     "m",
     "m_content",
     "m_data",
     "m_idx",
     "m_docsize",
     "m_config",
-    // What stores call their own things.
+    // Names that stores use internally.
     "m1",
     "m2",
     "c1",
@@ -120,7 +120,7 @@ pub fn secrets() -> Vec<String> {
 /// Names that a property may have: any text.
 pub fn properties() -> Vec<String> {
     let mut names: Vec<String> = [
-        // Differences that something folds.
+        // Differences that case folding or normalisation removes.
         "title",
         "Title",
         "TITLE",
@@ -139,7 +139,7 @@ pub fn properties() -> Vec<String> {
         "title ",
         " title",
         "",
-        // Columns that stores have.
+        // Columns of stores.
         "_id",
         "_ID",
         "_model_version",
@@ -225,7 +225,7 @@ pub fn properties() -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    // Names that differ only behind a length at which something may cut them. The longest is within the limit of names where
+    // Names that only differ beyond a length at which they might be truncated. The longest is still within the limit if
     // each of its characters is written as an escape.
     for length in [63, 64, 255, 1024, 10_921] {
         names.push("n".repeat(length));

@@ -1,12 +1,12 @@
-//! Hostile JSON: a generator that knows which value it has written, and a parser that shares no code with ours.
+//! Hostile JSON: a generator that knows the value it has written, and a parser that shares no code with ours.
 //!
-//! [`Tree`] is deliberately not a tree of serde_json, whose readers give some names a meaning of their own.
+//! [`Tree`] is deliberately not serde_json's `Value`, whose readers give some names a special meaning.
 
 use std::fmt;
 
 use json_event_parser::{JsonEvent, SliceJsonParser};
 
-/// A JSON value as it is written: members in order, numbers by their text.
+/// A JSON value as it is written: members in order, numbers as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tree {
     Null,
@@ -17,7 +17,7 @@ pub enum Tree {
     Object(Vec<(String, Tree)>),
 }
 
-/// Names that something on the way could take for its own.
+/// Names that some component could mistake for its own.
 pub const HOSTILE_NAMES: [&str; 28] = [
     "$serde_json::private::RawValue",
     "$serde_json::private::Number",
@@ -49,7 +49,7 @@ pub const HOSTILE_NAMES: [&str; 28] = [
     "id",
 ];
 
-/// Texts that something on the way could read as more than text.
+/// Texts that some component could interpret as more than text.
 const HOSTILE_TEXTS: [&str; 14] = [
     "",
     "12",
@@ -67,7 +67,7 @@ const HOSTILE_TEXTS: [&str; 14] = [
     "\u{feff}",
 ];
 
-/// Numbers at the edges of what types, engines and stores hold.
+/// Numbers at the limits of types, engines and stores.
 const HOSTILE_NUMBERS: [&str; 30] = [
     "0",
     "-0",
@@ -101,7 +101,7 @@ const HOSTILE_NUMBERS: [&str; 30] = [
     "2.2250738585072011e-308",
 ];
 
-/// Draws values and texts. The same seed draws the same again.
+/// Generates values and texts. The same seed generates the same sequence.
 #[derive(Clone, Debug)]
 pub struct Generator(u64);
 
@@ -128,7 +128,7 @@ impl Generator {
         self.below(bound) == 0
     }
 
-    /// An object without a name that stands twice.
+    /// An object without duplicate names.
     pub fn object(&mut self, depth: usize) -> Tree {
         let mut members: Vec<(String, Tree)> = Vec::new();
         for _ in 0..self.below(5) {
@@ -138,7 +138,7 @@ impl Generator {
                 members.push((name, value));
             }
         }
-        // Alone, as serde_json looks for them.
+        // As the only member, as serde_json expects them.
         if self.one_in(6) {
             let name = HOSTILE_NAMES[self.below(2)].to_owned();
             let text = HOSTILE_TEXTS[self.below(HOSTILE_TEXTS.len())].to_owned();
@@ -147,7 +147,7 @@ impl Generator {
         Tree::Object(members)
     }
 
-    /// Any value, at most so deep.
+    /// Any value, nested at most `depth` levels deep.
     pub fn value(&mut self, depth: usize) -> Tree {
         match self.below(if depth > 0 { 9 } else { 6 }) {
             0 => Tree::Null,
@@ -194,7 +194,7 @@ impl Generator {
         let most = if self.one_in(4) { 40 } else { 6 };
         match self.below(most) {
             0 => self.digits(&mut text, 1),
-            // No zero comes first.
+            // The first digit is not zero.
             more => {
                 text.push(char::from(b'1' + self.below(9) as u8));
                 self.digits(&mut text, more);
@@ -218,7 +218,7 @@ impl Generator {
         }
     }
 
-    /// Writes a value in one of its many ways: spaces, escapes, line breaks if `lines`.
+    /// Writes a value in one of many possible forms: with spaces, escapes, and line breaks if `lines` is set.
     pub fn write(&mut self, tree: &Tree, lines: bool) -> String {
         let mut text = String::new();
         self.space(&mut text, lines);
@@ -297,7 +297,7 @@ impl Generator {
         out.push('"');
     }
 
-    /// Damages a text in a few places. The result may be JSON all the same.
+    /// Damages a text in a few places. The result may still be JSON.
     pub fn damage(&mut self, text: &str) -> Vec<u8> {
         const PARTS: [&[u8]; 24] = [
             b"\"",
@@ -339,7 +339,7 @@ impl Generator {
     }
 }
 
-/// Reads text with the parser that is not ours, as strictly as ours: no name twice in one object.
+/// Reads text with the independent parser, as strictly as ours: without duplicate names in an object.
 pub fn reference(bytes: &[u8]) -> Result<Tree, String> {
     let mut parser = SliceJsonParser::new(bytes);
     let mut open: Vec<(Tree, Option<String>)> = Vec::new();
@@ -388,8 +388,8 @@ pub fn reference(bytes: &[u8]) -> Result<Tree, String> {
 }
 
 impl Tree {
-    /// Whether two trees are the same value: members in any order, numbers by their digits and not by how they are
-    /// written (`1E+2` is `1e2`, but not `100`).
+    /// Whether two trees are the same value: members in any order, numbers by their digits, whatever the spelling of
+    /// the exponent (`1E+2` is `1e2`, but not `100`).
     pub fn is_same(&self, other: &Tree) -> bool {
         match (self, other) {
             (Tree::Number(left), Tree::Number(right)) => written(left) == written(right),
@@ -412,7 +412,7 @@ impl Tree {
         }
     }
 
-    /// Lists and objects in each other.
+    /// The nesting depth of lists and objects.
     pub fn depth(&self) -> usize {
         match self {
             Tree::List(items) => 1 + items.iter().map(Tree::depth).max().unwrap_or(0),
@@ -421,7 +421,7 @@ impl Tree {
         }
     }
 
-    /// The same tree as serde_json has it, walked, never read.
+    /// Converts a value of serde_json by walking it, without parsing any text.
     pub fn of(value: &serde_json::Value) -> Tree {
         match value {
             serde_json::Value::Null => Tree::Null,
@@ -436,7 +436,7 @@ impl Tree {
     }
 }
 
-/// How a number is written, with one spelling of its exponent.
+/// The text of a number, with a uniform spelling of its exponent.
 fn written(text: &str) -> String {
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else { return text.to_owned() };
     let (sign, digits) = match exponent.strip_prefix('-') {

@@ -1,7 +1,7 @@
-//! Cases that kill a process in the middle of its work and look at what it left.
+//! Cases that kill a process in the middle of its work and check the state that it left.
 //!
-//! The process is the test binary itself, told by variables of its environment to run one case of this module
-//! alone. Such a case does nothing in an ordinary run.
+//! The process is the test binary itself; environment variables make it run only one case of this module. Such a case
+//! does nothing in an ordinary run.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -16,10 +16,10 @@ use crate::model::define;
 use crate::sample::{Random, any, created, shape};
 use crate::subject::{FOLDER_VARIABLE, NOT_DURABLE};
 
-/// Marks lines of that process that are meant for its parent.
+/// Marks the lines that the process prints for its parent.
 const MARK: &str = "snaphook-testkit:";
 
-/// Longest life of a process that nobody kills.
+/// How long a process runs at most if nobody kills it.
 const LIFE: Duration = Duration::from_secs(60);
 
 /// How often a process is killed.
@@ -28,7 +28,7 @@ const ROUNDS: usize = 5;
 /// Why a case of this module is skipped.
 const NO_TEST: &str = "it kills a process of a test binary, and this is none";
 
-/// Runs one case of this module in another process and kills that after `lines` lines; answers what it printed.
+/// Runs one case of this module in another process and kills it after `lines` lines; returns what it printed.
 fn run_and_kill(subject: &Subject, case: &str, folder: &Path, lines: usize) -> Vec<u64> {
     let module = subject.module.and_then(|module| module.split_once("::")).map_or("", |(_, module)| module);
     let mut child: Child = Command::new(std::env::current_exe().unwrap())
@@ -41,10 +41,10 @@ fn run_and_kill(subject: &Subject, case: &str, folder: &Path, lines: usize) -> V
     let mut numbers = Vec::new();
     let mut line = Vec::new();
     let mut killed = false;
-    // What was printed before the kill is read to its end: it was answered.
+    // Everything printed before the kill is read, because it was acknowledged.
     while output.read_until(b'\n', &mut line).unwrap() > 0 {
         let text = String::from_utf8_lossy(&line);
-        // The harness prints the name of the case on the same line as the first.
+        // The harness prints the name of the case on the same line as the first number.
         if let Some((_, number)) = text.split_once(MARK)
             && text.ends_with('\n')
         {
@@ -61,7 +61,7 @@ fn run_and_kill(subject: &Subject, case: &str, folder: &Path, lines: usize) -> V
     numbers
 }
 
-/// Whether a model store is there again when it is opened again.
+/// Whether a model store still exists when it is reopened.
 async fn is_durable(subject: &Subject) -> bool {
     let other = subject.another();
     let store = other.model().await;
@@ -73,7 +73,7 @@ fn is_child() -> bool {
     std::env::var_os(FOLDER_VARIABLE).is_some()
 }
 
-/// Every answered append is there, whole, once, with its claim; none is half there.
+/// Every acknowledged append is there completely, once, with its claim; none is there partially.
 pub async fn appended_events_survive_a_kill(subject: &Subject) {
     if is_child() {
         return;
@@ -118,7 +118,7 @@ pub async fn appended_events_survive_a_kill(subject: &Subject) {
         let next = crate::sample::append_one(&*store, claiming(&format!("between {round}"))).await;
         assert!(found.last().is_none_or(|last| next > *last));
         answered.push(next);
-        // What a group had acknowledged stays so.
+        // The acknowledgements of a group survive.
         assert!(store.lag("g").await.unwrap().1 >= found.first().map_or(0, |first| first - 1));
         store.close().await.unwrap();
     }
@@ -132,7 +132,7 @@ fn claiming(key: &str) -> Append {
     append
 }
 
-/// Appends in batches of many sizes and prints each answered position, until it is killed.
+/// Appends in batches of many sizes and prints each acknowledged position, until it is killed.
 pub async fn append_until_killed(subject: &Subject) {
     if !is_child() {
         return;
@@ -211,13 +211,13 @@ pub async fn apply_until_killed(subject: &Subject) {
     }
 }
 
-/// The properties of the model in one of its versions, which take turns.
+/// The properties of the model in a version; versions alternate.
 fn turn(version: u64) -> (&'static str, snaphook_driver::ModelShape) {
     let name = if version % 2 == 1 { "a" } else { "b" };
     (name, shape("m", version, &[(name, snaphook_driver::ColumnKind::Integer)], &[&[name]]))
 }
 
-/// A change is in use as a whole or not at all, whatever of it was prepared.
+/// A change takes effect completely or not at all, however much of it was prepared.
 pub async fn changes_are_whole_after_a_kill(subject: &Subject) {
     if is_child() {
         return;
@@ -257,7 +257,8 @@ pub async fn changes_are_whole_after_a_kill(subject: &Subject) {
     }
 }
 
-/// Renames a property back and forth, prepared, while instances come, and prints each version, until it is killed.
+/// Renames a property back and forth with prepared changes while instances are written, and prints each version, until
+/// it is killed.
 pub async fn change_until_killed(subject: &Subject) {
     if !is_child() {
         return;

@@ -1,17 +1,17 @@
-//! Conformance suites: what every driver must do, as tests that a driver's own crate runs.
+//! Conformance suites: the requirements on every driver, as tests that the driver's own crate runs.
 //!
-//! A driver's test file holds one line per store that it brings. Each line makes one `#[test]` per case:
+//! A driver's test file contains one line per store that the driver provides. Each line creates one `#[test]` per case:
 //!
 //! ```ignore
 //! snaphook_driver_testkit::event_suite!(my_driver::DRIVER, { "path": "events.db" });
 //! snaphook_driver_testkit::model_suite!(my_driver::DRIVER, { "path": "models.db" });
 //! ```
 //!
-//! The second argument is the driver's table of the configuration, with paths relative to a folder that each case
-//! has for itself. What a store says of itself (its capabilities) decides which demands apply. A case that does not apply, or
-//! only in part, is a line on standard error: `skipped: CASE: why`.
+//! The second argument is the driver's table in the configuration; its paths are relative to a folder that each case
+//! gets for itself. The store's capabilities decide which requirements apply. A case that does not apply, or only in
+//! part, prints a line on standard error: `skipped: CASE: why`.
 //!
-//! Programs that are no test binaries, such as the one that tries drivers in other languages, get the same cases from
+//! Programs that are not test binaries, such as the one that tests drivers in other languages, get the same cases from
 //! [`cases()`].
 
 pub mod appends;
@@ -98,8 +98,8 @@ macro_rules! secure_suite {
     };
 }
 
-/// Tests of each kind of call of an event store, for one that runs its whole suite elsewhere: what crosses a transport is the same
-/// for all drivers.
+/// Tests of each kind of call of an event store, for a store that runs its whole suite elsewhere: the messages on a
+/// transport are the same for all drivers.
 #[macro_export]
 macro_rules! event_calls {
     ($driver:expr, $settings:tt) => {

@@ -1,4 +1,4 @@
-//! Cases of the limits that all stores share: whatever is within them can be applied, and looked for.
+//! Cases of the limits that all stores share: everything within them can be applied and searched for.
 
 use snaphook_driver::limits::{
     INSTANCE_ID_BYTES_MAX, LIST_LENGTH_MAX, LISTS_MAX, MODEL_ID_BYTES_MAX, NESTING_MAX, NUMBER_BYTES_MAX,
@@ -15,7 +15,7 @@ use crate::sample::{Random, change, shape};
 
 const NAMES: [&str; 6] = ["a", "b", "n", "s", "deep", "a\0"];
 
-/// A model with as many indexes as there may be, over what the data below has.
+/// A model with the maximum number of indexes, over the properties of the data below.
 async fn open(subject: &Subject) -> std::sync::Arc<dyn ModelStore> {
     let store = subject.model().await;
     let kinds = [ColumnKind::Any, ColumnKind::Integer, ColumnKind::Number, ColumnKind::Text, ColumnKind::Boolean];
@@ -72,7 +72,7 @@ pub async fn what_is_at_a_limit_is_taken(subject: &Subject) {
         ("a name", format!("{{\"{}\":1}}", "n".repeat(PROPERTY_NAME_BYTES_MAX - 2))),
         ("a number", format!("{{\"n\":{digits}}}")),
         ("a fraction", format!("{{\"n\":-0.{}}}", &digits[..NUMBER_BYTES_MAX - 3])),
-        // The reader of JSON takes no more digits of an exponent.
+        // The JSON reader accepts no more digits in an exponent.
         ("an exponent", format!("{{\"n\":1e-{}}}", &digits[..15])),
         ("a large exponent", format!("{{\"n\":1E+{}}}", &digits[..15])),
         ("a payload", format!("{{\"s\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 8))),
@@ -92,7 +92,7 @@ pub async fn what_is_at_a_limit_is_taken(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// Random data with everything that JSON has.
+/// Accepts random data that uses all features of JSON.
 pub async fn random_data_is_taken(subject: &Subject) {
     let count = subject.share(1500);
     let store = open(subject).await;

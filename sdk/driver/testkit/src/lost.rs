@@ -1,7 +1,7 @@
-//! Cases of a connection that is lost at every step of a call. Whatever byte it ends at: the caller knows the outcome or is
-//! told that it is uncertain, what was acknowledged is there, nothing is there twice, and the next call works.
+//! Cases of a connection that is lost at every step of a call. Whichever byte it ends at, the caller learns the outcome
+//! or that the outcome is uncertain, acknowledged data is there, nothing is there twice, and the next call works.
 //!
-//! Usually each direction of a call is cut at a dozen places; with [`LONG_VARIABLE`] after every single byte.
+//! Usually each direction of a call is cut at a dozen places; with [`LONG_VARIABLE`], after every single byte.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,19 +22,19 @@ use crate::cut::{Cut, Direction, Proxy};
 use crate::model::define;
 use crate::sample::{create, created, digest, shape};
 
-/// Set in the environment: every place is tried. `cargo xtask test --long` sets it.
+/// If this is set in the environment, every place is tried. `cargo xtask test --long` sets it.
 pub const LONG_VARIABLE: &str = "SNAPHOOK_TEST_LONG";
 
 /// Places per direction in a short run, besides the first and the last bytes.
 const PLACES: usize = 8;
 
-/// Longer than anything that is waited for takes.
+/// Longer than anything that a case waits for.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A driver that reaches its store over TCP.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// Serves an empty store, which may keep its files in the folder, until the runtime ends. Returns where.
+    /// Serves an empty store, which may keep its files in the folder, until the runtime ends. Returns its address.
     async fn serve(&self, store: Store, folder: &Path) -> SocketAddr;
 
     /// The driver's store at that address.
@@ -65,7 +65,7 @@ macro_rules! lost_connection_suite {
     };
 }
 
-/// A store behind a proxy, and what becomes of the next call.
+/// A store behind a proxy that can cut the next call.
 struct Line {
     store: Opened,
     proxy: Proxy,
@@ -100,7 +100,7 @@ impl Line {
         &**store
     }
 
-    /// The call that the connection is lost in.
+    /// Makes the call during which the connection is lost.
     async fn during<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         self.proxy.arm(*self.cut.lock().unwrap());
         let outcome = tokio::time::timeout(DEADLINE, call).await.expect("the call ends");
@@ -120,11 +120,11 @@ impl Line {
 
     /// Carries out a step again and again, each time with another cut. A step begins with its number.
     async fn at_every_cut(&self, step: impl AsyncFn(u64)) {
-        // Nothing is cut at first; no later call is shorter.
+        // Nothing is cut in the first call; no later call is shorter.
         step(0).await;
         let (to_host, to_driver) = *self.passed.lock().unwrap();
         assert!(to_host > 0 && to_driver > 0, "nothing passed the proxy");
-        // A request may be lost as a whole; a response that came as a whole is not lost.
+        // A request may be lost after its last byte; a response that arrived completely is not lost.
         let cuts = [(Direction::ToHost, to_host), (Direction::ToDriver, to_driver - 1)];
         let cuts = cuts
             .into_iter()
@@ -139,7 +139,7 @@ impl Line {
     }
 }
 
-/// After how many bytes of a message to cut.
+/// The byte counts of a message after which to cut.
 fn places(length: usize) -> Vec<usize> {
     if std::env::var_os(LONG_VARIABLE).is_some() {
         return (0..=length).collect();
@@ -151,12 +151,12 @@ fn places(length: usize) -> Vec<usize> {
     places
 }
 
-/// Whether an outcome leaves open what was done.
+/// Whether the outcome of the call is unknown.
 fn is_uncertain<T>(outcome: &Result<T>) -> bool {
     outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Uncertain)
 }
 
-/// Events of a log, all of them.
+/// The ids of all events of a log.
 async fn ids(store: &dyn EventStore) -> Vec<String> {
     let (mut ids, mut after) = (Vec::new(), 0);
     loop {
@@ -168,7 +168,7 @@ async fn ids(store: &dyn EventStore) -> Vec<String> {
     }
 }
 
-/// Appends, cut, and again where the outcome is not known; the log has each event once.
+/// Appends with cuts, retrying where the outcome is unknown; the log must contain each event once.
 async fn append_batches(connector: &dyn Connector, batch: impl Fn(u64) -> Vec<Append>, atomic: bool) {
     let line = Line::open(connector, Store::Event).await;
     let store = line.event();
@@ -221,7 +221,7 @@ pub async fn append_at_once(connector: &dyn Connector) {
     append_batches(connector, some, true).await;
 }
 
-/// One event in a group, and who asks for it.
+/// Appends one event for a group.
 async fn offer(store: &dyn EventStore, number: u64) -> Position {
     let group = Group { name: "g".into(), filter: EventFilter::default() };
     store.create_group(&group, 0).await.unwrap();
@@ -233,7 +233,7 @@ pub async fn claim(connector: &dyn Connector) {
     let store = line.event();
     line.at_every_cut(async |number| {
         let position = offer(store, number).await;
-        // Who lost the response does not know what it has, so that must end by itself.
+        // A client that lost the response does not know what it has leased, so the lease must expire.
         let lost = line.during(store.claim("g", 10, Duration::from_millis(20))).await;
         let mut deliveries = lost.unwrap_or_default();
         let asked = Instant::now();
@@ -287,7 +287,7 @@ pub async fn put_blob(connector: &dyn Connector) {
     .await;
 }
 
-/// What only reads has no outcome that could be uncertain, and half of a response is none.
+/// A read never has an uncertain outcome, and half of a response counts as none.
 pub async fn read(connector: &dyn Connector) {
     let line = Line::open(connector, Store::Event).await;
     let store = line.event();

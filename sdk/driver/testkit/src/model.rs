@@ -1,4 +1,4 @@
-//! Cases of what a model store keeps.
+//! Cases of the data that a model store keeps.
 
 use serde_json::{Value, json};
 use snaphook_driver::{
@@ -12,12 +12,12 @@ use crate::subject::NOT_DURABLE;
 
 use ColumnKind::{Any, Boolean, Integer, Number, Text};
 
-/// Defines a model that is new.
+/// Defines a new model.
 pub(crate) async fn define(store: &dyn ModelStore, shape: &ModelShape, position: Position) {
     store.define(0, None, shape, &CarryOver::default(), position).await.unwrap();
 }
 
-/// Ids of the instances that match, by id.
+/// The ids of the matching instances, sorted by id.
 pub(crate) async fn ids(store: &dyn ModelStore, model: &str, filter: &[Condition]) -> Vec<String> {
     let query = InstanceQuery { filter: all(filter), limit: 1000, ..InstanceQuery::default() };
     store
@@ -30,7 +30,7 @@ pub(crate) async fn ids(store: &dyn ModelStore, model: &str, filter: &[Condition
         .collect()
 }
 
-/// All of the conditions.
+/// The conjunction of the conditions.
 pub(crate) fn all(conditions: &[Condition]) -> Filter {
     conditions.to_vec().into()
 }
@@ -70,7 +70,7 @@ pub async fn instances_follow_their_events(subject: &Subject) {
         data: Json::trusted(text),
     };
     assert_eq!(store.get("m", "a").await.unwrap(), Some(expected.clone()));
-    // Events of definitions are passed over.
+    // Events of definitions are ignored.
     let other = event(EventKind::HookUpdated, &Stream::of_model("m"), Some("{}"));
     store.apply(0, &[snaphook_driver::Event { position: 4, ..other }, second], 5).await.unwrap();
     let expected = Instance {
@@ -82,7 +82,7 @@ pub async fn instances_follow_their_events(subject: &Subject) {
         ..expected
     };
     assert_eq!(store.get("m", "a").await.unwrap(), Some(expected));
-    // Deleted, made again, deleted, all in one.
+    // Deleted, created again and deleted, in one batch.
     let events = [
         change(EventKind::InstanceDeleted, 6, "m", "a", None),
         change(EventKind::InstanceCreated, 7, "m", "a", Some("{}")),
@@ -117,7 +117,7 @@ pub async fn applying_again_has_no_effect(subject: &Subject) {
     store.apply(0, &events[..1], 2).await.unwrap();
     assert_eq!(ids(&*store, "m", &[]).await, ["b"]);
     assert_eq!(store.checkpoint().await.unwrap(), 5);
-    // The other calls, at or before the checkpoint.
+    // The other calls at or before the checkpoint.
     let after = shape("m", 2, &[("x", Integer)], &[]);
     let carry = CarryOver { renames: vec![("n".into(), "x".into())], defaults: Vec::new() };
     store.define(0, Some(&before), &after, &carry, 6).await.unwrap();
@@ -141,20 +141,20 @@ pub async fn nothing_is_missed(subject: &Subject) {
     store.define(0, None, &before, &CarryOver::default(), 3).await.unwrap();
     let events = [created(5, "m", "x", &json!({"a": 1})), created(9, "m", "y", &json!({"a": 2}))];
     store.apply(3, &events, 10).await.unwrap();
-    // Whoever knows the log only from a later position on is refused, and changes nothing.
+    // A caller that only knows the log from a later position is rejected and changes nothing.
     let is_gap = |result: snaphook_driver::Result<()>| assert_eq!(result.unwrap_err().kind(), ErrorKind::Conflict);
     let late = [created(13, "m", "z", &json!({"a": 3}))];
     is_gap(store.apply(12, &late, 13).await);
     is_gap(store.define(11, Some(&before), &after, &carry, 12).await);
     is_gap(store.drop_model(11, "m", 12).await);
     assert_eq!((store.checkpoint().await.unwrap(), ids(&*store, "m", &[]).await.len()), (10, 2));
-    // Whoever comes after another with the same finds it done.
+    // A second caller with the same events finds them applied.
     store.apply(3, &events, 10).await.unwrap();
     store.apply(0, &[], 10).await.unwrap();
     store.drop_model(2, "m", 9).await.unwrap();
     store.define(9, Some(&before), &after, &carry, 10).await.unwrap();
     assert_eq!((store.checkpoint().await.unwrap(), ids(&*store, "m", &[]).await.len()), (10, 2));
-    // Whoever knows more of the log than is missing brings what is missing.
+    // A caller that brings more than the missing events adds the missing ones.
     store.apply(4, &[&events[1..], &late].concat(), 13).await.unwrap();
     assert_eq!((store.checkpoint().await.unwrap(), ids(&*store, "m", &[]).await.len()), (13, 3));
     store.define(2, Some(&before), &after, &carry, 14).await.unwrap();
@@ -182,7 +182,7 @@ pub async fn what_is_not_there(subject: &Subject) {
     assert_eq!(store.get("m", "a").await.unwrap(), None);
     store.apply(0, &[change(EventKind::InstanceDeleted, 3, "m", "a", None)], 3).await.unwrap();
     assert_eq!(store.count("m", &Filter::default(), &Budget::unlimited()).await.unwrap(), 0);
-    // An event of a model that was never defined cannot be applied, and nothing of its batch is.
+    // An event of a model that was never defined cannot be applied, and neither can the rest of its batch.
     let events = [created(4, "m", "a", &json!({})), created(5, "absent", "a", &json!({}))];
     assert_eq!(store.apply(0, &events, 5).await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(store.checkpoint().await.unwrap(), 3);
@@ -214,7 +214,7 @@ pub async fn data_is_carried_over(subject: &Subject) {
         created(5, "m", "full", &json!({"c": 1, "d": 2, "e": null})),
         created(6, "other", "untouched", &json!({"a": 1})),
     ];
-    // More than a driver may want to hold at once.
+    // More than a driver may want to keep in memory at once.
     events.extend((0..2500).map(|number| created(7 + number, "m", &format!("many{number}"), &json!({"a": number}))));
     store.apply(0, &events, 5000).await.unwrap();
     let after = shape("m", 2, &[("a", Integer), ("b", Integer), ("d", Any)], &[&["b"]]);
@@ -231,7 +231,7 @@ pub async fn data_is_carried_over(subject: &Subject) {
     assert_eq!(data(&*store, "other", "untouched").await, r#"{"a":1}"#);
     let both = store.get("m", "both").await.unwrap().unwrap();
     assert_eq!((both.model_version, both.revision, both.position), (2, 1, 3));
-    // What did not change keeps its version.
+    // Unchanged instances keep their version.
     let full = store.get("m", "full").await.unwrap().unwrap();
     assert_eq!((full.data.as_str(), full.model_version), (r#"{"c":1,"d":2,"e":null}"#, 1));
     assert_eq!(ids(&*store, "m", &[condition(&["b"], Operator::Eq(json!(1)))]).await, ["both", "many1"]);
@@ -265,7 +265,7 @@ pub async fn columns_and_indexes_change(subject: &Subject) {
             let found = ids(&*store, "m", &[condition(&[path], Operator::Eq(value))]).await;
             assert_eq!(found, [expected], "{path} in version {}", pair[1].version);
         }
-        // Defining does not raise the version of what did not change.
+        // Defining does not raise the version of unchanged instances.
         assert_eq!(store.get("m", "1").await.unwrap().unwrap().model_version, 1);
     }
     store.close().await.unwrap();
@@ -285,7 +285,7 @@ pub async fn a_dropped_model_is_gone(subject: &Subject) {
     assert_eq!(store.get("m", "a").await.unwrap(), None);
     assert_eq!(store.definitions().await.unwrap().len(), 1);
     assert_eq!(ids(&*store, "n", &[]).await, ["a"]);
-    // And may come again.
+    // The model can be defined again.
     define(&*store, &shape, 6).await;
     assert_eq!(ids(&*store, "m", &[]).await, Vec::<String>::new());
     store.apply(0, &[created(7, "m", "b", &json!({"a": 1}))], 7).await.unwrap();
@@ -365,7 +365,7 @@ pub async fn large_instances(subject: &Subject) {
         assert!(data(&*store, "m", &format!("i{number}")).await == text, "{size}");
         assert_eq!(ids(&*store, "m", &[condition(&["small"], Operator::Eq(json!(number)))]).await.len(), 1);
     }
-    // A page ends before it is too large; what follows is complete.
+    // A page ends before it is too large; the next pages contain the rest.
     for number in 0..3 {
         let text = format!("{{\"large\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 30));
         let position = 7 + number as Position;

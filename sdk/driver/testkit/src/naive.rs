@@ -1,7 +1,7 @@
-//! A log in the plainest form: its history. Slow, and easy to agree with.
+//! A log in its simplest form: a list of everything that happened. Slow, but easy to verify.
 //!
-//! Every question is answered by looking through all that ever happened. What stores make of appends is compared with it,
-//! and so is the judge of the SDK, with which it shares no code.
+//! Every query scans the whole history. The results of stores are compared with it, and so are those of the SDK's
+//! judge, with which it shares no code.
 
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Append, Appended, Conflict, Event, Expected, Holder, Position, Stream};
@@ -15,7 +15,7 @@ pub struct NaiveLog {
 #[derive(Debug)]
 struct Row {
     event: Event,
-    /// Keys and who holds them from then on.
+    /// Keys and their holders from then on.
     keys: Vec<(String, Option<Holder>)>,
 }
 
@@ -45,7 +45,7 @@ impl NaiveLog {
         self.rows.last().map(|row| row.event.time)
     }
 
-    /// Position of the last event of a stream, and whether that ended it.
+    /// Position of the last event of a stream, and whether that event ended the stream.
     pub fn end_of(&self, stream: &Stream) -> (Position, bool) {
         let last = self.rows.iter().rev().find(|row| row.event.stream() == *stream);
         last.map_or((0, false), |row| (row.event.position, row.event.kind.ends_stream()))
@@ -57,7 +57,7 @@ impl NaiveLog {
         last.map_or(0, |row| row.event.position)
     }
 
-    /// Who took a key last and did not give it back; the claim may have expired.
+    /// The last holder of a key that has not released it; the claim may have expired.
     pub fn holder(&self, key: &str) -> Option<&Holder> {
         let last = self.rows.iter().flat_map(|row| &row.keys).rev().find(|(changed, _)| changed == key)?;
         last.1.as_ref()

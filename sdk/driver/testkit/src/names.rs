@@ -1,4 +1,4 @@
-//! Cases of hostile names: nothing that a client may call something collides with anything in a store.
+//! Cases of hostile names: no name that a client may choose collides with anything in a store.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub async fn models_and_instances(subject: &Subject) {
     for number in 0..shapes.len() {
         all_there(&*store, number).await;
     }
-    // Every other one changes, every third one goes, and nothing else does.
+    // Every other model changes, every third one is deleted, and the rest stay as they are.
     for (number, old) in shapes.iter().enumerate().step_by(2) {
         let new =
             shape(hostile::MODELS[number], 2, &[("id", ColumnKind::Text), ("n", ColumnKind::Integer)], &[&["id"]]);
@@ -87,7 +87,7 @@ pub async fn models_and_instances(subject: &Subject) {
         drop(store);
         store = subject.model().await;
     }
-    // And those that went may come again.
+    // Deleted models can be defined again.
     for model in hostile::MODELS.iter().step_by(3) {
         define(&*store, &shape(model, 1, &[("n", ColumnKind::Text)], &[&["-n"]]), at()).await;
         let event = created(at(), model, "again", &json!({"n": "x"}));
@@ -108,7 +108,7 @@ pub async fn properties(subject: &Subject) {
         let indexed = order.iter().filter(|index| **index % 2 == odd);
         let key =
             |index: &usize| SortKey { path: vec![names[*index].clone()].into(), descending: index.is_multiple_of(3) };
-        // Two in each: a model has no more than so many indexes.
+        // Two properties per index, because the number of indexes per model is limited.
         shape.indexes = indexed.map(key).collect::<Vec<_>>().chunks(2).map(<[SortKey]>::to_vec).collect();
         shape
     };
@@ -164,7 +164,7 @@ pub async fn properties(subject: &Subject) {
         }
     };
     answers("at first").await;
-    // What a change makes of them is the driver's own matter.
+    // Changes to them only concern the driver itself.
     if subject.tries_transport_only() {
         return store.close().await.unwrap();
     }
@@ -285,7 +285,7 @@ pub async fn secrets(subject: &Subject) {
 
 pub async fn errors(subject: &Subject) {
     let store = subject.error().await;
-    // One that only forwards shows what it forwards.
+    // A store that only forwards shows what it forwards.
     let models = if store.capabilities().readable { hostile::MODELS } else { &hostile::MODELS[..1] };
     for (index, model) in models.iter().enumerate() {
         for (place, hook) in hostile::INSTANCES.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Cases of what nodes that share a log rely on: conditions that hold whoever writes, times that are in order, and that they
-//! hear of each other.
+//! Cases that nodes with a shared log depend on: conditions that apply whichever node writes, ordered times, and
+//! notifications between nodes.
 
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,19 @@ pub async fn quiet_models(subject: &Subject) {
         let change = event(EventKind::ModelUpdated, &Stream::of_model("m"), Some("{}"));
         Append { quiet: Some(Quiet { model: "m".into(), since }), ..append(change) }
     };
-    // A model that no event has named is quiet, and so is one without instances.
+    // A model that appears in no event is quiet, and so is one without instances.
     let defined = append_one(&*store, quiet(0)).await;
     let first = append_one(&*store, any("m", "a")).await;
     let noisy = |last| Err(Conflict::NotQuiet { last });
     assert_eq!(try_append(&*store, quiet(0)).await, noisy(first));
     assert_eq!(try_append(&*store, quiet(defined)).await, noisy(first));
     append_one(&*store, quiet(first)).await;
-    // Others' instances and the model's definitions disturb nobody.
+    // Instances of other models and definitions of this model do not matter.
     let other = append_one(&*store, any("n", "a")).await;
     append_one(&*store, quiet(first)).await;
     append_one(&*store, quiet(other)).await;
     append_one(&*store, quiet(Position::MAX)).await;
-    // Rows before it in its batch count; a deletion is an event like any other.
+    // Earlier rows of the same batch count; a deletion is an ordinary event.
     let gone = append(event(EventKind::InstanceDeleted, &Stream::of_instance("m", "a"), None));
     let answers = append_all(&*store, &[gone, quiet(first)], false).await;
     let last = answers[0].clone().unwrap();
@@ -48,7 +48,7 @@ pub async fn times_never_go_back(subject: &Subject) {
     let mut expected = Vec::new();
     for (batch, times) in [
         (&[5000, 4000, 6000][..], [5000, 5000, 6000]),
-        // A row that conflicts has no time.
+        // A row with a conflict has no time.
         (&[5999, 7000, 1], [6000, 7000, 7000]),
     ] {
         let batch: Vec<Append> = batch.iter().map(|time| at(*time)).collect();
@@ -84,11 +84,11 @@ pub async fn nodes_know_of_each_other(subject: &Subject) {
     store.announce(&node("b", 1), long).await.unwrap();
     store.announce(&node("a", 2), long).await.unwrap();
     assert_eq!(store.nodes().await.unwrap(), [node("a", 2), node("b", 1)]);
-    // What was said last counts.
+    // The last announcement counts.
     let moved = Node { address: "[::1]:80".into(), ..node("b", 7) };
     store.announce(&moved, long).await.unwrap();
     assert_eq!(store.nodes().await.unwrap(), [node("a", 2), moved.clone()]);
-    // One that says nothing for its time is gone, and so is one that takes its leave.
+    // A node that stays silent for longer than its lifetime is gone, and so is one that withdraws.
     store.announce(&node("a", 3), Duration::from_millis(1)).await.unwrap();
     let started = Instant::now();
     while store.nodes().await.unwrap().len() == 2 {

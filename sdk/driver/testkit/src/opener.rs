@@ -1,4 +1,4 @@
-//! How a case gets at the store under test: a driver that is linked in, or the same driver behind a transport.
+//! How a case opens the store under test: through a linked driver, or through the same driver behind a transport.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use snaphook_driver::{Driver, OpenContext, Result, Store};
 pub trait Opener: Send + Sync {
     async fn open(&self, store: Store, context: OpenContext) -> Result<Opened>;
 
-    /// Whether the store's own code charges the budget of a read, so that one sees how far it is.
+    /// Whether the store's own code charges the budget of a read, so that its progress is visible.
     fn is_linked(&self) -> bool {
         false
     }
 
-    /// Whether the same driver runs the whole suite linked in: then what tries the driver alone is done a tenth as often, and
-    /// what the way to it cannot change is skipped.
+    /// Whether the same driver also runs the whole suite linked: then tests of the driver itself run a tenth as often,
+    /// and tests that the transport cannot affect are skipped.
     fn tries_transport_only(&self) -> bool {
         false
     }
 
-    /// Called with each new folder before anything is opened in it, by the process that made the folder.
+    /// Called for each new folder, by the process that created it, before anything is opened in it.
     fn prepare(&self, _folder: &Path) {}
 }
 
@@ -38,7 +38,7 @@ impl Opener for Driver {
     }
 }
 
-/// A driver whose calls cross as messages, within this process.
+/// A driver whose calls are sent as messages within this process.
 pub struct OverMessages(pub Driver);
 
 /// The same with the JSON form of the messages.

@@ -1,4 +1,5 @@
-//! A small HTTP server for tests of drivers that send requests: each test decides how it answers, also wrongly.
+//! A small HTTP server for tests of drivers that send requests: each test decides how it responds, including
+//! incorrectly.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
-    /// With the query.
+    /// The path with the query.
     pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
@@ -24,14 +25,14 @@ impl Request {
     }
 }
 
-/// What the server does about a request.
+/// How the server reacts to a request.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// A whole response: status, headers and body.
+    /// A complete response: status, headers and body.
     Response(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// These bytes, whatever they mean; then the connection ends.
     Raw(Vec<u8>),
-    /// These bytes, and then the last one again and again, as long as somebody reads.
+    /// These bytes, and then the last one repeatedly, as long as the client reads.
     Endless(Vec<u8>),
     /// Nothing, while the connection stays open.
     Stall,
@@ -51,7 +52,7 @@ impl Reply {
     }
 }
 
-/// A server on a free port of the loopback interface. It runs on a thread of its own until it is dropped.
+/// A server on a free port of the loopback interface. It runs on its own thread until it is dropped.
 pub struct Peer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -59,12 +60,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// `answer` is called for each request, from many connections at once.
+    /// `answer` is called for each request, concurrently for different connections.
     pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Peer {
         Peer::start_at("127.0.0.1:0".parse().unwrap(), true, answer)
     }
 
-    /// The same at an address, where another one has ended before; `records` whether requests are kept for
+    /// The same at the address of an earlier server that has ended; `records` tells whether requests are kept for
     /// [`Peer::requests`].
     pub fn start_at(
         address: SocketAddr,
@@ -102,7 +103,7 @@ impl Peer {
         format!("http://{}{path}", self.address)
     }
 
-    /// Everything that came so far.
+    /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -144,7 +145,7 @@ async fn serve(
                 false
             }
             Reply::Stall => {
-                // Until the other side goes away.
+                // Until the client closes the connection.
                 let _ = stream.read_u8().await;
                 false
             }

@@ -1,5 +1,5 @@
-//! Cases of changes that are prepared, and of changes that are put off during a replay. What comes out must be what the
-//! plain way gives.
+//! Cases of prepared changes, and of changes that are deferred during a replay. The result must equal that of a direct
+//! change.
 
 use serde_json::{Value, json};
 use snaphook_driver::ColumnKind::{Any, Integer, Text};
@@ -12,7 +12,7 @@ use crate::model::{condition, define, ids};
 use crate::sample::{Random, change, created, shape};
 use crate::subject::NOT_DURABLE;
 
-/// Everything that the store has of a model.
+/// All instances of a model in the store.
 async fn all(store: &dyn ModelStore, model: &str) -> Vec<Instance> {
     let mut query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
     let mut found = Vec::new();
@@ -33,7 +33,7 @@ fn renaming(pairs: &[(&str, &str)], defaults: &[(&str, Value)]) -> CarryOver {
     }
 }
 
-/// What `define` with and without `prepare` may be told to do to a model of version 1 with properties `a` and `b`.
+/// Changes for `define`, with and without `prepare`, to a model of version 1 with properties `a` and `b`.
 fn changes() -> Vec<(&'static str, ModelShape, CarryOver)> {
     let columns = &[("a", Integer), ("b", Text)];
     vec![
@@ -48,7 +48,7 @@ fn changes() -> Vec<(&'static str, ModelShape, CarryOver)> {
     ]
 }
 
-/// Events of `count` instances from a position on: created, changed, deleted and made again.
+/// Events of `count` instances from a position on: created, changed, deleted and created again.
 fn events(random: &mut Random, from: Position, steps: usize, count: usize) -> Vec<Event> {
     (0..steps as Position)
         .map(|step| {
@@ -82,7 +82,7 @@ pub async fn a_prepared_change_is_the_plain_one(subject: &Subject) {
             define(&*store, &before, 1).await;
             store.apply(0, &first, 5001).await.unwrap();
             if prepared {
-                // Other events are applied meanwhile, some to rows that are brought over already.
+                // Other events are applied in the meantime, some to rows that are already converted.
                 let (ticket, ()) = tokio::join!(store.prepare(&after, &carry), async {
                     for events in last.chunks(7) {
                         store.apply(0, events, events.last().unwrap().position).await.unwrap();
@@ -90,24 +90,24 @@ pub async fn a_prepared_change_is_the_plain_one(subject: &Subject) {
                     }
                 });
                 ticket.unwrap();
-                // Nobody sees it yet.
+                // The prepared change is not visible yet.
                 assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(&before), "{name}");
                 assert!(all(&*store, "m").await.iter().all(|instance| instance.model_version == 1), "{name}");
             } else {
                 store.apply(0, &last, 5301).await.unwrap();
             }
-            // A change of the record alone leaves what is prepared.
+            // A change that only affects the record keeps what is prepared.
             let noted = ModelShape { record: snaphook_driver::Json::trusted("{\"noted\":1}"), ..before.clone() };
             store.define(0, Some(&before), &noted, &CarryOver::default(), 5500).await.unwrap();
             assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(&noted), "{name}");
             store.apply(0, &[created(5600, "m", "late", &json!({"a": 7, "b": "b7"}))], 5600).await.unwrap();
-            // What the record says is known only now.
+            // The content of the record is only known now.
             let record = snaphook_driver::Json::trusted(format!("{{\"of\":{prepared}}}"));
             let after = ModelShape { record, ..after.clone() };
             store.define(0, Some(&noted), &after, &carry, 6000).await.unwrap();
             assert_eq!(store.definitions().await.unwrap(), [after], "{name}");
             assert_eq!(store.checkpoint().await.unwrap(), 6000);
-            // It is like any other from then on.
+            // From then on it is an ordinary model.
             store.apply(0, &[created(6001, "m", "new", &json!({"a": 5, "b": "z", "c": 5}))], 6001).await.unwrap();
             let is = |path: &str, value: Value| -> Vec<Condition> { vec![condition(&[path], Operator::Eq(value))] };
             let mut found = Vec::new();
@@ -132,7 +132,7 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     let rows: Vec<Event> = (0..3000).map(|n| created(2 + n, "m", &format!("i{n}"), &json!({"a": n}))).collect();
     store.apply(0, &rows, 4000).await.unwrap();
     let is = |path: &str, n: u64| vec![condition(&[path], Operator::Eq(json!(n)))];
-    // Given up in the middle, given up when it is done, replaced by another one.
+    // Cancelled halfway, cancelled when it is complete, replaced by another one.
     for polls in 0..4 {
         let mut work = Box::pin(store.prepare(&after, &carry));
         for _ in 0..polls {
@@ -149,17 +149,17 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     store.discard("none", 1).await.unwrap();
     let older = store.prepare(&shape("m", 2, &[("a", Integer)], &[]), &CarryOver::default()).await.unwrap();
     store.prepare(&after, &carry).await.unwrap();
-    // An old ticket is not the new one's.
+    // An old ticket does not affect the new preparation.
     store.discard("m", older).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("a", 7)).await, ["i7"]);
     store.apply(0, &[created(4001, "m", "late", &json!({"a": 7}))], 4001).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("a", 7)).await, ["i7", "late"]);
-    // Another change than the one that is prepared.
+    // A different change from the prepared one.
     let other = shape("m", 2, &[("c", Integer)], &[&["c"]]);
     store.define(0, Some(&before), &other, &renaming(&[("a", "c")], &[]), 4002).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("c", 7)).await, ["i7", "late"]);
     assert!(ids(&*store, "m", &is("b", 7)).await.is_empty());
-    // Dropped, and made again, with something prepared.
+    // Dropped and defined again while a change is prepared.
     store.prepare(&shape("m", 3, &[("b", Integer)], &[&["b"]]), &renaming(&[("c", "b")], &[])).await.unwrap();
     store.drop_model(0, "m", 4003).await.unwrap();
     define(&*store, &before, 4004).await;
@@ -175,7 +175,7 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     if !durable {
         return subject.skip(NOT_DURABLE);
     }
-    // What was prepared is gone with the process; the model is as it was.
+    // The prepared change is lost with the process; the model is unchanged.
     let store = subject.model().await;
     assert_eq!(ids(&*store, "m", &is("a", 1)).await, ["x"]);
     store.define(0, Some(&before), &after, &carry, 4006).await.unwrap();
@@ -183,7 +183,7 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// Removes what is there by the means of the log alone.
+/// Removes all contents, by events only.
 async fn clear(store: &dyn ModelStore) {
     store.reset("log").await.unwrap();
 }
@@ -193,7 +193,7 @@ pub async fn a_replay_gives_what_the_steps_gave(subject: &Subject) {
     let mut random = Random::new(11);
     const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
     for round in 0..subject.share(12) {
-        // A history: definitions, each with a run of events behind it.
+        // A history: definitions, each followed by a series of events.
         let mut history = vec![(shape("m", 1, &[("a", Integer), ("b", Text)], &[&["a"]]), CarryOver::default())];
         for version in 2..2 + random.below(10) as u64 {
             let mut targets = NAMES.to_vec();
@@ -224,7 +224,7 @@ pub async fn a_replay_gives_what_the_steps_gave(subject: &Subject) {
             }
             for (index, ((shape, carry), run)) in history.iter().zip(&runs).enumerate() {
                 if replayed && index == split {
-                    // As after a crash: what was put off is done, and put off again.
+                    // As after a crash: deferred changes are carried out, and deferred again.
                     end_replay(&*store).await;
                     store.begin_replay().await.unwrap();
                 }
@@ -245,7 +245,7 @@ pub async fn a_replay_gives_what_the_steps_gave(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// Ends a replay in which nothing is wrong with any model.
+/// Ends a replay in which no model has an error.
 async fn end_replay(store: &dyn ModelStore) {
     let failed = store.end_replay().await.unwrap();
     assert!(failed.is_empty(), "{failed:?}");

@@ -1,4 +1,5 @@
-//! Cases of filters, sorts and pages. Their meaning is [`snaphook_driver::compare`]; every driver agrees with it.
+//! Cases of filters, sorts and pages. [`snaphook_driver::compare`] defines their meaning; every driver must agree with
+//! it.
 
 use std::cmp::Ordering;
 
@@ -16,7 +17,8 @@ use crate::sample::{Random, bare, change, created, seeds, shape, sort_key};
 use ColumnKind::{Any, Boolean, Integer, Number, Text};
 use Operator::{Eq, Exists, Gt, Gte, In, Like, Lt, Lte, Ne, Nin};
 
-/// Every operator against every kind of value: in a column of one type, in one of several, and below the top.
+/// Every operator against every kind of value: in a column of one type, in a column of several types, and in nested
+/// properties.
 pub async fn filters(subject: &Subject) {
     let store = subject.model().await;
     let values = [
@@ -111,11 +113,11 @@ pub async fn filters(subject: &Subject) {
                 );
             }
         }
-        // Below what is no object there is nothing.
+        // A value that is not an object has no nested properties.
         assert!(ids(&*store, &shape.model, &[condition(&["v", "b", "c"], Exists(true))]).await.is_empty());
         assert_eq!(ids(&*store, &shape.model, &[condition(&["v", "b"], Eq(json!(1)))]).await, ["object"]);
     }
-    // Columns of one type: the same, but for values that the schema keeps out.
+    // Columns of one type: the same, except for values that the schema excludes.
     let typed = shape(
         "typed",
         1,
@@ -235,7 +237,7 @@ pub async fn sorts(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// Ids of all pages, one after the other.
+/// The ids of all pages in order.
 async fn pages(store: &dyn ModelStore, filter: &[Condition], sort: &[SortKey], limit: u32) -> Vec<String> {
     let mut query = InstanceQuery { filter: all(filter), sort: sort.to_vec(), limit, cursor: None };
     let mut found = Vec::new();
@@ -250,7 +252,7 @@ async fn pages(store: &dyn ModelStore, filter: &[Condition], sort: &[SortKey], l
     }
 }
 
-/// Random data, filters and sorts, compared with the meaning in code. The first seed is the same in every run.
+/// Random data, filters and sorts, compared with the reference implementation. The first seed is the same in every run.
 pub async fn pages_agree_with_the_meaning(subject: &Subject) {
     for seed in seeds() {
         agree(subject, seed).await;
@@ -382,7 +384,7 @@ pub async fn cursors_are_bound_to_their_query(subject: &Subject) {
     assert!(cursor.is_some());
     let good = InstanceQuery { cursor, ..query };
     assert_eq!(store.query("m", &good, &Budget::unlimited()).await.unwrap().items[0].id, "i2");
-    // Another limit is the same query.
+    // A different limit does not make it a different query.
     assert_eq!(
         store.query("m", &InstanceQuery { limit: 3, ..good.clone() }, &Budget::unlimited()).await.unwrap().items.len(),
         3
@@ -412,7 +414,7 @@ pub async fn cursors_are_bound_to_their_query(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// What comes and goes between two pages neither repeats nor hides the rest.
+/// Instances that are created or deleted between two pages neither repeat nor hide others.
 pub async fn pages_do_not_shift(subject: &Subject) {
     let store = subject.model().await;
     for (round, indexes) in [&[][..], &[&["n"][..]]].into_iter().enumerate() {
@@ -432,7 +434,7 @@ pub async fn pages_do_not_shift(subject: &Subject) {
         let first = store.query("m", &query, &Budget::unlimited()).await.unwrap();
         assert_eq!(first.items.last().unwrap().id, "i2");
         query.cursor = first.next;
-        // The last of the page goes, one comes before it, one right after it, one at the end.
+        // The last instance of the page is deleted; one is created before it, one right after it, one at the end.
         put(EventKind::InstanceDeleted, "i2", None).await;
         put(EventKind::InstanceCreated, "i1x", Some(json!({"n": 1}))).await;
         put(EventKind::InstanceCreated, "i2x", Some(json!({"n": 1}))).await;

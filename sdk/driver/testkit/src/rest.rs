@@ -1,5 +1,5 @@
-//! Other servers for drivers that need one: a REST API in memory, and a collector that takes everything. The openers here
-//! give them to a driver, however that is opened itself.
+//! Servers for drivers that need one: a REST API in memory, and a collector that accepts everything. The openers here
+//! connect a driver to them, whichever way the driver itself is opened.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -16,12 +16,12 @@ use crate::peer::{Peer, Reply, Request};
 /// Records by id.
 type Collection = BTreeMap<String, Vec<u8>>;
 
-/// A REST API in memory, as simple as they come: collections, named by everything in the path but the id.
+/// A minimal REST API in memory. A collection is named by the path without the id.
 #[derive(Clone, Default)]
 pub struct Records(Arc<Mutex<HashMap<String, Collection>>>);
 
 impl Records {
-    /// What an ordinary API answers: 409 for a record that is there, 404 for one that is not.
+    /// Responds as an ordinary API does: 409 for a record that exists, 404 for one that does not.
     pub fn answer(&self, request: &Request) -> Reply {
         let mut all = self.all();
         let (folder, last) = request.path.rsplit_once('/').unwrap();
@@ -63,8 +63,8 @@ impl Records {
     }
 }
 
-/// A driver with a REST API, whose address is its setting `url`. One process serves it for all its cases, and for the
-/// processes that it starts and kills: a file in the folder of the case has the address.
+/// A driver with a REST API, whose address is in the setting `url`. A test process serves it for all its cases and for
+/// the processes that it starts and kills: a file in the folder of the case contains the address.
 pub struct WithRecords<O>(pub O);
 
 const ADDRESS_FILE: &str = "address-of-the-peer";
@@ -98,7 +98,7 @@ impl<O: Opener> Opener for WithRecords<O> {
     }
 }
 
-/// A driver with a collector that takes everything, whose address is its setting `url`.
+/// A driver with a collector that accepts everything, whose address is in the setting `url`.
 pub struct WithCollector<O>(pub O);
 
 #[async_trait]

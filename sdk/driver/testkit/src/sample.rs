@@ -12,7 +12,7 @@ use snaphook_driver::{
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// A text in the form of a UUIDv7 that was not given before in this process.
+/// A text in the form of a UUIDv7 that is unique in this process.
 pub fn uuid() -> String {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("01920000-{:04x}-7000-8000-{:012x}", number >> 48, number & 0xffff_ffff_ffff)
@@ -23,7 +23,7 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
-/// An event without anything that may be left out.
+/// An event without any optional fields.
 pub fn event(kind: EventKind, stream: &Stream, data: Option<&str>) -> Event {
     Event {
         position: 0,
@@ -54,7 +54,7 @@ pub fn create(model: &str, id: &str, data: &str) -> Append {
     Append { expected: Expected::New, ..append(event(EventKind::InstanceCreated, &stream, Some(data))) }
 }
 
-/// The creation of an instance whatever was before.
+/// The creation of an instance without an expectation.
 pub fn any(model: &str, id: &str) -> Append {
     append(event(EventKind::InstanceUpdated, &Stream::of_instance(model, id), Some("{}")))
 }
@@ -69,7 +69,7 @@ pub async fn try_append(store: &dyn EventStore, append: Append) -> Result<Positi
     append_all(store, &[append], false).await.remove(0)
 }
 
-/// Appends a batch and gives the positions. What else the store says of the events must be so, as far as the batch tells.
+/// Appends a batch and returns the positions. Checks the rest of the store's answer as far as the batch determines it.
 pub async fn append_all(store: &dyn EventStore, batch: &[Append], atomic: bool) -> Vec<Result<Position, Conflict>> {
     let answers = store.append(batch, atomic).await.unwrap();
     assert_eq!(answers.len(), batch.len());
@@ -97,7 +97,7 @@ pub fn shape(model: &str, version: u64, columns: &[(&str, ColumnKind)], indexes:
     }
 }
 
-/// Data as filters and sort orders see it, of an instance without anything else.
+/// Data as filters and sort orders see it, of an instance without other fields.
 pub fn bare(data: &Value) -> InstanceView<'_> {
     InstanceView { id: "", created_at: 0, updated_at: 0, revision: 0, position: 0, data }
 }
@@ -118,7 +118,7 @@ pub fn created(position: Position, model: &str, id: &str, data: &Value) -> Event
     change(EventKind::InstanceCreated, position, model, id, Some(&data.to_string()))
 }
 
-/// The seeds of a property test: one that is the same in every run, and a new one, or the one that was asked for.
+/// The seeds of a property test: one that is the same in every run and a new one, or only the requested one.
 pub fn seeds() -> impl Iterator<Item = u64> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = std::env::var("SNAPHOOK_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
@@ -141,7 +141,7 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
     }
 
-    /// One of them.
+    /// A random item.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }

@@ -13,20 +13,21 @@ use tempfile::TempDir;
 
 use crate::Opener;
 
-/// Set in the environment of a process that is to be killed: the folder of its store.
+/// Environment variable of a process that will be killed: the folder of its store.
 pub(crate) const FOLDER_VARIABLE: &str = "SNAPHOOK_TESTKIT_FOLDER";
 
-/// A driver with its settings and a folder of its own.
+/// A driver with its settings and its own folder.
 pub struct Subject {
     opener: Arc<dyn Opener>,
     settings: Map<String, Value>,
     folder: Folder,
-    /// Path of the module that holds the tests, for cases that start their own process; `None` in a program that is none.
+    /// Path of the module that contains the tests, for cases that start their own process; `None` in a program that is
+    /// not a test binary.
     pub(crate) module: Option<&'static str>,
     case: &'static str,
 }
 
-/// Cases that were skipped in this process.
+/// The number of cases that were skipped in this process.
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Why cases are skipped.
@@ -39,8 +40,8 @@ enum Folder {
 }
 
 impl Subject {
-    /// `settings` is the driver's table of the configuration, `module` what `module_path!()` gives in the test, `case` the
-    /// name of the case.
+    /// `settings` is the driver's table in the configuration, `module` the result of `module_path!()` in the test, and
+    /// `case` the name of the case.
     pub fn new(
         opener: impl Opener + 'static,
         settings: Value,
@@ -55,7 +56,7 @@ impl Subject {
         Subject { opener: Arc::new(opener), settings, folder, module, case }
     }
 
-    /// The same driver in another folder of its own.
+    /// The same driver with another folder.
     pub fn another(&self) -> Subject {
         Subject {
             opener: Arc::clone(&self.opener),
@@ -66,7 +67,7 @@ impl Subject {
         }
     }
 
-    /// The folder that the driver's relative paths are meant from.
+    /// The folder that the driver's relative paths refer to.
     pub fn folder(&self) -> &Path {
         match &self.folder {
             Folder::Own(folder) => folder.path(),
@@ -95,7 +96,7 @@ impl Subject {
         }
     }
 
-    /// For a store that may refuse to open.
+    /// Opens an event store that may fail to open.
     pub async fn try_event(&self) -> Result<Arc<dyn EventStore>> {
         match self.open(Store::Event).await? {
             Opened::Event(store) => Ok(store),
@@ -134,13 +135,13 @@ impl Subject {
         self.opener.tries_transport_only()
     }
 
-    /// How often to do what tries the store rather than the way to it.
+    /// How often to repeat a test of the store itself rather than of its transport.
     pub fn share(&self, count: usize) -> usize {
         if self.tries_transport_only() { count.div_ceil(10) } else { count }
     }
 
-    /// Says that the case, or what follows of it, does not apply to this store: one line, also where the output of tests is
-    /// captured.
+    /// Reports that the case, or the rest of it, does not apply to this store: prints one line even if the output of
+    /// tests is captured.
     pub fn skip(&self, why: &str) {
         SKIPPED.fetch_add(1, Ordering::Relaxed);
         let module = self.module.map_or(String::new(), |module| format!("{module}::"));

@@ -1,4 +1,4 @@
-//! An error store that is somewhere else.
+//! Client of a remote error store.
 
 use async_trait::async_trait;
 

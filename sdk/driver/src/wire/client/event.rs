@@ -1,4 +1,4 @@
-//! An event store that is somewhere else.
+//! Client of a remote event store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,7 +203,7 @@ impl EventStore for Client {
     }
 }
 
-/// An export of the other side. It is closed there when this is dropped.
+/// An export at the other side. Dropping this closes it there.
 struct Export {
     client: Client,
     number: u64,
@@ -228,7 +228,7 @@ impl Drop for Export {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let transport: Arc<dyn Transport> = Arc::clone(&self.client.transport);
         let request = proto::EventExportCloseRequest { export: self.number }.encode_to_vec();
-        // The other side closes it after a while where this fails.
+        // If this fails, the other side closes it after a while.
         runtime.spawn(async move { drop(transport.call(Method::EventExportClose, request).await) });
     }
 }

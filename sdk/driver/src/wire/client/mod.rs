@@ -1,4 +1,4 @@
-//! A store whose methods are carried out somewhere else.
+//! A store whose methods are performed by another process.
 
 mod error;
 mod event;
@@ -18,11 +18,11 @@ use crate::capabilities::Capabilities;
 use crate::driver::Store;
 use crate::error::{DriverError, ErrorKind, Result};
 
-/// Carries the bytes of calls to one opened store and back.
+/// Transports the bytes of calls to one opened store.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Carries out one call. `ErrorKind::Unavailable` says that nothing was done, `ErrorKind::Uncertain` that it may have
-    /// been. Dropping the future gives the call up.
+    /// Performs one call. `ErrorKind::Unavailable` means that nothing was done, `ErrorKind::Uncertain` that it may have
+    /// been. Dropping the future abandons the call.
     async fn call(&self, method: Method, request: Vec<u8>) -> Result<Vec<u8>>;
 }
 
@@ -35,7 +35,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A store that was opened, with what the other side says of it.
+    /// An opened store, with the description from the other side.
     pub fn new(transport: Arc<dyn Transport>, opened: proto::OpenResponse) -> Client {
         let capabilities = opened.capabilities.map_or(Capabilities::LEAST, Capabilities::from);
         Client { transport, capabilities, log: opened.log }
@@ -53,7 +53,7 @@ impl Client {
 
     async fn call<R: Message + Default>(&self, method: Method, request: &impl Message) -> Result<R> {
         let response = self.transport.call(method, request.encode_to_vec()).await;
-        // What only reads has no outcome that could be unknown.
+        // A read cannot have an unknown outcome.
         let response = response.map_err(|error| match error.kind() {
             ErrorKind::Uncertain if !method.changes() => error.as_kind(ErrorKind::Unavailable),
             _ => error,
@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-/// A response that cannot be read: what the call did is unknown.
+/// A response that cannot be parsed: the outcome of the call is unknown.
 fn garbage(method: Method) -> impl Fn(Malformed) -> DriverError {
     move |fault| {
         let kind = if method.changes() { ErrorKind::Uncertain } else { ErrorKind::Unexpected };

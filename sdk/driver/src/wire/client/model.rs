@@ -1,4 +1,4 @@
-//! A model store that is somewhere else.
+//! Client of a remote model store.
 
 use async_trait::async_trait;
 
@@ -100,7 +100,7 @@ impl ModelStore for Client {
         budget.check().map_err(|exceeded| exceeded.into_error("query"))?;
         let request = query_request(model, query, budget);
         let response: proto::ModelQueryResponse = self.call(Method::ModelQuery, &request).await?;
-        // What exceeds the budget is an error of the other side.
+        // If the budget is exceeded, the other side returns the error.
         let _ = budget.charge(response.steps);
         response.try_into().map_err(garbage(Method::ModelQuery))
     }

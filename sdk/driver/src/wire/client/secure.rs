@@ -1,4 +1,4 @@
-//! A secure store that is somewhere else.
+//! Client of a remote secure store.
 
 use async_trait::async_trait;
 

@@ -1,5 +1,5 @@
-//! What the server checks before it calls a store, checked again here: over a wire, the caller may be anybody. A request that
-//! passes keeps to its method's contract, as far as that can be told without the store.
+//! Repeats the server's checks of calls, because over a wire the caller may be anybody. A request that passes fulfils
+//! its method's contract, as far as this can be checked without the store.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::nodes::NODE_TEXT_BYTES_MAX;
 use crate::wire::proto;
 use crate::wire::time::WHOLE_TIME;
 
-/// What one page may ask for. The server asks for a few thousand at most.
+/// Maximum page size. The server requests a few thousand at most.
 const ITEMS_MAX: u64 = 10_000;
 
 const CLAIM_KEY_BYTES_MAX: usize = 64 * 1024;
@@ -25,13 +25,13 @@ const GROUP_BYTES_MAX: usize = 128;
 /// Longest identity of a log, and id of a record.
 const ID_BYTES_MAX: usize = 128;
 
-/// Longest lease, and delay of an event: later times are none that a store must be able to write down.
+/// Longest lease, and longest delay of an event: stores need not support later times.
 const LEASE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Positions are signed in most databases.
 const POSITIONS: RangeInclusive<u64> = 1..=i64::MAX as u64;
 
-/// What is wrong with a request, as a clause without a full stop.
+/// The problem of a request, as a clause without a full stop.
 pub(super) type Check = Result<(), String>;
 
 /// A request whose values can be checked.
@@ -55,7 +55,7 @@ checked! {
     SecureGetRequest: self => secret(&self.name);
     SecurePutRequest: self => secret(&self.name);
     SecureDeleteRequest: self => secret(&self.name);
-    // Names are 128 bytes at most, and so are their beginnings.
+    // Names have at most 128 bytes, and so have prefixes.
     SecureListRequest: self => length("prefix", &self.prefix, 0..=128);
 
     EventAppendRequest: self => all(&self.appends, append);
@@ -73,7 +73,7 @@ checked! {
         items(self.limit)?;
         length("prefix", &self.prefix, 1..=CLAIM_PREFIX_BYTES_MAX)
     };
-    // The one after a key is that key and one byte more.
+    // The successor of a key has one byte more.
     EventNextClaimRequest: self => length("from", &self.from, 0..=CLAIM_KEY_BYTES_MAX + 1);
     EventHolderRequest: self => key(&self.key);
     EventCreateGroupRequest: self => maybe(&self.group, new_group);
@@ -145,7 +145,7 @@ checked! {
         maybe(&record.event, stored_event)
     });
     ErrorListRequest: self => items(self.query.as_ref().map_or(0, |query| query.limit));
-    // Neither the limit nor the place of a page matters.
+    // Neither the limit nor the position of a page matters.
     ErrorCountRequest: self => Ok(());
     ErrorGetRequest: self => length("id", &self.id, 1..=ID_BYTES_MAX);
     ErrorRemoveRequest: self => length("id", &self.id, 1..=ID_BYTES_MAX);
@@ -155,7 +155,7 @@ fn all<T>(items: &[T], check: impl Fn(&T) -> Check) -> Check {
     items.iter().try_for_each(check)
 }
 
-/// Whether something that is missing is an error is found when the request is read.
+/// Missing values are checked when the request is parsed.
 fn maybe<T>(value: &Option<T>, check: impl Fn(&T) -> Check) -> Check {
     value.as_ref().map_or(Ok(()), check)
 }
@@ -181,7 +181,7 @@ fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }
 
-/// A value as it can be shown, whatever it is.
+/// A value in a printable form.
 fn shown(text: &str) -> String {
     text.chars().take(80).collect::<String>().escape_debug().to_string()
 }
@@ -241,7 +241,7 @@ fn event(event: &proto::Event) -> Check {
     }
 }
 
-/// One that is in the log already, which may have been written when its data could be more.
+/// An event that is already in the log may have been written under larger limits.
 fn stored_event(event: &proto::Event) -> Check {
     model(&event.model)?;
     maybe(&event.instance, |id| instance(id))?;
@@ -281,7 +281,7 @@ fn new_group(new: &proto::Group) -> Check {
     maybe(&new.filter, filter)
 }
 
-/// A log may have been written when less was allowed, so what its events hold is left to the store.
+/// A log may have been written under other limits, so the content of its events is left to the store.
 fn record(record: &proto::LogRecord) -> Check {
     use proto::log_record::Record;
     match &record.record {
@@ -298,7 +298,7 @@ fn path(what: &str, path: &[String]) -> Check {
     if path.is_empty() { Err(format!("a path in `{what}` has no names, expected one at least")) } else { Ok(()) }
 }
 
-/// `depth` is how many levels may stand in each other from here on.
+/// `depth` is the remaining number of nested levels.
 fn condition(condition: &proto::Condition, depth: usize) -> Check {
     use proto::condition::Operator::{And, Not, Or};
     let deeper = |parts: &[proto::Condition]| {

@@ -1,4 +1,4 @@
-//! Calls of an event store, and the exports that are under way.
+//! Calls of an event store, and its running exports.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,13 @@ use crate::wire::message::{Malformed, required};
 use crate::wire::method::Method;
 use crate::wire::proto;
 
-/// Exports at once. Each keeps the store from letting go of what others overwrite.
+/// Concurrent exports. Each makes the store keep data that others overwrite.
 const EXPORTS_MAX: usize = 4;
 
-/// An export that nobody asked for this long is given up.
+/// An export without calls for this long is closed.
 const EXPORT_IDLE: Duration = Duration::from_secs(600);
 
-/// Exports that are under way, by number.
+/// Running exports, by number.
 #[derive(Default)]
 pub(super) struct Exports {
     next: AtomicU64,
@@ -220,7 +220,7 @@ impl Exports {
         Ok(Arc::clone(&export.export))
     }
 
-    /// Looked at with every call of the store, so that an export that nobody reads keeps nothing for long.
+    /// Called with every call of the store, so that an abandoned export keeps no data for long.
     fn close_idle(&self) {
         self.locked().retain(|_, export| export.used.elapsed() < EXPORT_IDLE);
     }

@@ -1,4 +1,4 @@
-//! Serves an opened store to callers that only have bytes.
+//! Serves an opened store over bytes.
 
 mod checks;
 mod error;
@@ -24,7 +24,7 @@ impl Service {
         Service { opened, exports: Exports::default() }
     }
 
-    /// What an opener is told of the store. `handle` is its name in later calls.
+    /// The description of the store for its opener. `handle` identifies it in later calls.
     pub fn describe(&self, handle: u64) -> proto::OpenResponse {
         let log = match &self.opened {
             Opened::Event(store) => store.identity().to_owned(),
@@ -33,8 +33,8 @@ impl Service {
         proto::OpenResponse { handle, capabilities: Some(self.opened.capabilities().into()), log }
     }
 
-    /// Carries out one call. The bytes are those of the method's messages. Dropping the future gives up a read, as it does
-    /// with the methods of the traits.
+    /// Performs one call. The bytes are those of the method's messages. Dropping the future abandons a read, as with
+    /// the methods of the traits.
     pub async fn call(&self, method: Method, request: &[u8]) -> Result<Vec<u8>> {
         match &self.opened {
             Opened::Secure(store) => secure::call(&**store, method, request).await,

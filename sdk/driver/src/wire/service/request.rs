@@ -1,4 +1,4 @@
-//! What all kinds of store do with requests and responses.
+//! Common handling of requests and responses for all kinds of stores.
 
 use prost::Message;
 
@@ -8,7 +8,7 @@ use crate::error::{DriverError, ErrorKind, Result};
 use crate::wire::message::{Malformed, decode};
 use crate::wire::method::Method;
 
-/// The request of a method, whose values are such as the method takes.
+/// The request of a method, with checked values.
 pub(super) fn read<M: Message + Default + Checked>(method: Method, bytes: &[u8]) -> Result<M> {
     let request: M = decode(bytes).map_err(refuse(method))?;
     request.check().map_err(|fault| DriverError::new(ErrorKind::Invalid, method.name(), fault))?;

@@ -12,13 +12,13 @@ pub use snaphook_driver_servers::nats::*;
 
 use crate::Opener;
 
-/// A driver with a server that all cases of a process share, and of which each case has streams of its own. Processes that
-/// a case starts and kills find the server by a file in the folder of the case.
+/// A driver with a server that all cases of a process share; each case has its own streams. Processes that a case
+/// starts and kills find the server through a file in the folder of the case.
 pub struct WithNats<O>(pub O);
 
 const ADDRESS_FILE: &str = "address-of-nats";
 
-/// The settings of a connection whose streams nobody else has that uses another folder.
+/// The settings of a connection; each folder gets its own streams.
 pub fn connection(url: &str, folder: &Path) -> serde_json::Value {
     let mut hasher = DefaultHasher::new();
     folder.hash(&mut hasher);

@@ -13,8 +13,8 @@ pub use snaphook_driver_servers::postgres::*;
 
 use crate::Opener;
 
-/// A driver whose tables name a connection to PostgreSQL. One server serves a process with all its cases, and the processes
-/// that it starts and kills: a file in the folder of a case has the address, and each folder has a schema of its own.
+/// A driver whose tables name a connection to PostgreSQL. One server serves all cases of a process and the processes
+/// that it starts and kills: a file in the folder of a case contains the address, and each folder has its own schema.
 pub struct WithPostgres<O>(pub O);
 
 const ADDRESS_FILE: &str = "address-of-postgres";

@@ -13,8 +13,8 @@ pub use snaphook_driver_servers::redis::*;
 
 use crate::Opener;
 
-/// A driver with a durable server, which its setting `connection` names. One process serves it for all its cases, each with
-/// a prefix of its own, and for the processes that it starts: a file in the folder of the case has the address.
+/// A driver with a durable server, which its setting `connection` names. One server serves all cases of a process, each
+/// with its own prefix, and the processes that it starts: a file in the folder of the case contains the address.
 pub struct WithRedis<O>(pub O);
 
 const ADDRESS_FILE: &str = "address-of-redis";
