@@ -6,6 +6,7 @@ mod binding;
 pub mod capabilities;
 mod code;
 pub mod context;
+mod denial;
 pub mod engines;
 mod fair;
 pub mod feed;

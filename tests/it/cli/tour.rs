@@ -266,14 +266,14 @@ fn hooks_are_bound_and_listed() {
     assert!(ask(&server, &put).ok().starts_with("order.preCreate/check is bound: quickjs, sha256:"));
     let list = ask(&server, &["hook", "list", "order"]).ok();
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["PHASE", "NAME", "ENGINE", "MODE", "BYTES", "ARTIFACT"]);
+    assert_eq!(rows[0], ["PHASE", "NAME", "ENGINE", "MODE", "BYTES", "ORIGIN", "ARTIFACT"]);
     assert_eq!(rows[1][..5], ["order.preCreate", "check", "quickjs", "enforce", "30"]);
     ask(&server, &[&put[..], &["--shadow"]].concat()).ok();
     assert!(ask(&server, &["hook", "list"]).ok().contains("shadow"));
 
     write(server.directory(), "broken.js", "export function preCreate( {");
     let error = ask(&server, &["hook", "put", "broken.js", "--model", "order", "--phase", "preCreate"]).fails();
-    assert!(error.starts_with("error: "), "{error}");
+    assert!(error.contains("\nerror: "), "{error}");
     assert!(ask(&server, &["hook", "put", "check.js", "--model", "order"]).fails().contains("`check` is no phase"));
     assert_eq!(ask(&server, &["hook", "put", "check.js", "--phase", "precreate"]).code, Some(2));
 }

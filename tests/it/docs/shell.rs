@@ -41,20 +41,12 @@ impl Shell {
     pub(super) fn start(environment: Vec<(String, String)>) -> Result<Shell, String> {
         let failed = |error: std::io::Error| format!(": no shell: {error}");
         let folder = tempfile::tempdir().map_err(failed)?;
-        for name in ["page", "bin", ".cargo"] {
+        for name in ["page", "bin"] {
             std::fs::create_dir(folder.path().join(name)).map_err(failed)?;
         }
         let bin = folder.path().join("bin");
         let binary = std::env::var_os("SNAPHOOK_DOCS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_snaphook").into());
         symlink(&binary, bin.join("snaphook")).map_err(failed)?;
-        // Crates that readers take from the registry are those of this checkout.
-        let patch = format!(
-            "[patch.crates-io]\nsnaphook-hook = {{ path = \"{}\" }}\n",
-            repository().join("sdk/hook").display()
-        );
-        if repository().join("sdk/hook/Cargo.toml").is_file() {
-            std::fs::write(folder.path().join(".cargo/config.toml"), patch).map_err(failed)?;
-        }
         // Whoever asked for it holds it until the shell stands: others ask for free ports, too.
         let (mut listeners, mut ports) = (Vec::new(), PORTS);
         for port in &mut ports {
