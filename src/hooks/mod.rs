@@ -10,6 +10,7 @@ mod denial;
 pub mod engines;
 mod fair;
 pub mod feed;
+pub mod grant_lines;
 pub mod grants;
 pub mod host;
 mod host_call;

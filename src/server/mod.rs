@@ -58,6 +58,8 @@ mod query;
 mod readable;
 mod rebuild;
 mod redirect;
+#[cfg(test)]
+mod reference_tests;
 mod reply;
 mod request;
 mod request_id;
