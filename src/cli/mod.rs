@@ -8,6 +8,7 @@ mod backup;
 mod bindings;
 mod check;
 mod client;
+mod completions;
 mod copy;
 mod dev;
 mod driver_host;
@@ -20,12 +21,15 @@ mod identity;
 mod init;
 mod json_log;
 mod log;
+mod man;
 mod model;
 mod module;
 mod output;
 mod pinned;
 mod plugin;
 mod rebuild;
+#[cfg(test)]
+mod reference;
 mod runtime;
 mod sdk;
 mod secret;
@@ -38,7 +42,7 @@ mod traces;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::failure::{Failure, Result};
 use self::global::Global;
@@ -82,8 +86,8 @@ Examples:
 enum Command {
     /// Serve the API until SIGINT or SIGTERM
     ///
-    /// What runs then gets 10 seconds to finish; a second signal ends it at once. SIGHUP, or a change of the file,
-    /// loads grants and limits again.
+    /// What runs then gets 10 seconds to finish; a second signal ends it at once, if a second or more after the first. SIGHUP,
+    /// or a change of the file, loads grants and limits again.
     Serve,
     /// Say what is wrong with the configuration, all at once, with lines
     Check,
@@ -113,6 +117,8 @@ enum Command {
     Apply(apply::Apply),
     Dev(dev::Dev),
     Init(init::Init),
+    Completions(completions::Completions),
+    Man(man::Man),
     /// A process that compiles one hook; the server starts it
     #[command(hide = true)]
     Worker,
@@ -160,6 +166,8 @@ pub fn main() -> ExitCode {
         Command::Apply(command) => block_on(command.run(&global)),
         Command::Dev(command) => command.run(&global),
         Command::Init(command) => command.run(),
+        Command::Completions(command) => command.run(&Cli::command()),
+        Command::Man(command) => command.run(&Cli::command()),
         Command::Worker => engines::serve_as_worker(),
         Command::PluginInspect { file } => plugin::inspect(&file),
         Command::V8Worker { folder } => work(&folder),
@@ -188,13 +196,16 @@ fn work(_: &std::path::Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_pages_of_commands() {
+        reference::check(Cli::command());
     }
 
     #[test]

@@ -10,12 +10,14 @@ mod denial;
 pub mod engines;
 mod fair;
 pub mod feed;
+pub mod grant_lines;
 pub mod grants;
 pub mod host;
 mod host_call;
 pub mod host_memory;
 pub mod library;
 mod loaded;
+mod masks;
 pub mod phase_metrics;
 mod places;
 #[cfg(target_os = "linux")]

@@ -3,6 +3,7 @@
 //! Grants, call counts, deadlines, sizes and the server's memory for the run are checked here and in [`super::capabilities`], where the methods of each
 //! capability are, and nowhere else: no engine and no old version can be a way around them.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,11 +16,12 @@ use tokio::sync::Semaphore;
 use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
 use super::capabilities::http::client::HttpClient;
 use super::capabilities::process::run::Processes;
-use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
+use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine, Outcome};
 use super::fair;
 use super::grants::{Capability, Granted, Grantee};
 pub use super::host_call::{HostError, HttpRequest, HttpResponse, ProcessCommand, ProcessOutput, Redirect};
 use super::host_memory::{Held, HostMemory};
+use super::masks::Masks;
 use super::sightings::Sightings;
 use crate::catalog::rules::Right;
 use crate::config::{format_duration, format_size};
@@ -51,6 +53,7 @@ pub struct Services {
     pub access: Arc<dyn Access>,
     pub(super) http: HttpClient,
     pub(super) processes: Processes,
+    pub(super) masks: Masks,
 }
 
 impl Services {
@@ -60,7 +63,7 @@ impl Services {
     }
 
     pub(super) fn with_http(access: Arc<dyn Access>, http: HttpClient) -> Arc<Self> {
-        Arc::new(Services { access, http, processes: Processes::default() })
+        Arc::new(Services { access, http, processes: Processes::default(), masks: Masks::default() })
     }
 }
 
@@ -318,8 +321,35 @@ impl Session {
         }
     }
 
-    /// Appends a log line within the limits of one run.
+    /// Masks the secrets that the guest has read.
+    pub(super) fn masked<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.services.masks.mask(text, &self.granted.secret)
+    }
+
+    /// The same for the message of a failure.
+    pub(super) fn masked_failure(&self, mut failure: Failure) -> Failure {
+        self.services.masks.mask_in(&mut failure.message, &self.granted.secret);
+        failure
+    }
+
+    /// The same for what clients see of an outcome. Amended data stays as it is.
+    pub(super) fn masked_outcome(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Failed(failure) => Outcome::Failed(self.masked_failure(failure)),
+            Outcome::Reject(mut rejection) => {
+                let fields = rejection.fields.iter_mut().flat_map(|field| [&mut field.pointer, &mut field.message]);
+                for text in fields.chain([&mut rejection.message]) {
+                    self.services.masks.mask_in(text, &self.granted.secret);
+                }
+                Outcome::Reject(rejection)
+            }
+            other => other,
+        }
+    }
+
+    /// Appends a log line within the limits of one run, with secrets masked.
     pub(super) fn append_log(&self, level: LogLevel, mut message: String) -> Result<(), HostError> {
+        self.services.masks.mask_in(&mut message, &self.granted.secret);
         let mut notes = lock(&self.notes);
         let (lines, bytes) = (notes.log.len() + 1, notes.log_bytes.saturating_add(message.len()));
         if lines > LOG_LINES_MAX || bytes > LOG_BYTES_MAX {
@@ -344,6 +374,7 @@ impl Session {
     /// Answers whether the same was not noted before. When the list is full, a refusal takes the place of something that
     /// was granted: it is what somebody will look for.
     pub(super) fn note(&self, capability: Capability, mut target: String, granted: bool) -> bool {
+        self.services.masks.mask_in(&mut target, &self.granted.secret);
         shorten(&mut target, TARGET_BYTES_MAX);
         let asked = Asked { capability: capability.as_str(), target, granted };
         let mut notes = lock(&self.notes);

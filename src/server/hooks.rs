@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::StreamExt;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use snaphook_driver::Position;
 
 use super::body::{self, RequestBody};
@@ -15,7 +15,7 @@ use super::query::{Query, shorten};
 use super::reply::{Reply, Response};
 use super::request::Call;
 use super::{accept, identify, list, sse};
-use crate::catalog::{HookOrigin, SourceLanguage, WEBHOOK, Webhook};
+use crate::catalog::{HookOrigin, Part, SourceLanguage, WEBHOOK, Webhook};
 use crate::config::Phase;
 use crate::engine::command::{BindingCode, BindingInput, Defined, HookInfo};
 use crate::engine::input;
@@ -24,6 +24,8 @@ const JAVASCRIPT: &str = "text/javascript";
 const TYPESCRIPT: &str = "application/typescript";
 const WASM: &str = "application/wasm";
 const COMPONENT: &str = "component";
+/// Bindings of one body that are read; how many a chain may have is checked with its model.
+const BINDINGS_READ_MAX: usize = 1000;
 /// Takes JavaScript if the client names no engine.
 const ENGINE_DEFAULT: &str = "quickjs";
 
@@ -190,66 +192,48 @@ async fn chain_of(call: &Call, mut query: Query<'_>, body: RequestBody) -> Resul
 
 /// `{"chain": [Binding]}`
 fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Chain {
-        chain: Vec<Binding>,
-    }
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Binding {
-        name: Option<String>,
-        engine: String,
-        source: Option<String>,
-        artifact: Option<String>,
-        library: Option<String>,
-        language: Option<SourceLanguage>,
-        url: Option<String>,
-        secret: Option<String>,
-        #[serde(default)]
-        mode: Mode,
-        #[serde(rename = "as")]
-        acts_as: Option<ActsAs>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum ActsAs {
-        Actor,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Mode {
-        #[default]
-        Enforce,
-        Shadow,
-    }
-    let Chain { chain } = input::body(bytes)?;
-    chain
-        .into_iter()
-        .enumerate()
-        .map(|(index, binding)| {
-            let is_webhook = binding.engine == WEBHOOK;
-            let code = match (binding.source, binding.artifact, binding.library, binding.url, binding.secret) {
-                (Some(source), None, None, None, None) => BindingCode::Inline(source.into_bytes()),
-                (None, Some(artifact), None, None, None) => BindingCode::Artifact(artifact),
-                (None, None, Some(library), None, None) => BindingCode::Library(library),
-                (None, None, None, Some(url), Some(secret)) if is_webhook => {
-                    BindingCode::Inline(Webhook { url, secret }.code())
-                }
-                _ => {
-                    let expected = match is_webhook {
-                        true => "must have `url` and `secret`, and neither `source` nor `library`",
-                        false => "must have one of `source`, `artifact` and `library`; `url` and `secret` are for engine `webhook`",
-                    };
-                    return Err(Problem::bad_request(format!("`chain[{index}]` {expected}")));
+    let chain = input::body(bytes)?.members(&["chain"])?.need("chain", "a list of bindings")?;
+    chain.items::<BINDINGS_READ_MAX>("a list of bindings")?.iter().map(binding).collect()
+}
+
+fn binding(part: &Part<'_>) -> Result<BindingInput> {
+    const MEMBERS: [&str; 10] =
+        ["name", "engine", "source", "artifact", "library", "language", "url", "secret", "mode", "as"];
+    let mut members = part.members(&MEMBERS)?;
+    let engine = members.need("engine", "the name of an engine")?.string()?;
+    let mut text = |name: &str| members.set(name).map(|part| part.string()).transpose();
+    let name = text("name")?;
+    let is_webhook = engine == WEBHOOK;
+    let code = match (text("source")?, text("artifact")?, text("library")?, text("url")?, text("secret")?) {
+        (Some(source), None, None, None, None) => BindingCode::Inline(source.into_bytes()),
+        (None, Some(artifact), None, None, None) => BindingCode::Artifact(artifact),
+        (None, None, Some(library), None, None) => BindingCode::Library(library),
+        (None, None, None, Some(url), Some(secret)) if is_webhook => {
+            BindingCode::Inline(Webhook { url, secret }.code())
+        }
+        _ => {
+            let expected = match is_webhook {
+                true => "must have `url` and `secret`, and neither `source` nor `library`",
+                false => {
+                    "must have one of `source`, `artifact` and `library`; `url` and `secret` are for engine `webhook`"
                 }
             };
-            let shadow = matches!(binding.mode, Mode::Shadow);
-            let as_actor = binding.acts_as.is_some();
-            let Binding { name, engine, language, .. } = binding;
-            Ok(BindingInput { name, engine, code, shadow, as_actor, language, origin: HookOrigin::Rest })
-        })
-        .collect()
+            return Err(part.fault(expected).into());
+        }
+    };
+    let languages = [("javascript", SourceLanguage::JavaScript), ("typescript", SourceLanguage::TypeScript)];
+    let language = members.set("language").map(|word| word.word(&languages)).transpose()?;
+    let shadow = members.take("mode").map(|word| word.word(&[("enforce", false), ("shadow", true)])).transpose()?;
+    let as_actor = members.set("as").map(|word| word.word(&[("actor", true)])).transpose()?;
+    Ok(BindingInput {
+        name,
+        engine,
+        code,
+        shadow: shadow.unwrap_or_default(),
+        as_actor: as_actor.unwrap_or_default(),
+        language,
+        origin: HookOrigin::Rest,
+    })
 }
 
 /// `DELETE /models/{model}/hooks/{phase}`
@@ -286,18 +270,21 @@ mod tests {
     #[test]
     fn refuses_chains_that_say_too_much_or_too_little() {
         for (text, expected) in [
-            (r#"{"chain":[{"engine":"quickjs"}]}"#, "`chain[0]` must have one of"),
-            (r#"{"chain":[{"engine":"quickjs","source":"","artifact":""}]}"#, "`chain[0]` must have one of"),
+            (r#"{"chain":[{"engine":"quickjs"}]}"#, "`/chain/0` must have one of"),
+            (r#"{"chain":[{"engine":"quickjs","source":"","artifact":""}]}"#, "`/chain/0` must have one of"),
             (r#"{"chain":[{"engine":"webhook","url":"https://a.example/"}]}"#, "must have `url` and `secret`"),
             (r#"{"chain":[{"engine":"webhook","secret":"s"}]}"#, "must have `url` and `secret`"),
             (r#"{"chain":[{"engine":"webhook","url":"","secret":"","source":""}]}"#, "must have `url` and `secret`"),
             (r#"{"chain":[{"engine":"quickjs","url":"","secret":""}]}"#, "are for engine `webhook`"),
-            (r#"{"chain":[{"source":""}]}"#, "missing field `engine`"),
-            (r#"{"chain":[{"engine":"q","source":"","mode":"on"}]}"#, "unknown variant `on`"),
-            (r#"{"chain":[{"engine":"q","source":"","as":"admin"}]}"#, "unknown variant `admin`"),
-            (r#"{"chain":[{"engine":"q","sauce":""}]}"#, "unknown field `sauce`"),
-            (r#"{}"#, "missing field `chain`"),
-            (r#"[]"#, "does not fit"),
+            (r#"{"chain":[{"source":""}]}"#, "`/chain/0/engine` is missing, expected the name of an engine"),
+            (
+                r#"{"chain":[{"engine":"q","source":"","mode":"on"}]}"#,
+                "`/chain/0/mode` is `on`, expected `enforce` or `shadow`",
+            ),
+            (r#"{"chain":[{"engine":"q","source":"","as":"admin"}]}"#, "`/chain/0/as` is `admin`, expected `actor`"),
+            (r#"{"chain":[{"engine":"q","sauce":""}]}"#, "`/chain/0/sauce` is unknown, expected"),
+            (r#"{}"#, "`/chain` is missing, expected a list of bindings"),
+            (r#"[]"#, "the body is an array, expected an object"),
         ] {
             let problem = chain(text.as_bytes()).expect_err("must be refused");
             assert!(problem.detail().contains(expected), "{text}: {}", problem.detail());

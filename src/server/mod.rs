@@ -58,9 +58,12 @@ mod query;
 mod readable;
 mod rebuild;
 mod redirect;
+#[cfg(test)]
+mod reference_tests;
 mod reply;
 mod request;
 mod request_id;
+mod request_log;
 mod routes;
 mod secrets;
 mod seen;

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use axum::Router;
+use hyper::header::ALLOW;
+use hyper::{Method, StatusCode};
 
 use super::app::App;
 use super::endpoint::{self, Path};
@@ -11,7 +13,7 @@ use super::needs::Needs::{Admin, Anyone, Guest, Reader, Writer};
 use super::openapi::Described;
 use super::problem::Problem;
 use super::query::shorten;
-use super::reply::Response;
+use super::reply::{Reply, Response};
 use super::request::Call;
 use super::{
     about, backup, batch, describe, docs, errors, event, events, health, hooks, import, instances, jobs, models, nodes,
@@ -149,8 +151,14 @@ pub(super) fn router(table: Vec<Path>, mount_path: &str) -> Router<Arc<App>> {
     router.fallback(endpoint::fallback(run!(unknown)))
 }
 
+/// The methods of all paths.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+
 /// What is no path of the API may be a file.
 async fn unknown(call: &Call) -> problem::Result<Response> {
+    if call.head.method == Method::OPTIONS && endpoint::is_of_server(&call.head.uri) {
+        return Ok(Reply::new(StatusCode::NO_CONTENT).header(ALLOW, METHODS).empty());
+    }
     match &call.app.files {
         Some(files) => files.answer(call.head.method.clone(), &call.head.uri, call.headers()).await,
         None => Err(Problem::not_found(format!("no route `{}`", shorten(call.head.uri.path())))),

@@ -6,6 +6,7 @@ mod authoring_compiled;
 mod bound;
 mod check;
 mod commands;
+mod completions;
 mod dev;
 mod help;
 mod rebuild;

@@ -17,6 +17,8 @@ mod docs;
 mod draining;
 mod endpoints;
 #[cfg(target_os = "linux")]
+mod failed_hooks;
+mod first_start;
 mod floods;
 mod foreign_origins;
 #[cfg(target_os = "linux")]
@@ -32,6 +34,7 @@ mod json_values;
 #[cfg(target_os = "linux")]
 mod leaving;
 mod log_identity;
+mod masked;
 mod memory;
 mod metrics;
 mod modules;
@@ -41,9 +44,12 @@ mod openapi;
 mod other_drivers;
 mod peer;
 mod plugins;
+mod production;
 mod query_bounds;
 mod references;
+mod request_log;
 mod rest_batch;
+mod rest_bodies;
 mod rest_events;
 mod rest_general;
 mod rest_hooks;
@@ -61,6 +67,7 @@ mod tokens;
 mod too_complex;
 mod traces;
 mod transport;
+mod unique_nocase;
 mod webhooks;
 mod workbench;
 #[cfg(target_os = "linux")]

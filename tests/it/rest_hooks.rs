@@ -243,7 +243,7 @@ fn a_hook_that_fails_stops_the_change() {
     for (source, expected) in [
         ("export function preCreate() {\n  return nothing.at.all;\n}", "2"),
         ("export function preCreate() { for (;;) {} }", "500 ms"),
-        ("export function preCreate({ after }) { return { ...after, count: 1 }; }", "amend = true"),
+        ("export function preCreate({ after }) { return { ...after, count: 1 }; }", "failed (amend)"),
     ] {
         api.request("PUT", "/models/order/hooks/preCreate?name=odd").body("text/javascript", source).send().expect(200);
         let body = json!({"id": "a", "data": {"name": "x"}});
@@ -335,7 +335,7 @@ fn a_grant_may_be_pinned_to_the_code_that_was_reviewed() {
     // One more space is other code.
     api.put_javascript("order", "preCreate", &format!("{reviewed} ")).expect(200);
     let problem = create().expect_problem(502, "hook-failed");
-    assert!(problem["detail"].as_str().expect("text").contains("amend = true"), "{problem}");
+    assert!(problem["detail"].as_str().expect("text").contains("failed (amend)"), "{problem}");
     api.put_javascript("order", "preCreate", reviewed).expect(200);
     assert_eq!(create().expect(201).json()["data"]["status"], "seen");
 }

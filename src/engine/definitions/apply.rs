@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::Value;
-use snaphook_driver::{Json, json};
+use snaphook_driver::json;
 
 use super::Definitions;
 use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
@@ -14,7 +13,7 @@ use crate::catalog::plan::{HookState, Kept, ModelState, Plan, Step, plan};
 use crate::catalog::{HookMode, HookOrigin, Model};
 use crate::engine::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
 use crate::engine::error::{Error, ErrorKind, Result};
-use crate::engine::input::{NewRules, Renames};
+use crate::engine::input::model_version;
 
 /// How many steps others may take first before applying fails.
 const RACES_MAX: u32 = 10;
@@ -127,28 +126,7 @@ fn state(model: &Arc<Model>) -> ModelState {
 }
 
 fn input(document: &Value) -> Result<ModelInput> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Document {
-        schema: json::Tree,
-        #[serde(default)]
-        indexes: Vec<Vec<String>>,
-        #[serde(default)]
-        unique: Vec<Vec<String>>,
-        #[serde(default)]
-        renames: Renames,
-        #[serde(default)]
-        rules: NewRules,
-    }
-    let document: Document =
-        json::from_tree(document.clone()).map_err(|error| Error::bad_request(error.to_string()))?;
-    Ok(ModelInput {
-        schema: Some(Json::from_value(&document.schema)),
-        indexes: document.indexes,
-        unique: document.unique,
-        renames: document.renames.pairs()?,
-        rules: document.rules.into_input(),
-    })
+    model_version(document.to_string().as_bytes())
 }
 
 fn binding(file: &BindingFile) -> BindingInput {

@@ -49,6 +49,12 @@ pub trait Engine: Send + Sync {
     /// is refused here, with the reason, not at the first call.
     async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError>;
 
+    /// Whether code with this digest (hexadecimal) has to be compiled before it can run, which takes seconds. Cheap: looks only at
+    /// the names of cached files.
+    fn must_compile(&self, _digest: &str) -> bool {
+        false
+    }
+
     /// Whether what the REST API tells of a hook stands in its code, so that the code is read to tell it.
     fn describes_hooks(&self) -> bool {
         false

@@ -113,6 +113,7 @@ impl Exchange {
                 ResponseBody::Running(running)
             })),
             Err(failure) => {
+                let failure = ledger.session.masked_failure(failure);
                 ledger.failure = Some(failure.clone());
                 Err(failure)
             }
@@ -338,7 +339,7 @@ impl Running {
     fn break_off(&mut self, failure: Option<Failure>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.guest = Guest::Over;
         if let Some(ledger) = &mut self.ledger {
-            ledger.failure = failure;
+            ledger.failure = failure.map(|failure| self.session.masked_failure(failure));
         }
         self.ledger = None;
         Poll::Ready(Some(Err(io::Error::other("the endpoint failed in the middle of its response"))))
@@ -357,7 +358,7 @@ impl Drop for Running {
                         let mut end = guest.await;
                         if let Some(mut ledger) = ledger {
                             ledger.note(&end);
-                            ledger.failure = end.failure.take();
+                            ledger.failure = end.failure.take().map(|failure| ledger.session.masked_failure(failure));
                         }
                     });
                 }

@@ -180,6 +180,7 @@ struct Running<'a> {
 impl Running<'_> {
     fn end<T>(mut self, by: &mut RequestNote, called: Result<T, Failure>) -> Result<T, Failure> {
         by.note = std::mem::take(&mut self.call.note);
+        let called = called.map_err(|failure| self.call.session.masked_failure(failure));
         if let Err(failure) = &called {
             self.span.fail(|| failure.message.clone());
             self.module.log(failure, self.request_id.as_deref().unwrap_or_default());

@@ -3,13 +3,14 @@
 //! The path of one run: grants and limits as they are now, a place among the calls of this hook, the engine with a
 //! session, the amend grant, stats and log. Nothing on it takes a lock that hooks share.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::FutureExt;
-use snaphook_driver::PAYLOAD_BYTES_MAX;
+use snaphook_driver::{Json, PAYLOAD_BYTES_MAX};
 
 use super::bound::BoundHook;
 use super::code::HookCode;
@@ -74,6 +75,21 @@ impl Runs {
         }
     }
 
+    /// Whether a hook's first run would have to wait until its code is compiled.
+    pub fn must_compile(&self, hook: &BoundHook) -> bool {
+        let code = hook.code.load();
+        let digest = code.id.artifact.strip_prefix("sha256:");
+        let engine = self.code.engine(&hook.binding.engine).filter(|_| hook.file.is_none() && !code.is_settled());
+        engine.zip(digest).is_some_and(|(engine, digest)| engine.must_compile(digest))
+    }
+
+    /// Loads a hook's code before its first run. The error is one sentence.
+    pub async fn load(&self, hook: &BoundHook) -> Result<(), String> {
+        let Some(attached) = self.attached.get() else { return Ok(()) };
+        let code = hook.code.load_full();
+        self.code.load(hook, &code, &*attached.artifacts).await.map(drop).map_err(|failure| failure.message)
+    }
+
     /// Runs a hook once. Never panics. A hook in shadow mode runs the same, but its outcome is always
     /// [`Outcome::Accept`]: what it would have been is in its log and stats.
     pub async fn run(&self, hook: &BoundHook, context: &Context) -> Run {
@@ -102,8 +118,11 @@ impl Runs {
     /// Counts and logs a run. Of one that only looks on, the outcome is forgotten.
     pub fn settle(&self, hook: &BoundHook, context: &Context, mut run: Run) -> Run {
         let shadow = hook.binding.mode == Mode::Shadow;
-        if let Outcome::Failed(failure) = &mut run.outcome {
-            shorten(&mut failure.message, FAILURE_BYTES_MAX);
+        match &mut run.outcome {
+            Outcome::Failed(failure) => shorten(&mut failure.message, FAILURE_BYTES_MAX),
+            // It is only logged.
+            Outcome::Amend(data) if shadow => self.mask(hook, data),
+            _ => {}
         }
         hook.stats.record(&run, shadow);
         hook.metrics.record(&run);
@@ -127,6 +146,14 @@ impl Runs {
             run.outcome = Outcome::Accept;
         }
         run
+    }
+
+    fn mask(&self, hook: &BoundHook, data: &mut Json) {
+        let Some(attached) = self.attached.get() else { return };
+        let granted = hook.code.load().granted(&self.config);
+        if let Cow::Owned(masked) = attached.services.masks.mask(data.as_str(), &granted.secret) {
+            *data = Json::trusted(masked);
+        }
     }
 
     async fn call(&self, hook: &BoundHook, code: &Code, context: &Context) -> Result<Run, Failure> {
@@ -154,7 +181,8 @@ impl Runs {
             let outcome = Outcome::Failed(Failure { cause: FailureCause::Internal, message, limit: None });
             CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0, retry: Retry::Usual }
         });
-        let mut outcome = check_outcome(outcome, context.phase, &session);
+        let outcome = check_outcome(outcome, context.phase, &session);
+        let mut outcome = session.masked_outcome(outcome);
         let host = session.host_time();
         let (mut log, asked) = session.finish();
         if asked.iter().any(|asked| !asked.granted) {

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use snaphook_driver::files::make_folder;
 use snaphook_driver::{Instances, Result, Row};
 
 use super::dirty::Dirty;
@@ -112,7 +113,7 @@ impl Cycle {
         for (model, dirty) in &self.dirty.models {
             let Some((_, folder)) = self.state.models.iter().find(|(shape, _)| shape.model == *model) else { continue };
             let folder = folder_of(&shared.folder, folder);
-            fs::create_dir_all(&folder).map_err(fault("flush", &folder))?;
+            make_folder(&folder).map_err(fault("flush", &folder))?;
             let ids: Vec<&String> = dirty.ids.iter().collect();
             for ids in ids.chunks(ROWS_AT_ONCE) {
                 let (rows, checkpoint) = shared.look(|instances| {

@@ -64,7 +64,7 @@ impl Session {
         let named = self.check_http(&method, &target, None)?;
         let mut held = self.hold(request.body.len())?;
         let mut headers = self.headers(&request.headers).await?;
-        let shown = pace.shown(&target);
+        let shown = self.masked(&pace.shown(&target)).into_owned();
         let mut span = self.begin_request_span(&method, &shown, &mut headers.headers);
         let timeout = request.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let what = format!("{method} {shown}");
@@ -84,8 +84,8 @@ impl Session {
         let answer = self.within(timeout, &what, call).await.flatten();
         match &answer {
             Ok(response) => span.note("http.response.status_code", || u64::from(response.status)),
-            Err(HostError::Access(error)) => span.fail(|| error.message.clone()),
-            Err(HostError::Fatal(failure)) => span.fail(|| failure.message.clone()),
+            Err(HostError::Access(error)) => span.fail(|| self.masked(&error.message).into_owned()),
+            Err(HostError::Fatal(failure)) => span.fail(|| self.masked(&failure.message).into_owned()),
         }
         answer
     }

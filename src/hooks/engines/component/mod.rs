@@ -93,6 +93,11 @@ impl Engine for ComponentEngine {
         hook.check(phase).await.map_err(PrepareError::plain)?;
         Ok(Arc::new(hook))
     }
+
+    fn must_compile(&self, digest: &str) -> bool {
+        // Its keys begin with it.
+        !self.cache.may_have(digest)
+    }
 }
 
 /// What a subprocess does with the code of a hook: looks at how much there is in it, makes it a component, compiles it.

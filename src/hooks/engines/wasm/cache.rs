@@ -33,6 +33,16 @@ impl CodeCache {
         CodeCache { folder: folder.to_owned() }
     }
 
+    /// Whether there is a file for a key with this prefix. Its content is checked when it is loaded.
+    pub(in crate::hooks::engines) fn may_have(&self, key: &str) -> bool {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with(key) && name.contains(ENGINE_NAME) && name.ends_with(".bin")
+        })
+    }
+
     /// What is cached for `key`, if it is. `key` names the code and everything that went into it.
     async fn find<C: Code>(&self, runtime: &Runtime, key: &str) -> Option<C> {
         static PRUNED: Once = Once::new();
@@ -156,6 +166,20 @@ impl CodeCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_is_known_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = CodeCache::new(&folder.path().join("none"));
+        assert!(!cache.may_have("ab"));
+        let cache = CodeCache::new(folder.path());
+        for name in
+            ["ab-wasmtime-1-0.bin", &format!("cd-{ENGINE_NAME}-0.bin.tmp"), &format!("ef-x-{ENGINE_NAME}-0.bin")]
+        {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(["ab", "cd", "e", "ef-x"].map(|key| cache.may_have(key)), [false, false, true, true]);
+    }
 
     #[test]
     fn what_nobody_uses_goes() {

@@ -23,6 +23,9 @@ const HEADER_BYTES: usize = MAGIC.len() + 32;
 /// A use is noted as the file's time, but not at each start of a server that is started often.
 const USE_NOTED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Interval of progress messages.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
 /// The bytes of a cached file that only this user can have written and that are whole.
 pub(super) struct Verified(Vec<u8>);
 
@@ -32,14 +35,14 @@ pub(super) struct Compiled(Vec<u8>);
 impl Compiled {
     /// Other people's code, within limits.
     pub(super) async fn of_foreign(code: &[u8]) -> Result<Compiled, PrepareError> {
-        Ok(Compiled(subprocess::run(Job::Compile, code).await?))
+        Ok(Compiled(watched(subprocess::run(Job::Compile, code)).await?))
     }
 
     /// A module of this program's own.
     pub(super) async fn of_own(code: &[u8]) -> Result<Compiled, PrepareError> {
         tracing::info!("compiling what runs JavaScript hooks, which is done once");
         let start = Instant::now();
-        let compiled = Compiled(subprocess::run_trusted(Job::CompileOwn, code).await?);
+        let compiled = Compiled(watched(subprocess::run_trusted(Job::CompileOwn, code)).await?);
         tracing::info!("compiled, {:.1} s", start.elapsed().as_secs_f64());
         Ok(compiled)
     }
@@ -59,6 +62,18 @@ impl Compiled {
         file.write_all(&self.0)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
+    }
+}
+
+/// Logs progress while code is being compiled.
+async fn watched<T>(compiling: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let mut compiling = std::pin::pin!(compiling);
+    loop {
+        match tokio::time::timeout(PROGRESS_EVERY, &mut compiling).await {
+            Ok(compiled) => return compiled,
+            Err(_) => tracing::info!("still compiling, {} s", start.elapsed().as_secs()),
+        }
     }
 }
 
@@ -94,13 +109,8 @@ impl Verified {
 #[cfg(unix)]
 fn make_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
+    // Existing folders keep their mode.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(not(unix))]
