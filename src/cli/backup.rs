@@ -1,4 +1,5 @@
-//! `snaphook backup` and `snaphook restore`: everything that nothing else can give back, in one file and out of it.
+//! `snaphook backup` and `snaphook restore`: write all data that cannot be derived from anything else to one file, and
+//! restore it.
 
 use std::fs::File;
 use std::io::Write;
@@ -50,7 +51,7 @@ impl Backup {
         }
         let failed = |error: std::io::Error| Failure::new(format!("`{shown}` cannot be written: {error}"));
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Readable by the owner alone, and gone if this ends before it is whole.
+        // Only readable by the owner, and removed if this ends before the file is complete.
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         let client = global.client()?;
         let bar = output::progress_bar("backup");
@@ -78,7 +79,7 @@ impl Backup {
     }
 }
 
-/// From a server.
+/// Downloads a backup from a server.
 async fn receive(mut answer: reqwest::Response, file: &mut File, bar: &ProgressBar) -> Result<()> {
     let mut scanner = Scanner::default();
     loop {
@@ -90,7 +91,7 @@ async fn receive(mut answer: reqwest::Response, file: &mut File, bar: &ProgressB
     }
 }
 
-/// From stores that no server has open; they say so if one has.
+/// Makes a backup of stores that no server has open; they report if one has.
 async fn offline(config: &Config, file: &mut File, bar: &ProgressBar) -> Result<()> {
     let (sender, mut pieces) = mpsc::channel::<backup::Piece>(2);
     let mut scanner = Scanner::default();
@@ -154,7 +155,8 @@ impl Restore {
     }
 }
 
-/// Where the configuration's address answers, a server may be about to open the stores, or use some that have no lock.
+/// Fails if the configuration's address responds: a server may be about to open the stores, or may use stores without a
+/// lock.
 pub(super) async fn refuse_if_served(config: &Config) -> Result<()> {
     let client = Client::of(config, &config.server.mount_address, false)?;
     match client.find("/healthz").await {

@@ -1,4 +1,4 @@
-//! `snaphook check`: what is wrong with the configuration, and nothing else.
+//! `snaphook check`: checks the configuration, and does nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) fn check(global: &Global) -> Result<()> {
     output::line(format!("{what}: serves at {place}, {grants}"))
 }
 
-/// What a server has that grants may name.
+/// The things of a server that grants can refer to.
 #[derive(Default)]
 struct Known {
     models: BTreeSet<String>,
@@ -57,7 +57,7 @@ struct Known {
     secrets: BTreeSet<String>,
 }
 
-/// Grants that open nothing because of what they name. Of models, hooks and secrets only a running server knows all.
+/// Grants that have no effect because of a name in them. Only a running server knows all models, hooks and secrets.
 fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for grant in &config.grants {
@@ -66,7 +66,7 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
             warnings.push(at(grant, &format!("there is no program `{program}`")));
         }
     }
-    // What is in files is about to be there.
+    // Models in files will exist soon.
     let models = files::read_directory(&config.hooks.directory).unwrap_or_default();
     let webhooks = webhooks(&models);
     let config = Arc::new(config.clone());
@@ -77,7 +77,7 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
     if !config.grants.is_empty() || !webhooks.is_empty() {
         block_on(async {
             let client = global.client()?;
-            // Without a server nothing is known, and nothing is said.
+            // Without a server nothing is known, so nothing is reported.
             known = ask(&client).await.ok();
             Ok(())
         })?;

@@ -1,4 +1,4 @@
-//! `snaphook copy`: everything from the stores of one configuration to those of another.
+//! `snaphook copy`: copies everything from the stores of one configuration to those of another.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ async fn copy(transfer: &Transfer) -> Result<Report> {
     let transferred = transferred.map_err(failure)?;
 
     let ((from_events, from_models), (to_events, to_models)) = (transfer.from(), transfer.to());
-    // What the last stop of the server may have left to do.
+    // Work that may remain from the last stop of the server.
     replay::run(from_events, from_models, &Progress::default()).await.map_err(unapplied)?;
     let progress = Arc::new(Progress::default());
     let bar = show(&progress, "models");

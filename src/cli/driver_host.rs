@@ -37,7 +37,7 @@ pub(super) struct DriverHost {
 impl DriverHost {
     pub(super) fn run(self, global: &Global) -> Result<()> {
         let config = global.stores_config()?;
-        // A file that a shell or a secret's store gives often ends in a line break; no header can carry one.
+        // A token from a shell or a secret store often ends with a line break, which a header cannot contain.
         let token = self.token.as_deref().map(str::trim).map(str::to_owned);
         if token.as_deref() == Some("") {
             return Err(Failure::new("`--token` is empty"));

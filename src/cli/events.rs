@@ -105,7 +105,7 @@ impl Events {
         let mut done = false;
         let each = client.each("/events", &query, next, |event| {
             done = !print(&event.to_string())?;
-            // The only way to leave the loop early; told apart by `done`.
+            // The only way to leave the loop early; `done` distinguishes it from a closed output.
             if done { Err(Failure::OutputClosed) } else { Ok(()) }
         });
         match each.await {
@@ -124,7 +124,7 @@ impl Events {
         loop {
             let mut response = match client.stream(&path, last_id.as_deref()).await {
                 Ok(response) => response,
-                // It was there and comes back.
+                // The server was there before and may come back.
                 Err(Failure::NoServer(_) | Failure::Broken(_)) if reached => {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RECONNECT.1);
@@ -162,7 +162,7 @@ fn place(text: &str) -> Result<String, String> {
     }
 }
 
-/// Cuts a stream into server-sent events.
+/// Splits a stream into server-sent events.
 #[derive(Default)]
 pub(super) struct Frames {
     rest: Vec<u8>,

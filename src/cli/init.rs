@@ -1,4 +1,4 @@
-//! `snaphook init`: a project that runs.
+//! `snaphook init`: creates a working project.
 
 use std::path::PathBuf;
 

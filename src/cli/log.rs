@@ -16,7 +16,7 @@ use super::json_log;
 use crate::config::closest;
 use crate::telemetry::trace::scope;
 
-/// Whether lines are JSON. The configuration may say so after the first lines were written.
+/// Whether lines are JSON. The configuration may set this after the first lines were written.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// How lines are written.
@@ -28,7 +28,7 @@ pub(super) enum LineFormat {
     Json,
 }
 
-/// From now on lines are JSON.
+/// Writes JSON lines from now on.
 pub(super) fn use_json() {
     IS_JSON.store(true, Ordering::Relaxed);
     scope::log_ids();
@@ -64,14 +64,14 @@ where
     }
 }
 
-/// Standard error, where each entry of the log is one line, whatever texts of others are in it.
+/// Standard error, with each log entry on one line, whatever untrusted text it contains.
 struct OneLineEach {
-    /// Whether the library colours lines. It escapes this byte in texts itself.
+    /// Whether the library colours lines. It escapes this byte in texts.
     has_colours: bool,
 }
 
 impl Write for OneLineEach {
-    /// What comes is one whole entry: so the library writes them.
+    /// Each write is one complete entry, because that is how the library writes.
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
         io::stderr().write_all(&on_one_line(entry, self.has_colours))?;
         Ok(entry.len())
@@ -82,8 +82,8 @@ impl Write for OneLineEach {
     }
 }
 
-/// An entry whose control characters are escaped, all but the last line break: what breaks a line, for a program that reads
-/// the log or a terminal that shows it, would look like the start of another entry.
+/// Escapes all control characters of an entry except the last line break: otherwise a text could break the line and
+/// imitate another entry, in programs that read the log or on a terminal.
 fn on_one_line(entry: &[u8], has_colours: bool) -> Cow<'_, [u8]> {
     let text = entry.strip_suffix(b"\n").unwrap_or(entry);
     let is_plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\t') || (has_colours && byte == 0x1b);
@@ -95,7 +95,7 @@ fn on_one_line(entry: &[u8], has_colours: bool) -> Cow<'_, [u8]> {
         match char {
             '\t' => line.push(char),
             '\x1b' if has_colours => line.push(char),
-            // The separators of lines and paragraphs are no control characters.
+            // The line and paragraph separators are not control characters.
             char if char.is_control() || matches!(char, '\u{2028}' | '\u{2029}') => line.extend(char.escape_default()),
             char => line.push(char),
         }
@@ -126,10 +126,10 @@ pub(super) fn init(filter: &str, format: Option<LineFormat>) -> Result<()> {
         .map_err(|error| Failure::new(format!("logging cannot start: {error}")))
 }
 
-/// What the library takes for a target, so that a mistyped level would silence nothing and nobody would be told.
+/// Reports mistyped levels: the library would take them for targets and silently ignore them.
 fn check(filter: &str) -> Result<()> {
     for part in filter.split(',').map(str::trim) {
-        // The library knows what stands in the brackets of spans.
+        // The library checks the brackets of spans.
         let word = part.rsplit_once('=').map_or(part, |(_, level)| level);
         if part.contains('[') || LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) {
             continue;

@@ -1,5 +1,5 @@
-//! Trust in the server of this machine's own configuration: the certificate is the one that the configuration names, whatever
-//! name it is for and whoever issued it.
+//! Trusts the server of this machine's own configuration: accepts exactly the certificate that the configuration names,
+//! whatever its host name and issuer.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `snaphook rebuild`: the model store, made again from the event log.
+//! `snaphook rebuild`: rebuilds the model store from the event log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use crate::drivers::Stores;
 use crate::engine::Stuck;
 use crate::engine::replay::{self, Progress, Replayed};
 
-/// How often a progress bar looks.
+/// How often a progress bar is updated.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) async fn rebuild(global: &Global) -> Result<()> {
@@ -27,7 +27,7 @@ pub(super) async fn rebuild(global: &Global) -> Result<()> {
     }
 }
 
-/// Looks on while a server does it.
+/// Follows a rebuild in the server.
 pub(super) async fn online(client: &Client) -> Result<()> {
     let bar = output::progress_bar("rebuild");
     let end = loop {
@@ -54,7 +54,7 @@ pub(super) async fn online(client: &Client) -> Result<()> {
     }
 }
 
-/// On the stores themselves: they say so if a server holds them.
+/// Rebuilds directly on the stores; they report if a server has them open.
 async fn offline(global: &Global) -> Result<()> {
     let config = global.config()?;
     let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
@@ -100,7 +100,7 @@ pub(super) struct Bar(tokio::task::JoinHandle<()>);
 pub(super) fn show(progress: &Arc<Progress>, what: &'static str) -> Bar {
     let progress = Arc::clone(progress);
     Bar(tokio::spawn(async move {
-        // What is over at once needs no bar.
+        // A rebuild that ends quickly needs no bar.
         tokio::time::sleep(LOOK * 3).await;
         let bar = Cleared(output::progress_bar(what));
         loop {
@@ -112,7 +112,7 @@ pub(super) fn show(progress: &Arc<Progress>, what: &'static str) -> Bar {
     }))
 }
 
-/// Takes its bar off the terminal when it is dropped.
+/// Removes its bar from the terminal when it is dropped.
 struct Cleared(ProgressBar);
 
 impl Drop for Cleared {
@@ -124,7 +124,7 @@ impl Drop for Cleared {
 impl Bar {
     pub(super) async fn finish(self) {
         self.0.abort();
-        // Until the bar is gone: what is printed next must not stand in it.
+        // Wait until the bar is gone: later output must not mix with it.
         let _ = self.0.await;
     }
 }

@@ -1,4 +1,4 @@
-//! Where commands run that need no server's threads.
+//! The runtime of commands that do not need the threads of a server.
 
 use super::failure::{Failure, Result};
 

@@ -35,7 +35,7 @@ pub(super) enum Secret {
     },
 }
 
-/// Where the secrets are: behind a server, or in the storage itself.
+/// Access to the secrets: through a server, or directly in the storage.
 enum Place {
     Server(Client),
     Storage { store: Arc<dyn SecureStore>, vault: Arc<Vault> },
@@ -43,7 +43,7 @@ enum Place {
 
 impl Secret {
     pub(super) async fn run(&self, global: &Global) -> Result<()> {
-        // Before anything is opened: a wrong name needs no server.
+        // Before anything is opened: an invalid name can be reported without a server.
         let names: Vec<&String> = match self {
             Secret::Set { name, .. } => vec![name],
             Secret::List => Vec::new(),
@@ -94,7 +94,7 @@ impl Place {
                 Ok(Place::Storage { store, vault })
             }
             Err(Failure::NoServer(message)) => Err(Failure::NoServer(message)),
-            // Whatever it says of its health: it is there.
+            // Whatever its health: the server is there.
             _ => Ok(Place::Server(client)),
         }
     }
@@ -191,7 +191,7 @@ fn read_stdin(terminal: bool) -> Result<Vec<u8>> {
     Ok(value)
 }
 
-/// While it lives, the terminal does not show what is typed.
+/// While this exists, the terminal does not show the input.
 struct NoEcho;
 
 impl NoEcho {
@@ -207,7 +207,7 @@ impl Drop for NoEcho {
     }
 }
 
-/// Where there is no `stty`, the value shows.
+/// Without `stty`, the value is visible.
 fn stty(mode: &str) {
     let _ = std::process::Command::new("stty").arg(mode).status();
 }

@@ -1,4 +1,4 @@
-//! `snaphook events inspect` and `snaphook events skip`: the way out when an event cannot be applied.
+//! `snaphook events inspect` and `snaphook events skip`: for events that cannot be applied.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ async fn offline(global: &Global, position: Position, reason: &str) -> Result<()
     Ok(())
 }
 
-/// They say so if a server holds them.
+/// Opens the stores; they report if a server has them open.
 async fn open(global: &Global) -> Result<Stores> {
     let config = global.config()?;
     Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))

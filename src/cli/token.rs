@@ -40,7 +40,7 @@ pub(super) enum Token {
     },
 }
 
-/// Where the tokens are: behind a server, or in the storage itself.
+/// Access to the tokens: through a server, or directly in the storage.
 enum Place {
     Server(Client),
     Storage { store: Arc<dyn SecureStore>, tokens: Tokens },
@@ -98,14 +98,14 @@ impl Place {
                 match Tokens::open(Arc::clone(&store)).await {
                     Ok(tokens) => Ok(Place::Storage { store, tokens }),
                     Err(error) => {
-                        // The first fault is what is told.
+                        // Only the first error is reported.
                         let _ = store.close().await;
                         Err(failed(error.to_string()))
                     }
                 }
             }
             Err(Failure::NoServer(message)) => Err(Failure::NoServer(message)),
-            // Whatever it says of its health: it is there.
+            // Whatever its health: the server is there.
             _ => Ok(Place::Server(client)),
         }
     }
@@ -173,7 +173,7 @@ impl Place {
 
     async fn close(self) {
         if let Place::Storage { store, tokens } = self {
-            // Nothing was used: there is nothing to keep.
+            // No token was used, so there is nothing to save.
             let _ = tokens.close().await;
             if let Err(error) = store.close().await {
                 tracing::error!("secure storage: {error}");

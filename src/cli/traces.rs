@@ -1,4 +1,4 @@
-//! `[telemetry]` of a server that starts: its traces go to the collector that the configuration names.
+//! `[telemetry]` at the start of a server: sends its traces to the configured collector.
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -7,7 +7,7 @@ use crate::config::{Config, HeaderSource, TracesConfig};
 use crate::drivers::Stores;
 use crate::telemetry::trace::exporter::{ExportSettings, Exporter};
 
-/// Starts what sends traces; `None` if nothing is traced.
+/// Starts the exporter of traces; `None` if tracing is off.
 pub(super) async fn start(config: &Config, stores: &Stores) -> Result<Option<Exporter>> {
     let Some(traces) = &config.telemetry.traces else { return Ok(None) };
     let settings = ExportSettings {

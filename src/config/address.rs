@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::document::Section;
 
-/// In front of a Unix socket's path.
+/// Prefix of a Unix socket's path.
 const UNIX: &str = "unix:";
 
-/// Bytes of a Unix socket's path that every system takes.
+/// Longest path of a Unix socket that every system accepts, in bytes.
 const UNIX_PATH_BYTES_MAX: usize = 103;
 
 const PORT_DEFAULT: u16 = 1337;
@@ -23,7 +23,7 @@ pub enum MountAddress {
 }
 
 impl MountAddress {
-    /// What other machines cannot reach.
+    /// Whether other machines cannot reach it.
     pub fn is_of_this_machine(&self) -> bool {
         match self {
             MountAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -39,7 +39,7 @@ impl MountAddress {
         }
     }
 
-    /// The same port on this machine alone.
+    /// The same port on the loopback interface.
     pub(super) fn on_loopback(&self) -> MountAddress {
         match self {
             MountAddress::Tcp(address) => MountAddress::Tcp((Ipv4Addr::LOCALHOST, address.port()).into()),
@@ -57,7 +57,7 @@ impl fmt::Display for MountAddress {
     }
 }
 
-/// A value and the line of the key that gave it.
+/// A value and the line of its key.
 pub(super) struct Address {
     pub(super) value: MountAddress,
     pub(super) line: Option<usize>,
@@ -86,7 +86,7 @@ pub(super) fn mount_address(server: &mut Section<'_>, directory: &Path) -> Addre
         }
         None => text.parsed(expected, |text| text.parse().ok().map(MountAddress::Tcp)),
     };
-    // What cannot be read is no reason to say more about it.
+    // An invalid value should not cause further errors.
     let value = value.unwrap_or(MountAddress::Tcp((Ipv4Addr::LOCALHOST, PORT_DEFAULT).into()));
     Address { value, line: Some(text.place.line) }
 }

@@ -1,4 +1,4 @@
-//! `[auth]`: who may call.
+//! `[auth]`: who may use the API.
 
 use std::path::{Path, PathBuf};
 
@@ -6,21 +6,21 @@ use snaphook_identity::{Oidc, OidcSettings};
 
 use super::document::Section;
 
-/// Where the first token is written.
+/// File of the first token.
 const ADMIN_TOKEN: &str = "data/admin.token";
 
 /// `[auth]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthConfig {
     pub mode: AuthMode,
-    /// An issuer whose tokens are taken too, in [`AuthMode::Tokens`].
+    /// An issuer whose tokens are also accepted, in [`AuthMode::Tokens`].
     pub oidc: Option<OidcSettings>,
-    /// The file that the first token is written to; absolute.
+    /// The file for the first token; an absolute path.
     pub admin_token: PathBuf,
 }
 
 impl AuthConfig {
-    /// No token is asked for.
+    /// The mode without tokens.
     pub(super) fn open(directory: &Path) -> AuthConfig {
         AuthConfig { mode: AuthMode::Open, oidc: None, admin_token: directory.join(ADMIN_TOKEN) }
     }
@@ -33,13 +33,13 @@ pub enum AuthMode {
     Open,
 }
 
-/// The table, and the line of the mode.
+/// Reads the table and the line of the mode.
 pub(super) fn auth(root: &mut Section<'_>, directory: &Path) -> (Option<AuthConfig>, Option<usize>) {
     let mut auth = root.section("auth");
     let mode = auth.string("mode");
     let line = mode.as_ref().map(|text| text.place.line).or(auth.line);
     let mode = match mode {
-        // A word that is none was reported; nothing follows from it.
+        // An invalid word was already reported; it has no further effect.
         Some(text) => text.word(&[("tokens", AuthMode::Tokens), ("open", AuthMode::Open)]),
         None => Some(AuthMode::Tokens),
     };

@@ -1,13 +1,13 @@
-//! `[server.cors]`: the pages of other sites that may use the API in a browser.
+//! `[server.cors]`: the origins whose pages may use the API in a browser.
 
 use super::document::{Section, Text, strings};
 
 /// `[server.cors]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsConfig {
-    /// Each as a browser writes it in `Origin`: scheme, host and, unless it is the scheme's own, port.
+    /// Each as a browser sends it in `Origin`: scheme, host and, if it is not the default, port.
     pub origins: Vec<String>,
-    /// Whether a page may send what the browser keeps for this server, such as a client certificate.
+    /// Whether a page may send credentials that the browser has for this server, such as a client certificate.
     pub credentials: bool,
 }
 
@@ -23,7 +23,7 @@ pub(super) fn cors(server: &mut Section<'_>) -> Option<CorsConfig> {
     (!origins.is_empty()).then_some(CorsConfig { origins, credentials })
 }
 
-/// An origin in the one form that browsers send: no path, no user, no default port, lowercase.
+/// An origin in the form that browsers send: no path, no user, no default port, lowercase.
 fn origin(text: Text<'_>) -> Option<String> {
     let parsed = url::Url::parse(&text.value).ok();
     let canonical = parsed.filter(|url| matches!(url.scheme(), "http" | "https")).map(|url| url.origin());

@@ -1,4 +1,4 @@
-//! `[[server.endpoints]]`: components that answer requests under paths of their own.
+//! `[[server.endpoints]]`: components that handle requests under their own paths.
 
 use std::path::{Path, PathBuf};
 
@@ -7,21 +7,21 @@ use super::document::{Section, Text};
 /// One `[[server.endpoints]]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointConfig {
-    /// In grants, metrics and the log.
+    /// The name in grants, metrics and the log.
     pub name: String,
-    /// Below the mount path; starts with `/`, does not end with one.
+    /// The path below the mount path; starts with `/` and does not end with `/`.
     pub path: String,
-    /// The file; absolute.
+    /// The file; an absolute path.
     pub component: PathBuf,
     pub role: EndpointRole,
-    /// Of the table, for messages.
+    /// The line of the table, for messages.
     pub line: usize,
 }
 
-/// The least role of who may call an endpoint.
+/// The minimum role for calling an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointRole {
-    /// No token is asked for.
+    /// No token is required.
     Anyone,
     Reader,
     Writer,
@@ -36,12 +36,12 @@ const ROLES: [(&str, EndpointRole); 4] = [
 ];
 
 impl EndpointConfig {
-    /// Whether a path below the mount path is the endpoint's: its own, or one under it.
+    /// Whether the endpoint serves a path below the mount path: its own path or one under it.
     pub fn covers(&self, path: &str) -> bool {
         path.strip_prefix(&*self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The same wherever it is in the file.
+    /// A copy for comparison that ignores the line in the file.
     pub fn unplaced(&self) -> EndpointConfig {
         EndpointConfig { line: 0, ..self.clone() }
     }
@@ -95,7 +95,7 @@ fn endpoint(section: &mut Section<'_>, directory: &Path) -> Option<EndpointConfi
     Some(EndpointConfig { name: name?, path: path?, component: component?, role, line: section.line.unwrap_or(0) })
 }
 
-/// The name of something of the server that grants are for.
+/// Checks the name of a part of the server that can have grants.
 pub(super) fn part_name(text: &Text<'_>) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
     text.parsed("1 to 63 of `a` to `z`, `0` to `9`, `-` and `_`", |text| {
@@ -108,7 +108,7 @@ fn own_path(text: &str) -> Option<String> {
     plain_path(text).filter(|path| path != "/")
 }
 
-/// `/`, or a path that has one form only and does not end with `/`.
+/// `/`, or a path in normal form that does not end with `/`.
 pub(super) fn plain_path(text: &str) -> Option<String> {
     let path = text.strip_prefix('/')?;
     let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);

@@ -1,4 +1,4 @@
-//! `[[grants]]`: what the admin opens to hooks, checked for what could never work.
+//! `[[grants]]`: the permissions that the admin gives to hooks, with checks for grants that could never work.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,23 +11,24 @@ use super::phase::Phase;
 use super::settings::{Grant, GrantTarget, ProcessGrant, ServerConfig};
 use super::{limits, suggest};
 
-/// Shortest and longest run of a granted program. A call may spend 5 minutes in the server; longer could never be used.
+/// Shortest and longest timeout of a granted program. A call may spend 5 minutes in the server, so a longer one could
+/// never be used.
 const PROCESS_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), PROCESS_TIMEOUT_MAX);
-/// Memory of a granted program, all its processes together.
+/// Memory of a granted program, over all its processes.
 const PROCESS_MEMORY_BYTES: (usize, usize) = (1 << 20, 64 << 30);
-/// What a granted program may print; a hook gets it as one value, so it has to fit the sandbox.
+/// How much a granted program may print; a hook gets it as a single value, so it has to fit into the sandbox.
 const PROCESS_OUTPUT_BYTES: (usize, usize) = (1 << 10, 1 << 30);
 
-/// Longest run of a granted program.
+/// Longest timeout of a granted program.
 pub const PROCESS_TIMEOUT_MAX: Duration = Duration::from_mins(4);
 const PROCESS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const PROCESS_MEMORY_BYTES_DEFAULT: usize = 256 << 20;
 const PROCESS_OUTPUT_BYTES_DEFAULT: usize = 1 << 20;
 
-/// The keys of a grant that open something.
+/// The keys of a grant that give a permission.
 const OPENS: [&str; 8] = ["read", "write", "http", "process", "secret", "amend", "timeout", "memory"];
 
-/// Every grant of the file. What is wrong in them is noted.
+/// Reads all grants of the file and records their errors.
 pub(super) fn grants(root: &mut Section<'_>, server: &ServerConfig) -> Vec<Grant> {
     let Some(value) = root.value("grants") else { return Vec::new() };
     let Some(items) = value.items("a list of tables, each under `[[grants]]`") else { return Vec::new() };
@@ -50,7 +51,7 @@ fn grant(mut section: Section<'_>, server: &ServerConfig) -> Grant {
     };
     let phases = match &grant.target {
         GrantTarget::Hooks { phases, .. } => phases.clone(),
-        // What is not stored yet is the business of hooks.
+        // Only hooks handle data that is not stored yet.
         GrantTarget::Endpoint(_) | GrantTarget::Module(_) => Vec::new(),
     };
     let of_post = |value: &Value<'_>| {
@@ -78,7 +79,7 @@ fn grant(mut section: Section<'_>, server: &ServerConfig) -> Grant {
     grant
 }
 
-/// Whom a grant is for, and whether phases are listed in it.
+/// Who a grant is for, and whether it lists phases.
 fn target(section: &mut Section<'_>, server: &ServerConfig) -> (GrantTarget, bool) {
     let endpoints: Vec<_> = server.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
     let modules: Vec<_> = server.modules.iter().map(|module| &*module.name).collect();
@@ -117,7 +118,7 @@ fn target(section: &mut Section<'_>, server: &ServerConfig) -> (GrantTarget, boo
     (target, phases.by_name)
 }
 
-/// A glob over the names of `known`, such as endpoints. One without a wildcard is one of them.
+/// A glob over the names in `known`, such as endpoints. Without a wildcard it must be one of them.
 fn part_glob(text: Text<'_>, what: &str, known: &[&str]) -> Option<String> {
     let name = &*text.value;
     if !name.contains('*') && !known.contains(&name) {
@@ -130,7 +131,8 @@ fn part_glob(text: Text<'_>, what: &str, known: &[&str]) -> Option<String> {
     glob(text)
 }
 
-/// Notes the named phases that could never use what `value` grants. `'*'` names none: it means those that can.
+/// Records an error for listed phases that could never use the permission in `value`. `'*'` lists none: it means all
+/// phases that can use it.
 fn usable(value: &Value<'_>, phases: &[Phase], by_name: bool, can: impl Fn(Phase) -> bool, why: &str) {
     let never: Vec<_> = phases.iter().filter(|phase| !can(**phase)).map(|phase| phase.as_str()).collect();
     if by_name && !never.is_empty() {
@@ -140,7 +142,7 @@ fn usable(value: &Value<'_>, phases: &[Phase], by_name: bool, can: impl Fn(Phase
 
 struct Phases {
     list: Vec<Phase>,
-    /// Whether the phases were listed, rather than all meant by `'*'`.
+    /// Whether the phases are listed, instead of `'*'`.
     by_name: bool,
 }
 
@@ -180,8 +182,8 @@ fn phase(text: &Text<'_>) -> Option<Phase> {
     phase
 }
 
-/// A name in which `*` stands for any text. Nothing else is special, so what other tools take as a pattern is a
-/// mistake here, and would open less than its author thinks.
+/// A name in which `*` stands for any text. Nothing else is special: pattern syntax of other tools is an error here,
+/// because it would allow less than its author expects.
 fn glob(text: Text<'_>) -> Option<String> {
     if text.value.is_empty() {
         text.place.error("is empty, expected a name or a glob");
@@ -195,7 +197,7 @@ fn glob(text: Text<'_>) -> Option<String> {
     Some(text.value)
 }
 
-/// A glob over model ids. One without wildcards must be an id that a model can have.
+/// A glob over model ids. Without wildcards it must be a valid model id.
 fn model_glob(text: Text<'_>) -> Option<String> {
     if !text.value.contains(['*', '?', '[', '{', '\\']) && !is_model_id(&text.value) {
         text.unexpected("a model id (a-z, 0-9, `_` and `-`, at most 63, not starting with `_` or `-`) or a glob");
@@ -204,7 +206,7 @@ fn model_glob(text: Text<'_>) -> Option<String> {
     glob(text)
 }
 
-/// Whether a model can have this id: `^[a-z0-9][a-z0-9_-]{0,62}$`.
+/// Whether this is a valid model id: `^[a-z0-9][a-z0-9_-]{0,62}$`.
 pub fn is_model_id(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.len() <= 63
@@ -227,7 +229,7 @@ fn http_pattern(text: Text<'_>) -> Option<String> {
     let expected = "'[METHOD ]URL' such as 'https://api.example.com/v1/*' or 'POST https://hooks.example.com/*'";
     match HttpPattern::parse(&text.value) {
         Ok(_) => Some(text.value),
-        // Not shown: it may hold a password.
+        // Not shown, because it may contain a password.
         Err(wrong) if text.value.contains('@') => {
             text.place.error(format!("cannot be used, expected {wrong}"));
             None
@@ -272,11 +274,11 @@ fn process(mut section: Section<'_>) -> Option<ProcessGrant> {
     })
 }
 
-/// Granted programs that are links, or are reached through one: what they lead to could be turned to something else.
+/// Granted programs that are symbolic links, or whose path contains one: the target could be changed.
 pub(super) fn links(grants: &[Grant]) -> impl Iterator<Item = ConfigError> + '_ {
     let programs = grants.iter().flat_map(|grant| grant.process.iter().map(|process| (grant.line, &process.program)));
     programs.filter_map(|(line, program)| {
-        // One that is not there yet is a matter of `snaphook check`, and of the call.
+        // `snaphook check` and the call report a program that does not exist yet.
         let real = program.canonicalize().ok().filter(|real| real != program)?;
         let message = format!(
             "`grants.process.program` is `{}`, which is, or is reached through, a symbolic link; expected the real path `{}`",

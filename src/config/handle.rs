@@ -1,4 +1,4 @@
-//! The configuration in force, and how a new one replaces it while the server runs.
+//! The current configuration, and its replacement while the server runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,19 +12,19 @@ use super::load::Purpose;
 use super::settings::{Config, DriverConfig, Grant};
 use super::static_files::StaticConfig;
 
-/// The configuration in force. Grants and limits follow the file; the rest is what the server started with.
+/// The current configuration. Grants and limits follow the file; everything else stays as it was at the start.
 pub struct ConfigHandle {
     current: Arc<ArcSwap<Config>>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
     /// Keys that took effect.
     pub applied: Vec<&'static str>,
-    /// Keys that differ from what is in force and need a restart; they are as they were.
+    /// Keys that have changed but need a restart; their old values stay in use.
     pub restart: Vec<&'static str>,
 }
 
@@ -37,34 +37,34 @@ impl ConfigHandle {
         })
     }
 
-    /// The configuration in force, for a short look.
+    /// The current configuration, for short use.
     pub fn load(&self) -> Guard<Arc<Config>> {
         self.current.load()
     }
 
-    /// The configuration in force, to keep.
+    /// The current configuration, for longer use.
     pub fn current(&self) -> Arc<Config> {
         self.current.load_full()
     }
 
-    /// The cell itself, for those who only ever look at what is in force.
+    /// The cell itself, for callers that always need the current configuration.
     pub fn shared(&self) -> Arc<ArcSwap<Config>> {
         Arc::clone(&self.current)
     }
 
-    /// Counts the changes, from 1. Who keeps something derived from the configuration reads this first, then the
-    /// configuration: then what was derived is never older than the generation it is filed under.
+    /// The number of changes, starting at 1. Code that caches something derived from the configuration must read this
+    /// first and the configuration second, so that the cached value is never older than its generation.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Wakes with the generation at each change.
+    /// Notifies of each change, with the generation.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Loads the file again and lets what may change take effect. Faults leave everything as it was; without a file
-    /// there is nothing to do. `check` adds what only the layers above can know, such as the names of drivers.
+    /// Reloads the file and applies the keys that can change. Errors leave everything as it was; without a file there
+    /// is nothing to do. `check` validates things that only the layers above know, such as the names of drivers.
     pub fn reload(&self, check: impl FnOnce(&Config) -> Result<(), ConfigErrors>) -> Result<Reloaded, ConfigErrors> {
         let old = self.current();
         let Some(file) = &old.file else { return Ok(Reloaded { applied: Vec::new(), restart: Vec::new() }) };
@@ -81,7 +81,7 @@ impl ConfigHandle {
         }
         let modules_differ = !same_modules(old, &new);
         let has_zia_now = has_zia(&new);
-        // Also if they are the same: their lines, which denial messages name, may have moved.
+        // Even if they are equal: their lines, which denial messages name, may have changed.
         merged.grants = new.grants;
         let mut take = |key, changed: bool| {
             if changed {
@@ -100,7 +100,7 @@ impl ConfigHandle {
         take("hooks.concurrency", old.hooks.concurrency != new.hooks.concurrency);
         take("hooks.max-attempts", old.hooks.attempts_max != new.hooks.attempts_max);
         take("hooks.webhook-attempts", old.hooks.webhook_attempts_max != new.hooks.webhook_attempts_max);
-        // Whether connections go to the bridge is decided at the start.
+        // Whether connections go to the bridge is only decided at the start.
         if has_zia(old) == has_zia_now {
             take("server.modules", modules_differ);
             merged.server.modules = new.server.modules;
@@ -111,7 +111,7 @@ impl ConfigHandle {
         merged.server.hosts = new.server.hosts;
         merged.server.trusted_proxies = new.server.trusted_proxies;
         merged.server.endpoints = new.server.endpoints;
-        // Turning TLS on or off changes what the address is.
+        // Turning TLS on or off would change the address's scheme.
         if let (Some(old), Some(new)) = (&old.server.tls, new.server.tls) {
             if !old.is_same(&new) {
                 applied.push("server.tls");
@@ -167,13 +167,13 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
     .collect()
 }
 
-/// Whether both serve the same files, wherever in the file they say so.
+/// Whether both serve the same files, ignoring lines in the configuration.
 fn same_files(old: &Config, new: &Config) -> bool {
     let unplaced = |config: &Config| config.server.static_files.clone().map(|files| StaticConfig { line: 0, ..files });
     unplaced(old) == unplaced(new)
 }
 
-/// Whether both are the same, wherever in the file.
+/// Whether both are equal, ignoring lines in the file.
 fn same_endpoints(old: &[EndpointConfig], new: &[EndpointConfig]) -> bool {
     old.iter().map(EndpointConfig::unplaced).eq(new.iter().map(EndpointConfig::unplaced))
 }
@@ -182,13 +182,13 @@ fn has_zia(config: &Config) -> bool {
     config.server.modules.iter().any(|module| module.kind.is_zia())
 }
 
-/// Whether both have the same modules, wherever in the file.
+/// Whether both have the same modules, ignoring lines in the file.
 fn same_modules(old: &Config, new: &Config) -> bool {
     let (old, new) = (&old.server.modules, &new.server.modules);
     old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.is_same(new))
 }
 
-/// Whether both grant the same, wherever in the file.
+/// Whether both have the same grants, ignoring lines in the file.
 fn same_grants(old: &Config, new: &Config) -> bool {
     let unplaced =
         |config: &Config| -> Vec<_> { config.grants.iter().map(|grant| Grant { line: 0, ..grant.clone() }).collect() };

@@ -1,15 +1,15 @@
-//! `[server.limits] hosts`: the names under which the server may be asked.
+//! `[server.limits] hosts`: the host names by which clients may address the server.
 
 use super::document::{Section, strings};
 
-/// Names in lowercase; one that begins with `.` stands for every name that ends with it.
+/// Names in lowercase; a name that begins with `.` stands for every name with this suffix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     names: Vec<String>,
 }
 
 impl Hosts {
-    /// Reads names such as `api.example.com` and `*.example.com`; `None` if one of them is none.
+    /// Parses names such as `api.example.com` and `*.example.com`; `None` if one of them is invalid.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<Hosts> {
         let name = |text: &str| {
             let bare = text.strip_prefix("*.").unwrap_or(text);
@@ -28,7 +28,7 @@ impl Hosts {
         self.names.is_empty()
     }
 
-    /// Whether `name`, without a port, is one of them. Names mind no case, and the dot at the end of a full one means nothing.
+    /// Whether `name`, without a port, is one of them. Case and a trailing dot are ignored.
     pub fn allow(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name);
         self.names.iter().any(|known| match known.starts_with('.') {

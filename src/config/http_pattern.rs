@@ -1,16 +1,16 @@
-//! One entry of `http` in a grant, `[METHOD ]URL` with `*`, taken apart: read here and nowhere else, so that what the
-//! check of the file lets pass is what opens something.
+//! One parsed entry of `http` in a grant, `[METHOD ]URL` with `*`. It is only parsed here, so that the check of the
+//! configuration and the check of a request agree.
 
 use url::Url;
 
-/// The parts of a pattern; each may hold `*`.
+/// The parts of a pattern; each may contain `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpPattern {
     /// `None`: all.
     pub method: Option<String>,
     /// `http` or `https`.
     pub scheme: String,
-    /// As it stands in URLs: lower case, international names in ASCII.
+    /// In the form of URLs: lower case, international names in ASCII.
     pub host: String,
     /// `None`: any port.
     pub port: Option<u16>,
@@ -20,8 +20,8 @@ pub struct HttpPattern {
 }
 
 impl HttpPattern {
-    /// Takes a pattern apart. The error says what it has to be, after `is …, expected`; it never holds the pattern,
-    /// which may hold a password.
+    /// Parses a pattern. The error continues "is …, expected"; it never contains the pattern, which may contain a
+    /// password.
     pub fn parse(text: &str) -> Result<HttpPattern, String> {
         let (method, url) = match text.split_once(' ') {
             Some((method, url)) => (Some(check_method(method)?), url.trim_start()),
@@ -63,7 +63,7 @@ impl HttpPattern {
     }
 }
 
-/// In capitals, as hooks' requests are compared with it; one that hooks can never use opens nothing.
+/// Converts a method to upper case, as it is compared with requests; rejects methods that hooks can never use.
 fn check_method(method: &str) -> Result<String, String> {
     if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
         return Err("an HTTP method in capitals before the URL".to_owned());

@@ -1,4 +1,4 @@
-//! From a file to a checked configuration.
+//! Loads a file and checks the configuration.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use super::error::{ConfigError, ConfigErrors};
 use super::settings::{Config, FILE_DEFAULT};
 use super::{grants, sections};
 
-/// What a configuration is read for.
+/// The purpose for which a configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Serving the API, so that who may reach it matters.
+    /// Serving the API: checks that depend on who can reach it apply.
     Api,
-    /// Opening the stores only.
+    /// Only opening the stores.
     Stores,
 }
 
@@ -23,8 +23,8 @@ impl Config {
         Config::load_with(path, Purpose::Api, |_| Ok(()))
     }
 
-    /// The same, and `check` says what only the layers above can know, such as the names of drivers. Its faults stand
-    /// among the others.
+    /// The same, with a `check` of things that only the layers above know, such as the names of drivers. Its errors are
+    /// included.
     pub fn load_with(
         path: Option<&Path>,
         purpose: Purpose,
@@ -44,7 +44,7 @@ impl Config {
         }
     }
 
-    /// Reads and checks the file at an absolute path, called `name` in messages.
+    /// Reads and checks the file at an absolute path; messages call it `name`.
     pub(super) fn load_as(
         file: &Path,
         name: &str,
@@ -61,8 +61,8 @@ impl Config {
         accept(config, name, errors)
     }
 
-    /// What holds without a file: the defaults of all keys, except that it serves this machine alone and asks for no token.
-    /// Paths are meant from `directory`.
+    /// The configuration without a file: the defaults of all keys, except that it only serves this machine and requires
+    /// no token. Paths are relative to `directory`.
     pub fn defaults(directory: &Path) -> Config {
         let document = Document::new("", &environment);
         let table = toml::de::DeTable::new();
@@ -73,7 +73,7 @@ impl Config {
         config
     }
 
-    /// Checks the text of a file. `name` is what messages call it, `environment` what `env:NAME` stands for.
+    /// Checks the text of a file. `name` is its name in messages, `environment` resolves `env:NAME`.
     pub fn parse(
         text: &str,
         name: &str,
@@ -85,7 +85,7 @@ impl Config {
         accept(config, name, errors)
     }
 
-    /// What a text says, as far as it can be understood, and what is wrong with it.
+    /// The contents of a text as far as it is valid, and its errors.
     fn read(
         text: &str,
         directory: &Path,

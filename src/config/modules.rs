@@ -1,4 +1,4 @@
-//! `[[server.modules]]`: the modules that take part in how requests are served, in their order.
+//! `[[server.modules]]`: the modules that take part in serving requests, in order.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,27 +12,27 @@ use super::document::{Section, Text, Value};
 /// Longest name of a module.
 const NAME_LENGTH_MAX: usize = 63;
 
-/// Least and most that a hook of a module may take.
+/// Minimum and maximum timeout of a module's hook.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mins(5));
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// One module.
 #[derive(Clone, PartialEq)]
 pub struct ModuleConfig {
-    /// As logs, metrics and grants call it.
+    /// The name in logs, metrics and grants.
     pub name: String,
     pub kind: ModuleKind,
-    /// Whether requests are served without it after it was deactivated; if not, they are answered 503.
+    /// Whether requests are served without it after it was deactivated; otherwise the response is 503.
     pub optional: bool,
-    /// How long one of its hooks may run, and wait to be resumed in all.
+    /// How long one of its hooks may run, and how long it may wait in total to be resumed.
     pub timeout: Duration,
-    /// `config`: its own table. Strings may be references to secrets (`secret:NAME`).
+    /// `config`: the module's own table. Strings may be references to secrets (`secret:NAME`).
     pub settings: Map<String, Json>,
-    /// Of the table, for messages.
+    /// The line of the table, for messages.
     pub line: usize,
 }
 
-/// What runs a module.
+/// How a module runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModuleKind {
     /// A library with the C ABI of `sdk/c/snaphook_module.h`, in the server's process. Its path is absolute.
@@ -50,13 +50,13 @@ impl ModuleKind {
 }
 
 impl ModuleConfig {
-    /// Whether both say the same, wherever in the file.
+    /// Whether both are equal, ignoring their lines in the file.
     pub fn is_same(&self, other: &ModuleConfig) -> bool {
         *self == ModuleConfig { line: self.line, ..other.clone() }
     }
 }
 
-/// Settings may hold passwords: they are not shown.
+/// Omits the settings, which may contain passwords.
 impl fmt::Debug for ModuleConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("ModuleConfig");
@@ -65,7 +65,7 @@ impl fmt::Debug for ModuleConfig {
     }
 }
 
-/// Every module of the file. What is wrong in them is noted.
+/// Reads all modules of the file and records their errors.
 pub(super) fn modules(server: &mut Section<'_>, directory: &Path) -> Vec<ModuleConfig> {
     let Some(value) = server.value("modules") else { return Vec::new() };
     let Some(items) = value.items("a list of tables, each under `[[server.modules]]`") else { return Vec::new() };

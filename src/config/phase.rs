@@ -1,6 +1,6 @@
-//! The six places around a change where hooks run: one enum, one table.
+//! The six phases around a change in which hooks run: one enum, one table.
 //!
-//! It lives in the lowest layer because grants name phases.
+//! It is in the lowest layer because grants refer to phases.
 
 use std::fmt;
 
@@ -40,7 +40,8 @@ impl Phase {
         Phase::ALL.into_iter().find(|phase| phase.as_str() == name)
     }
 
-    /// Pre phases run before the event exists: they may refuse, and amend if granted. Post phases run from the log.
+    /// Pre phases run before the event exists: their hooks may reject the change, and amend it if granted. Post phases
+    /// run from the log.
     pub const fn is_pre(self) -> bool {
         matches!(self, Phase::PreCreate | Phase::PreUpdate | Phase::PreDelete)
     }

@@ -1,21 +1,21 @@
-//! `[server.limits] trusted-proxies`: whose word about a client is taken.
+//! `[server.limits] trusted-proxies`: the proxies whose information about clients is trusted.
 
 use std::net::IpAddr;
 
 use super::document::{Section, strings};
 
-/// Stands for whoever connects over the Unix socket.
+/// Stands for every peer on the Unix socket.
 const UNIX: &str = "unix";
 
-/// The proxies whose `X-Forwarded-*` headers are believed.
+/// The proxies whose `X-Forwarded-*` headers are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
     networks: Vec<Network>,
-    /// Whether peers on a Unix socket are.
+    /// Whether peers on a Unix socket are trusted.
     unix: bool,
 }
 
-/// An address, and how many of its first bits count.
+/// An address and its prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Network {
     address: IpAddr,
@@ -23,7 +23,7 @@ struct Network {
 }
 
 impl TrustedProxies {
-    /// Reads addresses, networks and `unix`; `None` if one of them is none.
+    /// Parses addresses, networks and `unix`; `None` if one of them is invalid.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<TrustedProxies> {
         let mut proxies = TrustedProxies::default();
         for text in texts {
@@ -39,7 +39,7 @@ impl TrustedProxies {
         self.networks.is_empty() && !self.unix
     }
 
-    /// Whether a peer is one of them; `None` is one whose connection has no address.
+    /// Whether a peer is one of them; `None` stands for a peer without an address.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         match peer {
             Some(address) => self.networks.iter().any(|network| network.contains(address)),

@@ -1,4 +1,4 @@
-//! Reads files that a name from outside points at: a pipe, a socket or a device there must not make the server wait.
+//! Reads files whose names come from outside: a pipe, a socket or a device must not block the server.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::units::format_size;
 
-/// The whole of a file of at most `bytes_max`. The error's text says what is there instead of a file.
+/// Reads a whole file of at most `bytes_max`. The error says what is there instead of a regular file.
 pub fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let metadata = file.metadata()?;
@@ -14,7 +14,7 @@ pub fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).min(bytes_max));
-    // It may grow meanwhile.
+    // The file may grow in the meantime.
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     match bytes.len() > bytes_max {
         true => {
@@ -25,7 +25,7 @@ pub fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Does not wait for whoever would write to a pipe.
+/// Opens without waiting for the writer of a pipe.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;

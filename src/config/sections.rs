@@ -1,4 +1,4 @@
-//! What each table of the file means, but for the grants: keys, defaults, what is possible.
+//! The tables of the file except grants: keys, defaults, valid values.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,13 +25,13 @@ use super::telemetry::telemetry;
 use super::tls::{redirect_http, tls};
 use super::zia;
 
-/// Smallest and largest request body. Hook artifacts come as bodies, hence more than one event may carry.
+/// Smallest and largest limit of a request body. Hook artifacts are sent as bodies, so it may be larger than an event.
 const BODY_BYTES: (usize, usize) = (1 << 10, 256 << 20);
 
-/// Least and most memory for requests: a few large documents, and more than any machine has.
+/// Minimum and maximum memory for requests: a few large documents, and more than any machine has.
 const REQUESTS_BYTES: (usize, usize) = (16 << 20, 1 << 40);
 
-/// Most connections at once; each is a file descriptor and may hold 64 KiB of what it sent.
+/// Maximum number of connections; each uses a file descriptor and may buffer 64 KiB of received data.
 const CONNECTIONS_MAX: u64 = 32 * 1024;
 
 /// Reads the whole document; faults are noted in it. What is given beside it: why no API may be served with it.
@@ -75,7 +75,7 @@ pub(super) fn config(
         directory: directory.to_owned(),
         file: file.map(Path::to_owned),
         server: server_config,
-        // A mode that cannot be read was reported: nothing is served.
+        // An invalid mode was already reported: nothing is served.
         auth: auth.unwrap_or_else(|| AuthConfig::open(directory)),
         telemetry: telemetry(root),
         plugins: plugins(document, root, directory),
@@ -121,7 +121,7 @@ fn mount_path(server: &mut Section<'_>) -> String {
     text.parsed(expected, plain_path).unwrap_or_else(|| "/".to_owned())
 }
 
-/// Why a server may not start with this mode on this address.
+/// Why a server must not start with this mode on this address.
 fn mode_fault(
     mode: AuthMode,
     mode_line: Option<usize>,
@@ -199,8 +199,8 @@ fn v8_reset(hooks: &mut Section<'_>) -> V8Reset {
     reset.unwrap_or(V8Reset::Auto)
 }
 
-/// The folder of compiled code: one of the user, as it serves all of a user's servers, or one beside the data where a user
-/// has no home.
+/// The folder of compiled code: a folder of the user, shared by all of the user's servers, or one beside the data if
+/// the user has no home.
 fn cache(hooks: &mut Section<'_>, directory: &Path) -> PathBuf {
     let variable = |name| hooks.environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
@@ -280,7 +280,7 @@ fn private_key(text: &Text<'_>) -> Option<String> {
     let expected = "'file:PATH' or 'env:NAME'";
     match text.value.split_once(':') {
         Some(("file" | "env", rest)) if !rest.is_empty() => Some(text.value.clone()),
-        // Not shown: somebody may have written the key itself.
+        // Not shown, because somebody may have entered the key itself.
         _ => {
             text.place.error(format!("names no place of an age identity, expected {expected}"));
             None

@@ -9,9 +9,9 @@ use super::document::Section;
 pub struct StaticConfig {
     /// Absolute.
     pub directory: PathBuf,
-    /// The page that is shown where there is no file, relative to the directory.
+    /// The page to serve where no file exists, relative to the directory.
     pub fallback: Option<String>,
-    /// Of the table, for messages.
+    /// The line of the table, for messages.
     pub line: usize,
 }
 

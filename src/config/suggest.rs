@@ -1,6 +1,6 @@
-//! "Did you mean": the name that a mistyped one is closest to.
+//! "Did you mean": finds the name closest to a mistyped one.
 
-/// The closest of `known`, if it is close enough to be what was meant.
+/// The closest name in `known`, if it is close enough to be the intended one.
 pub fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (name.chars().count() / 3).max(1);
     known
@@ -11,7 +11,7 @@ pub fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours that make one text of the other; case does not count.
+/// The number of insertions, deletions, replacements and swaps of neighbours between two texts, ignoring case.
 fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.to_lowercase().chars().collect();
     let right: Vec<char> = right.to_lowercase().chars().collect();

@@ -1,4 +1,4 @@
-//! `[telemetry]`: where traces go, and how the log is written.
+//! `[telemetry]`: the destination of traces, and the format of the log.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ const SECRET: &str = "secret:";
 const OTLP: &str = "the URL of a collector of OTLP over HTTP, such as 'http://127.0.0.1:4318'";
 const SERVICE_DEFAULT: &str = "snaphook";
 
-/// Variables of the environment that OpenTelemetry has names for, where the file has no key.
+/// Standard environment variables of OpenTelemetry, used for keys that are missing in the file.
 const ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const HEADERS_VARIABLE: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 const SERVICE_VARIABLE: &str = "OTEL_SERVICE_NAME";
@@ -19,13 +19,13 @@ const SERVICE_VARIABLE: &str = "OTEL_SERVICE_NAME";
 /// `[telemetry]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TelemetryConfig {
-    /// `None`: nothing is traced.
+    /// `None`: tracing is off.
     pub traces: Option<TracesConfig>,
     pub log_format: LogFormat,
 }
 
 impl TelemetryConfig {
-    /// Whether both say the same, wherever in the file.
+    /// Whether both are equal, ignoring their lines in the file.
     pub(super) fn is_same(&self, other: &TelemetryConfig) -> bool {
         let unplaced =
             |config: &TelemetryConfig| config.traces.clone().map(|traces| TracesConfig { line: None, ..traces });
@@ -33,7 +33,7 @@ impl TelemetryConfig {
     }
 }
 
-/// How lines of the log are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     #[default]
@@ -41,25 +41,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where traces go.
+/// The destination of traces.
 #[derive(Clone, PartialEq)]
 pub struct TracesConfig {
-    /// Of the collector, without `/v1/traces`.
+    /// The collector's URL, without `/v1/traces`.
     pub endpoint: Url,
-    /// Sent with each request, by name.
+    /// Headers of each request, by name.
     pub headers: BTreeMap<String, HeaderSource>,
-    /// The share of requests that are traced, unless a client that is trusted says so.
+    /// The share of requests that are traced if no trusted client decides.
     pub sample: f64,
     pub trust: Trust,
     pub service_name: String,
-    /// Its line in the file, if it is from there.
+    /// The line in the file, if it comes from the file.
     pub line: Option<usize>,
 }
 
-/// Whose `traceparent` decides whether a request is traced.
+/// The clients whose `traceparent` decides whether a request is traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// That of trusted proxies.
+    /// Trusted proxies.
     #[default]
     Proxies,
     All,
@@ -73,7 +73,7 @@ pub enum HeaderSource {
     Secret(String),
 }
 
-/// Without values that may be secrets.
+/// Omits values that may be secrets.
 impl fmt::Debug for TracesConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TracesConfig { headers, sample, trust, service_name, line, .. } = self;
@@ -95,7 +95,7 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetryConfig {
         None => variable(&section, ENDPOINT_VARIABLE).and_then(|text| {
             let url = endpoint(&text);
             if url.is_none() {
-                // Not shown: it may have a password.
+                // Not shown, because it may contain a password.
                 section.environment_error(ENDPOINT_VARIABLE, &format!("is not {OTLP}"));
             }
             url
@@ -111,7 +111,7 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetryConfig {
         } else if let Some(text) = value.secret_text() {
             match header_source(&text.value) {
                 Some(source) => drop(headers.insert(name.to_ascii_lowercase(), source)),
-                // Not shown: it may be a password.
+                // Not shown, because it may be a password.
                 None => text.place.error("is no value of a header, expected visible ASCII, or 'secret:NAME'"),
             }
         }
@@ -169,17 +169,17 @@ fn header_source(text: &str) -> Option<HeaderSource> {
     }
 }
 
-/// Whether a text may be a header's value.
+/// Whether a text is a valid header value.
 fn is_header_value(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// A variable of the environment; one that is empty is none, as OpenTelemetry has it.
+/// An environment variable; an empty one counts as unset, as OpenTelemetry specifies.
 fn variable(section: &Section<'_>, name: &str) -> Option<String> {
     section.environment(name).filter(|text| !text.trim().is_empty())
 }
 
-/// `key=value` pairs between commas, as OpenTelemetry writes them; `None` if one is none.
+/// Comma-separated `key=value` pairs, as OpenTelemetry defines them; `None` if one is invalid.
 fn listed(text: &str) -> Option<BTreeMap<String, HeaderSource>> {
     let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
     let pairs = pairs.map(|pair| {

@@ -1,4 +1,4 @@
-//! `[server.tls]` and `[server] redirect-http`: which certificate the server shows, and whose it asks for.
+//! `[server.tls]` and `[server] redirect-http`: the server's certificate, and the client certificates that it requires.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ const SECRET: &str = "secret:";
 /// `[server.tls]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// The server's certificate and those between it and its authority.
+    /// The server's certificate and the intermediate certificates.
     pub certificate: Pem,
     pub private_key: Pem,
-    /// Who issues the certificates that clients must show; `None`: no client is asked for one.
+    /// The issuer of the certificates that clients must present; `None` if clients need none.
     pub client_ca: Option<Pem>,
 }
 
-/// Where a text in PEM format is.
+/// The location of a text in PEM format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pem {
     pub source: PemSource,
@@ -39,7 +39,7 @@ pub enum PemSource {
 }
 
 impl TlsConfig {
-    /// All that it is made of.
+    /// All of its PEM texts.
     pub fn parts(&self) -> impl Iterator<Item = &Pem> {
         [&self.certificate, &self.private_key].into_iter().chain(&self.client_ca)
     }
@@ -53,12 +53,12 @@ impl TlsConfig {
         self.parts().filter_map(file).collect()
     }
 
-    /// Whether its certificate and key are files, which can be read before anything is started.
+    /// Whether its certificate and key are files, which can be read before the server starts.
     pub fn has_pair_in_files(&self) -> bool {
         [&self.certificate, &self.private_key].iter().all(|pem| matches!(pem.source, PemSource::File(_)))
     }
 
-    /// Whether both name the same, wherever in the file.
+    /// Whether both are equal, ignoring their lines in the file.
     pub(super) fn is_same(&self, other: &TlsConfig) -> bool {
         self.parts().map(|pem| (pem.key, &pem.source)).eq(other.parts().map(|pem| (pem.key, &pem.source)))
     }

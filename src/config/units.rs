@@ -1,4 +1,4 @@
-//! Durations (`'500 ms'`) and sizes (`'8 MiB'`) as people write them.
+//! Durations (`'500 ms'`) and sizes (`'8 MiB'`) in readable notation.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ const TIME: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_
 /// Units of size, in bytes.
 const SIZE: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// A whole number and `ms`, `s`, `m` or `h`; `None` if `text` is something else.
+/// Parses an integer with `ms`, `s`, `m` or `h`; `None` if `text` is something else.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &TIME).map(Duration::from_millis)
 }
 
-/// A whole number and `B`, `KiB`, `MiB` or `GiB`; `None` if `text` is something else.
+/// Parses an integer with `B`, `KiB`, `MiB` or `GiB`; `None` if `text` is something else.
 pub fn parse_size(text: &str) -> Option<usize> {
     parse(text, &SIZE).and_then(|bytes| usize::try_from(bytes).ok())
 }
 
-/// In the largest unit that needs no fraction, such as `500 ms` or `2 s`.
+/// Formats a duration in the largest unit without a fraction, such as `500 ms` or `2 s`.
 pub fn format_duration(duration: Duration) -> String {
     format(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &TIME)
 }
 
-/// In the largest unit that needs no fraction, such as `64 MiB`.
+/// Formats a size in the largest unit without a fraction, such as `64 MiB`.
 pub fn format_size(bytes: usize) -> String {
     format(bytes as u64, &SIZE)
 }

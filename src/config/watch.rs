@@ -1,4 +1,4 @@
-//! Notices SIGHUP and changes of files; loads the configuration again on both.
+//! Reloads the configuration on SIGHUP and when the file changes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,30 +12,30 @@ use super::error::ConfigErrors;
 use super::handle::ConfigHandle;
 use super::settings::Config;
 
-/// An editor writes a file in several steps; what happens within this time is one change.
+/// An editor writes a file in several steps; changes within this time count as one.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Listens from now on; what it gives loads the file again at each occasion and runs until it is dropped. `check` is
-/// asked of each new configuration, see [`ConfigHandle::reload`]. Call it inside a runtime.
+/// Listens from now on; the returned future reloads the file on each change and runs until it is dropped. `check`
+/// validates each new configuration, see [`ConfigHandle::reload`]. Must be called inside a runtime.
 pub fn watch<C>(handle: Arc<ConfigHandle>, check: C) -> impl Future<Output = ()> + use<C>
 where
     C: Fn(&Config) -> Result<(), ConfigErrors> + Clone + Send + 'static,
 {
     let file = handle.load().file.clone();
-    // The watcher first, then the look at the file, so that no change falls between the two.
+    // Start the watcher before reading the file, so that no change is missed in between.
     let mut changes = Changes::of(file.as_slice());
     let mut seen = file.as_deref().and_then(|file| std::fs::read(file).ok());
     async move {
         loop {
             let asked = changes.next().await == Change::Hangup;
             let now = file.as_deref().and_then(|file| std::fs::read(file).ok());
-            // The folder is what is watched: most of its changes are not the file's. A file that is gone for a moment
-            // is about to be replaced.
+            // The watcher watches the folder, and most changes there do not affect the file. A file that is missing for
+            // a moment is about to be replaced.
             if !asked && (now == seen || now.is_none()) {
                 continue;
             }
             seen = now;
-            // The check may wait for files and for other programs.
+            // The check may block on files and other programs.
             let (handle, check) = (Arc::clone(&handle), check.clone());
             if let Err(panic) = tokio::task::spawn_blocking(move || report(&handle, check)).await {
                 tracing::error!("loading the configuration again failed: {panic}");
@@ -69,12 +69,12 @@ fn report(handle: &ConfigHandle, check: impl Fn(&Config) -> Result<(), ConfigErr
     }
 }
 
-/// Why files may differ from what they were.
+/// Why files may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// SIGHUP.
     Hangup,
-    /// Something happened in one of their folders.
+    /// A change in one of their folders.
     Files,
 }
 
@@ -82,19 +82,19 @@ pub enum Change {
 pub struct Changes {
     hangups: Hangups,
     files: mpsc::Receiver<()>,
-    /// Kept, since nothing comes from `files` without it.
+    /// Kept alive, because `files` receives nothing without it.
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl Changes {
-    /// Listens from now on. Call it inside a runtime.
+    /// Listens from now on. Must be called inside a runtime.
     pub fn of(files: &[PathBuf]) -> Changes {
         let (sender, receiver) = mpsc::channel(1);
         let watcher = if files.is_empty() { None } else { watch_files(files, sender) };
         Changes { hangups: Hangups::new(), files: receiver, _watcher: watcher }
     }
 
-    /// The next one; changes that come together are one.
+    /// Waits for the next change; simultaneous changes count as one.
     pub async fn next(&mut self) -> Change {
         tokio::select! {
             () = self.hangups.next() => return Change::Hangup,
@@ -107,14 +107,14 @@ impl Changes {
 }
 
 /// Watches the folder of each file, because an editor replaces the file and a mounted configuration replaces a link
-/// beside it; and the folder of what a link leads to.
+/// beside it; also watches the folder of a link's target.
 fn watch_files(files: &[PathBuf], changes: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let names = || files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
     let failed = |error: notify::Error| tracing::warn!("changes of {} are not seen ({error}); send SIGHUP", names());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let only_read = matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. }));
         if !only_read {
-            // Full: a change is announced already.
+            // If the channel is full, a change is already announced.
             let _ = changes.try_send(());
         }
     })
@@ -131,7 +131,7 @@ fn watch_files(files: &[PathBuf], changes: mpsc::Sender<()>) -> Option<notify::R
     Some(watcher)
 }
 
-/// SIGHUPs, where there are signals.
+/// Receives SIGHUP on systems with signals.
 struct Hangups {
     #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,

@@ -9,7 +9,7 @@ use super::settings::ServerConfig;
 /// The name of the program.
 const PROGRAM: &str = "snaphook-zia-bridge";
 
-/// `zia-bridge`: a name, or a path, which is then absolute.
+/// `zia-bridge`: a name, or a path, which is made absolute.
 pub(super) fn bridge(server: &mut Section<'_>, directory: &Path) -> PathBuf {
     let text = server.string("zia-bridge");
     let path = text.and_then(|text| {
@@ -22,7 +22,8 @@ pub(super) fn bridge(server: &mut Section<'_>, directory: &Path) -> PathBuf {
     path.unwrap_or_else(|| PROGRAM.into())
 }
 
-/// Notes what cannot work: these modules get the descriptor of each connection, before anything else of the server.
+/// Records combinations that cannot work: these modules get the descriptor of each connection before the rest of the
+/// server does.
 pub(super) fn check(document: &Document<'_>, server: &ServerConfig) {
     let modules = &server.modules;
     let Some(first) = modules.iter().find(|module| module.kind.is_zia()) else { return };

@@ -1,4 +1,4 @@
-//! What hooks may do to the rest of the server, as seen from the hook host: implemented by the engine above.
+//! The hook host's interface to the rest of the server, which the engine above implements.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use snaphook_driver::{Actor, Cause, Event, Instance, InstancePage, Position};
 
 use crate::catalog::rules::Right;
 
-/// Errors that a guest can handle.
+/// An error that a guest can handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessError {
     pub code: AccessCode,
@@ -21,7 +21,7 @@ impl AccessError {
     }
 }
 
-/// The codes of the contract.
+/// The error codes of the hook contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessCode {
     Denied,
@@ -51,30 +51,30 @@ impl AccessCode {
     }
 }
 
-/// Who writes: the code as an actor, and the cause for the event.
+/// The author of a write: the code as an actor, and the cause to record in the event.
 #[derive(Clone, Debug)]
 pub struct Writer {
     /// Such as `invoice.postCreate/mail`.
     pub actor: Arc<Actor>,
-    /// `None`: no event led to it.
+    /// `None`: no event caused the write.
     pub cause: Option<Cause>,
     pub request_id: Option<String>,
-    /// The place of the call in a trace, as events keep it.
+    /// The call's position in a trace, as events store it.
     pub trace: Option<String>,
-    /// The server's own, or that of the actor of the event.
+    /// The server's right, or that of the event's actor.
     pub right: Right,
 }
 
-/// What a hook expects of an instance that it changes.
+/// The state that a hook expects of an instance that it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
     pub position: Position,
-    /// The `model_version` in which the call read the instance at that position. `None`: it did not read it, so it knows
-    /// it as the event at that position left it.
+    /// The `model_version` in which the call read the instance at that position. `None` if the call did not read it; it
+    /// then knows the instance as the event at that position left it.
     pub model_version: Option<u64>,
 }
 
-/// The server's data, for hooks. Grants were checked by the caller ([`super::session::Session`]).
+/// Gives hooks access to the server's data. The caller has already checked the grants ([`super::session::Session`]).
 #[async_trait]
 pub trait Access: Send + Sync {
     /// `None` if there is no such instance; `not-found` if there is no such model.
@@ -86,12 +86,12 @@ pub trait Access: Send + Sync {
     /// The event at a position.
     async fn event(&self, position: Position, right: &Right) -> Result<Option<Event>, AccessError>;
 
-    /// A command like any other: validated, hooked, logged. `data` is JSON text.
+    /// An ordinary command: it is validated, runs hooks and is logged. `data` is JSON text.
     async fn create(&self, writer: &Writer, model: &str, id: Option<&str>, data: &str)
     -> Result<Instance, AccessError>;
 
-    /// Replaces the data. An instance that is not as `expected` is a conflict: it was changed, or carried over to a new
-    /// version of its model, and data in the old form would lose what was renamed.
+    /// Replaces the data. It is a conflict if the instance is not as `expected`: it was changed, or it was converted to
+    /// a new version of its model, and data in the old form would lose renamed properties.
     async fn update(
         &self,
         writer: &Writer,
@@ -101,7 +101,7 @@ pub trait Access: Send + Sync {
         expected: Option<Expected>,
     ) -> Result<Instance, AccessError>;
 
-    /// Gives the instance as it was.
+    /// Returns the instance as it was before.
     async fn delete(
         &self,
         writer: &Writer,
@@ -110,12 +110,12 @@ pub trait Access: Send + Sync {
         expected: Option<Expected>,
     ) -> Result<Instance, AccessError>;
 
-    /// A secret's plain value; `None` if there is none.
+    /// A secret's plain value; `None` if there is no such secret.
     async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError>;
 }
 
-/// Instances as a call sees them that is part of several changes: what those before it will have made of them, and for the
-/// rest what is stored. What is not written yet is at position 0. Both methods are those of [`Access`].
+/// Instances as seen by a call in a batch of changes: with the results of the batch's earlier changes, and otherwise as
+/// stored. Instances that are not written yet have position 0. Both methods correspond to those of [`Access`].
 #[async_trait]
 pub trait Ahead: Debug + Send + Sync {
     async fn get(&self, model: &str, id: &str, right: &Right) -> Result<Option<Instance>, AccessError>;

@@ -1,11 +1,11 @@
-//! Where the code of hooks comes from.
+//! Provides the code of hooks.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// Where the code of artifacts is kept.
+/// The store of the artifacts' code.
 #[async_trait]
 pub trait Artifacts: Send + Sync {
-    /// The code; the error is one sentence.
+    /// Returns the code; the error is one sentence.
     async fn code(&self, artifact: &str) -> Result<Bytes, String>;
 }

@@ -1,7 +1,7 @@
-//! The code of a bound hook: one state of it, and the file whose changes bring the next.
+//! The code of a bound hook: its current version, and the file that provides the next one.
 //!
-//! Code from the log never changes under a binding. A native library does when its file does: then the hook has another
-//! artifact, so grants that are pinned to the old one no longer hold for it.
+//! Code from the log never changes while it is bound. A native library changes with its file: the hook then has another
+//! artifact, and grants that are pinned to the old one no longer apply.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use super::grants::{Granted, Grantee, HookId};
 use super::library::{self, Stamp};
 use crate::config::Config;
 
-/// Time between two looks at a file that calls run from.
+/// Time between two checks of a file whose code is being called.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A file that is replaced may be gone for a moment; so long the code that is loaded goes on.
+/// A file that is being replaced may be missing for a moment; for this long, the loaded code stays in use.
 const GONE_MAX: Duration = Duration::from_secs(1);
 
-/// After code could not be loaded, calls fail at once for this long before it is tried again.
+/// After a failed load, calls fail at once for this long before the next attempt.
 const LOAD_RETRY: Duration = Duration::from_secs(5);
 
-/// One state of a hook's code.
+/// One version of a hook's code.
 pub(super) struct Code {
     pub(super) id: Arc<HookId>,
     /// Bytes.
@@ -49,7 +49,7 @@ impl Code {
         })
     }
 
-    /// Why it could not be loaded, if that was just tried.
+    /// Why it could not be loaded, if an attempt failed recently.
     pub(super) fn recent_failure(&self) -> Option<String> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.as_ref().filter(|(at, _)| at.elapsed() < LOAD_RETRY).map(|(_, message)| message.clone())
@@ -59,7 +59,7 @@ impl Code {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), message));
     }
 
-    /// What the configuration in force opens to it.
+    /// What the current configuration grants it.
     pub(super) fn granted(&self, config: &ArcSwap<Config>) -> Arc<Granted> {
         let config = config.load();
         if let Some(granted) = &*self.granted.load()
@@ -72,7 +72,7 @@ impl Code {
         granted
     }
 
-    /// Whether a call can be answered by it at once, well or not.
+    /// Whether a call with it can succeed or fail at once, without loading.
     pub(super) fn is_settled(&self) -> bool {
         self.prepared.initialized() || self.recent_failure().is_some()
     }
@@ -84,37 +84,37 @@ pub(super) struct Followed {
     started: Instant,
     /// Milliseconds after `started`.
     next_look: AtomicU64,
-    /// Held while somebody looks.
+    /// Locked while the file is checked.
     pub(super) seen: tokio::sync::Mutex<Seen>,
 }
 
-/// What the last look found.
+/// The result of the last check.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Code that is being loaded, which may take longer than the call that found it can wait.
+    /// Code that is being loaded, which may take longer than the call that found it can wait for.
     pub(super) loading: Option<Loading>,
     stamp: Option<Stamp>,
     gone_since: Option<Instant>,
 }
 
-/// A library on its way.
+/// A library that is being loaded.
 pub(super) struct Loading {
     pub(super) id: HookId,
     pub(super) size: u64,
     pub(super) task: JoinHandle<Result<Arc<dyn Prepared>, PrepareError>>,
 }
 
-/// What a look found.
+/// The result of a check.
 pub(super) enum Found {
-    /// The code that is loaded still holds.
+    /// The loaded code is still current.
     Same,
-    /// Another library, or one that is not loaded yet.
+    /// A different library, or one that is not loaded yet.
     Bytes {
         bytes: Vec<u8>,
         /// SHA-256, lowercase hex.
         digest: String,
     },
-    /// Nothing that can be read.
+    /// The file cannot be read.
     Fault(String),
 }
 
@@ -128,18 +128,18 @@ impl Followed {
         }
     }
 
-    /// Whether it is time to look again.
+    /// Whether the next check is due.
     pub(super) fn is_due(&self) -> bool {
         self.started.elapsed().as_millis() as u64 >= self.next_look.load(Ordering::Relaxed)
     }
 
-    /// Looks whether the file is another than at the last look. With code that is `loaded` a file that somebody writes to
-    /// is left for the next look.
+    /// Checks whether the file has changed since the last check. If code is `loaded`, a file that is still being
+    /// written is left for the next check.
     pub(super) async fn look(&self, seen: &mut Seen, directory: PathBuf, code: &Code) -> Found {
         let next = self.started.elapsed() + LOOK_EVERY;
         self.next_look.store(next.as_millis() as u64, Ordering::Relaxed);
         let loaded = code.prepared.initialized();
-        // One question to the system, of a file that was just used: not worth another thread.
+        // A single system call on a recently used file: not worth another thread.
         let stamp = Stamp::of(&directory, &self.name);
         match stamp {
             None if loaded => {
@@ -152,7 +152,7 @@ impl Followed {
                 seen.gone_since = None;
                 return Found::Same;
             }
-            // What failed is tried again when the file changes, or after a while.
+            // A failed load is retried when the file changes, or after a while.
             stamp if stamp == seen.stamp && code.recent_failure().is_some() => return Found::Same,
             _ => {}
         }

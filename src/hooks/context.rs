@@ -1,4 +1,4 @@
-//! What goes into a hook's call and what comes out, the same for all engines.
+//! The input and output of a hook's call, the same for all engines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub use crate::catalog::FieldError;
 use crate::config::Phase;
 use crate::telemetry::trace::Span;
 
-/// What a hook gets to see of one change.
+/// The information about one change that a hook receives.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub phase: Phase,
@@ -20,9 +20,9 @@ pub struct Context {
     pub model_version: u64,
     /// Instance id.
     pub instance: String,
-    /// Data before the change; absent for a creation.
+    /// Data before the change; `None` for a creation.
     pub before: Option<Json>,
-    /// Data after the change; absent for a deletion.
+    /// Data after the change; `None` for a deletion.
     pub after: Option<Json>,
     pub actor: Option<Arc<Actor>>,
     pub request_id: Option<String>,
@@ -31,14 +31,14 @@ pub struct Context {
     pub event: Option<EventRef>,
     /// Post phases: 1 and up. Pre phases: 1.
     pub attempt: u32,
-    /// Length of the chain of causes that led here; writes of this call are at `depth + 1`.
+    /// Length of the chain of causes of this call; its writes are at `depth + 1`.
     pub depth: u32,
-    /// What the call reads instead of instances as they are stored.
+    /// If present, the call reads instances from here instead of those stored.
     pub ahead: Option<Arc<dyn Ahead>>,
 }
 
 impl Context {
-    /// The actor for interfaces that carry it as text: the JSON of the object.
+    /// The actor for interfaces that pass it as text: the object as JSON.
     pub fn actor_text(&self) -> Option<String> {
         self.actor.as_ref().map(|actor| actor.to_text())
     }
@@ -49,35 +49,36 @@ impl Context {
 pub struct EventRef {
     pub position: Position,
     pub id: String,
-    /// As the log has it; absent where the code is only tried.
+    /// The event as stored in the log; `None` if the code is only tested.
     pub record: Option<Arc<Event>>,
 }
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Pre: the change may go on. Post: done.
+    /// Pre: the change may proceed. Post: done.
     Accept,
-    /// Pre: the change may go on with this data.
+    /// Pre: the change may proceed with this data.
     Amend(Json),
-    /// Pre: refused by the author's decision.
+    /// Pre: the hook rejects the change.
     Reject(Rejection),
-    /// The code did not come to a decision.
+    /// The code failed to reach a decision.
     Failed(Failure),
 }
 
-/// A pre hook's refusal.
+/// A pre hook's rejection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {
     pub message: String,
     pub fields: Vec<FieldError>,
 }
 
-/// Why code did not come to a decision.
+/// Why code failed to reach a decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     pub cause: FailureCause,
-    /// One sentence: which hook limit or error, its value, what was used, where in the author's source.
+    /// One sentence: the hook, the limit or error with its value, how much was used, and the position in the author's
+    /// source.
     pub message: String,
     /// The limit that was hit, such as `timeout 500 ms`.
     pub limit: Option<String>,
@@ -86,12 +87,12 @@ pub struct Failure {
 /// When a post hook that failed may run again for the same event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retry {
-    /// As after a fault of code.
+    /// As after an error in the code.
     #[default]
     Usual,
-    /// As long as somebody else's server may be away, and not before so much time has passed.
+    /// For as long as another party's server may be unavailable, and not before this time has passed.
     Patient(Duration),
-    /// Not without somebody doing something about it.
+    /// Not until somebody intervenes.
     Never,
 }
 
@@ -105,12 +106,12 @@ pub enum FailureCause {
     Timeout,
     Memory,
     Stack,
-    /// What it returned or logged was larger than allowed.
+    /// It returned or logged more than allowed.
     Output,
     HostCalls,
-    /// Amended without the grant, or with data that is not valid.
+    /// It amended without the grant, or with invalid data.
     Amend,
-    /// A chain of causes that is too deep.
+    /// The chain of causes is too deep.
     Depth,
     /// The code could not be loaded.
     Load,
@@ -157,27 +158,27 @@ impl FailureCause {
 /// One finished call: its outcome and what it cost.
 #[derive(Debug)]
 pub struct Run {
-    /// Who ran, with the artifact that it ran.
+    /// The hook, with the artifact that ran.
     pub hook: Arc<HookId>,
     pub outcome: Outcome,
     /// From the start of the call to its end.
     pub wall: Duration,
-    /// Part of `wall` that was spent inside the host for capabilities.
+    /// The part of `wall` that was spent in host calls.
     pub host: Duration,
-    /// Time on a core of the guest's code, as far as the engine can tell.
+    /// CPU time of the guest's code, as far as the engine can tell.
     pub cpu: Duration,
-    /// Largest size of the sandbox's memories and tables, in bytes.
+    /// Peak size of the sandbox's memories and tables, in bytes.
     pub memory_bytes: u64,
     pub retry: Retry,
     pub log: Vec<LogLine>,
-    /// Each capability that the code asked for, with the answer; for `hook test` and denial messages.
+    /// Each use of a capability, with the result; for `hook test` and denial messages.
     pub asked: Vec<Asked>,
     /// Ends when the run is settled.
     pub span: Span,
 }
 
 impl Run {
-    /// That of a hook that did not start.
+    /// The run of a hook that did not start.
     pub fn unstarted(hook: &Arc<HookId>, failure: Failure) -> Run {
         Run {
             hook: Arc::clone(hook),
@@ -228,7 +229,7 @@ impl LogLevel {
 pub struct Asked {
     /// `read`, `write`, `http`, `process`, `secret` or `amend`.
     pub capability: &'static str,
-    /// What it was asked for, such as a model or a URL without its query.
+    /// The target, such as a model or a URL without its query.
     pub target: String,
     pub granted: bool,
 }

@@ -1,31 +1,32 @@
-//! Permits that hooks share: whoever waits is served in turns by hook, and no hook takes the last ones.
+//! Permits that hooks share fairly: waiting calls are served hook by hook in turns, and no hook can take the last
+//! permits.
 //!
-//! A plain semaphore serves whoever came first, so a hook with many calls delays all others by all of them. Here each hook has
-//! a queue of its own, and a permit that becomes free goes to the hook whose turn it is. Where permits are held for long, one
-//! hook gets at most three times as many as it leaves free: one alone gets three quarters of them, and the next hook that
-//! comes finds some.
+//! A plain semaphore serves calls in order of arrival, so a hook with many calls delays all other hooks. Here each hook
+//! has its own queue, and a free permit goes to the hook whose turn it is. Where permits are held for long, a hook gets
+//! at most three times as many permits as it leaves free: a single hook gets three quarters of them, and the next hook
+//! finds some.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// How much of all permits one hook may have.
+/// How many of the permits one hook may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Share {
-    /// All that are free. For permits that are held for a moment.
+    /// All that are free. For permits that are only held for a moment.
     All,
     /// Some stay free for others.
     LeavesSome,
 }
 
-/// So many permits for each that stays free.
+/// How many permits a hook may hold for each that stays free.
 const HELD_PER_FREE: usize = 3;
 
-/// Which hook asks; see [`super::grants::Granted::share_key`].
+/// Identifies the hook that requests a permit; see [`super::grants::Granted::share_key`].
 pub(super) type Key = u64;
 
-/// Counts permits and who waits for them.
+/// A fair semaphore.
 #[derive(Clone)]
 pub(super) struct FairSemaphore(Arc<Shared>);
 
@@ -37,17 +38,17 @@ struct Shared {
 struct State {
     free: usize,
     held: HashMap<Key, usize>,
-    /// In the order of their turns; none is empty.
+    /// The queues in the order of their turns; none is empty.
     queues: VecDeque<(Key, VecDeque<Waiter>)>,
 }
 
 struct Waiter {
     count: usize,
-    /// Closed: it waits no longer.
+    /// If it is closed, the waiter is gone.
     granted: oneshot::Sender<FairPermit>,
 }
 
-/// Permits of one hook, given back when dropped.
+/// Permits of one hook, released when this is dropped.
 pub(super) struct FairPermit {
     shared: Arc<Shared>,
     key: Key,
@@ -60,19 +61,19 @@ impl FairSemaphore {
         FairSemaphore(Arc::new(Shared { share, state: Mutex::new(state) }))
     }
 
-    /// Waits for `count` permits at once, which must not be more than there are.
+    /// Waits for `count` permits at once, which must not exceed the total number.
     pub(super) async fn acquire(&self, key: Key, count: usize) -> FairPermit {
         loop {
             let waiting = {
                 let mut state = self.0.state();
-                // Whoever waits could not be served before either.
+                // Those that wait could not have been served before either.
                 if state.queues.is_empty() && state.may_take(self.0.share, key, count) {
                     state.take(key, count);
                     return FairPermit { shared: Arc::clone(&self.0), key, count };
                 }
                 state.wait(key, count)
             };
-            // Also when everybody before it waits for more than is free.
+            // It may also be served at once if everybody before it waits for more permits than are free.
             self.0.serve();
             if let Ok(permit) = waiting.await {
                 return permit;
@@ -87,8 +88,8 @@ impl FairSemaphore {
 }
 
 impl FairPermit {
-    /// Gives way to whoever waits, and waits behind them. It queues up before it gives anything back: who came back later,
-    /// when others have been served, would be as late each time as they are many.
+    /// Releases the permits to waiting calls and waits behind them. It joins the queue before it releases anything: if
+    /// it joined afterwards, it would be delayed each time by all calls that had arrived in between.
     pub(super) async fn pass(self) -> Self {
         let (shared, key, count) = (Arc::clone(&self.shared), self.key, self.count);
         let waiting = {
@@ -102,7 +103,7 @@ impl FairPermit {
         drop(self);
         match waiting.await {
             Ok(permit) => permit,
-            // Whoever waits is granted, unless a thread that serves has panicked.
+            // A waiter always gets a permit, unless a serving thread has panicked.
             Err(_) => FairSemaphore(shared).acquire(key, count).await,
         }
     }
@@ -110,16 +111,16 @@ impl FairPermit {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // What holds it leaves nothing half done.
+        // Code that holds this lock never leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives what is free to those that wait, in turns.
+    /// Gives free permits to waiting calls, in turns.
     fn serve(self: &Arc<Self>) {
         loop {
             let Some((key, waiter)) = self.state().next(self.share) else { return };
             let permit = FairPermit { shared: Arc::clone(self), key, count: waiter.count };
-            // Outside the lock: a waiter that has gone gives its permit back, which is served again.
+            // Outside the lock: if the waiter is gone, its permit is released and granted again.
             drop(waiter.granted.send(permit));
         }
     }
@@ -137,7 +138,7 @@ impl State {
         *self.held.entry(key).or_insert(0) += count;
     }
 
-    /// One more that waits: behind those of its hook, and a hook that has none behind all hooks.
+    /// Adds a waiter: behind those of its hook; a hook without waiters goes behind all other hooks.
     fn wait(&mut self, key: Key, count: usize) -> oneshot::Receiver<FairPermit> {
         let (granted, waiting) = oneshot::channel();
         let waiter = Waiter { count, granted };
@@ -157,7 +158,7 @@ impl State {
         self.queues.retain(|(_, queue)| !queue.is_empty());
     }
 
-    /// The next that can be served, with its permits taken.
+    /// Takes the permits for the next waiter that can be served.
     fn next(&mut self, share: Share) -> Option<(Key, Waiter)> {
         self.forget_gone();
         for index in 0..self.queues.len() {
@@ -171,7 +172,7 @@ impl State {
                 self.take(key, count);
                 return Some((key, waiter));
             }
-            // It has nothing and needs more than is free: what is given to others now would keep it waiting for good.
+            // This hook has no permits and needs more than are free: if others got them now, it could wait for ever.
             if !self.held.contains_key(&key) {
                 return None;
             }

@@ -1,16 +1,16 @@
-//! What host calls take and give.
+//! Arguments and results of host calls.
 
 use std::time::Duration;
 
 use super::access::AccessError;
 use super::context::Failure;
 
-/// What a host call answers instead of a value.
+/// The error of a host call.
 #[derive(Clone, Debug)]
 pub enum HostError {
-    /// The guest gets it and may go on.
+    /// The guest receives the error and may continue.
     Access(AccessError),
-    /// A limit of the call is broken: the engine ends the guest with this failure.
+    /// A limit of the call is exceeded: the engine stops the guest with this failure.
     Fatal(Failure),
 }
 
@@ -26,7 +26,7 @@ impl From<AccessError> for HostError {
     }
 }
 
-/// An HTTP request of a hook. Header values may hold `{{secret:name}}`; nothing else may.
+/// An HTTP request of a hook. Only header values may contain `{{secret:name}}`.
 #[derive(Clone, Debug)]
 pub struct HttpRequest {
     pub method: String,
@@ -48,7 +48,7 @@ pub enum Redirect {
 #[derive(Clone, Debug)]
 pub struct HttpResponse {
     pub status: u16,
-    /// After redirects.
+    /// The URL after redirects.
     pub url: String,
     pub redirected: bool,
     pub headers: Vec<(String, String)>,

@@ -1,5 +1,5 @@
-//! What the server holds in its own memory on behalf of one run: what the hook reads, sends, writes and hands back, and
-//! what is needed to read it. It counts against the run's `memory` like the memory of its sandbox.
+//! The server's memory for one run: the data that the hook reads, sends, writes and returns, and the memory needed to
+//! process it. It counts toward the run's `memory` limit like the memory of its sandbox.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::context::{Failure, FailureCause};
 use crate::config::format_size;
 
-/// Counted for one run.
+/// The memory of one run.
 #[derive(Debug)]
 pub struct HostMemory {
     limit: usize,
     held: AtomicUsize,
-    /// What the sandbox has; 0 where that is another process.
+    /// Size of the sandbox; 0 if the sandbox is another process.
     sandbox: AtomicUsize,
 }
 
-/// Bytes that are held; given back when dropped.
+/// Reserved bytes; released when this is dropped.
 pub struct Held<'a> {
     memory: &'a HostMemory,
     bytes: usize,
@@ -27,18 +27,18 @@ impl HostMemory {
         HostMemory { limit, held: AtomicUsize::new(0), sandbox: AtomicUsize::new(0) }
     }
 
-    /// Bytes that the server holds now.
+    /// Bytes that are currently reserved.
     pub fn held(&self) -> usize {
         // Relaxed, here and below: only the number itself matters.
         self.held.load(Ordering::Relaxed)
     }
 
-    /// The sandbox has so much now.
+    /// Sets the sandbox's current size.
     pub fn set_sandbox(&self, bytes: usize) {
         self.sandbox.store(bytes, Ordering::Relaxed);
     }
 
-    /// Holds bytes until the run ends. The failure ends the guest.
+    /// Reserves bytes until the run ends. A failure stops the guest.
     pub fn keep(&self, bytes: usize) -> Result<(), Failure> {
         let held = self.held.fetch_add(bytes, Ordering::Relaxed);
         let used = held.saturating_add(self.sandbox.load(Ordering::Relaxed));
@@ -59,7 +59,7 @@ impl HostMemory {
         })
     }
 
-    /// Holds bytes until the value is dropped.
+    /// Reserves bytes until the value is dropped.
     pub fn hold(&self, bytes: usize) -> Result<Held<'_>, Failure> {
         self.keep(bytes)?;
         Ok(Held { memory: self, bytes })
@@ -67,7 +67,7 @@ impl HostMemory {
 }
 
 impl Held<'_> {
-    /// Holds more.
+    /// Reserves more bytes.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
         self.memory.keep(bytes)?;
         self.bytes += bytes;
@@ -81,12 +81,12 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The same for what outlives the borrow.
+/// The same with shared ownership.
 #[derive(Default)]
 pub struct Kept(Option<(Arc<HostMemory>, usize)>);
 
 impl Kept {
-    /// Holds bytes until the value is dropped.
+    /// Reserves bytes until the value is dropped.
     pub fn new(memory: Arc<HostMemory>, bytes: usize) -> Result<Kept, Failure> {
         memory.keep(bytes)?;
         Ok(Kept(Some((memory, bytes))))

@@ -1,7 +1,8 @@
-//! Libraries of native hooks as files: found by name in the hooks directory, read, told apart without being read.
+//! The files of native hooks' libraries: finds them by name in the hooks directory, reads them, and detects changes
+//! without reading them.
 //!
-//! A library is code without a sandbox, so it comes from this directory and from nowhere else: whoever may write there
-//! may run anything as the server.
+//! A library is code without a sandbox, so it may only come from this directory: whoever can write there can run any
+//! code with the server's privileges.
 
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
@@ -9,16 +10,16 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{Config, format_size, read_regular};
 
-/// What is said of native code wherever it appears.
+/// The label of native code wherever it is shown.
 pub const NOT_SANDBOXED: &str = "not sandboxed";
 
-/// Largest library that is read. A hook in Rust has about 0.5 MB, with symbols for a debugger 20.
+/// Largest library that is read. A hook in Rust has about 0.5 MB, or 20 MB with debug symbols.
 const LIBRARY_BYTES_MAX: usize = 256 << 20;
 
 /// A file that was written to so recently may not be complete.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Where the configuration says that libraries are.
+/// The configured directory of libraries.
 pub(super) fn directory(config: &Config) -> PathBuf {
     config.directory.join(&config.hooks.directory)
 }
@@ -28,7 +29,7 @@ pub fn read(config: &Config, name: &str) -> Result<Vec<u8>, String> {
     read_with_stamp(&directory(config), name).map(|(_, bytes)| bytes)
 }
 
-/// What changes when a file does.
+/// Metadata that changes when the file changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     bytes: u64,
@@ -44,7 +45,7 @@ impl Stamp {
         Stamp::at(&directory.join(name))
     }
 
-    /// The same of a path.
+    /// The same for a path.
     pub fn at(path: &Path) -> Option<Stamp> {
         std::fs::metadata(path).ok().map(|found| Stamp::new(&found))
     }
@@ -60,14 +61,14 @@ impl Stamp {
         }
     }
 
-    /// Whether nobody writes to it any more, as far as can be told. A time in the future tells nothing.
+    /// Whether the file is probably not being written any more. A time in the future is ignored.
     pub(super) fn is_quiet(&self) -> bool {
         let age = self.modified.and_then(|modified| modified.elapsed().ok());
         age.is_none_or(|age| age >= QUIET)
     }
 }
 
-/// The bytes, and the stamp that the file had before and after they were read.
+/// Reads the bytes and the stamp, which was the same before and after reading.
 pub(super) fn read_with_stamp(directory: &Path, name: &str) -> Result<(Stamp, Vec<u8>), String> {
     let path = locate(directory, name)?;
     let unreadable = |error: std::io::Error| format!("library `{name}` cannot be read: {error}");
@@ -88,7 +89,7 @@ pub(super) fn read_with_stamp(directory: &Path, name: &str) -> Result<(Stamp, Ve
     Ok((stamp, bytes))
 }
 
-/// The file of that name: in the directory, also where links lead.
+/// Finds the file of that name, which must be in the directory even after links are resolved.
 fn locate(directory: &Path, name: &str) -> Result<PathBuf, String> {
     let shown = name.chars().take(200).collect::<String>();
     let shown = shown.escape_debug();

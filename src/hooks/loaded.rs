@@ -1,17 +1,17 @@
-//! What libraries the server's process holds, by the name of their file.
+//! The libraries that are loaded into the server's process, by file name.
 //!
-//! Native code is never unloaded: a file that was replaced, or that was only looked at, leaves what was loaded behind. It
-//! runs no more calls, but it is there, so it is told with the file that brought it.
+//! Native code is never unloaded: the code of a file that was replaced, or that was only checked, stays in the process.
+//! It runs no more calls, but it is there, so it is reported with its file.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// File name to the artifacts that were loaded from it, oldest first.
+/// Maps a file name to the artifacts that were loaded from it, oldest first.
 #[derive(Default)]
 pub(super) struct Loaded(Mutex<BTreeMap<String, Vec<String>>>);
 
 impl Loaded {
-    /// The content `artifact` of `file` was loaded.
+    /// Records that the version `artifact` of `file` was loaded.
     pub(super) fn note(&self, file: &str, artifact: &str) {
         let mut files = self.files();
         let artifacts = files.entry(file.to_owned()).or_default();
@@ -20,20 +20,20 @@ impl Loaded {
         }
     }
 
-    /// What was loaded from `file` beside `artifact`.
+    /// The artifacts loaded from `file`, other than `artifact`.
     pub(super) fn beside(&self, file: &str, artifact: &str) -> Vec<String> {
         let files = self.files();
         let all = files.get(file).into_iter().flatten();
         all.filter(|known| *known != artifact).cloned().collect()
     }
 
-    /// Each file, and how many contents of it were loaded.
+    /// Each file, and how many versions of it were loaded.
     pub(super) fn counts(&self) -> Vec<(String, usize)> {
         self.files().iter().map(|(file, artifacts)| (file.clone(), artifacts.len())).collect()
     }
 
     fn files(&self) -> MutexGuard<'_, BTreeMap<String, Vec<String>>> {
-        // What holds it leaves nothing half done.
+        // Code that holds this lock never leaves the state inconsistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

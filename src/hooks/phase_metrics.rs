@@ -1,5 +1,5 @@
-//! What the hooks of one phase of one model did since the server started, for the metrics: kept when hooks are replaced, so
-//! that counters never go back. What single hooks did is in [`super::stats`].
+//! Metrics of the hooks of one phase of one model since the server started. They survive the replacement of hooks, so
+//! that counters never decrease. [`super::stats`] has the statistics of individual hooks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use super::context::{FailureCause, Outcome, Run};
 use crate::telemetry::exposition::{Exposition, OTHERS};
 use crate::telemetry::histogram::{Histogram, LATENCY};
 
-/// How runs end: the words are those of a span's outcome, too.
+/// The outcomes of runs, as also used in spans.
 const OUTCOMES: [&str; 4] = ["accept", "amend", "reject", "failed"];
 
-/// Counts of one phase of one model.
+/// Counters of one phase of one model.
 #[derive(Debug)]
 pub(super) struct PhaseMetrics {
     outcomes: [AtomicU64; OUTCOMES.len()],
@@ -41,15 +41,15 @@ impl PhaseMetrics {
             }
         };
         self.outcomes[outcome].fetch_add(1, Ordering::Relaxed);
-        // One that did not start took no time.
+        // A run that did not start has no duration.
         if run.wall > Duration::ZERO {
             self.times.observe(run.wall);
         }
     }
 }
 
-/// Writes the counts of these phases: the model (`None`: those without series of their own), the phase, and what was counted.
-/// What never ran is left out.
+/// Writes the counters of these phases: the model (`None` for phases without separate series), the phase, and its
+/// counters. Phases without runs are skipped.
 pub(super) fn write<'a>(
     out: &mut Exposition,
     phases: impl Iterator<Item = (Option<&'a str>, &'static str, &'a PhaseMetrics)> + Clone,

@@ -1,4 +1,4 @@
-//! How many calls of one hook run at once, and how many may wait for that.
+//! Limits how many calls of one hook run at once, and how many may wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,13 +7,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::context::{Failure, FailureCause};
 
-/// Calls of one hook that may wait, as a multiple of those that may run.
+/// How many calls of one hook may wait, as a multiple of those that may run.
 pub(super) const QUEUE_PER_CALL: usize = 16;
 
-/// Places for the calls of one hook at once, and a bound on those that wait.
+/// Permits for the concurrent calls of one hook, and a limit on those that wait.
 pub(super) struct Places {
     pub(super) semaphore: Semaphore,
-    /// Places that were made; follows the configuration.
+    /// The current number of permits; follows the configuration.
     pub(super) count: AtomicUsize,
     pub(super) waiting: AtomicUsize,
 }
@@ -25,7 +25,7 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Waits for a place, or fails at once where too many wait already.
+    /// Waits for a permit, or fails at once if too many calls wait already.
     pub(super) async fn take(&self, concurrency: usize) -> Result<SemaphorePermit<'_>, Failure> {
         if self.count.load(Ordering::Relaxed) != concurrency {
             self.resize(concurrency);
@@ -50,13 +50,13 @@ impl Places {
         })
     }
 
-    /// The same for a place that outlives the borrow.
+    /// The same with shared ownership.
     pub(super) async fn take_owned(self: &Arc<Self>, concurrency: usize) -> Result<OwnedPlace, Failure> {
         self.take(concurrency).await?.forget();
         Ok(OwnedPlace(Arc::clone(self)))
     }
 
-    /// Follows a changed configuration. Places that are taken at the moment can only be given up later.
+    /// Applies a changed configuration. Permits in use can only be removed later.
     pub(super) fn resize(&self, concurrency: usize) {
         let count = self.count.load(Ordering::Relaxed);
         let reached = match concurrency.min(Semaphore::MAX_PERMITS) {
@@ -66,14 +66,14 @@ impl Places {
         let swapped = self.count.compare_exchange(count, reached, Ordering::Relaxed, Ordering::Relaxed);
         match (swapped, reached > count) {
             (Ok(_), true) => self.semaphore.add_permits(reached - count),
-            // Another call was quicker; what this one forgot, it gives back.
+            // Another call was faster; restore the permits that this one removed.
             (Err(_), false) => self.semaphore.add_permits(count - reached),
             _ => {}
         }
     }
 }
 
-/// A place that was taken; given back when dropped.
+/// A permit in use; released when this is dropped.
 pub(super) struct OwnedPlace(Arc<Places>);
 
 impl Drop for OwnedPlace {
@@ -82,7 +82,7 @@ impl Drop for OwnedPlace {
     }
 }
 
-/// One call in the queue; leaves it when dropped, so also when the caller goes away.
+/// One call in the queue; leaves the queue when this is dropped, including when the caller is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

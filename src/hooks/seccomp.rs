@@ -1,21 +1,21 @@
-//! Filters of system calls (seccomp), put together rule by rule. The first rule for a call decides.
+//! Builds filters of system calls (seccomp) rule by rule. The first rule for a call decides.
 
-/// What a rule looks at besides the number: an argument, from 0. Only its low half counts, which holds every flag and
-/// number that the rules know.
+/// The index of the argument that a rule checks in addition to the call's number. Only the low half is compared, which
+/// contains all flags and numbers in the rules.
 type Argument = u32;
 
-/// A filter that is not complete yet.
+/// A filter under construction.
 pub(super) struct Filter(Vec<libc::sock_filter>);
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xc000_00b7;
-/// The numbers of another architecture would have to be known: there is no filter.
+/// No filter on other architectures, whose numbers are not known here.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ARCHITECTURE: u32 = 0;
 
-/// Numbers from here on are those of the x32 ABI, a second way to the same calls.
+/// Numbers from here on belong to the x32 ABI, another way to make the same calls.
 const X32: u32 = 0x4000_0000;
 
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
@@ -24,14 +24,14 @@ const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
 const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
-// Of `seccomp_data`, the number is at offset 0, the architecture at 4, the low halves of the arguments from 16 on.
+// In `seccomp_data`, the number is at offset 0, the architecture at 4, and the low halves of the arguments from 16 on.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 const ARGUMENT_BYTES: u32 = 8;
 
 impl Filter {
-    /// Refuses the calls of other architectures.
+    /// Starts a filter that rejects the calls of other architectures.
     pub(super) fn new() -> Self {
         let mut filter =
             vec![statement(LOAD, ARCH), jump(EQUAL, ARCHITECTURE, 1, 0), refuse(), statement(LOAD, NUMBER)];
@@ -39,50 +39,50 @@ impl Filter {
         Filter(filter)
     }
 
-    /// Allows them whatever their arguments are.
+    /// Allows these calls with any arguments.
     pub(super) fn allow(mut self, calls: &[libc::c_long]) -> Self {
         self.0.extend(calls.iter().flat_map(|call| [number(*call, 1), allow()]));
         self
     }
 
-    /// They fail with "not permitted".
+    /// Makes these calls fail with "not permitted".
     pub(super) fn refuse(mut self, calls: &[libc::c_long]) -> Self {
         self.0.extend(calls.iter().flat_map(|call| [number(*call, 1), refuse()]));
         self
     }
 
-    /// It fails as if the kernel did not know it, so that C libraries use what came before it.
+    /// Makes the call fail as if the kernel did not support it, so that C libraries use its predecessor.
     pub(super) fn unknown(mut self, call: libc::c_long) -> Self {
         self.0.extend([number(call, 1), fail(libc::ENOSYS)]);
         self
     }
 
-    /// Allows it with these values only.
+    /// Only allows the call with these values.
     pub(super) fn allow_only(self, call: libc::c_long, argument: Argument, values: &[u32]) -> Self {
         self.by_value(call, argument, values, allow(), refuse())
     }
 
-    /// Refuses it with other values; with these the rules that follow decide.
+    /// Rejects the call with other values; with these values, the following rules decide.
     pub(super) fn require(mut self, call: libc::c_long, argument: Argument, values: &[u32]) -> Self {
         let count = values.len() as u8;
         self.0.extend([number(call, count + 3), load(argument)]);
-        // Behind those that are left, and the refusal.
+        // Jumps behind the remaining comparisons and the rejection.
         self.0.extend(values.iter().zip(0..).map(|(value, index)| jump(EQUAL, *value, count - index, 0)));
         self.0.extend([refuse(), statement(LOAD, NUMBER)]);
         self
     }
 
-    /// Refuses it with these values only.
+    /// Only rejects the call with these values.
     pub(super) fn refuse_only(self, call: libc::c_long, argument: Argument, values: &[u32]) -> Self {
         self.by_value(call, argument, values, refuse(), allow())
     }
 
-    /// Allows it if any of these bits is set.
+    /// Allows the call if any of these bits is set.
     pub(super) fn allow_with(self, call: libc::c_long, argument: Argument, bits: u32) -> Self {
         self.by_bits(call, argument, bits, allow(), refuse())
     }
 
-    /// Refuses it if any of these bits is set.
+    /// Rejects the call if any of these bits is set.
     pub(super) fn refuse_with(self, call: libc::c_long, argument: Argument, bits: u32) -> Self {
         self.by_bits(call, argument, bits, refuse(), allow())
     }
@@ -113,12 +113,12 @@ impl Filter {
         self
     }
 
-    /// All other calls are allowed.
+    /// Ends the filter: allows all other calls.
     pub(super) fn otherwise_allow(self) -> Vec<libc::sock_filter> {
         self.finish(allow())
     }
 
-    /// All other calls are refused.
+    /// Ends the filter: rejects all other calls.
     pub(super) fn otherwise_refuse(self) -> Vec<libc::sock_filter> {
         self.finish(refuse())
     }
@@ -132,7 +132,7 @@ impl Filter {
     }
 }
 
-/// Goes on behind the next `length` instructions unless the call has this number.
+/// Skips the next `length` instructions unless the call has this number.
 const fn number(call: libc::c_long, length: u8) -> libc::sock_filter {
     jump(EQUAL, call as u32, 0, length)
 }

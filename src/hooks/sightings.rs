@@ -1,19 +1,19 @@
-//! Which instances a call has read, in which version of their model.
+//! Remembers which instances a call has read, and in which version of their model.
 //!
-//! A hook says what it expects of an instance by position alone. A new version of the model changes an instance's data
-//! without moving its position, so the session remembers in which form the call has seen it.
+//! A hook states its expectation of an instance by position only. A new version of the model changes an instance's data
+//! without changing its position, so the session remembers the form in which the call has read it.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use snaphook_driver::{Instance, Position};
 
-/// Instances that one call remembers: 24 bytes each. A call that reads more forgets them all; then an instance that was
-/// carried over has to be read again before it is changed.
+/// How many instances are remembered per call, 24 bytes each. If a call reads more, all are forgotten; a converted
+/// instance must then be read again before it is changed.
 const SIGHTINGS_MAX: usize = 4096;
 
-/// Position and model version by a hash of the instance. Two instances with the same hash would also need the same
-/// position, which belongs to one event.
+/// Position and model version by a hash of the instance. A hash collision does no harm, because the position, which
+/// belongs to one event, would also have to match.
 #[derive(Debug, Default)]
 pub(super) struct Sightings(HashMap<u64, (Position, u64)>);
 

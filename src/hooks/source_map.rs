@@ -1,7 +1,7 @@
-//! The source map at the end of a bundle: from places in the one line that a minifier makes to the author's files.
+//! The source map at the end of a bundle: maps positions in a minifier's single line to the author's files.
 //!
-//! `snaphook hook build` keeps of a bundler's map what leads to the author's own files ([`comment`]); the engines read
-//! it when the hook is bound ([`split`]). A map is for people: one that is damaged is as good as none.
+//! `snaphook hook build` keeps the part of a bundler's map that points to the author's own files ([`comment`]); the
+//! engines read it when the hook is bound ([`split`]). A map only helps people: a damaged one is ignored.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Component, Path, PathBuf};
@@ -13,24 +13,25 @@ use serde::{Deserialize, Serialize};
 
 const COMMENT: &str = "\n//# sourceMappingURL=data:application/json;base64,";
 
-/// Where packages lie, whose code nobody debugs.
+/// The folder of packages, whose code authors do not debug.
 const PACKAGES: &str = "node_modules";
 
-/// Places that a map may hold: beyond it nobody wrote it by hand.
+/// How many positions a map may contain: larger code was not written by hand.
 const ROWS_MAX: usize = 200_000;
 
-/// Names of files longer than that lead nowhere.
+/// Longer names of files are ignored.
 const FILE_NAME_MAX: usize = 256;
 
-/// Where places of a bundle come from.
+/// Maps positions of a bundle to their origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::hooks) struct SourcePlaces {
     files: Vec<String>,
-    /// Line and column in the bundle; index of the file, if it is one of the author's; line and column there. 0-based, sorted.
+    /// Line and column in the bundle; index of the file, if it is the author's; line and column in that file. 0-based,
+    /// sorted.
     rows: Vec<(u32, u32, Option<u32>, u32, u32)>,
 }
 
-/// A place in a file of the author's, 1-based.
+/// A position in one of the author's files, 1-based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hooks) struct SourcePlace<'a> {
     pub(in crate::hooks) file: &'a str,
@@ -43,7 +44,7 @@ impl SourcePlaces {
         self.rows.is_empty()
     }
 
-    /// Where a 1-based place in the bundle comes from; `None` if that is no file of the author's.
+    /// The origin of a 1-based position in the bundle; `None` if it is not in one of the author's files.
     pub(in crate::hooks) fn find(&self, line: u32, column: u32) -> Option<SourcePlace<'_>> {
         let wanted = (line.checked_sub(1)?, column.checked_sub(1)?);
         let index = self.rows.partition_point(|row| (row.0, row.1) <= wanted).checked_sub(1)?;
@@ -53,14 +54,14 @@ impl SourcePlaces {
     }
 }
 
-/// A source without the map at its end, and what that says.
+/// Splits a source into the code and the map at its end.
 pub(in crate::hooks) fn split(source: &str) -> (&str, SourcePlaces) {
     let Some((code, map)) = source.rsplit_once(COMMENT) else { return (source, SourcePlaces::default()) };
     let map = map.trim_end();
     if map.contains(|c: char| c.is_whitespace()) {
         return (source, SourcePlaces::default());
     }
-    // A library reads it, and this is somebody else's text.
+    // A library parses this untrusted text.
     let places = catch_unwind(AssertUnwindSafe(|| read(map))).ok().flatten();
     (code, places.unwrap_or_default())
 }
@@ -84,8 +85,8 @@ fn read(map: &str) -> Option<SourcePlaces> {
     Some(SourcePlaces { files, rows })
 }
 
-/// What goes to the end of a bundle: of the bundler's map, whose files are named from `folder`, what leads to files that are no
-/// packages', named from `project`. The error is a sentence.
+/// The comment for the end of a bundle: the part of the bundler's map that points to files outside of packages. File
+/// names in the map are relative to `folder`; in the result they are relative to `project`. The error is a sentence.
 pub fn comment(map: &str, folder: &Path, project: &Path) -> Result<String, String> {
     let map = SourceMap::from_json_string(map).map_err(|error| format!("its source map cannot be read: {error}"))?;
     let mut files: Vec<String> = Vec::new();
@@ -105,7 +106,7 @@ pub fn comment(map: &str, folder: &Path, project: &Path) -> Result<String, Strin
     let mut last = None;
     for token in map.get_tokens() {
         let file = token.get_source_id().and_then(|source| kept.get(source as usize).copied().flatten());
-        // Of what is not kept only where it begins.
+        // Of a part that is dropped, only keep its start.
         if file.is_some() || last != Some(None) {
             let (line, column) = if file.is_some() { (token.get_src_line(), token.get_src_col()) } else { (0, 0) };
             tokens.push(Token::new(token.get_dst_line(), token.get_dst_col(), line, column, file, None));
@@ -117,7 +118,7 @@ pub fn comment(map: &str, folder: &Path, project: &Path) -> Result<String, Strin
     Ok(format!("{COMMENT}{}\n", BASE64.encode(kept.to_json_string())))
 }
 
-/// Without `.` and `..`, as far as the names alone tell.
+/// Removes `.` and `..` lexically.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {

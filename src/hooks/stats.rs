@@ -1,7 +1,7 @@
-//! What runs of hooks cost and how they ended, per hook; and the last log lines, per phase of a model.
+//! Costs and outcomes of runs, per hook; and the last log lines, per phase of a model.
 //!
-//! Counters are atomic and histograms small (1 KiB each, made at the first run), so a thousand hooks that never ran
-//! cost next to nothing and one that runs all the time waits for nobody.
+//! Counters are atomic, and histograms are small (1 KiB each, allocated at the first run), so a thousand hooks that
+//! never ran cost almost nothing, and a busy hook never waits for a lock.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use super::context::{FailureCause, LogLevel, Outcome, Run};
 use crate::config::Limits;
 use crate::telemetry::line::shorten;
 
-/// Runs of one hook since it was bound.
+/// Statistics of one hook since it was bound.
 #[derive(Default)]
 pub struct HookStats {
     runs: AtomicU64,
@@ -32,17 +32,17 @@ pub struct HookStats {
 
 #[derive(Default)]
 struct Costs {
-    /// Without the time in the host, like the limit, in microseconds.
+    /// Wall time without host calls, as the limit counts it, in microseconds.
     wall: Histogram,
     cpu: Histogram,
-    /// In bytes.
+    /// Memory in bytes.
     memory: Histogram,
-    /// In the host, in microseconds.
+    /// Time in host calls, in microseconds.
     host: Histogram,
 }
 
 impl HookStats {
-    /// Counts one run. `shadow`: its outcome decided nothing.
+    /// Counts one run. `shadow` means that its outcome had no effect.
     pub fn record(&self, run: &Run, shadow: bool) {
         let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         add(&self.runs);
@@ -60,7 +60,7 @@ impl HookStats {
                     add(&self.shadow_failures);
                 }
                 if matches!(failure.cause, FailureCause::Load | FailureCause::Overloaded) {
-                    // It did not run, so there is nothing to measure.
+                    // The hook did not run, so there is nothing to measure.
                     return;
                 }
             }
@@ -74,7 +74,7 @@ impl HookStats {
         }
     }
 
-    /// All numbers, as the REST API shows them; the limits are those that hold now.
+    /// All statistics, as the REST API shows them; `limits` are the current ones.
     pub fn to_json(&self, limits: Limits) -> Value {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut failures = Map::new();
@@ -101,7 +101,7 @@ impl HookStats {
     }
 }
 
-/// A histogram of whole numbers whose quantiles are at most 6 % off: 8 steps to each power of two, up to 2^33.
+/// A histogram of integers whose quantiles are at most 6 % off: 8 steps per power of two, up to 2^33.
 struct Histogram {
     counts: [AtomicU32; Histogram::BUCKETS],
 }
@@ -118,7 +118,7 @@ impl Histogram {
     const BUCKETS: usize = 8 + 30 * 8;
 
     fn add(&self, value: u64) {
-        // Relaxed: a reader may see a run more or less. A count that is full stays so.
+        // Relaxed: a reader may see one run more or less. A full counter stays full.
         let count = &self.counts[Self::bucket(value)];
         if count.fetch_add(1, Ordering::Relaxed) == u32::MAX {
             count.store(u32::MAX, Ordering::Relaxed);
@@ -145,7 +145,7 @@ impl Histogram {
         low + (1 << power) / 2
     }
 
-    /// The values that `shares` of all counts are at or below; `None` without counts.
+    /// The quantiles for these shares; `None` if nothing was counted.
     fn quantiles<const N: usize>(&self, shares: [f64; N]) -> Option<[u64; N]> {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed).into()).collect();
         let total: u64 = counts.iter().sum();
@@ -190,7 +190,7 @@ fn bytes(histogram: Option<&Histogram>, limit: u64) -> Value {
     })
 }
 
-/// With three decimals: the histogram knows no more.
+/// With three decimals: the histogram is not more precise.
 fn share(value: u64, limit: u64) -> f64 {
     (value as f64 / limit.max(1) as f64 * 1000.0).round() / 1000.0
 }
@@ -206,18 +206,18 @@ pub struct PhaseLine {
     pub instance: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// Of a run that is part of a trace.
+    /// Present if the run is part of a trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     pub level: LogLevel,
     pub message: String,
 }
 
-/// The last log lines of all runs of one phase of one model, and whoever follows them.
+/// The last log lines of all runs of one phase of one model, and their followers.
 #[derive(Default)]
 pub struct PhaseLog {
     ring: Mutex<Ring>,
-    /// Made when somebody follows for the first time.
+    /// Created by the first follower.
     followers: OnceLock<broadcast::Sender<PhaseLine>>,
 }
 
@@ -228,22 +228,22 @@ struct Ring {
 }
 
 impl PhaseLog {
-    /// Lines that are kept.
+    /// How many lines are kept.
     pub const LINES_MAX: usize = 200;
-    /// Text of the lines that are kept, so that long lines cannot fill the memory.
+    /// Total size of the kept lines, so that long lines cannot fill the memory.
     const BYTES_MAX: usize = 256 * 1024;
-    /// One line; what is longer is cut.
+    /// Size of one line; longer ones are truncated.
     const LINE_BYTES_MAX: usize = 8 * 1024;
-    /// Lines that a follower may lag behind before it loses some.
+    /// How many lines a follower may lag behind before it loses some.
     const LAG_MAX: usize = 1024;
 
-    /// Adds lines in their order.
+    /// Adds lines in order.
     pub fn append(&self, lines: impl Iterator<Item = PhaseLine>) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         for mut line in lines {
             shorten(&mut line.message, Self::LINE_BYTES_MAX);
             if let Some(followers) = self.followers.get() {
-                // An error means that nobody follows at the moment.
+                // An error means that nobody is following.
                 let _ = followers.send(line.clone());
             }
             ring.bytes += line.message.len();
@@ -255,13 +255,13 @@ impl PhaseLog {
         }
     }
 
-    /// The lines that are kept, oldest first.
+    /// The kept lines, oldest first.
     pub fn lines(&self) -> Vec<PhaseLine> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).lines.iter().cloned().collect()
     }
 
-    /// The lines that are kept, and every later one, without a gap between. A follower that lags far behind gets
-    /// `Lagged` and goes on with the newest.
+    /// The kept lines, and a channel with every later one, without a gap in between. A follower that lags far behind
+    /// gets `Lagged` and continues with the newest.
     pub fn follow(&self) -> (Vec<PhaseLine>, broadcast::Receiver<PhaseLine>) {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = self.followers.get_or_init(|| broadcast::Sender::new(Self::LAG_MAX)).subscribe();

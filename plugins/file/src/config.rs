@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
 
-/// What `path` holds.
+/// The expected value of `path`.
 pub(crate) const PATH_EXPECTED: &str = "the path of a folder such as `data/secrets` or `data/events`";
 
-/// What stands below `driver = 'file'`.
+/// The settings below `driver = 'file'`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
-    /// The folder that holds the files. It is made, with its parents, if it is not there.
+    /// The folder of the files. It is created, with its parents, if it does not exist.
     pub path: String,
 }
 
 impl FileConfig {
-    /// The folder of a store that is to be opened.
+    /// The folder of the store to open.
     pub(crate) fn folder(context: &OpenContext) -> Result<PathBuf> {
         let config: FileConfig = context.settings()?;
         if config.path.is_empty() {

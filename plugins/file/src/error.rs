@@ -1,7 +1,7 @@
-//! The error store: a file per failed run, synced before it is answered.
+//! The error store: a file per failed run, synced before it is acknowledged.
 //!
-//! In memory is what records are found by: id, model, hook, and the size of the event's data. A file is one line with a
-//! checksum; it is written beside its place and renamed over it, so that what is there is always whole.
+//! Memory contains the searchable fields of records: id, model, hook, and the size of the event's data. A file is one
+//! line with a checksum; it is written under a temporary name and renamed, so that every file is always complete.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -25,10 +25,10 @@ use crate::names::stem_of_any;
 use crate::task::{locked, off_thread};
 use crate::text::{join, split};
 
-/// What the marker of the folder says.
+/// The store type in the folder's marker.
 const STORE: &str = "error store";
 
-/// End of the names of records' files.
+/// Suffix of the names of records' files.
 const SUFFIX: &str = ".error.json";
 
 /// See the crate's documentation.
@@ -39,16 +39,16 @@ pub struct FileErrorStore {
 
 struct Records {
     folder: PathBuf,
-    /// Held while a file is written or removed; `false` once closed.
+    /// Locked while a file is written or removed; `false` once closed.
     writing: Mutex<bool>,
     index: RwLock<BTreeMap<String, Found>>,
 }
 
-/// What a record is found by.
+/// The searchable fields of a record.
 struct Found {
     model: String,
     hook: String,
-    /// Of the event's data.
+    /// Size of the event's data.
     bytes: usize,
 }
 
@@ -64,7 +64,7 @@ impl Found {
     }
 }
 
-/// A file's line: the record without the event's data, which keeps its own text.
+/// A file's line: the record without the event's data, whose text is kept as it is.
 #[derive(Serialize)]
 struct Out<'a> {
     record: &'a ErrorRecord,
@@ -83,7 +83,7 @@ struct In {
 }
 
 impl FileErrorStore {
-    /// Opens the store in a folder, or makes it.
+    /// Opens the store in a folder, or creates it.
     pub fn open(folder: &Path) -> Result<Self> {
         let lock = FileLock::take(&folder.join(LOCK), folder)?;
         if marker::read(folder, STORE)?.is_none() {
@@ -197,7 +197,7 @@ impl Records {
             let (ids, full) = self.ids(&query);
             let mut page = ErrorPage { full, ..ErrorPage::default() };
             for id in &ids {
-                // One that was removed meanwhile is left out.
+                // A record that was removed in the meantime is skipped.
                 page.records.extend(self.get("list", id)?);
             }
             if !page.records.is_empty() || !full {

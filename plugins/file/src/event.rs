@@ -1,8 +1,8 @@
-//! The event store: the log as JSON Lines in segments, blobs and the progress of consumer groups beside it.
+//! The event store: the log as JSON Lines in segments, with blobs and the progress of consumer groups beside it.
 //!
-//! Ground state are the segments ([`record`] says what a line holds) and the blobs. In memory is an index of the events
-//! without their data, and all claims; both are made from the segments when the store is opened, which reads and checks
-//! every line of them.
+//! The source of truth are the segments ([`record`] describes their lines) and the blobs. Memory contains an index of
+//! the events without their data, and all claims; both are built from the segments when the store is opened, which
+//! reads and checks every line.
 
 mod at;
 mod blobs;
@@ -44,7 +44,7 @@ use segment::SEGMENT_BYTES;
 use shared::Shared;
 use writer::Writer;
 
-/// What the marker of the folder says.
+/// The store type in the folder's marker.
 const STORE: &str = "event log";
 
 /// See the crate's documentation.
@@ -57,7 +57,7 @@ pub struct FileEventStore {
 }
 
 impl FileEventStore {
-    /// Opens the log in a folder, or makes it.
+    /// Opens the log in a folder, or creates it.
     pub fn open(folder: &Path) -> Result<Self> {
         FileEventStore::open_as(folder, false)
     }
@@ -120,7 +120,7 @@ impl EventStore for FileEventStore {
     }
 
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
-        // Stays if the work panics.
+        // Stays set if the work panics.
         self.shared.failed.store(true, Ordering::Release);
         let answers = self.shared.append(batch, atomic);
         self.shared.failed.store(answers.is_err(), Ordering::Release);
@@ -137,7 +137,7 @@ impl EventStore for FileEventStore {
             if !page.events.is_empty() {
                 return Ok(page);
             }
-            // Nothing up to there matched, so it is not looked at again.
+            // Nothing matched up to there, so it is not scanned again.
             query.after = query.after.max(page.reached);
             if page.next().is_some() {
                 continue;
@@ -263,7 +263,7 @@ impl EventStore for FileEventStore {
         let (groups, identity) = (Arc::clone(&self.groups), self.identity.clone());
         let shared = Arc::clone(&self.shared);
         off_thread("export", move || {
-            // What an import brings is in the file only.
+            // Imported data is only in the file.
             if transfer::is_part(&shared.folder).map_err(fault("export", &shared.folder))? {
                 groups.reload(&shared.folder, &identity)?;
             }
@@ -291,7 +291,7 @@ impl FileEventStore {
         self.work("read", move |shared| read::page(shared, &query)).await
     }
 
-    /// Writes the file of the groups anew when it has become long. If that fails, it goes on to be used as it is.
+    /// Rewrites the file of the groups when it has become long. If that fails, the old file stays in use.
     async fn compact_groups(&self) {
         if self.groups.is_long() {
             let groups = Arc::clone(&self.groups);

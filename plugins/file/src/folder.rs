@@ -1,4 +1,4 @@
-//! Folders and whole files: made such that a crash leaves the old state or the new one.
+//! Creates folders and files in such a way that a crash leaves either the old or the new state.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use snaphook_driver::files::sync_folder;
 
-/// End of the names of files that are being written. What a crash leaves of them means nothing.
+/// Suffix of the names of files that are being written. After a crash such files are ignored.
 pub(crate) const TEMPORARY: &str = ".new";
 
 /// Name of the lock file in a store's folder.
 pub(crate) const LOCK: &str = "lock";
 
-/// Writes a file as a whole, durably: beside its place first, then renamed over it.
+/// Writes a whole file durably: to a temporary file first, which is then renamed.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
     let write = || -> io::Result<()> {
@@ -25,7 +25,7 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
-/// Removes a file that may not be there; `false` if it was not.
+/// Removes a file that may not exist; `false` if it did not.
 pub(crate) fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -44,7 +44,7 @@ pub(crate) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes what a crash left half written of the files whose names `is_ours` knows. Others may keep theirs in the folder.
+/// Removes incomplete files, left by a crash, whose names `is_ours` accepts. The folder may contain files of others.
 pub(crate) fn clear(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<()> {
     for name in names_in(folder)?.into_iter().filter(|name| name.strip_suffix(TEMPORARY).is_some_and(&is_ours)) {
         remove_if_there(&folder.join(name))?;
@@ -52,7 +52,7 @@ pub(crate) fn clear(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result
     Ok(())
 }
 
-/// Where a file is written before it is renamed.
+/// The temporary path of a file before it is renamed.
 pub(crate) fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(TEMPORARY);

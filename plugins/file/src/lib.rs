@@ -1,9 +1,9 @@
-//! All four stores as files that people can read: for small installations, and to look at what is stored.
+//! All four stores as readable files: for small installations, and to inspect the stored data.
 //!
-//! Each store has a folder. Ground state: the log as lines of JSON (fsync at every batch), the recorded errors and the
-//! secrets as one file each, synced before they are answered. Derived: the instances as one file each, which the log can
-//! give back. A folder of events, models or errors is opened by one process at a time; a lock file sees to that.
-//! Everything but secrets and blobs has a checksum, so damage is noticed rather than served.
+//! Each store has a folder. Source of truth: the log as lines of JSON (fsync after every batch), and the recorded
+//! errors and secrets as one file each, synced before they are acknowledged. Derived: the instances as one file each,
+//! which can be rebuilt from the log. A folder of events, models or errors is opened by one process at a time; a lock
+//! file ensures that. Everything except secrets and blobs has a checksum, so damage is detected instead of served.
 
 mod config;
 mod error;

@@ -1,12 +1,12 @@
-//! Lines with a checksum, and how a file of them is read back.
+//! Lines with a checksum, and reading files of such lines.
 //!
-//! A line is one JSON object, `{"crc":"1a2b3c4d",…}`: the CRC-32 of everything behind its comma, up to the line's end.
-//! Files of lines only grow, one write per group of lines that belong together.
+//! A line is one JSON object, `{"crc":"1a2b3c4d",…}`, with the CRC-32 of everything after the comma up to the end of
+//! the line. Files of lines only grow, with one write per group of related lines.
 //!
-//! A write that a crash interrupts leaves a line without its newline, or, after a power failure, zeros where the bytes
-//! were to be: that tail was never answered and is cut off. Where writes are not synced, a power failure may leave such
-//! zeros before whole lines too ([`Tail`]). Anything else that does not fit is damage to what was stored: the file is not
-//! opened, since cutting there could lose it.
+//! A write that is interrupted by a crash leaves a line without its newline or, after a power failure, zeros instead of
+//! bytes: such a tail was never acknowledged and is truncated. Without syncing, a power failure may also leave such
+//! zeros before complete lines ([`Tail`]). Any other mismatch means that stored data is damaged: the file is not
+//! opened, because truncating it could lose data.
 
 use std::fmt;
 use std::path::Path;
@@ -17,10 +17,10 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 /// `{"crc":"1a2b3c4d"`, without the comma.
 const HEAD: usize = 17;
 
-/// Zeros in a row that nothing but a power failure leaves.
+/// A run of zeros that only a power failure leaves.
 const ZEROS: [u8; 8] = [0; 8];
 
-/// Appends a line. `body` must be written as an object that is not empty.
+/// Appends a line. `body` must serialise to an object that is not empty.
 pub(crate) fn push(out: &mut Vec<u8>, body: &impl Serialize) -> serde_json::Result<()> {
     let start = out.len();
     out.extend_from_slice(b"{\"crc\":\"00000000\"");
@@ -36,7 +36,7 @@ pub(crate) fn push(out: &mut Vec<u8>, body: &impl Serialize) -> serde_json::Resu
     Ok(())
 }
 
-/// Checks a line, given without its newline.
+/// Checks a line without its newline.
 pub(crate) fn check(line: &[u8]) -> Result<(), Mismatch> {
     let framed = line.starts_with(b"{\"crc\":\"") && line.get(16..HEAD + 1) == Some(b"\",");
     let expected = hex(crc32fast::hash(line.get(HEAD + 1..).unwrap_or_default()));
@@ -44,7 +44,7 @@ pub(crate) fn check(line: &[u8]) -> Result<(), Mismatch> {
     if framed && found == expected { Ok(()) } else { Err(Mismatch { framed, expected, found: found.to_owned() }) }
 }
 
-/// A line that is not as it was written.
+/// A line whose checksum does not match.
 #[derive(Debug)]
 pub(crate) struct Mismatch {
     framed: bool,
@@ -62,7 +62,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// A whole line of a file.
+/// A complete line of a file.
 pub(crate) struct Line<'a> {
     /// From 1.
     pub(crate) number: u64,
@@ -72,32 +72,32 @@ pub(crate) struct Line<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-/// Where a file of lines ends.
+/// The end of a file of lines.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct End {
-    /// Lines that were written as a whole.
+    /// Number of complete lines.
     pub(crate) lines: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
-    /// Bytes behind them, of a write that was interrupted.
+    /// Bytes after them, from an interrupted write.
     pub(crate) torn: u64,
 }
 
-/// What a crash may have left at the end of a file.
+/// The damage that a crash may have left at the end of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {
-    /// Nothing: the file was synced as a whole.
+    /// None: the whole file was synced.
     Whole,
-    /// A part of the last write: those before it were synced.
+    /// A part of the last write; earlier ones were synced.
     LastWrite,
-    /// Parts of several writes, in whatever order the kernel wrote the pages.
+    /// Parts of several writes, depending on the order in which the kernel wrote the pages.
     Writes,
 }
 
-/// Gives the lines of a file to `each`, in order. It returns whether the write that the line belongs to is complete with
-/// it, or what is wrong with the line.
+/// Passes the lines of a file to `each` in order. `each` returns whether the line completes its write, or what is wrong
+/// with the line.
 ///
-/// `tail` says what may be torn.
+/// `tail` tells what may be incomplete.
 pub(crate) fn walk<'a>(
     path: &Path,
     bytes: &'a [u8],
@@ -128,7 +128,7 @@ pub(crate) fn walk<'a>(
             (end.lines, end.bytes) = (number, offset as u64);
         }
     }
-    // A newline that became something else: the line was written, and with it all before.
+    // If only the newline is damaged, the line and everything before it was written.
     let lost_newline = bytes[offset..].split_last().is_some_and(|(_, line)| check(line).is_ok());
     if lost_newline || (tail == Tail::Whole && end.bytes < bytes.len() as u64) {
         return Err(damaged(path, number + 1, offset, "expected a whole line with a newline at its end"));

@@ -1,4 +1,4 @@
-//! What a folder holds: `store.json`, made with the store, tells stores apart and keeps a log's identity.
+//! `store.json`, created with the store, identifies the type of the store and contains a log's identity.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::folder::write_durably;
 
 pub(crate) const FILE: &str = "store.json";
 
-/// Raised when the files of a store change.
+/// Increased when the file format of a store changes.
 const FORMAT: u32 = 1;
 
 /// The contents of `store.json`.
@@ -24,7 +24,7 @@ pub(crate) struct Marker {
     pub(crate) identity: Option<String>,
 }
 
-/// The marker of a folder; `None` if there is none yet. An error if the folder holds another store.
+/// Reads the marker of a folder; `None` if there is none yet. An error if the folder contains another type of store.
 pub(crate) fn read(folder: &Path, store: &str) -> Result<Option<Marker>> {
     let path = path(folder);
     let bytes = match std::fs::read(&path) {
@@ -49,7 +49,7 @@ pub(crate) fn read(folder: &Path, store: &str) -> Result<Option<Marker>> {
     Ok(Some(marker))
 }
 
-/// Marks a folder as that of a new store.
+/// Marks a folder as a new store.
 pub(crate) fn write(folder: &Path, store: &str, identity: Option<String>) -> Result<Marker> {
     let marker = Marker { store: store.to_owned(), format: FORMAT, identity };
     let mut text = serde_json::to_string_pretty(&marker).map_err(unwritable("open"))?;

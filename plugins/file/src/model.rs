@@ -1,9 +1,10 @@
-//! The model store: a file per instance that people can read, in a folder per model, and all instances in memory, which
-//! is what queries look at.
+//! The model store: a readable file per instance, in a folder per model, and all instances in memory, where queries
+//! search them.
 //!
-//! A change is a line in a journal, then a change in memory; the files follow a moment later, on a thread of their own
-//! ([`flush`]). Nothing is synced. Opening the store reads the files and what the journal says beyond them ([`load`]).
-//! The data is in memory as text and, parsed, beside it, as in the memory driver: about ten times the size of the text.
+//! A change is first a line in a journal, then a change in memory; a separate thread updates the files a moment later
+//! ([`flush`]). Nothing is synced. Opening the store reads the files and the later entries of the journal ([`load`]).
+//! As in the memory driver, memory contains both the text of the data and its parsed form: about ten times the size of
+//! the text.
 
 mod dirty;
 mod files;
@@ -38,7 +39,7 @@ use folders::{folder_name, number_of};
 use shared::Shared;
 use writer::Writer;
 
-/// What the marker of the folder says.
+/// The store type in the folder's marker.
 const STORE: &str = "model store";
 
 /// See the crate's documentation.
@@ -49,7 +50,7 @@ pub struct FileModelStore {
 }
 
 impl FileModelStore {
-    /// Opens the store in a folder, or makes it.
+    /// Opens the store in a folder, or creates it.
     pub fn open(folder: &Path) -> Result<Self> {
         let lock = FileLock::take(&folder.join(LOCK), folder)?;
         if marker::read(folder, STORE)?.is_none() {
@@ -75,7 +76,7 @@ impl FileModelStore {
         Ok(FileModelStore { shared, flusher: Mutex::new(Some(flusher)), lock: Mutex::new(Some(lock)) })
     }
 
-    /// Does one change: `write` puts it into the journal and notes what is to be written to files.
+    /// Makes one change: `write` appends it to the journal and records which files must be written.
     fn change(
         &self,
         operation: &'static str,
@@ -95,10 +96,10 @@ impl Drop for FileModelStore {
     }
 }
 
-/// Ends the thread that writes files.
+/// Stops the writing thread.
 fn stop(shared: &Shared, flusher: &Mutex<Option<JoinHandle<()>>>) {
     {
-        // Under the lock that the thread waits with, so that it does not miss it.
+        // Under the lock with which the thread waits, so that it does not miss the signal.
         let _writer = locked(&shared.writer);
         shared.stopping.store(true, Ordering::Release);
     }
@@ -108,10 +109,10 @@ fn stop(shared: &Shared, flusher: &Mutex<Option<JoinHandle<()>>>) {
     }
 }
 
-/// How long a store that is closed writes files. The journals have what is left, and the next start reads them.
+/// How long closing a store writes files. The journals contain the rest, and the next start reads them.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// Brings the files up to date, and notes that they are.
+/// Writes all files and records that the store is closed.
 fn close(shared: &Shared) -> Result<()> {
     let deadline = *shared.closing.get_or_init(|| Instant::now() + CLOSE_MAX);
     let Some(mut writer) = locked(&shared.writer).take() else { return Ok(()) };
@@ -198,7 +199,7 @@ impl ModelStore for FileModelStore {
 
     async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
         self.change("apply", |writer, instances| {
-            // Nobody else changes what this looks at, so the lock need not be held while the journal is written.
+            // No other code changes the data that this reads, so the lock is not needed while the journal is written.
             let Some(changes) = locked(instances).check(after, events, to)? else { return Ok(()) };
             writer.journal.apply(&changes, to)?;
             for event in changes.events() {

@@ -1,4 +1,4 @@
-//! Names of files that are called like what they hold: secrets, instances, errors.
+//! File names derived from the names of their contents: secrets, instances, errors.
 //!
 //! A file's name is `<capitals>=<name in small letters>`, where `<capitals>` says in hexadecimal which letters are
 //! capitals: bit 0 is the first character. So names that differ only in case are different files on file systems that
@@ -18,7 +18,7 @@ pub(crate) fn stem(name: &str) -> String {
     format!("{capitals:x}={}", name.to_ascii_lowercase())
 }
 
-/// The same for any id: one with other characters than `A-Za-z0-9._~-`, or a longer one, is a digest.
+/// The same for any id: for an id with characters other than `A-Za-z0-9._~-`, or a longer one, the name is a digest.
 pub(crate) fn stem_of_any(id: &str) -> String {
     let is_plain =
         (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte));
@@ -37,7 +37,7 @@ pub(crate) fn from_stem(file: &str) -> Option<String> {
     (stem(&name) == file).then_some(name)
 }
 
-/// The same for files of versions up to 0.1, which had `=` behind each capital letter.
+/// The same for files of versions up to 0.1, which had `=` after each capital letter.
 pub(crate) fn from_old_stem(file: &str) -> Option<String> {
     let bytes = file.as_bytes();
     let follows_capital = |at: usize| at > 0 && bytes[at - 1].is_ascii_uppercase();

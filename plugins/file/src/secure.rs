@@ -1,7 +1,7 @@
 //! One file per secret: 8 bytes of version (big endian), then the sealed bytes.
 //!
-//! A file is written beside its place, synced, and renamed over it, so that what is there is always whole. Names of
-//! files: [`super::names`].
+//! A file is written under a temporary name, synced and renamed, so that every file is always complete. Names of files:
+//! [`super::names`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as IoKind, Read as _, Write as _};
@@ -18,10 +18,10 @@ use crate::folder::{LOCK, TEMPORARY, clear};
 use crate::names::{from_old_stem, from_stem, stem};
 use crate::task::locked;
 
-/// End of the names of files that hold secrets.
+/// Suffix of the names of files with secrets.
 const SUFFIX: &str = ".sealed";
 
-/// Bytes of version at the head of a file.
+/// Size of the version at the start of a file.
 const HEAD: usize = 8;
 
 /// See the crate's documentation.
@@ -31,12 +31,12 @@ pub struct FileSecureStore {
 
 struct Folder {
     path: PathBuf,
-    /// Held by `put` and `delete`, so that a version is checked and written in one step; `None` once closed.
+    /// Locked by `put` and `delete`, so that a version is checked and written in one step; `None` once closed.
     lock: Mutex<Option<FileLock>>,
 }
 
 impl FileSecureStore {
-    /// Opens the store in a folder, which is made if it is not there.
+    /// Opens the store in a folder; creates the folder if it does not exist.
     pub fn open(path: &Path) -> Result<Self> {
         let told = |message: &'static str| {
             move |error: std::io::Error| {
@@ -45,7 +45,7 @@ impl FileSecureStore {
         };
         let lock = FileLock::take(&path.join(LOCK), path)?;
         private_folder(path).map_err(told("the folder cannot be made private"))?;
-        // What a crash left half written was never answered.
+        // Incomplete files of a crash were never acknowledged.
         clear(path, |name| from_stem(name).is_some()).map_err(told("the folder cannot be written"))?;
         let mut old = Vec::new();
         for entry in fs::read_dir(path).map_err(told("the folder cannot be read"))?.flatten() {
@@ -188,12 +188,12 @@ impl Folder {
             self.sync()
         };
         write().inspect_err(|_| {
-            // Whatever is left of it is removed at the next start.
+            // If it cannot be removed, the next start does it.
             let _ = fs::remove_file(&temporary);
         })
     }
 
-    /// Makes renames and removals last.
+    /// Makes renames and removals durable.
     fn sync(&self) -> std::io::Result<()> {
         if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
     }
@@ -207,7 +207,7 @@ impl Folder {
     }
 }
 
-/// The name of a secret, which becomes that of a file.
+/// Checks the name of a secret, which becomes part of a file name.
 fn checked(operation: &'static str, name: &str) -> Result<String> {
     if is_secret_name(name) {
         return Ok(name.to_owned());

@@ -4,12 +4,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snaphook_driver::{DriverError, ErrorKind, Result};
 
-/// A panic of an earlier holder leaves nothing half done: what is remembered changes last, in one step.
+/// A panic of an earlier holder never leaves the state inconsistent: it is updated last, in one step.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs work that may take long off the async threads; where there is no runtime, here.
+/// Runs work that may take long off the async threads, or on this thread if there is no runtime.
 pub(crate) async fn off_thread<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,

@@ -1,13 +1,13 @@
-//! JSON of a client inside JSON of ours, such that its text comes back byte by byte.
+//! Embeds a client's JSON in our JSON so that its text is preserved byte for byte.
 //!
-//! Nearly all of it stands in a line as it is, under `data`. Text with line breaks or spaces around it, and text that is
-//! no JSON (a log may be imported whose data somebody changed), stands there as one string, under `data_text`.
+//! Almost all text is embedded as it is, in `data`. Text with line breaks or surrounding spaces, and text that is not
+//! JSON (somebody may have changed the data of an imported log), is stored as one string in `data_text`.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use snaphook_driver::{Json, json};
 
-/// A text as it is written: at most one of both.
+/// The members to write for a text: at most one of both.
 pub(crate) fn split(text: Option<&Json>) -> (Option<&RawValue>, Option<&str>) {
     let Some(text) = text else { return (None, None) };
     let raw = json::typed::<&RawValue>(text).ok();
@@ -17,12 +17,12 @@ pub(crate) fn split(text: Option<&Json>) -> (Option<&RawValue>, Option<&str>) {
     }
 }
 
-/// A text as it was read.
+/// The text from the members that were read.
 pub(crate) fn join(data: Option<Json>, text: Option<String>) -> Option<Json> {
     data.or_else(|| text.map(Json::trusted))
 }
 
-/// Reads a member that is there, also if it is `null`.
+/// Reads a member that is present, even if it is `null`.
 pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }

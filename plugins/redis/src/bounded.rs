@@ -1,4 +1,4 @@
-//! Bounds what a server may send: the client library buffers a value until it is whole, whatever its size.
+//! Limits how much a server may send: the client library buffers a value of any size until it is complete.
 
 use std::io;
 use std::pin::Pin;
@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 use snaphook_driver::PAYLOAD_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of one response: the largest secret, or a page of names.
+/// Maximum size of one response: the largest secret, or a page of names.
 const RESPONSE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 1024 * 1024;
 
-/// How many bytes may still be read, shared with the [`Bounded`] that reads them.
+/// How many more bytes may be read; shared with the [`Bounded`] that reads them.
 #[derive(Clone)]
 pub(crate) struct Allowance(Arc<AtomicUsize>);
 
@@ -21,13 +21,13 @@ impl Allowance {
         Allowance(Arc::new(AtomicUsize::new(RESPONSE_BYTES_MAX)))
     }
 
-    /// Allows one more response. Only one command is under way at a time.
+    /// Allows one more response. Only one command is in progress at a time.
     pub(crate) fn renew(&self) {
         self.0.store(RESPONSE_BYTES_MAX, Ordering::Relaxed);
     }
 }
 
-/// A stream that fails when the server sends more than it may.
+/// A stream that fails when the server sends more than allowed.
 pub(crate) struct Bounded<S> {
     stream: S,
     allowance: Allowance,

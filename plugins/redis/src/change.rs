@@ -1,8 +1,8 @@
-//! Changes whose outcome is known although connections break.
+//! Changes whose outcome is known even if connections break.
 //!
-//! A script that changes something also writes down, under the id of the change, what came of it. If no response comes, the
-//! driver asks for that record on another connection; where there is none, the same step writes that the change is void, so
-//! that it has no effect if the server gets it later. Then it is safe to try again.
+//! A script that changes something also records the outcome under the id of the change. If no response arrives, the
+//! driver reads that record over another connection; if there is none, the same step marks the change as void, so that
+//! it has no effect if it reaches the server later. Then it is safe to retry.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::deadline::{COMMAND, Deadline};
 use crate::failure::Failure;
 use crate::pool::Pool;
 
-/// How long the server remembers a change: far longer than a command can be on its way.
+/// How long the server remembers a change: much longer than a command can be in transit.
 pub(crate) const REMEMBERED_SECONDS: u64 = 3600;
 
-/// Between two tries to learn what became of a change.
+/// Pause between two attempts to find out the outcome of a change.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// What the record of a void change says, and what a script returns that meets it.
+/// The record of a void change, and the result of a script that finds it.
 const VOID: &str = "void";
 
 /// `KEYS`: the record. `ARGV`: how long it is kept, in seconds.
@@ -33,8 +33,8 @@ redis.call('SET', KEYS[1], 'void', 'EX', ARGV[1])
 return 'void'
 ";
 
-/// Runs a script that changes something. `script` makes the command for the id of a change; the script returns what
-/// it wrote down, or begins with something else if it changed nothing.
+/// Runs a script that changes something. `script` creates the command for the id of a change; the script returns its
+/// record, or something that begins differently if it changed nothing.
 pub(crate) async fn change(
     pool: &Pool,
     operation: &'static str,
@@ -55,7 +55,7 @@ pub(crate) async fn change(
             Err(Failure::Lost(reason)) => reason,
             Err(failure) => return Err(held.fail(operation, failure)),
         };
-        // Its connection is closed before anybody asks, and its permit free.
+        // Closes the connection and releases its permit before the outcome is queried.
         drop(held);
         match resolve(pool, operation, &record(&id), deadline).await {
             Ok(outcome) if outcome != VOID => return Ok(outcome),
@@ -72,7 +72,7 @@ pub(crate) async fn change(
     }
 }
 
-/// What became of a change, asked until the deadline.
+/// Queries the outcome of a change until the deadline.
 async fn resolve(pool: &Pool, operation: &'static str, record: &str, deadline: Deadline) -> Result<String> {
     let mut command = cmd("EVAL");
     command.arg(RESOLVE).arg(1).arg(record).arg(REMEMBERED_SECONDS);
@@ -101,7 +101,7 @@ async fn resolve_once(pool: &Pool, operation: &'static str, command: &Cmd, deadl
     }
 }
 
-/// What a script returned.
+/// The text that a script returned.
 fn text(pool: &Pool, operation: &'static str, value: Value) -> Result<String, DriverError> {
     from_redis_value(value).map_err(|_| {
         pool.error(operation, ErrorKind::Unexpected, "the server's response is not what the driver's script returns")

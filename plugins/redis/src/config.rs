@@ -18,14 +18,14 @@ pub(crate) const DATABASE_EXPECTED: &str = "the number of a database of the serv
 pub(crate) const PREFIX_EXPECTED: &str =
     "1 to 64 letters, digits, `.`, `_`, `:` and `-` with which the driver's keys begin";
 
-/// What stands below `driver = 'redis'` in the table of a store.
+/// The settings below `driver = 'redis'` in the table of a store.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoreConfig {
     pub(crate) connection: Connection<RedisConfig>,
 }
 
-/// What stands in `[connections.NAME]`: a server, as an address or in parts.
+/// The settings in `[connections.NAME]`: a server, as an address or in parts.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
@@ -36,7 +36,7 @@ pub struct RedisConfig {
     pub user: Option<String>,
     pub password: Option<String>,
     pub database: Option<Number>,
-    /// All keys begin with it, so that stores can share a database.
+    /// The prefix of all keys, so that several stores can share a database.
     pub prefix: Option<String>,
     #[serde(default)]
     pub durability: Durability,

@@ -1,16 +1,16 @@
-//! How long a call may take, and each of its steps.
+//! The timeouts of a call and of its steps.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Reaching the server, with TLS, authentication and the check of its configuration.
+/// Connecting, including TLS, authentication and the check of the server's configuration.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 
-/// One command: its bytes there, the server's fsync, the response back.
+/// One command: sending it, the server's fsync, and receiving the response.
 pub(crate) const COMMAND: Duration = Duration::from_secs(5);
 
-/// One call of the store with everything that it tries: below the 30 s after which the server gives a call up.
+/// One call of the store with all its retries: less than the 30 s after which the server gives up a call.
 pub(crate) const CALL: Duration = Duration::from_secs(12);
 
 /// When a call ends.

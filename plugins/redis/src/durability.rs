@@ -4,16 +4,16 @@ use serde::Deserialize;
 
 pub(crate) const DURABILITY_EXPECTED: &str = "`fsync`, `everysec` or `lazy`";
 
-/// What must survive a server that dies.
+/// Which changes must survive a crash of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Durability {
     /// Every acknowledged change.
     #[default]
     Fsync,
-    /// What is older than a second or two.
+    /// Changes older than a second or two.
     Everysec,
-    /// Whatever the server keeps: nothing is checked.
+    /// Whatever the server happens to keep: nothing is checked.
     Lazy,
 }
 

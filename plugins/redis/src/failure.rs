@@ -1,17 +1,17 @@
-//! Why a command gave no result, and what that means to the server.
+//! Why a command has no result, and the resulting error for the server.
 
 use redis::RedisError;
 use snaphook_driver::{DriverError, ErrorKind};
 
-/// Characters of the server's own words that a message shows.
+/// How many characters of the server's own text a message shows.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// Why a command gave no result.
+/// Why a command has no result.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The server responded with an error: it did nothing.
     Refused { code: String, text: String },
-    /// No response came: the server may have done it or not.
+    /// No response arrived: the server may or may not have carried out the command.
     Lost(String),
 }
 
@@ -20,7 +20,8 @@ impl Failure {
         Failure::Lost("the server did not respond in time".into())
     }
 
-    /// The server closed the connection or will not serve this driver on it; another one may find another server.
+    /// The server closed the connection or refuses to serve this driver on it; a new connection may reach another
+    /// server.
     pub(crate) fn ends_connection(&self) -> bool {
         match self {
             Failure::Lost(_) => true,
@@ -30,12 +31,12 @@ impl Failure {
         }
     }
 
-    /// The server does not let this user read its configuration, or has no such command.
+    /// The server does not allow this user to read its configuration, or lacks the command.
     pub(crate) fn forbids(&self) -> bool {
         matches!(self, Failure::Refused { code, .. } if !is_state(code) && code != "NOAUTH")
     }
 
-    /// The error of a call. What the server says is shown in part, and never with `password` in it.
+    /// The error of a call. It shows a part of the server's text, but never `password`.
     pub(crate) fn into_error(self, operation: &'static str, address: &str, password: Option<&str>) -> DriverError {
         let (kind, message, text) = match self {
             Failure::Lost(reason) => (ErrorKind::Unavailable, reason, None),
@@ -54,7 +55,7 @@ impl Failure {
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Failure {
-        // Errors of the server have a code, and what went wrong on this side has none.
+        // Errors of the server have a code; local ones have none.
         match error.code() {
             Some(code) => {
                 Failure::Refused { code: code.to_owned(), text: error.detail().unwrap_or_default().to_owned() }
@@ -65,7 +66,7 @@ impl From<RedisError> for Failure {
     }
 }
 
-/// Whether a code tells of the server's state, not of the command.
+/// Whether a code is about the server's state instead of the command.
 fn is_state(code: &str) -> bool {
     matches!(
         code,

@@ -1,6 +1,7 @@
 //! The keys of a store.
 
-/// Names of keys. All have the same hash tag, so that a cluster keeps them on one node, where one script may use them.
+/// The names of keys. All have the same hash tag, so that a cluster keeps them on one node, where one script can use
+/// them.
 pub(crate) struct Keys {
     prefix: String,
 }
@@ -15,12 +16,12 @@ impl Keys {
         format!("{{{}}}:secret:{name}", self.prefix)
     }
 
-    /// A sorted set of all names, each with the score 0: sorted by their bytes.
+    /// A sorted set of all names, each with score 0, so that they are sorted by their bytes.
     pub(crate) fn names(&self) -> String {
         format!("{{{}}}:secrets", self.prefix)
     }
 
-    /// What became of a change, for a while.
+    /// The outcome of a change; it expires.
     pub(crate) fn outcome(&self, change: &str) -> String {
         format!("{{{}}}:change:{change}", self.prefix)
     }

@@ -1,7 +1,8 @@
 //! Secrets in Redis, for several nodes that share them.
 //!
-//! Each secret is a hash, the names are a sorted set; scripts change both in one step. The driver checks what the server
-//! promises before it stores anything: a default Redis loses acknowledged writes when it dies, and may evict keys.
+//! Each secret is a hash, and the names are a sorted set; scripts change both in one step. The driver checks the
+//! server's guarantees before it stores anything: by default, Redis loses acknowledged writes when it crashes, and may
+//! evict keys.
 
 mod bounded;
 mod change;

@@ -14,10 +14,10 @@ use crate::bounded::{Allowance, Bounded};
 use crate::failure::Failure;
 use crate::target::Target;
 
-/// A connection whose user is authenticated and whose database is chosen. Dropping it closes the connection at once.
+/// An authenticated connection with a selected database. Dropping it closes the connection at once.
 pub(crate) struct Link {
     connection: MultiplexedConnection,
-    /// Reads and writes. It would wait for what is under way if it were not aborted.
+    /// The task that reads and writes. Without being aborted, it would wait for commands in progress.
     driver: JoinHandle<()>,
     allowance: Allowance,
 }
@@ -29,7 +29,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Connects. No command of a store has been sent when this fails.
+    /// Connects. If this fails, no command of a store was sent.
     pub(crate) async fn open(
         operation: &'static str,
         target: &Target,
@@ -74,7 +74,7 @@ impl Link {
     ) -> Result<Link> {
         let allowance = Allowance::new();
         let stream = Bounded::new(stream, allowance.clone());
-        // The commands that the library would send first are sent by `greet`, which knows what their errors mean.
+        // `greet` sends the commands that the library would send first, because it can interpret their errors.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let opened = MultiplexedConnection::new_with_config(&info, stream, config).await;
@@ -83,7 +83,7 @@ impl Link {
         Ok(Link { connection, driver: tokio::spawn(driver), allowance })
     }
 
-    /// Authenticates and chooses the database.
+    /// Authenticates and selects the database.
     async fn greet(&mut self, operation: &'static str, target: &Target, end: Instant) -> Result<()> {
         let config =
             |message: &str| DriverError::new(ErrorKind::Config, operation, message).with("server", target.address());
@@ -93,7 +93,8 @@ impl Link {
             auth.arg(target.user.as_deref()).arg(password);
             match self.call(&auth, end).await {
                 Ok(_) => {}
-                // Before version 6 a wrong password was `ERR invalid password`. The rest of the text may echo what was sent.
+                // Before version 6, the error for a wrong password was `ERR invalid password`. The rest of the text may
+                // echo the request.
                 Err(Failure::Refused { code, text }) if code == "ERR" => {
                     return Err(config(match text.contains("without any password configured") {
                         true => "the server has no password for this user, remove `password` or set one there",

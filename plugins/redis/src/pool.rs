@@ -1,4 +1,4 @@
-//! The connections to one server: made when they are needed, checked before they are used, kept for a while.
+//! The connections to one server: opened as needed, checked before use, and kept for a while.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,37 +19,37 @@ use crate::target::Target;
 use crate::tls;
 use crate::verify::{Verdict, verify};
 
-/// Connections that are open at once; further calls wait.
+/// How many connections may be open at once; further calls wait.
 const LINKS_MAX: usize = 8;
 
-/// How long a connection may be unused: below the time after which servers and what is in between close it.
+/// How long a connection may be idle: less than the time after which servers and middleboxes close it.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// What all stores of a connection share.
+/// The state shared by all stores of a connection.
 pub(crate) struct Pool {
     name: String,
     target: Target,
     tls: Option<TlsConnector>,
     durability: Durability,
     permits: Semaphore,
-    /// The last one was used last.
+    /// The last one was used most recently.
     idle: Mutex<Vec<(Link, Instant)>>,
-    /// Why nothing may be changed: the last check found that the server promises too little.
+    /// Why changes are not allowed: the last check found the server's guarantees insufficient.
     weakness: Mutex<Option<String>>,
     has_warned: AtomicBool,
 }
 
-/// A link that is in use. Dropped without [`Held::give_back`], its connection is closed.
+/// A link in use. If it is dropped without [`Held::give_back`], its connection is closed.
 pub(crate) struct Held<'a> {
     pool: &'a Pool,
     link: Link,
-    /// Whether it waited in the pool, where the server may have closed it meanwhile.
+    /// Whether it was idle in the pool, where the server may have closed it in the meantime.
     is_used: bool,
     _permit: SemaphorePermit<'a>,
 }
 
 impl Pool {
-    /// Connects, and refuses a server that promises too little.
+    /// Connects, and rejects a server with insufficient guarantees.
     pub(crate) async fn open(connection: &Connection<RedisConfig>) -> Result<Pool> {
         let target = Target::new(&connection.settings)?;
         if target.is_open() {
@@ -76,7 +76,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// A command that changes nothing: sent again if the connection had been closed meanwhile.
+    /// A read-only command: sent again if the connection was closed in the meantime.
     pub(crate) async fn read(&self, operation: &'static str, command: &Cmd) -> Result<Value> {
         let deadline = Deadline::new();
         loop {
@@ -87,14 +87,14 @@ impl Pool {
                     held.give_back();
                     return Ok(value);
                 }
-                // What was late once would be late again.
+                // A command that timed out once would probably time out again.
                 Err(Failure::Lost(_)) if held.is_used && Instant::now() < ends => {}
                 Err(failure) => return Err(held.fail(operation, failure)),
             }
         }
     }
 
-    /// Whether the server can be reached and still promises what it must.
+    /// Checks that the server can be reached and still gives the required guarantees.
     pub(crate) async fn check(&self, operation: &'static str) -> Result<()> {
         let deadline = Deadline::new();
         loop {
@@ -111,7 +111,7 @@ impl Pool {
         }
     }
 
-    /// A connection: one that is idle, or a new one, which is checked. Nothing was sent if this fails.
+    /// Takes an idle connection, or opens and checks a new one. If this fails, nothing was sent.
     pub(crate) async fn take(&self, operation: &'static str, deadline: Deadline) -> Result<Held<'_>> {
         let Ok(Ok(permit)) = timeout_at(deadline.end(), self.permits.acquire()).await else {
             let message = format!("all {LINKS_MAX} connections to the server are in use");
@@ -126,8 +126,8 @@ impl Pool {
         Ok(Held { pool: self, link, is_used: false, _permit: permit })
     }
 
-    /// An error if the server promises too little for a change. What was found before is looked at again: an admin may have
-    /// changed it.
+    /// Fails if the server's guarantees are insufficient for a change. An earlier result is checked again: an admin may
+    /// have fixed the server.
     pub(crate) async fn refuse_weak(
         &self,
         operation: &'static str,
@@ -150,7 +150,7 @@ impl Pool {
         DriverError::new(kind, operation, message).with("server", self.target.address())
     }
 
-    /// Compares the server with the settings and remembers what was found.
+    /// Compares the server with the settings and stores the result.
     async fn verify(&self, link: &mut Link, end: Instant) -> Result<(), Failure> {
         let weakness = match verify(link, self.durability, end).await? {
             Verdict::Kept => None,
@@ -180,7 +180,7 @@ impl Pool {
         idle.pop().map(|(link, _)| link)
     }
 
-    /// What broke one connection probably broke the others.
+    /// Drops all idle connections: whatever broke one connection probably broke the others.
     fn forget_idle(&self) {
         locked(&self.idle).clear();
     }
@@ -196,12 +196,12 @@ impl Held<'_> {
         result
     }
 
-    /// For the next call.
+    /// Returns it to the pool.
     pub(crate) fn give_back(self) {
         locked(&self.pool.idle).push((self.link, Instant::now()));
     }
 
-    /// The error of a call that failed on this link, which is kept if it is still of use.
+    /// The error of a call that failed on this link; the link is kept if it is still usable.
     pub(crate) fn fail(self, operation: &'static str, failure: Failure) -> DriverError {
         let pool = self.pool;
         match failure.ends_connection() {

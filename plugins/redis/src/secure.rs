@@ -72,7 +72,7 @@ impl SecureStore for RedisSecureStore {
     }
 
     async fn close(&self) -> Result<()> {
-        // Its connections are closed with the last store that shares them.
+        // The connections are closed with the last store that shares them.
         Ok(())
     }
 
@@ -134,7 +134,7 @@ impl SecureStore for RedisSecureStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>> {
-        // All names are shorter, and have no other characters.
+        // All names are shorter and contain only these characters.
         if !prefix.is_empty() && !is_secret_name(prefix) {
             return Ok(Vec::new());
         }
@@ -149,7 +149,7 @@ impl SecureStore for RedisSecureStore {
             let page: Vec<String> = from_redis_value(page).map_err(|_| self.corrupt("list", &key))?;
             let is_last = page.len() < PAGE;
             for name in page {
-                // Whatever the server does, each page goes on where the last one ended.
+                // Whatever the server returns, each page continues after the last one.
                 if !is_secret_name(&name) || names.last().is_some_and(|last| *last >= name) {
                     return Err(self.corrupt("list", &key));
                 }
@@ -168,7 +168,7 @@ fn version_of(text: &str) -> Option<u64> {
     text.parse().ok().filter(|version| *version > 0)
 }
 
-/// A name becomes a part of a key.
+/// Checks a name, which becomes part of a key.
 fn check_name(operation: &'static str, name: &str) -> Result<()> {
     if is_secret_name(name) {
         return Ok(());

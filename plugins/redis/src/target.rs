@@ -9,7 +9,7 @@ use crate::config::{DATABASE_EXPECTED, HOST_EXPECTED, PORT_EXPECTED, PREFIX_EXPE
 
 const DEFAULT_PORT: u16 = 6379;
 
-/// Where a server is and who asks it.
+/// A server's address and the user's credentials.
 pub(crate) struct Target {
     /// A name or an IP address, without brackets.
     pub(crate) host: String,
@@ -21,7 +21,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Messages never quote the address: it may hold a password.
+    /// Messages never quote the address, which may contain a password.
     pub(crate) fn new(config: &RedisConfig) -> Result<Target> {
         check_prefix(config.prefix())?;
         let mut target = match (&config.url, &config.host) {
@@ -62,7 +62,7 @@ impl Target {
         Ok(target)
     }
 
-    /// For messages.
+    /// The address for messages.
     pub(crate) fn address(&self) -> String {
         let Target { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -118,7 +118,7 @@ fn decoded(text: &str) -> Result<String> {
     decoded.map(Into::into).map_err(|_| wrong("a part of `url` is no UTF-8 once its escapes (`%41`) are decoded"))
 }
 
-/// It becomes the hash tag of every key, so braces would change which node of a cluster has them.
+/// The prefix becomes the hash tag of every key, so braces would change the cluster node of the keys.
 fn check_prefix(prefix: &str) -> Result<()> {
     let is_one = (1..=64).contains(&prefix.len())
         && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));

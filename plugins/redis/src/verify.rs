@@ -1,4 +1,4 @@
-//! What a server promises about what it stores, compared with what the connection asks for.
+//! Compares a server's guarantees for stored data with the requirements of the connection.
 
 use std::collections::HashMap;
 
@@ -9,27 +9,28 @@ use crate::durability::Durability;
 use crate::failure::Failure;
 use crate::link::Link;
 
-/// What a server was found to promise.
+/// The guarantees that were found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Kept,
-    /// The server tells too little: what could not be verified.
+    /// The server does not reveal enough: says what could not be verified.
     Unverified(String),
-    /// Less than the connection asks for: found, expected, what to do.
+    /// Less than the connection requires: found, expected, what to do.
     Weak(String),
 }
 
-/// Settings of a server by name, as far as it tells them.
+/// Settings of a server by name, as far as it reveals them.
 type Found = HashMap<&'static str, String>;
 
 const APPENDONLY: &str = "appendonly";
 const APPENDFSYNC: &str = "appendfsync";
 /// `yes` suspends fsync while a snapshot or a rewrite of the log is running, whatever `appendfsync` says.
 const NO_FSYNC_ON_REWRITE: &str = "no-appendfsync-on-rewrite";
-/// Any other than `noeviction` removes keys when memory is short: secrets, or the outcomes of changes, which expire.
+/// Every policy except `noeviction` removes keys when memory is short: secrets, or the outcomes of changes, which
+/// expire.
 const MAXMEMORY_POLICY: &str = "maxmemory-policy";
 
-/// Asks a server for its settings.
+/// Reads a server's settings.
 pub(crate) async fn verify(link: &mut Link, durability: Durability, end: Instant) -> Result<Verdict, Failure> {
     if durability == Durability::Lazy {
         return Ok(Verdict::Kept);
@@ -49,7 +50,7 @@ async fn found(link: &mut Link, end: Instant) -> Result<Found, Failure> {
         let settings: HashMap<String, String> = from_redis_value(settings).unwrap_or_default();
         found.extend(known.iter().filter_map(|name| Some((*name, settings.get(*name)?.clone()))));
     }
-    // Where the configuration is hidden, this still tells a part of it.
+    // If the configuration is hidden, this still shows a part of it.
     for (section, line, name) in
         [("persistence", "aof_enabled", APPENDONLY), ("memory", "maxmemory_policy", MAXMEMORY_POLICY)]
     {
@@ -65,7 +66,7 @@ async fn found(link: &mut Link, end: Instant) -> Result<Found, Failure> {
     Ok(found)
 }
 
-/// A line of `INFO`; numbers as the words of the configuration.
+/// A line of `INFO`; converts numbers to the words used in the configuration.
 fn info(text: Value, name: &str) -> Option<String> {
     let text: String = from_redis_value(text).ok()?;
     let value = text.lines().find_map(|line| line.split_once(':').filter(|(key, _)| *key == name))?.1.trim();

@@ -1,4 +1,4 @@
-//! Paths as those who work in a folder see them.
+//! Formats paths for users who work in a folder.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Code is checked here as a server does it.
+//! Checks code in the same way as a server.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) fn host(config: &Config) -> HookHost {
 /// Checks code as a server does when it is bound.
 pub(super) async fn prepare(host: &HookHost, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>> {
     if host.code.is_native(engine) {
-        // Before, since it may be the last thing that this process does.
+        // Warn first, because loading the code may end this process.
         output::warn(format!(
             "native code is {NOT_SANDBOXED}: it is loaded into this process and can do whatever you can"
         ));

@@ -90,7 +90,7 @@ fn save(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).map_err(|error| Failure::new(format!("`{}` cannot be written: {error}", path.display())))
 }
 
-/// A module's declarations as those of a package that is not there.
+/// A module's declarations as those of a package that is not installed.
 fn ambient(module: &str) -> String {
     let mut out = String::new();
     let mut lines = module.lines().peekable();

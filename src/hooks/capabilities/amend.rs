@@ -1,12 +1,12 @@
-//! `amend`: a pre hook's changed data is taken only with the grant. The data itself is checked by the server, which
-//! knows the schema.
+//! `amend`: a pre hook's changed data is only accepted with the grant. The server, which knows the schema, validates
+//! the data.
 
 use super::super::context::{Failure, FailureCause};
 use super::super::grants::Capability;
 use super::super::session::Session;
 
 impl Session {
-    /// Whether this call may amend, or the failure that an amendment without the grant is; notes that it was asked.
+    /// Checks that this call may amend and records the use; without the grant, returns the failure.
     pub(in super::super) fn check_amend(&self) -> Result<(), Failure> {
         let model = self.grantee().hook().map(|hook| hook.model.clone()).unwrap_or_default();
         self.note(Capability::Amend, model, self.granted.amend);

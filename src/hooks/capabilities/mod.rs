@@ -1,7 +1,8 @@
-//! The capabilities: what a hook may ask of the host. One place each for its checks, its host function and its tests.
+//! The capabilities: the operations that a hook may request from the host. Each has one module with its checks, its
+//! host function and its tests.
 //!
-//! Each is a part of [`super::session::Session`]: count the call, check the grant, note what was asked, then act
-//! within a deadline and a size.
+//! Each is a part of [`super::session::Session`]: it counts the call, checks the grant, records the use, and then acts
+//! within a deadline and a size limit.
 
 mod amend;
 pub mod http;
@@ -14,11 +15,11 @@ mod write;
 use super::access::{AccessCode, AccessError};
 use crate::config::format_size;
 
-/// Longest name of a model, an instance, a secret, a program or a variable that a guest may say. Longer ones name
-/// nothing, and a refusal is kept with the name in it.
+/// Longest name of a model, an instance, a secret, a program or a variable that a guest may pass. Nothing has a longer
+/// name, and rejections are stored with the name.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// Refuses a name that is none, before anything is made of it. `what`: such as `the name of a model`.
+/// Rejects an invalid name before it is used. `what` describes it, such as `the name of a model`.
 fn check_name(what: &str, name: &str) -> Result<(), AccessError> {
     match name.len() > NAME_BYTES_MAX {
         true => Err(AccessError::new(

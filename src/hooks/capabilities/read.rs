@@ -15,23 +15,23 @@ use super::check_name;
 use crate::catalog::query::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::config::format_size;
 
-/// A read is a local lookup; one that takes longer will not come.
+/// A read is a local lookup; one that takes longer will not succeed.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Text of a query that a guest may send.
+/// Longest text of a guest's query.
 const QUERY_BYTES_MAX: usize = 64 * 1024;
 
-/// What one read may give to the guest: one largest payload and what stands around it.
+/// How much one read may return to the guest: the largest payload and its envelope.
 const ANSWER_BYTES_MAX: usize = snaphook_driver::PAYLOAD_BYTES_MAX + 64 * 1024;
 
-/// Instances that are read at once: a page for which no limit was asked.
+/// How many instances are read at once: a page without an explicit limit.
 const PART_ITEMS: usize = LIMIT_DEFAULT as usize;
 
-/// What stands around an instance's data.
+/// Size of the envelope around an instance's data.
 const INSTANCE_BYTES: usize = 512;
 
 impl Session {
-    /// The instance as JSON text; `None` if there is none.
+    /// The instance as JSON text; `None` if it does not exist.
     pub async fn read_get(&self, model: &str, id: &str) -> Result<Option<String>, HostError> {
         self.count_call()?;
         check_name("the id of an instance", id)?;
@@ -58,13 +58,13 @@ impl Session {
         let mut held = self.hold(0)?;
         let page = self.page(model, query, &what, &mut held).await?;
         self.saw(&page.items);
-        // The text beside the page.
+        // The serialised text exists at the same time as the page.
         held.grow(bytes_of(&page))?;
         to_text(&page, &what)
     }
 
-    /// A page of at most what an answer may hold; it ends earlier than asked, with a cursor, if more does not fit. A large
-    /// page is read in parts, so that little is read of what does not fit.
+    /// A page that fits into a response; if it would be larger, it ends early, with a cursor. A large page is read in
+    /// parts, so that little is read beyond what fits.
     async fn page(&self, model: &str, query: &str, what: &str, held: &mut Held<'_>) -> Result<InstancePage, HostError> {
         let ask = async |query: &str| {
             let found = match &self.ahead {
@@ -89,7 +89,7 @@ impl Session {
             });
             let fits = fits.count();
             if fits < found.items.len() {
-                // One that does not fit alone is refused with the whole page, as one that is read by its id.
+                // An instance that does not fit even alone makes the page fail, as it would if it were read by its id.
                 if fits > 0 {
                     fields.insert("limit".into(), fits.into());
                     found = ask(&Value::Object(fields).to_string()).await?;
@@ -106,21 +106,21 @@ impl Session {
             page.next = found.next;
             let Some(next) = &page.next else { break };
             fields.insert("cursor".into(), next.as_str().into());
-            // No more than fit if they go on like this.
+            // Read no more than probably fit, given the average size so far.
             let mean_bytes = (bytes / page.items.len().max(1)).max(1);
             part = (ANSWER_BYTES_MAX.saturating_sub(bytes) / mean_bytes).clamp(1, PART_ITEMS);
         }
         Ok(page)
     }
 
-    /// The event as JSON text. Needs read on the event's model.
+    /// The event as JSON text. Needs a `read` grant for the event's model.
     pub async fn read_event(&self, position: u64) -> Result<Option<String>, HostError> {
         self.count_call()?;
         let what = format!("read of event {position}");
-        // The model is known only with the event, but a hook that may read nothing must not learn which positions
-        // exist.
+        // The model is only known once the event is read, but a hook without any read grant must not learn which
+        // positions exist.
         if self.granted.read.is_empty() {
-            // A hook is told the grant for its own model; whoever has none, the widest.
+            // Suggest a grant for the hook's own model, or the widest one for code without a model.
             let own = self.grantee().hook().map_or("*", |hook| &*hook.model).to_owned();
             self.check_read(&own)?;
         }
@@ -129,7 +129,7 @@ impl Session {
             return Ok(None);
         };
         match self.check_read(&event.model) {
-            // The hook's log, which it cannot read, names the model and the lines that would open it.
+            // The hook's log, which the hook cannot read, names the model and the lines that would grant access.
             Err(HostError::Access(error)) => {
                 let message = format!("{} asked for event {position}, whose model no grant opens", self.grantee());
                 return Err(AccessError::new(error.code, message).into());
@@ -155,12 +155,12 @@ impl Session {
     }
 }
 
-/// Bytes of data in a page, and what stands around them.
+/// Bytes of a page: its data and the envelopes.
 fn bytes_of(page: &InstancePage) -> usize {
     page.items.iter().map(|item| item.data.len() + INSTANCE_BYTES).sum()
 }
 
-/// The refusal of something larger than allowed.
+/// The error for something larger than allowed.
 pub(super) fn too_large(what: &str, bytes: usize, limit: usize) -> AccessError {
     AccessError::new(
         AccessCode::TooLarge,
@@ -168,8 +168,8 @@ pub(super) fn too_large(what: &str, bytes: usize, limit: usize) -> AccessError {
     )
 }
 
-/// The members of a query for more items than are read at once, and how many. `None`: it is for fewer, or wrong in a way
-/// that the server says.
+/// For a query for more items than are read at once, its members and its limit. `None` if the query asks for fewer, or
+/// is invalid in a way that the server reports.
 fn large(query: &str) -> Option<(Map<String, Value>, usize)> {
     let Value::Object(fields) = json::parse(query).ok()? else { return None };
     let limit = match fields.get("limit") {

@@ -1,5 +1,5 @@
-//! `write`: commands of post hooks on granted models. They are validated, hooked and logged like any other; the
-//! server above refuses one that would make the chain of causes too deep.
+//! `write`: commands of post hooks on granted models. They are validated, run hooks and are logged like any other
+//! command; the server rejects one that would make the chain of causes too deep.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::read::too_large;
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Session {
-    /// `data` is JSON text; answers the instance as JSON text.
+    /// `data` is JSON text; returns the instance as JSON text.
     pub async fn write_create(&self, model: &str, id: Option<&str>, data: &str) -> Result<String, HostError> {
         self.check_write(model, id, data)?;
         let writer = self.writer();
@@ -53,8 +53,8 @@ impl Session {
         self.written(model, None, self.within(WRITE_DEADLINE, &what, call).await)
     }
 
-    /// What a hook learns of its write. Without a read grant for the model: of the data no more than it sent, and of
-    /// instances that stand in its way nothing but that there are some.
+    /// What a hook learns about its write. Without a `read` grant for the model, it only sees the data that it sent,
+    /// and of conflicting instances only that they exist.
     fn written(
         &self,
         model: &str,

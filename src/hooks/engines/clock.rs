@@ -1,4 +1,4 @@
-//! How long a call may go on: the limit counts the guest's time; time inside the host for capabilities does not.
+//! How long a call may run: the limit counts the guest's time, but not the time in host calls.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::limits::Broken;
 use crate::hooks::fair;
 use crate::hooks::session::Session;
 
-/// The deadline of one call, seen from the guest's side (epoch ticks) and from outside (a guest that waits).
+/// The deadline of one call, checked by the guest (at epoch ticks) and from outside (for a guest that waits).
 pub(super) struct Clock {
     start: Instant,
     limit: Duration,
@@ -24,31 +24,31 @@ impl Clock {
         Clock { start: Instant::now(), limit, session, broken, breaks }
     }
 
-    /// Ends the guest, whatever it does, for a limit that something beside it found broken.
+    /// Stops the guest, whatever it is doing, because something outside it found that a limit is exceeded.
     pub(super) fn break_off(&self, broken: Broken) {
-        // The first one is what ends it.
+        // The first one counts.
         let _ = self.broken.set(broken);
         self.breaks.notify_one();
     }
 
-    /// Under which its hook shares the cores with others; code that is only checked has a share of its own.
+    /// The key under which its hook shares the cores with others; code that is only checked has a separate key.
     pub(super) fn share_key(&self) -> fair::Key {
         self.session.as_ref().map_or(0, |session| session.share_key())
     }
 
-    /// The guest had a core for so long.
+    /// Records that the guest ran for this long.
     pub(super) fn ran(&self, duration: Duration) {
         if let Some(session) = &self.session {
             session.guest_ran(duration);
         }
     }
 
-    /// What is left of the limit; the error ends the guest.
+    /// The time left; an error stops the guest.
     pub(super) fn left(&self) -> Result<Duration, Broken> {
         if let Some(broken) = self.broken.get() {
             return Err(broken.clone());
         }
-        // The session measures its own calls, those under way included.
+        // The session measures its host calls, including those in progress.
         let host = self.session.as_ref().map_or(Duration::ZERO, |session| session.host_time());
         let used = self.start.elapsed().saturating_sub(host);
         match self.limit.checked_sub(used) {
@@ -58,7 +58,7 @@ impl Clock {
     }
 }
 
-/// A guest that runs is stopped at its next tick; this stops one that waits, for a timer or for the host.
+/// A running guest is stopped at its next tick; this stops a guest that waits for a timer or for the host.
 pub(super) async fn bounded<T>(clock: Arc<Clock>, call: impl Future<Output = T> + Send) -> Result<T, Broken> {
     tokio::select! {
         biased;
@@ -70,7 +70,7 @@ pub(super) async fn bounded<T>(clock: Arc<Clock>, call: impl Future<Output = T> 
 async fn over(clock: &Clock) -> Broken {
     loop {
         match clock.left() {
-            // A little later than the guest's own check, which comes first where it can.
+            // Slightly later than the guest's own check, which takes precedence where possible.
             Ok(left) => tokio::select! {
                 () = tokio::time::sleep(left + Duration::from_millis(2)) => {}
                 () = clock.breaks.notified() => {}

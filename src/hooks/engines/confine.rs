@@ -1,9 +1,9 @@
-//! What processes that work on other people's code give up before they see it: files, network, signals, and all system
-//! calls but those that computing takes.
+//! Restricts processes that work on untrusted code before they read it: no files, no network, no signals, and only the
+//! system calls needed for computing.
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetError, Scope};
 
-/// No file, no network, no signal or socket to anyone outside.
+/// Denies files, the network, and signals and sockets to other processes.
 pub(super) fn nothing() -> Result<RulesetCreated, RulesetError> {
     Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V6))?
@@ -12,7 +12,7 @@ pub(super) fn nothing() -> Result<RulesetCreated, RulesetError> {
         .create()
 }
 
-/// Memory, time, and what is open already.
+/// The allowed system calls: memory, time, and descriptors that are already open.
 pub(super) const CALLS: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_write,

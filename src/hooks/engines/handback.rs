@@ -1,6 +1,6 @@
-//! The data that a guest hands back: checked and compared with what it got, without making a tree of it.
+//! Checks the data that a guest returns and compares it with its input, without building a tree.
 //!
-//! A tree takes many times the memory of its text, and the text is the guest's to choose.
+//! A tree needs many times the memory of its text, and the guest chooses the text.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -13,13 +13,13 @@ use tokio::sync::Semaphore;
 use super::limits::{Broken, OUTPUT_BYTES_MAX};
 use crate::hooks::context::{Failure, FailureCause, Outcome};
 
-/// Bytes of JSON that are looked at on the caller's thread: a few hundred microseconds of work.
+/// Up to this many bytes of JSON are processed on the caller's thread: a few hundred microseconds of work.
 pub(super) const LIGHT_BYTES_MAX: usize = 128 << 10;
 
-/// Larger texts that are looked at at once; others wait, so that their memory and time on a core are bounded.
+/// How many larger texts are processed at once; others wait, so that their memory and CPU time are bounded.
 const HEAVY_MAX: usize = 2;
 
-/// Data that a guest gave back is one JSON value, and a change.
+/// Checks that a guest's data is a single JSON value and differs from the original.
 pub(super) async fn amended(data: Json, original: Option<Json>) -> Outcome {
     let bytes = data.len();
     if bytes > OUTPUT_BYTES_MAX {
@@ -27,7 +27,7 @@ pub(super) async fn amended(data: Json, original: Option<Json>) -> Outcome {
     }
     let looked = look(bytes, move || (is_unchanged(&data, original.as_ref()), data)).await;
     let failure = match looked {
-        // Giving back what came is no change, whatever the grant says.
+        // Returning the original data is not a change, whatever the grant says.
         Ok((Ok(true), _)) => return Outcome::Accept,
         Ok((Ok(false), data)) => return Outcome::Amend(data),
         Ok((Err(error), _)) => {
@@ -39,7 +39,8 @@ pub(super) async fn amended(data: Json, original: Option<Json>) -> Outcome {
     Outcome::Failed(failure)
 }
 
-/// Whether `text` says the same as `original`, whatever the order of members and the spacing; the error if it is no JSON.
+/// Whether `text` has the same value as `original`, ignoring whitespace and the order of members; an error if it is not
+/// JSON.
 pub(super) fn is_unchanged(text: &str, original: Option<&Json>) -> Result<bool, JsonError> {
     let Some(original) = original else { return print(text).map(|_| false) };
     if original.as_str() == text {
@@ -48,7 +49,7 @@ pub(super) fn is_unchanged(text: &str, original: Option<&Json>) -> Result<bool, 
     Ok(print(text)? == print(original)?)
 }
 
-/// Looks at `bytes` of JSON: at once if they are few, on a thread that no request needs if they are many.
+/// Processes `bytes` of JSON: directly if they are few, otherwise on a thread that serves no requests.
 pub(super) async fn look<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -57,7 +58,7 @@ pub(super) async fn look<T: Send + 'static>(
     if bytes <= LIGHT_BYTES_MAX {
         return Ok(work());
     }
-    // Nobody closes it; without a permit the work would only be unbounded.
+    // The semaphore is never closed; without a permit the work would merely be unbounded.
     let _place = PLACES.acquire().await.ok();
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure {
         cause: FailureCause::Internal,
@@ -66,8 +67,8 @@ pub(super) async fn look<T: Send + 'static>(
     })
 }
 
-/// A number that stands for what any part of a JSON text says. Keyed by the process, so nobody can prepare two texts
-/// with the same number.
+/// Computes fingerprints of parts of a JSON text. The key is specific to the process, so nobody can construct two texts
+/// with the same fingerprint.
 pub(super) struct Printer(RandomState);
 
 impl Printer {
@@ -80,12 +81,12 @@ impl Printer {
         self.0.hash_one((b's', text))
     }
 
-    /// A number by the bits of its value.
+    /// The fingerprint of a number, from the bits of its value.
     pub(super) fn number(&self, bits: u64) -> u64 {
         self.0.hash_one((b'n', bits))
     }
 
-    /// A number by how it is written.
+    /// The fingerprint of a number, from its text.
     pub(super) fn digits(&self, text: &str) -> u64 {
         self.0.hash_one((b'd', text))
     }
@@ -95,7 +96,7 @@ impl Printer {
         self.0.hash_one((b'w', word))
     }
 
-    /// `before`: the list so far, 0 at its start.
+    /// `before` is the fingerprint of the list so far, 0 at its start.
     pub(super) fn item(&self, before: u64, item: u64) -> u64 {
         self.0.hash_one((b'i', before, item))
     }
@@ -104,7 +105,7 @@ impl Printer {
         self.0.hash_one((b'l', items))
     }
 
-    /// To be summed up, so that the order does not matter.
+    /// The fingerprint of a member; these are added, so that the order does not matter.
     pub(super) fn member(&self, name: u64, value: u64) -> u64 {
         self.0.hash_one((b'm', name, value))
     }
@@ -114,17 +115,17 @@ impl Printer {
     }
 }
 
-/// Of a whole text. Numbers are the same only with the same digits.
+/// The fingerprint of a whole text. Numbers are only equal if they have the same digits.
 fn print(text: &str) -> Result<u64, JsonError> {
     json::read(text, Limits::default(), &mut Prints(Printer::get())).map(|(print, _)| print)
 }
 
-/// Makes a print of each value instead of the value.
+/// Builds a fingerprint of each value instead of the value itself.
 struct Prints(&'static Printer);
 
 impl Build for Prints {
     type Value = u64;
-    /// Of the items so far, in their order.
+    /// The fingerprint of the items so far, in order.
     type List = u64;
     /// Sum of the members so far.
     type Object = u64;
@@ -153,7 +154,7 @@ impl Build for Prints {
         self.0.list(list)
     }
 
-    // A name that stands twice makes another sum, so the text counts as changed and is read strictly.
+    // A duplicate name changes the sum, so the text counts as changed and is then parsed strictly.
     fn member(&mut self, object: &mut u64, name: Cow<'_, str>, value: u64) -> bool {
         *object = object.wrapping_add(self.0.member(self.0.text(&name), value));
         true

@@ -1,22 +1,23 @@
-//! Sandboxes that wait for their next call: put back to what they were, or, with `isolation = 'reuse'`, as the last one left them.
+//! Sandboxes that wait for their next call: restored to their initial state or, with `isolation = 'reuse'`, in the
+//! state that the last call left.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Sandboxes kept in all, over all hooks of an engine. The one that waited longest goes first.
+/// How many sandboxes are kept, over all hooks of an engine. The one that has been idle longest is evicted first.
 const IDLE_MAX: usize = 64;
 
-/// Idle sandboxes by hook. One hook's sandbox is never given to another, be it the same code bound to another model:
-/// what a sandbox has seen of one model is none of the other's business.
+/// Idle sandboxes by hook. A sandbox is never given to another hook, even if the same code is bound to another model:
+/// data of one model must not leak to another.
 pub(super) struct IdlePool<T> {
     // Oldest first. At most IDLE_MAX rows, so looking through them is cheaper than any map.
     rows: Mutex<Vec<Row<T>>>,
-    /// What they may weigh together, in the unit of whoever puts them.
+    /// Maximum total weight, in the caller's unit.
     weight_max: usize,
 }
 
 struct Row<T> {
-    /// Number of the prepared code, which stands for one phase and name.
+    /// Number of the prepared code, which identifies one phase and name.
     code: u64,
     model: String,
     since: Instant,
@@ -35,12 +36,12 @@ impl<T> IdlePool<T> {
         IdlePool { rows: Mutex::new(Vec::with_capacity(IDLE_MAX)), weight_max }
     }
 
-    /// The sandbox of the code bound to `model` that was used last.
+    /// Takes the most recently used sandbox of the code bound to `model`.
     pub(super) fn take(&self, code: u64, model: &str) -> Option<T> {
         self.take_after(code, model, Duration::ZERO)
     }
 
-    /// The same of those that were left in peace for so long.
+    /// The same, among those that have been idle for at least this long.
     pub(super) fn take_after(&self, code: u64, model: &str, rest: Duration) -> Option<T> {
         let mut rows = self.rows();
         let is_fit = |row: &Row<T>| row.code == code && row.model == model;
@@ -57,7 +58,7 @@ impl<T> IdlePool<T> {
         self.put_weighing(code, model, sandbox, 0);
     }
 
-    /// As many of those that waited longest go as it needs room.
+    /// Evicts the sandboxes that have been idle longest until there is room.
     pub(super) fn put_weighing(&self, code: u64, model: &str, sandbox: T, weight: usize) {
         let row = Row { code, model: model.to_owned(), since: Instant::now(), weight, sandbox };
         let mut rows = self.rows();
@@ -67,11 +68,11 @@ impl<T> IdlePool<T> {
         }
         rows.push(row);
         drop(rows);
-        // Taking a sandbox down costs more than a lock should be held.
+        // Tearing down a sandbox takes longer than a lock should be held.
         drop(evicted);
     }
 
-    /// How long one of that weight may expect to wait before it has to go for another: `None` while there is room.
+    /// How long a sandbox of that weight can expect to stay before it is evicted: `None` while there is room.
     pub(super) fn lifetime(&self, weight: usize) -> Option<Duration> {
         let rows = self.rows();
         (!self.has_room(&rows, weight)).then(|| rows.first().map(|row| row.since.elapsed())).flatten()
@@ -81,7 +82,7 @@ impl<T> IdlePool<T> {
         rows.len() < IDLE_MAX && rows.iter().map(|row| row.weight).sum::<usize>() + weight <= self.weight_max
     }
 
-    /// Drops all of code that is not bound any more.
+    /// Drops all sandboxes of code that is not bound any more.
     pub(super) fn forget(&self, code: u64) {
         let mut rows = self.rows();
         let gone: Vec<_> = rows.extract_if(.., |row| row.code == code).collect();

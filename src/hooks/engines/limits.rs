@@ -1,4 +1,4 @@
-//! The limits that every engine keeps, and how each breach is reported: the same words, whatever ran into it.
+//! The limits that every engine enforces, and the messages for exceeding them, which are the same for all engines.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use crate::hooks::access::AccessError;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::session::HostError;
 
-/// For code that is only checked: no grant applies yet.
+/// Limits for code that is only checked: no grant applies yet.
 pub(super) const CHECK_LIMITS: Limits = Limits { timeout: Duration::from_secs(2), memory_bytes: 256 << 20 };
 
-/// Most that one call may hand back, as JSON text.
+/// Most that one call may return, as JSON text.
 pub(super) const OUTPUT_BYTES_MAX: usize = 16 << 20;
 
-/// Most that a guest hands over at once: the most that may be handed back, and what there is around it. Out of WebAssembly
-/// the host copies it on a thread that other calls wait for.
+/// Most that a guest may pass to the host at once: the largest result and its envelope. For WebAssembly, the host
+/// copies it on a thread that other calls need.
 pub(super) const COPIED_BYTES_MAX: usize = OUTPUT_BYTES_MAX + (1 << 20);
 
-/// A limit that the host found broken: what ends the guest.
+/// A limit that the host found exceeded, which stops the guest.
 #[derive(Clone, Debug)]
 pub(super) struct Broken(pub(super) Failure);
 
@@ -35,12 +35,12 @@ impl Broken {
         })
     }
 
-    /// `what` it produced, such as `the data it returned`.
+    /// `what` names the output, such as `the data it returned`.
     pub(super) fn output(what: &str, bytes: usize) -> Self {
         Broken(output_failure(&format!("{what} is {} long", used_size(bytes))))
     }
 
-    /// A fault of the host.
+    /// An internal error of the host.
     pub(super) fn internal(message: String) -> Self {
         Broken(Failure { cause: FailureCause::Internal, message, limit: None })
     }
@@ -65,7 +65,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// More than [`COPIED_BYTES_MAX`], whose length the host did not look at.
+/// The failure for more than [`COPIED_BYTES_MAX`], whose exact length is unknown.
 pub(super) fn copied_failure() -> Failure {
     let failure = output_failure("what the hook handed to the server at once is too long");
     Failure { message: format!("{}; hand over less, or in several calls", failure.message), ..failure }
@@ -80,7 +80,7 @@ fn output_failure(what: &str) -> Failure {
     }
 }
 
-/// Recursion that is too deep, however the guest's language reports it.
+/// The failure for recursion that is too deep, however the guest's language reports it.
 pub(super) fn stack_failure() -> Failure {
     Failure {
         cause: FailureCause::Stack,
@@ -89,7 +89,7 @@ pub(super) fn stack_failure() -> Failure {
     }
 }
 
-/// `asked`: what was wanted and what was in use, as far as that is known.
+/// `asked` is the requested amount and the amount in use, if known.
 pub(super) fn memory_failure(limit: usize, asked: Option<(usize, usize)>) -> Failure {
     let asked = match asked {
         Some((wanted, used)) => {
@@ -107,7 +107,7 @@ pub(super) fn memory_failure(limit: usize, asked: Option<(usize, usize)>) -> Fai
     }
 }
 
-/// A measured size in messages; limits are written by [`crate::config::format_size`].
+/// Formats a measured size for messages; limits are formatted by [`crate::config::format_size`].
 pub(super) fn used_size(bytes: usize) -> String {
     match bytes {
         mib if mib >= 1 << 20 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),

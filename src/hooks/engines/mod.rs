@@ -1,4 +1,4 @@
-//! Engines: what runs a hook's code. Each implements one trait (engine.rs) and stands in one table, here.
+//! Engines run a hook's code. Each implements one trait (engine.rs) and is listed in one table, here.
 
 mod clock;
 mod component;
@@ -42,9 +42,9 @@ pub use webhook::lacks as webhook_lacks;
 
 use crate::config::Config;
 
-/// Every engine of this build. Adding one is a folder and a line here. `config` says where things lie.
+/// Every engine of this build. To add one, add a folder and a line here. `config` gives the paths.
 ///
-/// Cheap: what an engine needs to run code is made when the first hook is prepared.
+/// This is cheap: an engine only creates what it needs to run code when the first hook is prepared.
 pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
     let cache = wasm::CodeCache::new(&config.hooks.cache);
     vec![

@@ -1,4 +1,4 @@
-//! Which pages of its memory this process has written, as far as the kernel tells (PAGEMAP_SCAN, Linux 6.7).
+//! Finds the pages of memory that this process has written, if the kernel reports them (PAGEMAP_SCAN, Linux 6.7).
 #![expect(unsafe_code, reason = "a question to the kernel for which there is no safe way")]
 
 use std::fs::File;
@@ -6,19 +6,19 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-/// The kernel's answers for the whole process.
+/// The kernel's page map of this process.
 pub(super) struct Pagemap(File);
 
 impl Pagemap {
-    /// `None` where the kernel does not answer.
+    /// `None` if the kernel does not support it.
     pub(super) fn open() -> Option<Pagemap> {
         let pagemap = Pagemap(File::open("/proc/self/pagemap").ok()?);
         let page = [0; 1];
         pagemap.written(&page, &mut [Region::default()]).map(|_| pagemap)
     }
 
-    /// The pieces of `memory` that were written since it was mapped, in order, by their offsets: whole pages, where the memory
-    /// is. `None` if there are more of them than `regions`, or the kernel does not say.
+    /// The parts of `memory` that were written since it was mapped, with their offsets, in order: whole pages, borrowed
+    /// from the memory. `None` if there are more than `regions`, or if the kernel does not report them.
     pub(super) fn written<'a>(
         &self,
         memory: &[u8],
@@ -28,7 +28,7 @@ impl Pagemap {
         let (start, length) = (memory.as_ptr().addr(), memory.len());
         let (first, end) = (start / page * page, (start + length).next_multiple_of(page));
         let file = self.0.as_raw_fd();
-        // SAFETY: the regions are as many as is said.
+        // SAFETY: the length matches the number of regions.
         let scanned = unsafe { scan(file, first, end, FILE | NOTHING, regions.as_mut_ptr(), regions.len()) };
         let (found, until) = scanned.ok()?;
         (until >= end).then(|| {
@@ -68,19 +68,19 @@ struct Scan {
 
 /// Since Linux 6.7.
 pub(super) const PAGEMAP_SCAN: u32 = 0xc060_6610;
-/// Of a file, and not copied for this process.
+/// The page belongs to a file and was not copied for this process.
 pub(super) const FILE: u64 = 1 << 2;
 const PRESENT: u64 = 1 << 3;
 const SWAPPED: u64 = 1 << 4;
-/// Read before anything was written.
+/// The page was only read, never written.
 const NOTHING: u64 = 1 << 5;
 
-/// Pages between `start` and `end` that have something in them, without those of the kinds in `not`: how many regions were
-/// found, and up to where it was looked.
+/// Scans the pages between `start` and `end` for those that have contents, except the kinds in `not`. Returns how many
+/// regions were found, and where the scan ended.
 ///
 /// # Safety
 ///
-/// `regions` points to `length` of them.
+/// `regions` must point to `length` regions.
 pub(super) unsafe fn scan(
     pages: libc::c_int,
     start: usize,
@@ -103,7 +103,7 @@ pub(super) unsafe fn scan(
         any_of: PRESENT | SWAPPED,
         told: PRESENT,
     };
-    // SAFETY: the structure is the kernel's, and it writes no more regions than it is told.
+    // SAFETY: the structure is the one that the kernel defines, and the kernel writes no more regions than `length`.
     let found = unsafe { libc::ioctl(pages, libc::c_ulong::from(PAGEMAP_SCAN), &raw mut scan) };
     match usize::try_from(found) {
         Ok(found) => Ok((found, scan.walk_end as usize)),

@@ -1,4 +1,4 @@
-//! A hook that is bound: its code, its places, its numbers.
+//! A bound hook: its code, its permits and its statistics.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::hooks::phase_metrics::PhaseMetrics;
 use crate::hooks::places::Places;
 use crate::hooks::stats::{HookStats, PhaseLog};
 
-/// A hook that is bound. Cheap until it runs for the first time.
+/// A bound hook. It costs little until it runs for the first time.
 pub struct BoundHook {
     pub(super) binding: Binding,
     pub(super) label: String,
@@ -26,13 +26,13 @@ pub struct BoundHook {
 }
 
 impl BoundHook {
-    /// What it was bound with.
+    /// The binding that created it.
     pub fn binding(&self) -> &Binding {
         &self.binding
     }
 
-    /// Who it is now: the artifact is that of the code that runs, which for a library may be another than when it was
-    /// bound.
+    /// Its current identity: the artifact is that of the running code, which for a library may differ from the one that
+    /// was bound.
     pub fn id(&self) -> Arc<HookId> {
         Arc::clone(&self.code.load().id)
     }
@@ -42,12 +42,12 @@ impl BoundHook {
         &self.label
     }
 
-    /// Its numbers since it was bound.
+    /// Its statistics since it was bound.
     pub fn stats(&self) -> &HookStats {
         &self.stats
     }
 
-    /// What an event says of the code that let it pass.
+    /// The record in an event of the code that accepted it.
     pub fn provenance(&self, run: &Run) -> Provenance {
         Provenance {
             name: run.hook.name.clone(),

@@ -1,4 +1,4 @@
-//! Code of hooks: checked, compiled, and kept for as long as somebody holds it.
+//! Checks and compiles the code of hooks, and keeps it as long as it is in use.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -18,16 +18,16 @@ use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::engine::{Candidate, Engine, EngineFact, PrepareError, PrepareErrorKind, Prepared};
 use crate::hooks::grants::Granted;
 
-/// How long the code of a bound hook waits for its turn to be compiled.
+/// How long the code of a bound hook may wait to be compiled.
 const LOAD_MAX: Duration = Duration::from_secs(30);
 
-/// Engine, phase, name (it stands in messages and stack traces) and SHA-256 of the code.
+/// Engine, phase, name (which appears in messages and stack traces) and SHA-256 of the code.
 type PreparedKey = (&'static str, Phase, String, Option<SourceLanguage>, [u8; 32]);
 
-/// The engines, and what they made ready.
+/// The engines and the code that they have prepared.
 pub struct HookCode {
     engines: Vec<Arc<dyn Engine>>,
-    /// Code in use, so that the same code is prepared once.
+    /// Code in use, so that the same code is only prepared once.
     prepared: Mutex<HashMap<PreparedKey, Weak<dyn Prepared>>>,
 }
 
@@ -36,22 +36,22 @@ impl HookCode {
         HookCode { engines, prepared: Mutex::default() }
     }
 
-    /// Names of the engines of this build.
+    /// The names of this build's engines.
     pub fn engine_names(&self) -> impl Iterator<Item = &'static str> {
         self.engines.iter().map(|engine| engine.name())
     }
 
-    /// What metrics tell of the engines.
+    /// The facts about the engines for metrics.
     pub fn engine_facts(&self) -> impl Iterator<Item = EngineFact> {
         self.engines.iter().filter_map(|engine| engine.fact())
     }
 
-    /// Whether an engine's code comes as libraries of the hooks directory, and runs as the server itself does.
+    /// Whether an engine runs libraries of the hooks directory with the server's own privileges.
     pub fn is_native(&self, engine: &str) -> bool {
         self.engine(engine).is_some_and(|engine| engine.is_native())
     }
 
-    /// What a call of an engine's code may use, of what the grants say.
+    /// The limits of a call, given the engine and the grants.
     pub(super) fn limits(&self, engine: &str, granted: &Granted) -> Limits {
         self.engine(engine).map_or(granted.limits, |engine| engine.limits(granted))
     }
@@ -61,8 +61,8 @@ impl HookCode {
         self.engines.iter().find(|engine| engine.name() == name)
     }
 
-    /// Checks code for a phase and makes it ready. The same code for the same phase and name is prepared once, for as
-    /// long as somebody holds it.
+    /// Checks and prepares code for a phase. The same code for the same phase and name is only prepared once while it
+    /// is in use.
     pub async fn prepare(&self, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
         let Candidate { code, phase, name, language } = candidate;
         let engine = self.engine(engine).ok_or_else(|| {
@@ -77,7 +77,7 @@ impl HookCode {
             Err(PrepareError::plain(format!("engine `{}` failed on this code: {}", engine.name(), panic_text(&*panic))))
         })?;
         let mut cache = lock(&self.prepared);
-        // Two may have prepared the same at once: both keep the first.
+        // Two callers may have prepared the same code at once: both use the first result.
         if let Some(first) = cache.get(&key).and_then(Weak::upgrade) {
             return Ok(first);
         }
@@ -86,7 +86,7 @@ impl HookCode {
         Ok(prepared)
     }
 
-    /// The code, ready to run; loaded by the first call while the others wait.
+    /// Returns the prepared code; the first call loads it while the others wait.
     pub(super) async fn load(
         &self,
         hook: &BoundHook,
@@ -119,7 +119,7 @@ impl HookCode {
                 };
                 let prepared = self.prepare(&hook.binding.engine, candidate).await;
                 match prepared {
-                    // It was bound, so it can be compiled: it takes its turn.
+                    // It was bound before, so it can be compiled: wait for a turn.
                     Err(error) if error.kind == PrepareErrorKind::Overloaded && started.elapsed() < LOAD_MAX => {}
                     prepared => return prepared.map_err(|error| error.to_string()),
                 }

@@ -1,7 +1,7 @@
-//! Custom endpoints: components that answer requests, as the configuration names them.
+//! Custom endpoints: components from the configuration that handle requests.
 //!
-//! A component that changed, and a list that did, takes effect while the server runs. What cannot be loaded leaves what was
-//! there.
+//! Changes to a component or to the list of endpoints take effect while the server runs. If something cannot be loaded,
+//! the previous version stays in use.
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,14 +25,14 @@ pub struct Endpoints {
     proxies: Proxies,
     services: OnceLock<Arc<Services>>,
     mounted: ArcSwap<Vec<Arc<Endpoint>>>,
-    /// One load after the other.
+    /// Serialises loads.
     loading: tokio::sync::Mutex<()>,
 }
 
-/// One endpoint, ready to answer.
+/// One prepared endpoint.
 pub struct Endpoint {
     config: EndpointConfig,
-    /// Of the component's bytes.
+    /// SHA-256 of the component.
     sha256: String,
     proxy: Arc<Proxy>,
     granted: ArcSwapOption<Granted>,
@@ -46,7 +46,7 @@ impl Endpoints {
         Endpoints { config, proxies, services, mounted, loading: tokio::sync::Mutex::default() }
     }
 
-    /// What is attached later is ignored.
+    /// Only the first call has an effect.
     pub(super) fn attach(&self, services: Arc<Services>) {
         let _ = self.services.set(services);
     }
@@ -56,7 +56,7 @@ impl Endpoints {
         self.mounted.load().iter().find(|endpoint| endpoint.config.covers(path)).cloned()
     }
 
-    /// Loads what the configuration names. What is wrong leaves out the endpoint, or leaves it as it was.
+    /// Loads the endpoints of the configuration. A faulty endpoint is skipped, or stays as it was.
     pub async fn load(&self) -> Result<(), ConfigErrors> {
         let _turn = self.loading.lock().await;
         let config = self.config.load_full();
@@ -100,14 +100,14 @@ impl Endpoints {
         Ok(Arc::new(Endpoint { config, sha256, proxy, granted: ArcSwapOption::empty(), record }))
     }
 
-    /// Follows the files, the configuration and SIGHUP until it is dropped.
+    /// Reloads on changes of the files, changes of the configuration and SIGHUP, until it is dropped.
     pub async fn follow(self: Arc<Self>, config: Arc<ConfigHandle>) {
         let mut reloads = config.subscribe();
         let mut said = String::new();
         loop {
             let files: Vec<_> =
                 config.load().server.endpoints.iter().map(|endpoint| endpoint.component.clone()).collect();
-            // The watcher first, then the look at the files, so that no change falls between the two.
+            // Start the watcher before reading the files, so that no change is missed in between.
             let mut changes = Changes::of(&files);
             loop {
                 self.load_and_tell(&mut said).await;
@@ -115,14 +115,14 @@ impl Endpoints {
                     change = changes.next() => if change == Change::Hangup {
                         said.clear();
                     },
-                    // Its sender lives as long as the handle.
+                    // The sender lives as long as the handle.
                     _ = reloads.changed() => break,
                 }
             }
         }
     }
 
-    /// `said`: the complaint about what is there already, which is not repeated at each change beside it.
+    /// `said` is the last error that was logged; it is not repeated for every unrelated change.
     async fn load_and_tell(&self, said: &mut String) {
         match self.load().await {
             Ok(()) => said.clear(),
@@ -136,14 +136,14 @@ impl Endpoints {
         }
     }
 
-    /// Runs and failures of each endpoint.
+    /// Writes the runs and failures of each endpoint.
     pub fn write_metrics(&self, out: &mut Exposition) {
         let mounted = self.mounted.load();
         let records: Vec<&Record> = mounted.iter().map(|endpoint| &*endpoint.record).collect();
         record::write_metrics(out, &records);
     }
 
-    /// Has an endpoint answer a request, in a fresh sandbox.
+    /// Lets an endpoint handle a request, in a new sandbox.
     pub async fn answer(&self, endpoint: &Endpoint, request: Exchange) -> Result<Answer, Failure> {
         let services = self.services.get().ok_or_else(|| Failure {
             cause: FailureCause::Internal,
@@ -162,7 +162,7 @@ impl Endpoint {
         &self.config.name
     }
 
-    /// Below the mount path.
+    /// The path below the mount path.
     pub fn path(&self) -> &str {
         &self.config.path
     }
@@ -171,7 +171,7 @@ impl Endpoint {
         self.config.role
     }
 
-    /// What the configuration in force opens to it.
+    /// What the current configuration grants it.
     fn granted(&self, config: &ArcSwap<Config>) -> Arc<Granted> {
         let config = config.load();
         if let Some(granted) = &*self.granted.load()

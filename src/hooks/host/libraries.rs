@@ -1,4 +1,4 @@
-//! Native libraries: loaded when their file is there or changes, and told wherever they run.
+//! Native libraries: loads them when their file appears or changes, and reports where they run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::hooks::grants::HookId;
 use crate::hooks::library::{self, NOT_SANDBOXED};
 use crate::hooks::loaded::Loaded;
 
-/// The libraries that the server's process holds, and those that hooks follow.
+/// The libraries that are loaded into the server's process, and those that hooks use.
 pub struct Libraries {
     config: Arc<ArcSwap<Config>>,
     code: Arc<HookCode>,
@@ -28,8 +28,7 @@ impl Libraries {
         Libraries { config, code, logs, loaded: Loaded::default() }
     }
 
-    /// Loads a library now, so that whoever looks at the log sees it or why it cannot be; other code waits for its first
-    /// run.
+    /// Loads a library now, so that the log shows it or why it failed; other code is loaded at its first run.
     pub async fn load(&self, hook: &BoundHook) {
         if hook.file.is_some() {
             let code = self.current(hook).await;
@@ -39,13 +38,13 @@ impl Libraries {
         }
     }
 
-    /// Libraries that the server's process holds, bound or not: the file, and how many contents of it.
+    /// The libraries loaded into the server's process, bound or not: the file, and how many versions of it.
     pub fn counts(&self) -> Vec<(String, usize)> {
         self.loaded.counts()
     }
 
-    /// A library was loaded to be checked, whether it is bound or not: the sentence that says so. `artifact` begins with
-    /// `sha256:`.
+    /// Records a library that was loaded to be checked, whether it is bound or not; returns a sentence that says so.
+    /// `artifact` begins with `sha256:`.
     pub fn checked(&self, file: &str, artifact: &str) -> String {
         self.loaded.note(file, artifact);
         format!(
@@ -54,12 +53,12 @@ impl Libraries {
         )
     }
 
-    /// What was loaded from the file of a hook beside the code that it runs.
+    /// The artifacts loaded from a hook's file, other than the running one.
     pub(super) fn beside(&self, hook: &BoundHook, code: &Code) -> Vec<String> {
         hook.file.as_ref().map_or_else(Vec::new, |file| self.loaded.beside(&file.name, &code.id.artifact))
     }
 
-    /// A library that was loaded is told wherever it runs: nobody should have to guess what is not sandboxed.
+    /// Reports a loaded library for every hook that runs it, so that it is always clear which code is not sandboxed.
     pub(super) fn announce(&self, hook: &BoundHook, code: &Code) {
         let Some(file) = &hook.file else { return };
         self.loaded.note(&file.name, &code.id.artifact);
@@ -77,8 +76,8 @@ impl Libraries {
         self.logs.tell_library(&hook.binding, &code.id.artifact, None);
     }
 
-    /// The code that a call runs, and that whoever asks what is bound is told. Of a library: as its file is now; who is first after a change loads it while the others
-    /// go on with what was there, if something was.
+    /// The code that a call runs and that the API reports. For a library this is the current version of the file: after
+    /// a change, the first call loads it while other calls continue with the previous version, if any.
     pub(super) async fn current(&self, hook: &BoundHook) -> Arc<Code> {
         let code = hook.code.load_full();
         let Some(file) = &hook.file else { return code };
@@ -92,7 +91,7 @@ impl Libraries {
             },
             false => file.seen.lock().await,
         };
-        // Another call may have loaded it meanwhile.
+        // Another call may have loaded it in the meantime.
         let code = hook.code.load_full();
         if code.is_settled() && !file.is_due() {
             return code;
@@ -105,7 +104,7 @@ impl Libraries {
             }
         }
         let Some(mut loading) = seen.loading.take() else { return code };
-        // Who found it waits for it, but not for longer than a call may take.
+        // The call that found the change waits for it, but no longer than a call may take.
         let patience = if is_first { code.granted(&self.config).limits.timeout } else { Duration::ZERO };
         let loaded = match tokio::time::timeout(patience, &mut loading.task).await {
             Ok(loaded) => loaded.unwrap_or_else(|error| Err(PrepareError::plain(error.to_string()))),
@@ -148,7 +147,7 @@ impl Libraries {
         new
     }
 
-    /// Looks at a hook's file and starts to load what is new there; the code that holds if nothing is.
+    /// Checks a hook's file and starts to load a new version; returns the current code if there is none.
     async fn look(
         &self,
         hook: &BoundHook,
@@ -172,7 +171,7 @@ impl Libraries {
         tracing::info!(hook = hook.label, "loading native library `{}` ({})", file.name, id.artifact);
         let engine = self.code.engine(&hook.binding.engine).map(Arc::clone);
         let (size, phase, name) = (bytes.len() as u64, id.phase, id.name.clone());
-        // It goes on when the call that found it has ended.
+        // Loading continues even if the call that found it has ended.
         let task = tokio::spawn(async move {
             let engine = engine.ok_or_else(|| PrepareError::plain("this build cannot load libraries"))?;
             engine.prepare(Candidate { code: &bytes, phase, name: &name, language: None }).await

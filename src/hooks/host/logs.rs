@@ -1,4 +1,4 @@
-//! The log and the counts of each phase, and the feed of all runs for those who follow it.
+//! The log and the counters of each phase, and the feed of all runs for followers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,21 +21,21 @@ use crate::telemetry::trace::scope;
 /// The logs and the feed.
 #[derive(Default)]
 pub struct Logs {
-    /// Kept for as long as the server runs: a hook that is replaced keeps its phase's log.
+    /// Kept as long as the server runs: replacing a hook keeps its phase's log.
     phases: Mutex<HashMap<(String, Phase), Arc<PhaseLog>>>,
     metrics: Mutex<HashMap<(String, Phase), Arc<PhaseMetrics>>>,
-    /// Of all phases that came when there were many already.
+    /// The counters of all phases beyond the limit on separate series.
     others: Arc<PhaseMetrics>,
     feed: Feed,
 }
 
 impl Logs {
-    /// The log of a phase of a model; empty if nothing ran there.
+    /// The log of a phase of a model; empty if nothing has run there.
     pub fn phase(&self, model: &str, phase: Phase) -> Arc<PhaseLog> {
         Arc::clone(lock(&self.phases).entry((model.to_owned(), phase)).or_default())
     }
 
-    /// The counts of a phase of a model, which live as long as the server: their series are bounded.
+    /// The counters of a phase of a model. They live as long as the server, so the number of series is limited.
     pub(super) fn phase_metrics(&self, model: &str, phase: Phase) -> Arc<PhaseMetrics> {
         let mut metrics = lock(&self.metrics);
         let is_full = metrics.len() >= SERIES_MAX;
@@ -46,7 +46,7 @@ impl Logs {
         }
     }
 
-    /// What the hooks of all phases did.
+    /// Writes the metrics of the hooks of all phases.
     pub fn write_metrics(&self, out: &mut Exposition) {
         let mut phases: Vec<_> =
             lock(&self.metrics).iter().map(|(key, metrics)| (key.clone(), Arc::clone(metrics))).collect();
@@ -55,17 +55,17 @@ impl Logs {
         phase_metrics::write(out, own.chain([(None, "*", &*self.others)]));
     }
 
-    /// Every run that ends from now on, and every library that is loaded or cannot be.
+    /// A stream of every run that ends from now on, and of every library that is loaded or fails to load.
     pub fn follow(&self) -> impl futures::Stream<Item = Told> + Send + use<> {
         self.feed.follow()
     }
 
-    /// A library was loaded for a hook; `error`: it could not be.
+    /// Reports a library that was loaded for a hook, or failed to load with `error`.
     pub(super) fn tell_library(&self, binding: &Binding, artifact: &str, error: Option<&str>) {
         self.feed.tell_library(binding, artifact, error);
     }
 
-    /// A run has ended.
+    /// Reports a run that has ended.
     pub(super) fn tell_run(&self, hook: &BoundHook, context: &Context, run: &Run, shadow: bool) {
         self.feed.tell(&hook.binding, context, run);
         run.log.iter().for_each(|line| tell(hook, context, line));
@@ -73,13 +73,13 @@ impl Logs {
     }
 }
 
-/// In the server's log, for those who ask for it with `--log info,hook=debug`.
+/// Writes to the server's log; visible with `--log info,hook=debug`.
 fn tell(hook: &BoundHook, context: &Context, line: &LogLine) {
     let (instance, level) = (&context.instance, line.level.as_str());
     tracing::debug!(target: "hook", hook = hook.label, instance, level, "{}", one_line(&line.message));
 }
 
-/// In the log of its phase: what it logged, and what it came to if somebody has to know.
+/// Writes the run's log lines to the log of its phase, and its outcome if it is noteworthy.
 fn keep(hook: &BoundHook, context: &Context, run: &Run, shadow: bool) {
     let verdict = match &run.outcome {
         Outcome::Failed(failure) => {

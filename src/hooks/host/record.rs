@@ -1,4 +1,4 @@
-//! What is counted of an endpoint's runs, and the places for them. It outlives a change of the component.
+//! The counters of an endpoint's runs, and the permits for them. They survive a change of the component.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use crate::hooks::context::FailureCause;
 use crate::hooks::places::Places;
 use crate::telemetry::exposition::Exposition;
 
-/// One endpoint's.
+/// The record of one endpoint.
 pub(super) struct Record {
     pub(super) name: Arc<str>,
     pub(super) places: Arc<Places>,
@@ -33,7 +33,7 @@ impl Record {
     }
 }
 
-/// Runs and failures of endpoints. One that never ran is left out.
+/// Writes the runs and failures of endpoints, except those that never ran.
 pub(super) fn write_metrics(out: &mut Exposition, records: &[&Record]) {
     let mut runs = out.counter("snaphook_endpoint_runs", "Requests that an endpoint's component ran for");
     for record in records {

@@ -1,10 +1,10 @@
-//! What the guests of endpoints and modules say, as lines of the server's log.
+//! Writes the log output of endpoints and modules to the server's log.
 
 use crate::hooks::context::LogLevel;
 use crate::hooks::grants::Grantee;
 use crate::hooks::session::Session;
 
-/// Writes what the guest logged in a run that has ended.
+/// Writes the log lines of a run that has ended.
 pub(super) fn tell(session: &Session, request_id: &str) {
     let (lines, _) = session.finish();
     for line in lines {
@@ -28,7 +28,7 @@ pub(super) fn tell(session: &Session, request_id: &str) {
     }
 }
 
-/// A guest's text as it may stand in the log, which makes one line of it: without what a terminal would obey.
+/// Makes a guest's text safe for the log, which puts it on one line: removes control characters.
 pub(super) fn shown(text: &str) -> String {
     let shown = |character: char| match character {
         '\n' => '\n',

@@ -1,4 +1,4 @@
-//! Reading and writing a file at an offset, from many threads at once.
+//! Reads and writes a file at an offset, from many threads at once.
 
 use std::fs::File;
 use std::io;

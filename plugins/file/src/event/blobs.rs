@@ -11,10 +11,10 @@ use crate::fault::{fault, unusable};
 use crate::folder::{clear, names_in, write_durably};
 use crate::task::locked;
 
-/// The folder of blobs in that of the log.
+/// The folder of blobs inside the log's folder.
 pub(super) struct Blobs {
     path: PathBuf,
-    /// Held while one is written.
+    /// Locked while a blob is written.
     writing: Mutex<()>,
 }
 
@@ -28,7 +28,7 @@ impl Blobs {
     pub(super) fn put(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path("put_blob", sha256)?;
         let _writing = locked(&self.writing);
-        // One that is there may be left by a write that failed at its last step, or be damaged.
+        // An existing file may be the result of a write whose last step failed, or damaged.
         let is_there = matches!(self.get("put_blob", sha256), Ok(Some(_)));
         let put = if is_there { sync_folder(&self.path) } else { write_durably(&path, bytes) };
         put.map_err(fault("put_blob", &path))
@@ -65,7 +65,7 @@ impl Blobs {
     }
 }
 
-/// Digits only, so that no name is a path or a device, and none differs from another in case alone.
+/// Only hexadecimal digits, so that no name is a path or a device, and no two names differ only in case.
 fn is_digest(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,4 +1,4 @@
-//! Who holds which key: all of it in memory, made from the lines of the log.
+//! The holders of all keys: in memory, built from the lines of the log.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use snaphook_driver::{Holder, SharedMap};
 #[derive(Default)]
 pub(super) struct Claims {
     holders: SharedMap<Arc<Holder>>,
-    /// Those that end, by their ends.
+    /// Claims that expire, by expiry.
     expiring: BTreeSet<(Millis, Arc<str>)>,
 }
 
@@ -23,12 +23,12 @@ impl Claims {
         self.holders.is_empty()
     }
 
-    /// All of them as they are now.
+    /// A snapshot of all claims.
     pub(super) fn holders(&self) -> SharedMap<Arc<Holder>> {
         self.holders.clone()
     }
 
-    /// Keys from one on, in the order of bytes.
+    /// The keys from `key` on, in byte order.
     pub(super) fn from(&self, key: &str) -> impl Iterator<Item = &str> {
         self.holders.at_or_after(key).map(|(key, _)| &**key)
     }
@@ -51,8 +51,8 @@ impl Claims {
         }
     }
 
-    /// Removes claims that have ended, those first that ended first, and returns how many. It is not written: who reads
-    /// the log again removes them again.
+    /// Removes expired claims, the oldest expiry first, and returns their number. This is not written: reading the log
+    /// again removes them again.
     pub(super) fn remove_expired(&mut self, time: Millis) -> usize {
         let mut count = 0;
         while count < REMOVALS_MAX

@@ -1,7 +1,7 @@
-//! Consumer groups: their states in memory, what changed in a file of its own, so that acknowledging never waits for the
-//! log's fsync.
+//! Consumer groups: their state is in memory, and changes go to a separate file, so that acknowledging never waits for
+//! the log's fsync.
 //!
-//! The index says which events match, so only those that are handed out are read.
+//! The index tells which events match, so only delivered events are read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -20,13 +20,13 @@ use super::shared::Shared;
 use crate::fault::closed;
 use crate::task::locked;
 
-/// Events that are looked at before others may have the group and the log.
+/// How many events are scanned before the locks of the group and the log are released.
 const SCAN_MAX: usize = 4096;
 
-/// A backlog up to this is looked through on the caller's thread.
+/// A backlog up to this size is scanned on the caller's thread.
 const BACKLOG_INLINE_MAX: u64 = 64;
 
-/// More changes than there will ever be.
+/// A number of changes that is never reached.
 const DROPPED: u64 = u64::MAX;
 
 pub(super) struct Groups {
@@ -60,7 +60,7 @@ impl Groups {
         locked(&self.file).take().map_or(Ok(()), |file| file.sync("close"))
     }
 
-    /// The records of all groups, taken while nobody can acknowledge anything, and what `work` takes at that moment.
+    /// The records of all groups and the result of `work`, taken together while nothing can be acknowledged.
     pub(super) fn export<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(Vec<LogRecord>, T)> {
         let groups: Vec<Arc<Member>> = self.all().values().cloned().collect();
         let file = locked(&self.file);
@@ -77,7 +77,7 @@ impl Groups {
             records
                 .extend(parts.map(|events| LogRecord::Pending { group: member.name.clone(), events: events.to_vec() }));
         }
-        // The log is taken last, so the events that were acknowledged are in it.
+        // The log is read last, so it contains all acknowledged events.
         Ok((records, work()?))
     }
 
@@ -104,7 +104,7 @@ impl Groups {
         })
     }
 
-    /// Takes the groups from the file again.
+    /// Reloads the groups from the file.
     pub(super) fn reload(&self, folder: &Path, identity: &str) -> Result<()> {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         self.writing("finish_import", |file| {
@@ -120,7 +120,7 @@ impl Groups {
     }
 
     pub(super) fn create(&self, group: &Group, start: Position) -> Result<()> {
-        // Held to the end: nobody else makes or drops it meanwhile.
+        // Locked until the end, so that nobody else creates or drops it in the meantime.
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(member) = groups.get(&group.name) {
             self.refilter(member, &group.filter);
@@ -145,7 +145,7 @@ impl Groups {
         let Some(member) = groups.get(name) else { return Ok(()) };
         self.writing("drop_group", |file| {
             file.write("drop_group", &[Change::dropped(name)])?;
-            // Others may still work with the group, and another one may get its name.
+            // Other calls may still use the group, and a new group may get its name.
             *locked(&member.written) = DROPPED;
             Ok(())
         })?;
@@ -153,7 +153,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Whether a claim is short enough for an async thread.
+    /// Whether a claim is quick enough for an async thread.
     pub(super) fn claims_at_once(&self, name: &str) -> Result<bool> {
         let member = self.member("claim", name)?;
         let cursor = locked(&member.state).group.cursor();
@@ -246,7 +246,7 @@ impl Groups {
 
     pub(super) fn lag(&self, name: &str) -> Result<(u64, Position)> {
         let member = self.member("lag", name)?;
-        // As of this moment; what is counted after it needs none of the locks that claims and appends wait for.
+        // A snapshot; the counting after it needs no lock that claims and appends wait for.
         let (filter, cursor, floor, active) = {
             let state = locked(&member.state);
             let active = state.group.active().map(|(position, stream, more)| (position, more.then(|| stream.clone())));
@@ -259,11 +259,11 @@ impl Groups {
                 count += self.count(&only(&stream), &filter, position, cursor);
             }
         }
-        // All that match are acknowledged: then up to the end of the log.
+        // If all matching events are acknowledged, progress reaches the end of the log.
         Ok((count, if count == 0 { head } else { floor }))
     }
 
-    /// How many events after one position and up to another pass two filters. The log is locked for some at a time.
+    /// How many events between two positions pass two filters. The log is only locked for a part of them at a time.
     fn count(&self, within: &EventFilter, filter: &EventFilter, mut after: Position, until: Position) -> u64 {
         let mut count = 0;
         loop {
@@ -280,7 +280,7 @@ impl Groups {
         }
     }
 
-    /// Whether the file should be written anew, which [`Groups::compact`] does.
+    /// Whether the file should be rewritten, which [`Groups::compact`] does.
     pub(super) fn is_long(&self) -> bool {
         locked(&self.file).as_ref().is_some_and(ProgressFile::is_long)
     }
@@ -296,7 +296,7 @@ impl Groups {
             for member in groups.values() {
                 let mut state = locked(&member.state);
                 let now = Instant::now();
-                // All of it is written now, with what the groups would still have written.
+                // The rewrite includes all changes that the groups have not written yet.
                 written.push((member, state.group.progress(now)));
                 changes.push(Change::filter(&member.name, &state.filter, state.group.cursor()));
                 changes.push(Change::pending(
@@ -310,7 +310,7 @@ impl Groups {
         })
     }
 
-    /// Drops what a new filter does not want.
+    /// Drops pending events that a new filter excludes.
     fn refilter(&self, member: &Member, filter: &EventFilter) {
         let mut state = locked(&member.state);
         let log = self.shared.log();
@@ -325,7 +325,7 @@ impl Groups {
         }
     }
 
-    /// Writes what changed in a group, unless another caller wrote it meanwhile.
+    /// Writes a group's changes, unless another caller has written them in the meantime.
     fn write(&self, operation: &'static str, member: &Member) -> Result<()> {
         let wanted = locked(&member.state).group.changes();
         self.writing(operation, |file| {
@@ -374,7 +374,7 @@ fn keep(file: &mut ProgressFile, operation: &'static str, member: &Member) -> Re
     Ok(())
 }
 
-/// Looks at the next events of the log and offers those that match.
+/// Scans the next events of the log and offers those that match.
 fn scan(state: &mut State, log: &Log, wanted: usize, head: Position) {
     let State { filter, group } = state;
     for (passed, (_, entry)) in log.index.candidates(filter, group.cursor()).enumerate() {
@@ -392,7 +392,7 @@ fn scan(state: &mut State, log: &Log, wanted: usize, head: Position) {
     group.advance(head);
 }
 
-/// The next event of a stream whose oldest was dealt with becomes the oldest.
+/// When the oldest event of a stream is done, its next event becomes the oldest.
 fn follow(state: &mut State, log: &Log, after: Position, stream: Stream) {
     let next = of_stream(log, &state.filter, &stream, after, state.group.cursor()).next();
     if let Some(position) = next {
@@ -400,7 +400,7 @@ fn follow(state: &mut State, log: &Log, after: Position, stream: Stream) {
     }
 }
 
-/// Positions of a stream's events that match, after one and up to another.
+/// The positions of a stream's matching events between two positions.
 fn of_stream<'a>(
     log: &'a Log,
     filter: &'a EventFilter,
@@ -416,7 +416,7 @@ fn of_stream<'a>(
         .map(|entry| entry.position)
 }
 
-/// The events of a stream.
+/// A filter for the events of one stream.
 fn only(stream: &Stream) -> EventFilter {
     EventFilter {
         model: Some(stream.model.clone()),
@@ -429,7 +429,7 @@ fn only(stream: &Stream) -> EventFilter {
 fn load(log: &Log, stored: BTreeMap<String, Stored>) -> BTreeMap<String, Arc<Member>> {
     let mut groups = BTreeMap::new();
     for (name, stored) in stored {
-        // A copy of an older log may have been put in place.
+        // Somebody may have replaced the log with an older copy.
         let cursor = stored.cursor.min(log.index.head());
         let mut group = GroupState::new(cursor, token_base());
         for (position, pending) in stored.pending {
@@ -444,8 +444,8 @@ fn load(log: &Log, stored: BTreeMap<String, Stored>) -> BTreeMap<String, Arc<Mem
     groups
 }
 
-/// Tokens of this life of the store are greater than those of any before: microseconds, in which fewer claims are
-/// made than pass.
+/// Tokens are greater than those of all earlier opens of the store: they start at the time in microseconds, and fewer
+/// claims are made than microseconds pass.
 fn token_base() -> u64 {
     time::now().unsigned_abs() * 1000
 }

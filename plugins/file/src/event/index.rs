@@ -1,7 +1,8 @@
-//! Where each event is: kept in memory, about 40 bytes an event and 200 a stream, so that only data is read from files.
+//! The location of each event: in memory, with about 40 bytes per event and 200 per stream, so that only data is read
+//! from files.
 //!
-//! Events are counted from 0 in the order of the log; that number is the event's *ordinal*. Lists hold ordinals, which
-//! rise with the positions.
+//! Events are numbered from 0 in the order of the log; this number is the event's *ordinal*. Lists contain ordinals,
+//! which increase with the positions.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,14 +14,14 @@ use snaphook_driver::judge::Tail;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{EventFilter, EventKind, Position, Stream, StreamRef};
 
-/// Where the line of a body was written: offset and length.
+/// Where the line of a body is: offset and length.
 pub(super) type Span = (u32, u32);
 
-/// Everything that is known of the events without reading them.
+/// Everything that is known about the events without reading them.
 #[derive(Default)]
 pub(super) struct Index {
     entries: Vec<Entry>,
-    /// By their first ordinals; never empty once the log is open.
+    /// Sorted by their first ordinals; never empty once the log is open.
     segments: Vec<Segment>,
     models: Vec<Model>,
     names: HashMap<Arc<str>, u32>,
@@ -34,9 +35,9 @@ pub(super) struct Index {
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub(super) position: Position,
-    /// Of its line in its segment.
+    /// Offset of its line in its segment.
     offset: u32,
-    /// Of its line, without the newline.
+    /// Length of its line without the newline.
     length: u32,
     stream: u32,
     pub(super) kind: EventKind,
@@ -63,7 +64,7 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     /// Ordinal of its first event.
     first: u32,
-    /// Open while it is the last; others are opened to be read.
+    /// Open while this is the last segment; others are opened for reading.
     file: Option<Arc<File>>,
 }
 
@@ -76,7 +77,7 @@ impl Segment {
     }
 }
 
-/// Where one event's line is.
+/// The location of one event's line.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) segment: usize,
@@ -86,12 +87,12 @@ pub(super) struct Place {
 }
 
 impl Index {
-    /// An index of an empty log. No event has a time before the first.
+    /// The index of an empty log. No event has an earlier time than the first.
     pub(super) fn new() -> Index {
         Index { time: Millis::MIN, ..Index::default() }
     }
 
-    /// Adds a segment whose first event has that ordinal, or will have it.
+    /// Adds a segment whose first event has, or will have, that ordinal.
     pub(super) fn add_segment(&mut self, first: u32, path: PathBuf, file: Option<Arc<File>>) {
         if let Some(last) = self.segments.last_mut() {
             last.file = None;
@@ -123,7 +124,7 @@ impl Index {
         self.entries.push(Entry { position, offset, length, stream, kind });
     }
 
-    /// The numbers of a model and of a stream, which they get now if they are new.
+    /// The numbers of a model and of a stream; assigns them if they are new.
     fn stream_of(&mut self, model: &str, instance: Option<&str>) -> (u32, u32) {
         let number = match self.names.get(model) {
             Some(number) => *number,
@@ -158,7 +159,7 @@ impl Index {
         (number, stream)
     }
 
-    /// How many events there are: the ordinal of the next.
+    /// The number of events, which is the ordinal of the next one.
     pub(super) fn count(&self) -> u32 {
         self.entries.len() as u32
     }
@@ -221,7 +222,7 @@ impl Index {
         self.model(model).map_or(0, |model| model.last_of_instances)
     }
 
-    /// Events after a position that the lists leave to be looked at, in order.
+    /// Events after a position that may match according to the lists, in order.
     pub(super) fn candidates<'a>(
         &'a self,
         filter: &EventFilter,

@@ -1,4 +1,4 @@
-//! The log as it is written, without the events' data: what is read and judged by.
+//! The log in memory, without the events' data, for reads and for checking conditions.
 
 use snaphook_driver::judge::{Judged, LogEnd, LogState, Tail};
 use snaphook_driver::time::Millis;
@@ -24,7 +24,7 @@ impl Log {
         LogEnd { position: self.index.head(), time: self.index.time, next_removal: self.next_removal }
     }
 
-    /// Makes a batch whose lines are written part of what is read.
+    /// Makes a written batch visible to reads.
     pub(super) fn commit(&mut self, judged: &Judged<'_>, spans: &[Span]) {
         for (row, span) in judged.accepted.iter().zip(spans) {
             row.append.releases.iter().for_each(|key| self.claims.remove(key));

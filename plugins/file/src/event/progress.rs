@@ -1,7 +1,7 @@
-//! The file of the consumer groups' progress: lines that say what changed, none of them synced.
+//! The file of the consumer groups' progress: one line per change, none of them synced.
 //!
-//! After a power failure the file may be a little behind the log: then events are delivered again. When it has become
-//! much longer than what it says, it is written anew.
+//! After a power failure the file may be slightly older than the log: then events are delivered again. When it has
+//! become much longer than its contents require, it is rewritten.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,24 +23,24 @@ use crate::line::{self, Tail};
 /// Its name in the folder of the log.
 pub(super) const FILE: &str = "groups.jsonl";
 
-/// A file up to this length is not written anew.
+/// A file up to this length is not rewritten.
 const SHORT_BYTES: u64 = 1 << 20;
 
-/// A file this many times as long as when it was last written anew is written anew again.
+/// A file is rewritten when it is this many times as long as after the last rewrite.
 const GROWTH: u64 = 4;
 
 pub(super) struct ProgressFile {
     path: PathBuf,
     file: File,
     bytes: u64,
-    /// Its length when it was last written anew.
+    /// Its length after the last rewrite.
     compact_bytes: u64,
     identity: String,
-    /// Whether bytes may stand behind its end, of a write that failed.
+    /// Whether bytes of a failed write may follow its end.
     torn: bool,
 }
 
-/// What the file says of one group.
+/// The state of one group in the file.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) filter: EventFilter,
@@ -51,14 +51,14 @@ pub(super) struct Stored {
 /// One line.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Change {
-    /// Only in the first line: the log whose groups these are.
+    /// Only in the first line: the log to which the groups belong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     log: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     group: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     dropped: bool,
-    /// A group that is made, or its new filter.
+    /// A new group, or a new filter of a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filter: Option<EventFilter>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// A group is made, or gets a filter.
+    /// The change that creates a group or sets its filter.
     pub(super) fn filter(group: &str, filter: &EventFilter, cursor: Position) -> Change {
         let (filter, cursor) = (Some(filter.clone()), Some(cursor));
         Change { group: Some(group.to_owned()), filter, cursor, ..Change::default() }
@@ -96,7 +96,7 @@ impl Change {
 }
 
 impl ProgressFile {
-    /// Opens the file of a log, or makes it.
+    /// Opens the file of a log, or creates it.
     pub(super) fn open(log: &Path, identity: &str) -> Result<(ProgressFile, BTreeMap<String, Stored>)> {
         let path = log.join(FILE);
         let mut groups = BTreeMap::new();
@@ -154,7 +154,7 @@ impl ProgressFile {
         self.cut().map_err(fault(operation, &self.path))?;
         self.torn = true;
         if let Err(error) = self.file.write_all(&bytes) {
-            // If that fails too, it is tried again before the next write.
+            // If that fails too, it is retried before the next write.
             let _ = self.cut();
             return Err(fault(operation, &self.path)(error));
         }
@@ -163,12 +163,12 @@ impl ProgressFile {
         Ok(())
     }
 
-    /// Whether the file should be written anew.
+    /// Whether the file should be rewritten.
     pub(super) fn is_long(&self) -> bool {
         self.bytes > SHORT_BYTES.max(self.compact_bytes * GROWTH)
     }
 
-    /// Writes the file anew, with these changes alone.
+    /// Rewrites the file with only these changes.
     pub(super) fn rewrite(&mut self, operation: &'static str, changes: &[Change]) -> Result<()> {
         let mut bytes = header(&self.identity)?;
         for change in changes {
@@ -183,13 +183,13 @@ impl ProgressFile {
             std::fs::rename(&temporary, &self.path)?;
             Ok(file)
         };
-        // From the rename on this is the file, whatever becomes of the rest.
+        // From the rename on, this is the file, even if the rest fails.
         self.file = write().map_err(fault(operation, &self.path))?;
         (self.bytes, self.compact_bytes, self.torn) = (bytes.len() as u64, bytes.len() as u64, false);
         sync_folder(self.path.parent().unwrap_or(Path::new(""))).map_err(fault(operation, &self.path))
     }
 
-    /// Makes what was written last.
+    /// Syncs the file.
     pub(super) fn sync(&self, operation: &'static str) -> Result<()> {
         self.file.sync_all().map_err(fault(operation, &self.path))
     }
@@ -203,13 +203,13 @@ impl ProgressFile {
     }
 }
 
-/// What is kept of an event, with a time instead of a delay.
+/// The state of an event, with a time instead of a delay.
 pub(super) fn pending_of(kept: &Kept) -> PendingEvent {
     let due = if kept.delay.is_zero() { 0 } else { time::now() + kept.delay.as_millis() as Millis };
     PendingEvent { position: kept.position, attempt: kept.attempt, due, note: kept.note.as_deref().map(str::to_owned) }
 }
 
-/// The way back.
+/// The inverse conversion.
 pub(super) fn kept_of(pending: PendingEvent) -> Kept {
     let PendingEvent { position, attempt, due, note } = pending;
     let delay = Duration::from_millis(due.saturating_sub(time::now()).max(0) as u64);
@@ -223,7 +223,7 @@ fn header(identity: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `None` if the change does not fit what is there.
+/// `None` if the change does not fit the current state.
 fn apply(groups: &mut BTreeMap<String, Stored>, change: Change) -> Option<()> {
     let Some(name) = change.group else { return change.log.map(drop) };
     if change.dropped {
@@ -232,7 +232,7 @@ fn apply(groups: &mut BTreeMap<String, Stored>, change: Change) -> Option<()> {
     if let Some(filter) = change.filter {
         let cursor = change.cursor?;
         match groups.entry(name) {
-            // Its cursor comes with what is pending: alone, it would pass over events that are not.
+            // The cursor is only valid together with the pending events: alone, it would skip events.
             Entry::Occupied(mut stored) => stored.get_mut().filter = filter,
             Entry::Vacant(new) => drop(new.insert(Stored { filter, cursor, pending: BTreeMap::new() })),
         }

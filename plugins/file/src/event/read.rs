@@ -1,4 +1,4 @@
-//! Reading events back. The index says which and where; lines that lie together are read together and checked again.
+//! Reads events. The index tells which ones and where they are; adjacent lines are read together and checked again.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::shared::Shared;
 use crate::fault::fault;
 use crate::line;
 
-/// Bytes that are read at once, unless one line has more.
+/// How many bytes are read at once, unless a single line is longer.
 const RUN_BYTES_MAX: u64 = 1 << 20;
 
-/// Bytes between two wanted lines that are read with them rather than left out.
+/// Gaps up to this size between two wanted lines are read instead of skipped.
 const GAP_BYTES_MAX: u64 = 16 << 10;
 
-/// Lines to read, and the segments that they are in.
+/// Lines to read, and their segments.
 pub(super) struct Lines {
     places: Vec<(Place, usize)>,
     segments: Vec<Segment>,
@@ -42,7 +42,7 @@ impl Lines {
         lines
     }
 
-    /// Reads the events and gives them to `each`, in order, until that says `false`.
+    /// Reads the events and passes them to `each` in order, until it returns `false`.
     pub(super) fn read(&self, operation: &'static str, mut each: impl FnMut(Event) -> bool) -> Result<()> {
         let mut open: Option<(usize, Arc<File>)> = None;
         let mut rest = self.places.as_slice();
@@ -118,7 +118,7 @@ pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
     Ok(EventPage { events, head, reached })
 }
 
-/// See [`snaphook_driver::EventStore::last_but`]. No event that is passed over is read.
+/// See [`snaphook_driver::EventStore::last_but`]. Skipped events are not read.
 pub(super) fn last_but(shared: &Shared, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
     let find = |log: &Log| {
         let places = log.index.places(&stream.model, stream.instance.as_deref());

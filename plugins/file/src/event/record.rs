@@ -1,7 +1,8 @@
 //! The lines of the log, as JSON.
 //!
-//! A line holds one of: what its segment is, an event with the claims that it takes and gives back, claims that were
-//! taken without an event, claims that were forgotten. So the events and who holds what follow from the lines alone.
+//! A line contains one of these: the description of its segment, an event with the claims that it takes and releases,
+//! claims that were reserved without an event, or claims that were forgotten. So the lines alone determine the events
+//! and the holders of keys.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,15 +18,15 @@ use crate::text::{join, present, split};
 /// A line as it is written.
 #[derive(Serialize)]
 pub(super) struct LineOut<'a> {
-    /// Number of the line in its segment, from 1.
+    /// Number of the line in its segment, starting at 1.
     pub(super) line: u64,
-    /// How many lines of the same write follow. All of them count, or none.
+    /// How many lines of the same write follow. Either all of them are valid or none.
     pub(super) left: usize,
     #[serde(flatten)]
     pub(super) body: Body<'a>,
 }
 
-/// What a line says.
+/// The contents of a line.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Body<'a> {
@@ -48,7 +49,7 @@ pub(super) enum Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// What a row of a batch becomes.
+    /// The line of a row of a batch.
     pub(super) fn of(row: &Accepted<'a>) -> Self {
         let stream = row.stream();
         let claims = row.claims().map(|(key, holder)| Held::by_event(key, holder, Some(stream))).collect();
@@ -120,8 +121,8 @@ impl<'a> EventOut<'a> {
     }
 }
 
-/// A claim as it stands in a line. Without a model its holder is the stream of the line's event, without a position it
-/// is held since that event.
+/// A claim in a line. Without a model, its holder is the stream of the line's event; without a position, it is held
+/// since that event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Held<'a> {
     pub(super) key: Cow<'a, str>,
@@ -138,12 +139,12 @@ pub(super) struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    /// A claim with everything.
+    /// A claim with all fields.
     pub(super) fn of(key: &'a str, holder: &'a Holder) -> Self {
         Held { position: Some(holder.position), ..Held::by_event(key, holder.into(), None) }
     }
 
-    /// A claim that an event takes, whose stream need not be repeated.
+    /// A claim taken by an event, whose stream is not repeated.
     fn by_event(key: &'a str, holder: HolderRef<'a>, stream: Option<StreamRef<'_>>) -> Self {
         let other = stream != Some(holder.stream);
         Held {
@@ -168,7 +169,7 @@ impl<'a> Held<'a> {
     }
 }
 
-/// What the index takes from a line.
+/// The parts of a line that the index needs.
 #[derive(Deserialize)]
 pub(super) struct Scanned<'a> {
     pub(super) line: u64,
@@ -187,7 +188,7 @@ pub(super) struct Scanned<'a> {
     pub(super) forgotten: Vec<String>,
 }
 
-/// What the index takes from an event.
+/// The parts of an event that the index needs.
 #[derive(Deserialize)]
 pub(super) struct Head<'a> {
     pub(super) position: Position,

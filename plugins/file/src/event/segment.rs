@@ -1,8 +1,8 @@
-//! The files of the log: their names, and how the index is made from them when a log is opened.
+//! The files of the log: their names, and how the index is built from them when a log is opened.
 //!
-//! A segment is a file of lines, named by the position from which on it holds events. Only the last one grows; the
-//! others are complete. Each begins with a line that names the log and the position before it, so that a file of
-//! another log, or one that is missing, is noticed.
+//! A segment is a file of lines, named after the position of its first event. Only the last segment grows; the others
+//! are complete. Each begins with a line that names the log and the position before it, so that a file of another log,
+//! or a missing one, is detected.
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
@@ -20,10 +20,10 @@ use crate::fault::{fault, unusable, unwritable};
 use crate::folder::names_in;
 use crate::line::{self, End, Line, damaged};
 
-/// End of the names of segments.
+/// Suffix of the names of segments.
 const SUFFIX: &str = ".jsonl";
 
-/// Bytes after which a segment is complete. A write is never split, so it may become longer.
+/// Size after which a segment is complete. A write is never split, so a segment may become larger.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// The end of the last segment.
@@ -32,7 +32,7 @@ pub(super) struct Tail {
     pub(super) file: Arc<File>,
     pub(super) bytes: u64,
     pub(super) lines: u64,
-    /// Position before its first event.
+    /// The position before its first event.
     pub(super) after: Position,
 }
 
@@ -41,12 +41,12 @@ pub(super) fn path(folder: &Path, after: Position) -> PathBuf {
     folder.join(format!("{:020}{SUFFIX}", after + 1))
 }
 
-/// Whether a folder holds segments.
+/// Whether a folder contains segments.
 pub(super) fn are_there(folder: &Path) -> Result<bool> {
     Ok(!list(folder)?.is_empty())
 }
 
-/// Reads the log of a folder; `None` for the end if it has no segment yet. A torn tail is cut off.
+/// Reads the log of a folder; the tail is `None` if there is no segment yet. Truncates a torn tail.
 pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)> {
     let mut log = Log::new();
     let mut paths = list(folder)?.into_iter().peekable();
@@ -64,7 +64,7 @@ pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)>
             );
         }
         if end.lines == 0 {
-            // The first line is synced before anything follows it: a file that is longer held more.
+            // The first line is synced before anything follows it: a longer file contained more.
             if !grows || bytes.len() > first_line(identity, after)?.len() {
                 return Err(damaged(&path, 1, 0, "expected the first line of a segment, found none"));
             }
@@ -82,7 +82,7 @@ pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)>
     Ok((log, tail))
 }
 
-/// Makes the segment that follows a position, with its first line. Nothing of it stays if that fails.
+/// Creates the segment that follows a position, with its first line. If this fails, nothing of it remains.
 pub(super) fn create(folder: &Path, identity: &str, after: Position) -> Result<Tail> {
     let path = path(folder, after);
     let bytes = first_line(identity, after)?;
@@ -130,7 +130,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Adds the lines of a segment to the log.
 fn scan(path: &Path, bytes: &[u8], grows: bool, identity: &str, log: &mut Log) -> Result<End> {
-    // Lines of a write that is not yet complete.
+    // Lines of a write that is not complete yet.
     let mut waiting: Vec<(Scanned<'_>, (u32, u32))> = Vec::new();
     let tail = if grows { line::Tail::LastWrite } else { line::Tail::Whole };
     line::walk(path, bytes, tail, |line: Line<'_>| {
@@ -156,7 +156,7 @@ fn scan(path: &Path, bytes: &[u8], grows: bool, identity: &str, log: &mut Log) -
     })
 }
 
-/// Whether a line follows what is there.
+/// Checks that a line continues the log.
 fn check_order(
     scanned: &Scanned<'_>,
     number: u64,
@@ -194,7 +194,7 @@ impl Log {
         if let Some(head) = &scanned.event {
             let Head { position, time, kind, model, instance } = head;
             self.index.time = time::parse(time).ok_or_else(|| format!("expected a time, found `{time}`"))?;
-            // Of a long log, most claims that end have ended.
+            // In a long log, most of the claims that expire have already expired.
             self.claims.remove_expired(self.index.time);
             self.index.push(*position, *kind, (model, instance.as_deref()), place);
             stream =
@@ -212,7 +212,7 @@ impl Log {
     }
 }
 
-/// A log whose files are gone but for the mark.
+/// The error for a log whose files are missing except for the marker.
 pub(super) fn missing(folder: &Path) -> DriverError {
     DriverError::new(ErrorKind::Corrupt, "open", "the folder holds segments of a log, but no `store.json`")
         .with("path", folder.display())

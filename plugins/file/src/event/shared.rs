@@ -1,4 +1,4 @@
-//! What all calls of the store share, and how they change the log.
+//! The state shared by all calls of the store, and how they change the log.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,16 +17,16 @@ use super::writer::Writer;
 use crate::fault::{closed, fault};
 use crate::task::locked;
 
-/// What work on other threads needs.
+/// The data that work on other threads needs.
 pub(super) struct Shared {
     pub(super) folder: PathBuf,
     /// `None` once closed. Taken before `log`.
     pub(super) writer: Mutex<Option<Writer>>,
     pub(super) log: RwLock<Log>,
     pub(super) blobs: Blobs,
-    /// Position of the last event that is durable; changes wake those that wait.
+    /// Position of the last durable event; a change wakes waiting readers.
     pub(super) head: watch::Sender<Position>,
-    /// An append runs, or the last one failed.
+    /// An append is running, or the last one failed.
     pub(super) failed: AtomicBool,
 }
 
@@ -75,7 +75,7 @@ impl Shared {
         writer.write(operation, after, bodies, |tail| self.begin(tail))
     }
 
-    /// Writes what waits for a batch without one, if that is much.
+    /// Writes the changes that wait for a batch if they are large.
     fn flush(&self, writer: &mut Writer, operation: &'static str) -> Result<()> {
         if writer.is_full() { writer.flush(operation, self.head(), |tail| self.begin(tail)) } else { Ok(()) }
     }
@@ -129,7 +129,7 @@ impl Shared {
     pub(super) fn health(&self) -> Result<()> {
         std::fs::metadata(&self.folder).map_err(fault("health", &self.folder))?;
         if self.failed.load(Ordering::Acquire) {
-            // Under the lock of the writer: an append that fails after this says so after this.
+            // Under the writer's lock: an append that fails later sets this later.
             self.writing("health", |writer| {
                 writer.recover()?;
                 self.failed.store(false, Ordering::Release);

@@ -1,6 +1,7 @@
-//! Copies of a log, and logs made of copies.
+//! Exports and imports of a log.
 //!
-//! The log only grows, so a copy is its length at one moment; claims, names of blobs and groups are taken then.
+//! The log only grows, so a copy is defined by its length at one moment; claims, names of blobs and groups are copied
+//! at that moment.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,21 +22,21 @@ use crate::fault::{fault, unusable};
 use crate::folder::{remove_if_there, write_durably};
 use crate::task::off_thread;
 
-/// A file that is there while an import is under way.
+/// A file that exists while an import is in progress.
 pub(super) const IMPORTING: &str = "importing";
 
-/// Events that one step reads at most.
+/// How many events one step reads at most.
 const EVENTS_MAX: u32 = 4096;
 
 pub(super) struct Export {
     head: Position,
-    /// `None` while a step has it, and after one failed.
+    /// `None` while a step uses it, and after a step has failed.
     copy: Option<Snapshot>,
 }
 
 struct Snapshot {
     shared: Arc<Shared>,
-    /// Ordinal of the next event, and of the first that is not in the copy.
+    /// Ordinals of the next event and of the first event after the copy.
     next: u32,
     end: u32,
     claims: VecDeque<(Arc<str>, Arc<Holder>)>,
@@ -161,7 +162,7 @@ pub(super) fn import(shared: &Shared, groups: &Groups, records: &[LogRecord]) ->
     groups.import(records)
 }
 
-/// Ends an import, once what it brought is in use; no effect if there was none.
+/// Finishes an import once its data is in use; no effect without an import.
 pub(super) fn finish(folder: &Path, bring_in: impl FnOnce() -> Result<()>) -> Result<()> {
     let mark = folder.join(IMPORTING);
     if !is_part(folder).map_err(fault("finish_import", &mark))? {
@@ -171,12 +172,12 @@ pub(super) fn finish(folder: &Path, bring_in: impl FnOnce() -> Result<()>) -> Re
     remove_if_there(&mark).and_then(|_| sync_folder(folder)).map_err(fault("finish_import", &mark))
 }
 
-/// Whether the folder holds part of a log.
+/// Whether the folder contains an incomplete log.
 pub(super) fn is_part(folder: &Path) -> io::Result<bool> {
     folder.join(IMPORTING).try_exists()
 }
 
-/// Part of a log is no log.
+/// Fails if the log is incomplete.
 pub(super) fn check_whole(folder: &Path) -> Result<()> {
     if !is_part(folder).map_err(unusable(folder))? {
         return Ok(());

@@ -1,8 +1,8 @@
-//! The one writer of the log.
+//! The only writer of the log.
 //!
-//! A batch is one write and one fsync. Claims that are taken or forgotten without an event wait in memory for the next
-//! batch, so the file never holds bytes that were not synced, and a write that fails is undone by cutting the file to
-//! the length that it had.
+//! A batch is one write and one fsync. Claims that are reserved or forgotten without an event wait in memory for the
+//! next batch, so the file never contains unsynced bytes, and a failed write is undone by truncating the file to its
+//! previous length.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::line;
 pub(super) struct Writer {
     folder: PathBuf,
     identity: String,
-    /// Bytes after which a segment is complete.
+    /// Size after which a segment is complete.
     segment_bytes: u64,
     /// `None` before the first segment.
     tail: Option<Tail>,
@@ -28,29 +28,29 @@ pub(super) struct Writer {
     state: State,
 }
 
-/// What the last write left behind.
+/// The result of the last write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Works,
-    /// It failed and nothing of it is there; it had that many bytes.
+    /// It failed and nothing of it remains; it had this many bytes.
     Failed(usize),
-    /// Something of it may be behind the end of the log: the disk failed, or the work panicked.
+    /// A part of it may follow the end of the log: the disk failed, or the code panicked.
     Unknown(usize),
 }
 
-/// A change of the claims that no event made.
+/// A change of claims without an event.
 enum Change {
     Held(Vec<(String, Holder)>),
     Forgotten(Vec<String>),
 }
 
-/// Bytes of waiting changes that are written without waiting for a batch.
+/// If waiting changes exceed this size, they are written without a batch.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
-/// The file that is written to find out whether there is room, and removed.
+/// A file that is written to test for free space, and then removed.
 pub(super) const PROBE: &str = "probe";
 
-/// Room that must be there before the store counts as working again.
+/// Free space that is required before the store counts as working again.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
 impl Writer {
@@ -66,8 +66,8 @@ impl Writer {
         }
     }
 
-    /// Writes bodies behind the end of the log, durably; `after` is the position there. Waiting changes go before them.
-    /// A new segment is given to `begin`.
+    /// Appends bodies to the log durably; `after` is the last position. Waiting changes are written first. A new
+    /// segment is passed to `begin`.
     pub(super) fn write(
         &mut self,
         operation: &'static str,
@@ -78,7 +78,7 @@ impl Writer {
         if let State::Unknown(bytes) = self.state {
             self.cut(operation, bytes)?;
         }
-        // A segment is named by its first event, so it is complete only when it has one.
+        // A segment is named after its first event, so it is only complete once it has one.
         if self.tail.as_ref().is_none_or(|tail| tail.bytes >= self.segment_bytes && after > tail.after) {
             let created = segment::create(&self.folder, &self.identity, after);
             let tail = created.inspect_err(|_| self.state = State::Failed(PROBE_BYTES_MAX))?;
@@ -110,29 +110,29 @@ impl Writer {
         Ok(spans[spans.len() - count..].to_vec())
     }
 
-    /// Keeps claims that were taken without an event for the next write.
+    /// Keeps claims that were reserved without an event for the next write.
     pub(super) fn hold(&mut self, held: Vec<(String, Holder)>) {
         self.waiting_bytes += held.iter().map(|(key, _)| key.len() + 256).sum::<usize>();
         self.waiting.push(Change::Held(held));
     }
 
-    /// The same for claims that were forgotten.
+    /// The same for forgotten claims.
     pub(super) fn forget(&mut self, keys: Vec<String>) {
         self.waiting_bytes += keys.iter().map(String::len).sum::<usize>();
         self.waiting.push(Change::Forgotten(keys));
     }
 
-    /// Whether so much waits that it should be written now.
+    /// Whether enough changes wait that they should be written now.
     pub(super) fn is_full(&self) -> bool {
         self.waiting_bytes > WAITING_BYTES_MAX
     }
 
-    /// Writes what waits.
+    /// Writes the waiting changes.
     pub(super) fn flush(&mut self, operation: &'static str, after: Position, begin: impl FnOnce(&Tail)) -> Result<()> {
         if self.waiting.is_empty() { Ok(()) } else { self.write(operation, after, Vec::new(), begin).map(drop) }
     }
 
-    /// Finds out whether writing works again after a write failed; does nothing if none did.
+    /// Checks whether writing works again after a failed write; does nothing if none failed.
     pub(super) fn recover(&mut self) -> Result<()> {
         let bytes = match self.state {
             State::Works => return Ok(()),
@@ -153,7 +153,7 @@ impl Writer {
         std::mem::replace(&mut self.tail.as_mut().expect("a segment").file, file)
     }
 
-    /// Takes back whatever is behind the end of the log.
+    /// Truncates the file to the end of the log.
     fn cut(&mut self, operation: &'static str, bytes: usize) -> Result<()> {
         if let Some(tail) = &self.tail {
             let cut = tail.file.set_len(tail.bytes).and_then(|()| tail.file.sync_all());
@@ -163,7 +163,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether that many bytes can be written.
+    /// Tests whether this many bytes can be written.
     fn probe(&self, bytes: usize) -> Result<()> {
         let path = self.folder.join(format!("{PROBE}{TEMPORARY}"));
         let written = std::fs::write(&path, vec![b' '; bytes]).and_then(|()| std::fs::File::open(&path)?.sync_all());

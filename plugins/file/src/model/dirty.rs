@@ -1,19 +1,19 @@
-//! What changed in memory and is not in the files yet.
+//! Changes in memory that are not in the files yet.
 
 use std::collections::{BTreeMap, HashSet};
 
-/// What is not in the files yet.
+/// Changes that are not in the files yet.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
     pub(super) models: BTreeMap<String, DirtyModel>,
-    /// Folders of models that are gone.
+    /// Folders of dropped models.
     pub(super) gone: Vec<String>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct DirtyModel {
     pub(super) ids: HashSet<String>,
-    /// A change of the model brought instances over to a version from this one on.
+    /// A change of the model converted instances to this version or a later one.
     pub(super) from_version: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ impl Dirty {
         self.gone.push(folder);
     }
 
-    /// Takes back what was not written.
+    /// Merges changes that could not be written.
     pub(super) fn merge(&mut self, older: Dirty, folders: &BTreeMap<String, String>) {
         for (model, older) in older.models.into_iter().filter(|(model, _)| folders.contains_key(model)) {
             let newer = self.models.entry(model).or_default();

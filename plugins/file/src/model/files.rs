@@ -1,4 +1,4 @@
-//! The files of instances: one object each, with a checksum and the checkpoint that it is as of.
+//! The files of instances: one JSON object each, with a checksum and its checkpoint.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -15,12 +15,12 @@ use crate::line;
 use crate::names::stem_of_any;
 use crate::text::{join, present, split};
 
-/// End of the names of instances' files.
+/// Suffix of the names of instances' files.
 const SUFFIX: &str = ".json";
 
 #[derive(Serialize)]
 struct Out<'a> {
-    /// Every event up to there, and every change of the model, is in it.
+    /// The file reflects every event, and every change of the model, up to this position.
     applied: Position,
     id: &'a str,
     model: &'a str,
@@ -59,7 +59,7 @@ pub(super) fn path(folder: &Path, id: &str) -> PathBuf {
     folder.join(format!("{}{SUFFIX}", stem_of_any(id)))
 }
 
-/// Whether a file of that name holds an instance.
+/// Whether a file of that name contains an instance.
 pub(super) fn is_instance(name: &str) -> bool {
     name.ends_with(SUFFIX)
 }
@@ -83,7 +83,8 @@ pub(super) fn write(folder: &Path, row: &Row, applied: Position, bytes: &mut Vec
     };
     line::push(bytes, &out)?;
     let path = path(folder, &instance.id);
-    // A new one may be left half written, since the journal has all of it. One that is there is replaced.
+    // A new file may be left incomplete, because the journal contains everything. An existing one is replaced
+    // atomically.
     match OpenOptions::new().write(true).create_new(true).open(&path) {
         Ok(mut file) => file.write_all(bytes),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -100,7 +101,7 @@ pub(super) fn remove(folder: &Path, id: &str) -> io::Result<()> {
     remove_if_there(&path(folder, id)).map(drop)
 }
 
-/// An instance as its file has it, and the checkpoint that it is as of.
+/// Reads an instance and its checkpoint from its file.
 pub(super) fn read(bytes: &[u8], model: &str) -> Result<(Row, Position), String> {
     let line = bytes.strip_suffix(b"\n").ok_or("expected a newline at the end, found none")?;
     line::check(line).map_err(|mismatch| mismatch.to_string())?;
@@ -121,7 +122,7 @@ pub(super) fn read(bytes: &[u8], model: &str) -> Result<(Row, Position), String>
     Ok((Row::new(instance).map_err(|error| error.to_string())?, read.applied))
 }
 
-/// What instances are, as a number: the sum of their checksums.
+/// The sum of the instances' checksums.
 pub(super) fn digest<'a>(rows: impl Iterator<Item = &'a Arc<Row>>) -> u64 {
     let one = |row: &Arc<Row>| {
         let instance = row.instance();

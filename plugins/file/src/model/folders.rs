@@ -1,13 +1,13 @@
-//! The folders that models have: their names, and where they are.
+//! The folders of models: their names and paths.
 
 use std::path::{Path, PathBuf};
 
 use crate::names::stem_of_any;
 
-/// Models that have a folder in the store's are in this one.
+/// The folder inside the store's folder that contains the models' folders.
 pub(super) const INSTANCES: &str = "instances";
 
-/// The name of a folder that no model had: files of a model that was dropped are never those of the next one.
+/// A folder name that no model had before: a new model never gets the files of a dropped one.
 pub(super) fn folder_name(model: &str, number: u64) -> String {
     let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     match !model.is_empty() && model.len() <= 128 && model.bytes().all(is_plain) {

@@ -1,7 +1,8 @@
-//! The journal: what was done since the state was written, a line for each of the four calls that change something.
+//! The journal: the changes since the state was written, one line for each call of the four methods that change
+//! something.
 //!
-//! A call happens when its line is written, as a whole. What it does to files comes later, and is done again when the
-//! store is opened after a crash.
+//! A call takes effect when its line is completely written. The files are changed later, and again when the store is
+//! opened after a crash.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -20,17 +21,17 @@ use crate::text::{join, present, split};
 const PREFIX: &str = "journal-";
 const SUFFIX: &str = ".jsonl";
 
-/// A journal that is written.
+/// An open journal.
 pub(super) struct Journal {
     folder: PathBuf,
     pub(super) number: u64,
     file: File,
     bytes: u64,
-    /// Whether bytes may stand behind its end, of a write that failed.
+    /// Whether bytes of a failed write may follow its end.
     torn: bool,
 }
 
-/// What a line says.
+/// The contents of a line.
 pub(super) enum Entry {
     Apply { to: Position, events: Vec<Event> },
     Define { shape: Box<ModelShape>, folder: String, carry: CarryOver, position: Position },
@@ -183,7 +184,7 @@ impl Journal {
         self.write("reset", &Out::Reset { log })
     }
 
-    /// Nothing of the line stays if this fails, at the latest before the next one.
+    /// If this fails, the line is removed, at the latest before the next write.
     fn write(&mut self, operation: &'static str, out: &Out<'_>) -> Result<()> {
         let mut bytes = Vec::new();
         line::push(&mut bytes, out).map_err(unwritable(operation))?;
@@ -209,14 +210,14 @@ impl Journal {
     }
 }
 
-/// The journals of a folder, by their numbers.
+/// The numbers of a folder's journals.
 pub(super) fn list(folder: &Path) -> Result<Vec<u64>> {
     let names = names_in(folder).map_err(unusable(folder))?;
     let number = |name: &String| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok();
     Ok(names.iter().filter_map(number).collect())
 }
 
-/// Gives what a journal says to `each`. `grows`: whether it is the last one.
+/// Passes the entries of a journal to `each`. `grows` tells whether it is the last journal.
 pub(super) fn read(folder: &Path, number: u64, grows: bool, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
     let path = path(folder, number);
     let bytes = fs::read(&path).map_err(unusable(&path))?;
@@ -230,14 +231,14 @@ pub(super) fn read(folder: &Path, number: u64, grows: bool, mut each: impl FnMut
         Ok(true)
     })?;
     if end.torn > 0 {
-        // What follows goes into another journal.
+        // Later entries go into another journal.
         let cut = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(end.bytes));
         cut.map_err(unusable(&path))?;
     }
     failed.map_or(Ok(()), Err)
 }
 
-/// Removes a journal whose changes are in the files.
+/// Removes a journal whose changes are all in the files.
 pub(super) fn remove(folder: &Path, number: u64) -> io::Result<()> {
     remove_if_there(&path(folder, number)).map(drop)
 }

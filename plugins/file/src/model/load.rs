@@ -1,10 +1,10 @@
-//! Opening a model store: the files as of the state, then what the journals say.
+//! Opens a model store: reads the files as of the state, then applies the journals.
 //!
-//! A file is as of some checkpoint at or after the state's. What a journal says of an instance is done again unless it is
-//! in the file already.
+//! A file is as of a checkpoint at or after the state's. Journal entries of an instance are applied again unless the
+//! file already contains them.
 //!
-//! The log can give everything here back. So a store whose files do not fit together (somebody changed them, the disk
-//! damaged them, the system ended before they were on it) starts empty, and the server makes it again.
+//! Everything here can be rebuilt from the log. So a store whose files are inconsistent (because somebody changed them,
+//! the disk damaged them, or the system crashed before they were synced) starts empty, and the server rebuilds it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -22,7 +22,7 @@ use super::writer::Writer;
 use crate::fault::unusable;
 use crate::folder;
 
-/// Opens the store of a folder. Also returns what is to be removed beside everything else.
+/// Opens the store of a folder. Also returns the garbage to remove in the background.
 pub(super) fn open(store: &Path) -> Result<(Instances, Writer, Garbage)> {
     let loaded = match load(store) {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -50,7 +50,7 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// A store that holds nothing, whatever is there.
+    /// An empty store, whatever files exist.
     fn empty(store: &Path) -> Result<Loaded> {
         let garbage = Garbage::find(store, &[])?;
         let next_folder = garbage.next_folder();
@@ -75,7 +75,7 @@ fn load(store: &Path) -> Result<Loaded> {
         };
     };
     let boot = state::boot();
-    // Without a name for the boot, it may have been another one.
+    // If the boot is unknown, it may have been a different one.
     if state.closed.is_none() && (boot.is_empty() || state.boot != boot) {
         return Err(State::doubtful(store, "the system ended before the store was closed"));
     }
@@ -90,7 +90,7 @@ fn load(store: &Path) -> Result<Loaded> {
         journal::read(store, *number, grows, |entry| redo.entry(entry))?;
     }
     let last_journal = journals.last().copied().unwrap_or(state.journal - 1);
-    // From here on the files may be ahead of what was closed.
+    // From here on, the files may be newer than the closed state.
     state::write(store, &State { closed: None, boot, ..state })?;
     redo.end(last_journal)
 }
@@ -107,9 +107,9 @@ fn remove_journals(store: &Path, before: u64) -> Result<()> {
 struct Redo {
     store: PathBuf,
     loaded: Loaded,
-    /// What the file of each instance is as of, by model.
+    /// The checkpoint of each instance's file, by model.
     applied: HashMap<String, HashMap<String, Position>>,
-    /// Files that are not whole. The journals have what was to be in them.
+    /// Incomplete files. The journals have their contents.
     broken: HashSet<PathBuf>,
 }
 
@@ -236,7 +236,7 @@ impl Redo {
     }
 }
 
-/// What all instances are.
+/// The summary of all instances.
 pub(super) fn summary(instances: &Instances) -> Summary {
     let mut summary = Summary { instances: 0, digest: 0 };
     for rows in instances.definitions().filter_map(|shape| instances.rows(&shape.model)) {

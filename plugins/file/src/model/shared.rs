@@ -1,4 +1,4 @@
-//! What the calls of the store and the thread that writes files share.
+//! The state shared by the store's calls and the writing thread.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::garbage::Garbage;
 use super::writer::Writer;
 use crate::task::locked;
 
-/// What work on other threads needs.
+/// The data that work on other threads needs.
 pub(super) struct Shared {
     pub(super) folder: PathBuf,
     /// Never locked while a file is written.
@@ -19,11 +19,11 @@ pub(super) struct Shared {
     /// `None` once closed. Taken before `instances`.
     pub(super) writer: Mutex<Option<Writer>>,
     pub(super) garbage: Mutex<Garbage>,
-    /// Tells the thread that writes files that there is something to do.
+    /// Notifies the writing thread of work.
     pub(super) work: Condvar,
-    /// That thread is to end.
+    /// Tells that thread to end.
     pub(super) stopping: AtomicBool,
-    /// What is left is written by whoever closes the store, until then.
+    /// Deadline until which closing the store writes the remaining changes.
     pub(super) closing: OnceLock<Instant>,
 }
 
@@ -32,7 +32,7 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Looks something up, with the checkpoint that it is as of. An error once nothing more is to be written.
+    /// Looks something up, together with its checkpoint. Fails once nothing more may be written.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Instances) -> T) -> Result<(T, Position)> {
         let may_write = self.closing.get().map_or(!self.is_stopping(), |deadline| Instant::now() < *deadline);
         if !may_write {

@@ -1,7 +1,7 @@
-//! `state.json`: what the files of instances are a projection of, and up to where.
+//! `state.json`: the log and the checkpoint from which the files of instances are derived.
 //!
-//! It is replaced as a whole when all files are as of its checkpoint or later; what came after it is in the journals
-//! from its own on.
+//! It is replaced as a whole when all files are as of its checkpoint or later; later changes are in the journals,
+//! starting with the one that it names.
 
 use std::fs;
 use std::io;
@@ -23,19 +23,19 @@ const FILE: &str = "state.json";
 pub(super) struct State {
     pub(super) log: Option<String>,
     pub(super) checkpoint: Position,
-    /// Number of the first journal that counts.
+    /// Number of the first journal to read.
     pub(super) journal: u64,
     /// Models with their folders.
     pub(super) models: Vec<(ModelShape, String)>,
     /// Greater than the number of any folder.
     pub(super) next_folder: u64,
-    /// What the instances of all models are, if the store was closed then and there is nothing in the journals.
+    /// A summary of all instances, if the store was closed and the journals are empty.
     pub(super) closed: Option<Summary>,
-    /// The start of the system that it was written in.
+    /// Identifies the boot of the system in which it was written.
     pub(super) boot: String,
 }
 
-/// What all instances are: how many, and the sum of their checksums.
+/// A summary of all instances: their number, and the sum of their checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Summary {
     pub(super) instances: u64,
@@ -81,7 +81,7 @@ struct ModelIn {
     shape_text: Option<String>,
 }
 
-/// The state of a folder; `None` if there is none.
+/// Reads the state of a folder; `None` if there is none.
 pub(super) fn read(folder: &Path) -> Result<Option<State>> {
     let path = path(folder);
     let bytes = match fs::read(&path) {
@@ -141,18 +141,18 @@ pub(super) fn write(folder: &Path, state: &State) -> Result<()> {
     written.map_err(crate::fault::fault("flush", &path))
 }
 
-/// A shape as text that may stand in a line.
+/// A shape as text for a line.
 pub(super) fn shape_text(shape: &ModelShape) -> serde_json::Result<Json> {
     serde_json::to_string(shape).map(Json::trusted)
 }
 
-/// Tells this start of the system from others, since what a program wrote survives its end but not that of the system;
-/// empty where the system does not say.
+/// Identifies this boot of the system: unsynced writes survive the end of a program, but not a crash of the system.
+/// Empty if the system does not provide it.
 pub(super) fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Removes the state, so that a store which is made anew does not find it.
+/// Removes the state, so that a newly created store does not find it.
 pub(super) fn remove(folder: &Path) -> std::io::Result<()> {
     crate::folder::remove_if_there(&path(folder)).map(drop)
 }
@@ -162,7 +162,7 @@ fn path(folder: &Path) -> PathBuf {
 }
 
 impl State {
-    /// An error of the kind that makes the store start empty.
+    /// An error that makes the store start empty.
     pub(super) fn doubtful(folder: &Path, message: &str) -> DriverError {
         DriverError::new(snaphook_driver::ErrorKind::Corrupt, "open", message).with("path", folder.display())
     }

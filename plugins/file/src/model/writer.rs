@@ -1,4 +1,4 @@
-//! What the calls that change something have for themselves.
+//! The state that only writing calls use.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! JavaScript and TypeScript: esbuild makes one file of a source and what it imports.
+//! JavaScript and TypeScript: esbuild bundles a source and its imports into one file.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use crate::catalog::SourceLanguage;
 use crate::cli::failure::{Failure, Result};
 use crate::hooks::source_map;
 
-/// Parts of a bundle that are told of when it is refused.
+/// How many parts of a bundle are listed when it is rejected.
 const LARGEST: usize = 5;
 
-/// Bundles a file. `directory`: where esbuild is looked for first, and what the author's files are named from in errors.
+/// Bundles a file. `directory` is where esbuild is searched first; file names in errors are relative to it.
 pub(super) fn bundle(entry: &Path, directory: &Path, minify: bool) -> Result<Built> {
     if !entry.is_file() {
         return Err(Failure::new(format!("there is no `{}`", entry.display())));
     }
     let failed = |error: std::io::Error| Failure::new(format!("no temporary folder: {error}"));
     let temporary = tempfile::tempdir().map_err(failed)?;
-    // esbuild names files from where it writes, with links followed.
+    // esbuild names files relative to its output, with links resolved.
     let real = |path: &Path| path.canonicalize().map_err(failed);
     let folder = real(temporary.path())?;
     let directory = real(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })?;
@@ -37,7 +37,7 @@ pub(super) fn bundle(entry: &Path, directory: &Path, minify: bool) -> Result<Bui
         .args([
             "--bundle",
             "--format=esm",
-            // Neither a browser nor Node: what is not bundled is not there.
+            // Neither a browser nor Node: modules that are not bundled are not available.
             "--platform=neutral",
             "--main-fields=module,main",
             "--conditions=import,default",
@@ -64,7 +64,7 @@ fn largest(meta: &Path) -> Vec<String> {
     let meta: Value =
         std::fs::read(meta).ok().and_then(|bytes| snaphook_driver::json::parse_bytes(&bytes).ok()).unwrap_or_default();
     let outputs = meta.get("outputs").and_then(Value::as_object);
-    // The source map is an output too, and has none.
+    // The source map is an output too, and has no inputs.
     let inputs = outputs.into_iter().flat_map(|outputs| outputs.values());
     let inputs = inputs.filter_map(|output| output.get("inputs")?.as_object()).find(|inputs| !inputs.is_empty());
     let mut parts: Vec<(u64, &str)> = inputs

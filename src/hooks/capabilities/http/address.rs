@@ -1,11 +1,11 @@
-//! Which IP addresses belong to the public internet. Everything else a hook reaches only if the grant names it.
+//! Tells which IP addresses belong to the public internet. A hook can only reach others if a grant names them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What kind of non-public address this is; `None` for a public one.
 ///
-/// The ranges are those of the IANA special-purpose registries (RFC 6890 and its updates). An IPv6 address that
-/// carries an IPv4 address is judged by that one, since a gateway or the kernel would send it there.
+/// The ranges are those of the IANA special-purpose registries (RFC 6890 and its updates). An IPv6 address that embeds
+/// an IPv4 address is classified by the IPv4 address, because a gateway or the kernel would send packets there.
 pub(super) fn special(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => special_v4(address),
@@ -51,7 +51,7 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
         [0xfc00..=0xfdff, ..] => Some("a private"),
         [0xfe80..=0xfebf, ..] => Some("a link-local"),
         [0xff00..=0xffff, ..] => Some("a multicast"),
-        // Only this block is global unicast: IPv4-compatible, local NAT64, site-local and all else is not.
+        // Only this block is global unicast; IPv4-compatible, local NAT64, site-local and all other addresses are not.
         [0x2000..=0x3fff, ..] => None,
         _ => Some("a reserved"),
     }

@@ -1,8 +1,9 @@
-//! The HTTP clients of all hooks: where names become addresses, and how much of an answer is kept.
+//! The HTTP clients of all hooks: they resolve names and limit how much of a response is kept.
 //!
-//! There are two, because connections are pooled: one that never connects to an address that is not public, and one
-//! for hosts that a grant names whole. With one pool, a connection made for the second would serve the first. The
-//! filter is in the resolver that the connector itself asks, so what was checked is what is connected to.
+//! There are two, because connections are pooled: one never connects to an address that is not public, and the other is
+//! for hosts that a grant names in full. With a single pool, a connection made for the second kind could be reused for
+//! the first. The filter is in the resolver that the connector itself uses, so the checked address is the one that it
+//! connects to.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -28,27 +29,27 @@ use super::url_pattern::Target;
 use crate::config::{format_duration, format_size};
 use crate::hooks::fair::{self, FairSemaphore, Share};
 
-/// Body of one answer.
+/// Largest body of one response.
 pub(super) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Answers under way for all hooks together, in bytes. They are outside of every sandbox's memory limit.
+/// Total bytes of the responses in progress, over all hooks. They do not count toward any sandbox's memory limit.
 const BUFFERED_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Requests of all hooks at the same moment. Each may hold a thread while the system looks up its name.
+/// How many requests all hooks together may make at once. Each may occupy a thread while the system resolves its name.
 const REQUESTS_MAX: usize = 256;
 
-/// What is read of a body of which only the first bytes are wanted, and for how long.
+/// How much is read of a body of which only the first bytes are wanted, and for how long.
 const EXCERPT_READ_MAX: usize = 64 * 1024;
 const EXCERPT_TIME: Duration = Duration::from_secs(1);
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_PER_HOST_MAX: usize = 8;
 
-/// How a name becomes addresses.
+/// Resolves a name to addresses.
 pub type Lookup = dyn Fn(String) -> LookupFuture + Send + Sync;
 type LookupFuture = Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
 
-/// Both clients; made at their first use, since reading the system's certificates takes a while.
+/// Both clients. Each is created on first use, because reading the system's certificates takes a while.
 pub struct HttpClient {
     lookup: Arc<Lookup>,
     public: OnceLock<Client>,
@@ -57,19 +58,19 @@ pub struct HttpClient {
     places: FairSemaphore,
 }
 
-/// How long the parts of one request may take, and what of the response is waited for; without a bound of their own they are
-/// part of the whole.
+/// Timeouts for the parts of one request, and how much of the response to wait for. A part without its own timeout is
+/// only bounded by the timeout of the whole request.
 #[derive(Clone, Default)]
 pub(in crate::hooks) struct Pace {
     pub(in crate::hooks) connection: Arc<Connection>,
-    /// From when there is a connection to the response's head.
+    /// From the established connection to the response's head.
     pub(in crate::hooks) first_byte: Option<Duration>,
-    /// Between two pieces of the response's body.
+    /// Between two chunks of the response's body.
     pub(in crate::hooks) between_bytes: Option<Duration>,
-    /// Only the body's first bytes are wanted, so many at most: the response is there without the others.
+    /// At most this many bytes of the body are wanted; the response does not wait for the rest.
     pub(in crate::hooks) excerpt: Option<usize>,
-    /// What follows the server in the URL is confidential: neither messages nor traces show it, but for the lines that would
-    /// grant a refused request.
+    /// The URL's path and query are confidential: neither messages nor traces show them, except for the lines that
+    /// would grant a rejected request.
     pub(in crate::hooks) hides_path: bool,
 }
 
@@ -82,22 +83,22 @@ impl Pace {
     }
 }
 
-/// For whom a request is, and how it is sent.
+/// Who makes a request, and how it is sent.
 pub(super) struct Terms {
-    /// The hook's share of all requests.
+    /// Identifies the hook for fair sharing of the requests.
     pub(super) key: fair::Key,
-    /// The grant names the host whole.
+    /// The grant names the host in full.
     pub(super) named: bool,
     pub(super) pace: Pace,
 }
 
-/// A part of a request that was not done within its limit.
+/// The error for a part of a request that exceeded its timeout.
 fn late(what: &str, limit: Option<Duration>) -> AccessError {
     let limit = format_duration(limit.unwrap_or_default());
     AccessError::new(AccessCode::Timeout, format!("{what} within {limit}"))
 }
 
-/// One answer, whole.
+/// One complete response.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -116,7 +117,7 @@ impl Default for HttpClient {
 }
 
 impl HttpClient {
-    /// Clients that resolve names in another way than the system does.
+    /// Creates clients with a custom resolver instead of the system's.
     pub fn with_lookup(lookup: Arc<Lookup>) -> Self {
         HttpClient {
             lookup,
@@ -127,9 +128,10 @@ impl HttpClient {
         }
     }
 
-    /// Sends one request and reads the whole answer; follows nothing.
+    /// Sends one request and reads the whole response; does not follow redirects.
     ///
-    /// The caller has checked the address of a literal: connectors do not ask a resolver for it. What comes counts in `held`.
+    /// If the host is an IP address, the caller has checked it: connectors do not pass it to a resolver. The received
+    /// bytes are counted in `held`.
     pub(super) async fn send(
         &self,
         terms: Terms,
@@ -146,7 +148,7 @@ impl HttpClient {
         if !body.is_empty() {
             request = request.body(body);
         } else if takes_body {
-            // Else many servers answer 411.
+            // Otherwise many servers respond with 411.
             request = request.header(CONTENT_LENGTH, 0);
         }
         let response = pace.connection.response(pace.first_byte, request.send()).await;
@@ -188,8 +190,8 @@ impl HttpClient {
     }
 }
 
-/// The first bytes of a body. A short one is read to its end, so that its connection serves again; what does not come soon,
-/// breaks off or goes on for long is left out.
+/// The first bytes of a body. A short body is read to its end, so that its connection can be reused. The rest is
+/// dropped if it is late, breaks off or is long.
 async fn excerpt(response: &mut Response, bytes_max: usize) -> Vec<u8> {
     let (mut kept, mut read) = (Vec::new(), 0);
     let reading = async {
@@ -206,7 +208,7 @@ async fn excerpt(response: &mut Response, bytes_max: usize) -> Vec<u8> {
 }
 
 fn build(resolver: Resolver) -> Result<Client, AccessError> {
-    // An error means that a provider is there already, which is as good.
+    // An error means that a provider is already installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let resolver = Arc::new(resolver);
     let builder = || {
@@ -220,13 +222,13 @@ fn build(resolver: Resolver) -> Result<Client, AccessError> {
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .user_agent(concat!("snaphook/", env!("CARGO_PKG_VERSION")))
     };
-    // A machine without any certificate can still speak plain HTTP; TLS then trusts nobody.
+    // A machine without any certificates can still use plain HTTP; TLS then trusts no certificate.
     builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(|error| {
         AccessError::new(AccessCode::Failed, format!("the HTTP client cannot start: {}", causes(&error)))
     })
 }
 
-/// Bytes of one answer that count against [`BUFFERED_BYTES_MAX`] while it is read.
+/// Bytes of one response that count against [`BUFFERED_BYTES_MAX`] while it is read.
 struct Buffered<'a> {
     client: &'a HttpClient,
     bytes: usize,
@@ -282,7 +284,7 @@ impl Resolve for Resolver {
     }
 }
 
-/// A name that leads to addresses which are not public.
+/// The error for a name that resolves to addresses that are not public.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) host: String,
@@ -302,7 +304,7 @@ impl fmt::Display for Refused {
 
 impl StdError for Refused {}
 
-/// An error in the guest's words. Never holds the URL's query or a header.
+/// Converts an error to one for the guest. It never contains the URL's query or a header.
 fn explain(error: reqwest::Error) -> AccessError {
     let mut source: Option<&(dyn StdError + 'static)> = Some(&error);
     while let Some(cause) = source {
@@ -314,12 +316,12 @@ fn explain(error: reqwest::Error) -> AccessError {
         }
         source = cause.source();
     }
-    // The system has limits of its own.
+    // The system has its own timeouts.
     let code = if error.is_timeout() { AccessCode::Timeout } else { AccessCode::Failed };
     AccessError::new(code, causes(&error.without_url()))
 }
 
-/// The whole chain: the outermost message alone says only that something was wrong.
+/// The whole chain of causes: the outermost message only says that something failed.
 fn causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,7 +1,8 @@
-//! The way to a server (its name, TCP, TLS), bounded by itself and apart from the response that follows.
+//! Connecting to a server (name resolution, TCP, TLS), with a timeout separate from that of the response.
 //!
-//! A client of `reqwest` bounds that way alike for all its requests. What one request allows, and when its connection was
-//! there, goes through the task: a connection is made inside the future of the request that needs it.
+//! A `reqwest` client has a single connection timeout for all its requests. The timeout of one request, and the moment
+//! at which its connection was established, are passed through a task-local variable: the connection is made inside the
+//! future of the request that needs it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,17 +20,17 @@ use tower_service::Service;
 
 use crate::config::format_duration;
 
-/// Longest that a connection may take to be made.
+/// How long a connection may take to be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 tokio::task_local! {
     static CONNECTION: Arc<Connection>;
 }
 
-/// The connection of one request after another, each of which may find one that is there already.
+/// The state of the connection for a series of requests, each of which may reuse an existing connection.
 pub(in crate::hooks) struct Connection {
     limit: Duration,
-    /// Since when the response is waited for; `None`: a connection is being made.
+    /// When waiting for the response began; `None` while a connection is being made.
     waiting: watch::Sender<Option<Instant>>,
     timed_out: AtomicBool,
 }
@@ -41,18 +42,19 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// One that is made within `limit`, or fails.
+    /// A connection that must be established within `limit`.
     pub(in crate::hooks) fn within(limit: Duration) -> Self {
         let limit = limit.min(CONNECT_TIMEOUT);
         Connection { limit, waiting: watch::channel(None).0, timed_out: AtomicBool::new(false) }
     }
 
-    /// Whether one was not made in time.
+    /// Whether establishing a connection timed out.
     pub(in crate::hooks) fn timed_out(&self) -> bool {
         self.timed_out.load(Ordering::Relaxed)
     }
 
-    /// Waits for a request's response for `limit`, the time apart in which a connection is made. `None`: it did not come.
+    /// Waits up to `limit` for a request's response, not counting the time in which a connection is made. `None` if it
+    /// did not arrive.
     pub(super) async fn response<T>(
         self: &Arc<Self>,
         limit: Option<Duration>,
@@ -97,7 +99,7 @@ impl Connection {
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// There was no connection in time.
+/// The connection was not established in time.
 #[derive(Debug)]
 pub(super) struct NotMade(Duration);
 
@@ -109,7 +111,7 @@ impl fmt::Display for NotMade {
 
 impl StdError for NotMade {}
 
-/// Puts a [`Connector`] around what makes a client's connections.
+/// Wraps a client's connector in a [`Connector`].
 #[derive(Clone, Copy)]
 pub(super) struct Connecting;
 
@@ -121,7 +123,7 @@ impl<S> Layer<S> for Connecting {
     }
 }
 
-/// Makes connections as the request allows that they are for.
+/// Makes connections within the timeout of the request that needs them.
 #[derive(Clone)]
 pub(super) struct Connector<S>(S);
 

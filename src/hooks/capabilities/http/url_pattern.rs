@@ -1,8 +1,8 @@
-//! The pattern of an `http` grant, `[METHOD ]URL` with `*`, and the one form in which URLs are compared with it.
+//! The pattern of an `http` grant, `[METHOD ]URL` with `*`, and the normal form in which URLs are compared with it.
 //!
-//! A pattern is taken apart once and compared part by part, so that a `*` in the host can never reach into the path,
-//! a port or a user name. Without a method it opens all, without a `?` any query, without a port the scheme's own
-//! (`:*` opens all).
+//! A pattern is parsed once and compared part by part, so that a `*` in the host never matches part of the path, a port
+//! or a user name. Without a method it allows all methods, without a `?` any query, and without a port only the
+//! scheme's default port (`:*` allows all).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,10 +15,10 @@ use url::{Host, Url};
 use crate::config::HttpPattern;
 use crate::telemetry::line::shortened;
 
-/// A URL longer than this is refused.
+/// A longer URL is rejected.
 const URL_BYTES_MAX: usize = 64 * 1024;
 
-/// How often a path may be percent-encoded over again.
+/// How many times a path may be percent-encoded.
 const DECODINGS_MAX: usize = 4;
 
 /// One entry of `http` in a grant.
@@ -36,14 +36,14 @@ pub struct UrlPattern {
 }
 
 impl UrlPattern {
-    /// Takes a pattern apart; the error says what is wrong with it.
+    /// Parses a pattern; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<UrlPattern, String> {
         let HttpPattern { method, scheme, host, port, path, query } = HttpPattern::parse(text)?;
         let method = method.map(|method| parse_method(&method)).transpose()?;
         Ok(UrlPattern { text: text.to_owned(), method, scheme, host, port, path, query })
     }
 
-    /// Whether a request is what this opens.
+    /// Whether this pattern allows the request.
     pub(super) fn opens(&self, method: &Method, target: &Target) -> bool {
         let url = &target.url;
         self.method.as_ref().is_none_or(|own| own == method)
@@ -54,7 +54,7 @@ impl UrlPattern {
             && self.query.as_ref().is_none_or(|query| glob::matches(query, url.query().unwrap_or_default()))
     }
 
-    /// Whether the host is named whole, so that this also opens addresses that are not public.
+    /// Whether the pattern names the host in full, so that it also allows addresses that are not public.
     pub(super) fn names_host(&self) -> bool {
         !self.host.contains('*')
     }
@@ -66,15 +66,15 @@ impl fmt::Display for UrlPattern {
     }
 }
 
-/// A URL that may be compared with patterns: http or https, with a host, without a user name, without a path that a
-/// server could read as leading elsewhere. Displays without its query.
+/// A URL that may be compared with patterns: http or https, with a host, without a user name, and without a path that a
+/// server could resolve to a different one. Displays without its query.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     url: Url,
 }
 
 impl Target {
-    /// Checks and normalises what a guest or a redirect asks for.
+    /// Checks and normalises the URL of a guest or of a redirect.
     pub(super) fn parse(text: &str) -> Result<Target, String> {
         if text.len() > URL_BYTES_MAX {
             return Err(format!("a URL of {} bytes, at most {URL_BYTES_MAX} are allowed", text.len()));
@@ -115,18 +115,18 @@ impl Target {
         &self.url
     }
 
-    /// The server alone, and that something follows.
+    /// Only the server, with a sign that more follows.
     pub(super) fn server(&self) -> String {
         let rest = if self.url.path() == "/" && self.url.query().is_none() { "/" } else { "/…" };
         format!("{}{rest}", self.url.origin().ascii_serialization())
     }
 
-    /// As it stands in the URL: lower case, IPv6 in brackets, IPv4 in its dotted form however it was written.
+    /// The host as in the normalised URL: lower case, IPv6 in brackets, IPv4 always in dotted form.
     pub(super) fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
     }
 
-    /// The address, if the host is one.
+    /// The IP address, if the host is one.
     pub(super) fn literal(&self) -> Option<std::net::IpAddr> {
         match self.url.host()? {
             Host::Ipv4(address) => Some(address.into()),
@@ -143,7 +143,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// A method as fetch takes it: the common ones in any case, others as they are; not those that make a tunnel.
+/// Parses a method as fetch does: common methods in any case, others as they are. Methods that open a tunnel are
+/// rejected.
 pub(super) fn parse_method(text: &str) -> Result<Method, String> {
     let upper = text.to_ascii_uppercase();
     let name = match upper.as_str() {
@@ -154,10 +155,11 @@ pub(super) fn parse_method(text: &str) -> Result<Method, String> {
     Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{}` is no HTTP method", shorten(text)))
 }
 
-/// Whether a segment is `.` or `..` for a server that decodes the path, however often, before it looks at segments. The
-/// URL parser has resolved the plain ones. A path that is not plain after [`DECODINGS_MAX`] rounds could be anything.
+/// Whether a segment is `.` or `..` for a server that decodes the path, possibly repeatedly, before it splits it into
+/// segments. The URL parser has already resolved plain ones. A path that is still encoded after [`DECODINGS_MAX`]
+/// rounds could be anything.
 fn climbs(path: &str) -> bool {
-    // Some servers pass over what is around a segment's name.
+    // Some servers ignore certain characters around a segment's name.
     let name = |segment: &str| {
         let name = segment.split(';').next().unwrap_or_default();
         matches!(name.trim_matches(|char: char| char.is_control() || char.is_whitespace()), "." | "..")
@@ -176,7 +178,7 @@ fn climbs(path: &str) -> bool {
     true
 }
 
-/// What a guest sent, short enough for a message.
+/// Shortens a guest's text for a message.
 fn shorten(text: &str) -> Cow<'_, str> {
     shortened(text, 200)
 }
@@ -188,7 +190,7 @@ mod tests {
     #[track_caller]
     fn check(pattern: &str, method: &str, url: &str, expected: bool) {
         let pattern = UrlPattern::parse(pattern).unwrap();
-        // What is no target at all is opened by nothing.
+        // No pattern allows an invalid target.
         let opens = Target::parse(url).is_ok_and(|target| pattern.opens(&parse_method(method).unwrap(), &target));
         assert_eq!(opens, expected, "`{pattern}` on {method} {url}");
     }

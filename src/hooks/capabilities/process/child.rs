@@ -1,8 +1,8 @@
-//! From a prepared [`Plan`] to a running program: the one place that forks.
+//! Starts a program from a prepared [`Plan`]: the only place that forks.
 //!
-//! Between the fork and the program's start the child shares the memory of a server with many threads as it was at
-//! one moment, locks included. So it may only make system calls: nothing here allocates, locks, panics or drops.
-//! Everything that it needs was laid out in the [`Plan`] before.
+//! Between the fork and the exec, the child works on a snapshot of the memory of a multi-threaded server, including its
+//! locks. So it may only make system calls: the code here must not allocate, lock, panic or drop. The [`Plan`] contains
+//! everything that it needs.
 #![expect(unsafe_code, reason = "fork, exec and the calls between them have no safe form")]
 
 use std::ffi::{CString, c_char, c_int, c_long};
@@ -14,15 +14,15 @@ use tokio::io::unix::AsyncFd;
 
 use super::ending::reap;
 
-/// What the child does before the program starts, in the order of the fields.
+/// The steps of the child before the program starts, in the order of the fields.
 pub(super) struct Plan {
-    /// `CLONE_NEW…`: namespaces of its own.
+    /// `CLONE_NEW…` flags of the new namespaces.
     pub(super) namespaces: c_int,
-    /// Paths and what is written there: the maps of a user namespace.
+    /// Paths and the contents to write there: the maps of a user namespace.
     pub(super) maps: Vec<(CString, CString)>,
     pub(super) directory: CString,
     pub(super) limits: Vec<(i64, u64)>,
-    /// User and group that it becomes.
+    /// The user and group to switch to.
     pub(super) user: Option<u32>,
     /// A Landlock ruleset.
     pub(super) ruleset: Option<OwnedFd>,
@@ -33,7 +33,7 @@ pub(super) struct Plan {
     pub(super) env: Vec<CString>,
 }
 
-/// A program that was started, and our ends of its pipes.
+/// A started program, and the server's ends of its pipes.
 pub(super) struct Started {
     pub(super) pid: Pid,
     /// Readable when the program has ended.
@@ -43,7 +43,7 @@ pub(super) struct Started {
     pub(super) stderr: PipeReader,
 }
 
-/// Why no program runs: the step that failed and what the system said.
+/// Why a program could not be started: the step that failed and the system's error.
 #[derive(Debug)]
 pub(super) struct StartError {
     pub(super) step: Step,
@@ -87,13 +87,13 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Starts a program. Blocks until it runs or could not be started; call it from a thread that outlives the program,
-/// since the program is killed when that thread ends.
+/// Starts a program. Blocks until it runs or has failed to start. Call it from a thread that outlives the program,
+/// because the program is killed when that thread ends.
 pub(super) fn start(plan: &Plan) -> Result<Started, StartError> {
     let (stdin_theirs, stdin) = io::pipe()?;
     let (stdout, stdout_theirs) = io::pipe()?;
     let (stderr, stderr_theirs) = io::pipe()?;
-    // Closed by the program's start; what comes out of it before is the step that failed.
+    // The exec closes this pipe; anything received before names the step that failed.
     let (mut report, report_theirs) = io::pipe()?;
     let pointers = |texts: &[CString]| -> Vec<*const c_char> {
         texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
@@ -127,13 +127,13 @@ pub(super) fn start(plan: &Plan) -> Result<Started, StartError> {
     Err(StartError { step, error: io::Error::from_raw_os_error(i32::from_ne_bytes(code)) })
 }
 
-/// What tells when a program has ended.
+/// Returns a descriptor that becomes readable when the program has ended.
 pub(super) fn end_of(pidfd: &OwnedFd) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
     // SAFETY: the borrow keeps the descriptor open for as long as it is registered.
     unsafe { AsyncFd::register(pidfd.as_fd()) }.map_err(io::Error::from)
 }
 
-/// All that the child touches, at addresses that stay as they are.
+/// All data that the child uses, at fixed addresses.
 struct Layout<'a> {
     plan: &'a Plan,
     args: Vec<*const c_char>,
@@ -171,7 +171,7 @@ fn fork(layout: &Layout<'_>) -> io::Result<(Pid, OwnedFd)> {
     Ok((pid, pidfd))
 }
 
-/// The child's way to the program.
+/// Runs in the child: carries out the plan's steps and executes the program.
 ///
 /// # Safety
 ///
@@ -209,7 +209,7 @@ unsafe fn child(layout: &Layout<'_>) -> ! {
         for (target, source) in stdio.iter().enumerate() {
             check(libc::dup2(*source, target as c_int).into(), Step::Stdio);
         }
-        // Whatever else the server has open, also what a library opened carelessly, ends with the exec.
+        // The exec closes all other descriptors of the server, including those that a library opened without CLOEXEC.
         if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
             for fd in 3..65_536 {
                 libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
@@ -226,7 +226,7 @@ unsafe fn child(layout: &Layout<'_>) -> ! {
             check(libc::syscall(libc::SYS_setresgid, user, user, user), Step::User);
             check(libc::syscall(libc::SYS_setresuid, user, user, user), Step::User);
         }
-        // After the change of user, which takes it off again.
+        // Set after the change of user, which resets it.
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into(), Step::Sandbox);
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into(), Step::Sandbox);
         if let Some(ruleset) = &plan.ruleset {

@@ -1,5 +1,5 @@
-//! Programs on systems other than Linux: none yet. What keeps them in bounds (namespaces, Landlock, seccomp) is Linux's;
-//! without it a grant would open more than it says.
+//! Systems other than Linux: programs are not supported yet. The sandbox (namespaces, Landlock, seccomp) only exists on
+//! Linux; without it a grant would allow more than it says.
 
 use std::time::Duration;
 

@@ -1,28 +1,29 @@
-//! The end of a program: killed with all of its group, then reaped.
+//! Ends a program: kills it and its process group, then reaps it.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 
-/// How long the end of a killed program is waited for.
+/// How long to wait for a killed program to end.
 const REAP_TIME: Duration = Duration::from_secs(1);
 
-/// Ends a program that nobody runs.
+/// Ends a program that nobody waits for.
 pub(super) fn reap(pid: Pid, pidfd: &OwnedFd) {
     kill(pid, pidfd);
     wait(pidfd);
 }
 
-/// Kills the program and all of its group. Only before it is reaped: until then its number is nobody else's.
+/// Kills the program and its process group. Only call this before it is reaped: until then its process id cannot be
+/// reused.
 pub(super) fn kill(pid: Pid, pidfd: &OwnedFd) {
-    // Errors mean that there is nothing left to kill.
+    // An error means that there is nothing left to kill.
     let _ = kill_process_group(pid, Signal::KILL);
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
 }
 
-/// The exit code, 128 + signal if a signal ended it. What was killed ends at once; should the kernel hold it longer,
-/// it is left to the kernel.
+/// The exit code, or 128 + signal if a signal ended it. A killed program ends at once; if the kernel takes longer, this
+/// stops waiting.
 pub(super) fn wait(pidfd: &OwnedFd) -> Option<i32> {
     let deadline = Instant::now() + REAP_TIME;
     loop {

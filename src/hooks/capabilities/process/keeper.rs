@@ -1,9 +1,10 @@
-//! A small process beside the server that cleans up when the server was killed.
+//! A small process beside the server that cleans up if the server is killed.
 //!
-//! The system ends a program with the server that started it. It does not end what the program started, where there are no
-//! namespaces, and leaves its directory. The keeper (this program again, `snaphook keeper`) waits at one end of a pipe whose
-//! other end only the server has. When the server ends, however that is, it ends what is left of its programs, removes their
-//! directories, and ends too; after an orderly end there is nothing to do.
+//! The system kills a program when the server that started it ends. Without namespaces it does not kill the processes
+//! that the program started, and it leaves the program's directory. The keeper (the same executable, run as `snaphook
+//! keeper`) waits on one end of a pipe; only the server has the other end. When the server ends for any reason, the
+//! keeper kills the remaining processes of its programs, removes their directories, and exits. After an orderly
+//! shutdown there is nothing left to do.
 
 use std::io::{self, Read};
 use std::os::unix::process::parent_id;
@@ -12,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use super::sandbox;
 
-/// How long the end of the server is waited for after its end of the pipe was closed, and between two looks at it.
+/// How long to wait for the server to end after its end of the pipe was closed, and the interval between two checks.
 const SERVER_ENDS: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// When it looks for what is left, after the server's end: a program that was being started at that moment holds its
-/// directory until it is ended itself.
+/// When it cleans up after the server's end: a program that was being started at that moment keeps its directory locked
+/// until it is killed.
 const ROUNDS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(900)];
 
 /// The server's side.
@@ -25,7 +26,7 @@ const ROUNDS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Durat
 pub(super) struct Keeper(Option<Child>);
 
 impl Keeper {
-    /// Sees to it that one is there.
+    /// Starts a keeper if there is none.
     pub(super) fn keep(&mut self) {
         if let Some(child) = &mut self.0
             && matches!(child.try_wait(), Ok(None))
@@ -34,32 +35,33 @@ impl Keeper {
         }
         match start() {
             Ok(child) => self.0 = Some(child),
-            // The next server cleans up.
+            // Without a keeper, the next server cleans up.
             Err(error) => tracing::warn!("nothing would clean up if the server were killed: {error}"),
         }
     }
 }
 
-/// Its standard input is the pipe; the server never writes to it.
+/// Starts the keeper. Its standard input is the pipe, to which the server never writes.
 fn start() -> io::Result<Child> {
-    // Also after the file was replaced by a newer one.
+    // This works even after the file was replaced by a newer one.
     let mut command = Command::new("/proc/self/exe");
     #[cfg(not(test))]
     command.arg("keeper");
-    // In the tests this program is the tests: one of them is the keeper.
+    // In tests, this program is the test binary; one of its tests acts as the keeper.
     #[cfg(test)]
     command.env(super::tests::KEEPER, "1").args([super::tests::KEEPER_TEST, "--exact", "--test-threads=1"]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
-/// The keeper's side: from its start to its end.
+/// The main function of the keeper.
 pub fn serve() -> ! {
     let server = parent_id();
-    // What a terminal or a shell sends to the server's group is not for it.
+    // A new session, so that the keeper does not receive signals that a terminal or a shell sends to the server's
+    // group.
     let _ = rustix::process::setsid();
     let mut pipe = io::stdin().lock();
     while pipe.read(&mut [0]).is_ok_and(|read| read > 0) {}
-    // Its directories are free only when all its descriptors are closed.
+    // The server's directories are only unlocked when all its descriptors are closed.
     let closed = Instant::now();
     while parent_id() == server && closed.elapsed() < SERVER_ENDS {
         std::thread::sleep(LOOK_INTERVAL);

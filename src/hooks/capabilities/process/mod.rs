@@ -1,12 +1,12 @@
 //! `process`: programs that post hooks may start.
 //!
-//! The grant names the real path of one program and one pattern per argument. What runs gets no shell, an empty
-//! environment but what the grant lists, a fresh temporary directory, no open file but its three pipes, and limits on
-//! time, memory, output, files and processes; on Linux also a sandbox of its own (see [`sandbox`]).
+//! The grant names the real path of one program and one pattern per argument. The program runs without a shell. It gets
+//! only the environment variables that the grant lists, a new temporary directory, no open files except its three
+//! pipes, and limits on time, memory, output, files and processes; on Linux also a sandbox (see [`sandbox`]).
 //!
-//! A `*` in an argument's pattern stands for text, not for meaning: what starts with `-` (an option), what starts with
-//! `/` (an absolute path) and what holds a `..` segment only matches where the pattern itself says so. A lone `-`,
-//! which by custom is standard input, counts as text.
+//! A `*` in an argument's pattern only matches plain text: an argument that starts with `-` (an option), starts with
+//! `/` (an absolute path) or contains a `..` segment only matches if the pattern itself does so. A lone `-`, which by
+//! convention means standard input, counts as text.
 
 #[cfg(target_os = "linux")]
 mod child;
@@ -41,14 +41,15 @@ const ARGS_MAX: usize = 256;
 const ARGS_BYTES_MAX: usize = 64 * 1024;
 const STDIN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What of an argument is shown in messages and in the lines to add.
+/// How much of an argument is shown in messages and in the lines to add.
 const ARG_SHOWN_MAX: usize = 100;
 
-/// Otherwise a program could be ended for what the grant allows.
+/// Otherwise a program could be killed although the grant allows its run time.
 const _: () = assert!(PROCESS_TIMEOUT_MAX.as_secs() + run::GRACE.as_secs() < HOST_TIME_POST_MAX.as_secs());
 
 impl Session {
-    /// Runs a program to its end and answers what it wrote. A program that ends with an error is an answer, too.
+    /// Runs a program to its end and returns its output. A program that exits with an error is not an error of this
+    /// call.
     pub async fn process_run(&self, command: ProcessCommand) -> Result<ProcessOutput, HostError> {
         self.count_call()?;
         let args_bytes: usize = command.args.iter().map(String::len).sum();
@@ -79,13 +80,13 @@ impl Session {
             let _slot = self.outside_slot().await;
             self.services.processes.run(self.share_key(), grant, command, timeout).await
         };
-        // The program is ended at its own limit, with what it had printed by then in the message.
+        // The program is killed at its own limit; the message contains what it printed until then.
         let output = self.within(timeout + run::GRACE, &what, call).await?;
         held.grow(output.stdout.len() + output.stderr.len())?;
         Ok(output)
     }
 
-    /// The grant that opens the command.
+    /// Returns the grant that allows the command.
     fn check_process(&self, command: &ProcessCommand) -> Result<&ProcessGrant, HostError> {
         let shown = show(command);
         let found = self.granted.process.iter().find(|grant| opens(grant, command));
@@ -103,16 +104,16 @@ impl Session {
     }
 }
 
-/// Whether a grant is for this program with these arguments and variables.
+/// Whether a grant allows this program with these arguments and variables.
 fn opens(grant: &ProcessGrant, command: &ProcessCommand) -> bool {
     grant.program.as_os_str() == command.program.as_str()
         && grant.args.len() == command.args.len()
         && grant.args.iter().zip(&command.args).all(|(pattern, arg)| arg_matches(pattern, arg))
-        // A variable with a value in the grant is not the hook's to set.
+        // A hook cannot set a variable that has a value in the grant.
         && command.env.iter().all(|(name, _)| matches!(grant.env.get(name), Some(None)))
 }
 
-/// Whether an argument is what the pattern describes, in meaning as well as in text.
+/// Whether an argument matches the pattern, including the rules for options and paths.
 fn arg_matches(pattern: &str, arg: &str) -> bool {
     if !pattern.contains('*') {
         return pattern == arg;
@@ -126,7 +127,7 @@ fn arg_matches(pattern: &str, arg: &str) -> bool {
         && (!climbs(arg) || climbs(pattern))
 }
 
-/// A granted path that is a link, or goes through one, would be whatever the link is turned to next.
+/// Rejects a granted path that is, or goes through, a symbolic link: its target could be changed later.
 fn not_a_link(grant: &ProcessGrant) -> Result<(), AccessError> {
     let program = &grant.program;
     let failed = |code, message: String| Err(AccessError::new(code, message));
@@ -144,7 +145,7 @@ fn not_a_link(grant: &ProcessGrant) -> Result<(), AccessError> {
     }
 }
 
-/// The TOML value that opens exactly this command.
+/// The TOML value that allows exactly this command.
 fn grant_value(command: &ProcessCommand) -> String {
     let args: Vec<String> = command.args.iter().map(|arg| toml_string(&pattern(arg))).collect();
     let mut value = format!("[{{ program = {}, args = [{}]", toml_string(&command.program), args.join(", "));
@@ -169,7 +170,7 @@ fn show(command: &ProcessCommand) -> String {
     text
 }
 
-/// What opens an argument; a long one by how it begins.
+/// The pattern that allows an argument; for a long one, its beginning followed by `*`.
 fn pattern(arg: &str) -> String {
     match arg.len() > ARG_SHOWN_MAX {
         true => format!("{}*", &arg[..arg.floor_char_boundary(ARG_SHOWN_MAX)]),

@@ -1,7 +1,7 @@
-//! One program from its start to its end, and nothing of it after.
+//! Runs one program from start to end and leaves nothing behind.
 //!
-//! However the run ends (by itself, over a limit, because the call was given up), all its processes are killed before
-//! the program is reaped, and the directory is removed after.
+//! However the run ends (normally, at a limit, or because the call was given up), all its processes are killed before
+//! the program is reaped, and then the directory is removed.
 
 use std::future::Future;
 use std::io::{self, PipeReader, PipeWriter};
@@ -25,19 +25,19 @@ use super::sandbox::{self, DISK_BYTES_MAX, DISK_DEPTH_MAX, DISK_ENTRIES_MAX, PRO
 use crate::config::{ProcessGrant, format_duration, format_size};
 use crate::hooks::fair::{self, FairSemaphore, Share};
 
-/// Programs of all hooks at the same moment.
+/// How many programs all hooks together may run at once.
 const RUNS_MAX: usize = 16;
 
-/// For start and cleaning up, beyond the program's own time.
+/// Time for starting and cleaning up, in addition to the program's own time.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// How often memory and disk are looked at.
+/// How often memory and disk use are checked.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs programs.
 pub struct Processes {
     places: FairSemaphore,
-    /// Whether to try for namespaces.
+    /// Whether to try to use namespaces.
     namespaces: bool,
     launcher: OnceLock<io::Result<mpsc::Sender<Job>>>,
 }
@@ -52,11 +52,11 @@ impl Default for Processes {
     }
 }
 
-/// A start, and who waits for it.
+/// A program to start, and the channel of its waiter.
 type Job = (child::Plan, oneshot::Sender<Result<Running, StartError>>);
 
 impl Processes {
-    /// Removes what servers left that were killed while a program ran.
+    /// Removes leftovers of servers that were killed while a program ran.
     pub(in crate::hooks) fn clean_up() {
         let cleaned = std::thread::Builder::new().name("snaphook-cleaner".to_owned()).spawn(sandbox::remove_stale);
         if let Err(error) = cleaned {
@@ -64,13 +64,13 @@ impl Processes {
         }
     }
 
-    /// As in a container that allows no namespaces.
+    /// Simulates a container that allows no namespaces.
     #[cfg(test)]
     pub(super) fn without_namespaces() -> Self {
         Processes { namespaces: false, ..Processes::default() }
     }
 
-    /// Runs the command that `grant` opens, for the hook of that key. The time starts when there is a permit for it.
+    /// Runs the command that `grant` allows, for the hook with that key. Its time starts when it gets a permit.
     pub(super) async fn run(
         &self,
         key: fair::Key,
@@ -92,7 +92,7 @@ impl Processes {
             Ok(running) => running.finish(grant, command.stdin, timeout, &directory, &mut kept.program).await,
             Err(error) => Err(error.into()),
         };
-        // The answer comes when nothing is left of the run.
+        // Return only when nothing is left of the run.
         let _ = tokio::task::spawn_blocking(move || kept.end()).await;
         output.map_err(|stop| match stop {
             Stop::Timeout => AccessError::new(
@@ -137,7 +137,7 @@ impl Processes {
             self.launcher()?.send((plan, sender)).map_err(|_| io::Error::other("the launcher has ended"))?;
             match receiver.await.map_err(io::Error::other)? {
                 Ok(running) => return Ok(running),
-                // Containers often forbid namespaces; the rest of the sandbox does without.
+                // Containers often forbid namespaces; the rest of the sandbox works without them.
                 Err(StartError { step: Step::Fork | Step::Map, .. }) if namespaces => namespaces = false,
                 Err(StartError { step: Step::Exec, error }) => {
                     let denied = error.kind() == io::ErrorKind::PermissionDenied;
@@ -156,7 +156,7 @@ impl Processes {
     }
 
     /// The thread that forks. It lives as long as the server: a program is killed when the thread that started it ends,
-    /// so the death of the server ends its programs, but that of some worker thread does not.
+    /// so programs end with the server, but not with some worker thread.
     fn launcher(&self) -> io::Result<&mpsc::Sender<Job>> {
         let launcher = self.launcher.get_or_init(|| {
             let (sender, jobs) = mpsc::channel::<Job>();
@@ -164,7 +164,7 @@ impl Processes {
                 let mut keeper = Keeper::default();
                 for (plan, waiting) in jobs {
                     keeper.keep();
-                    // If nobody waits any more, what was started ends with the message.
+                    // If nobody waits any more, dropping the message kills the started program.
                     let _ = waiting.send(child::start(&plan).map(|started| Running { started: Some(started) }));
                 }
             })?;
@@ -174,7 +174,7 @@ impl Processes {
     }
 }
 
-/// Why a program was ended.
+/// Why a program was killed.
 enum Stop {
     Timeout,
     Output,
@@ -190,7 +190,7 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// A program that runs; ended when dropped.
+/// A running program; it is killed when this is dropped.
 struct Running {
     started: Option<Started>,
 }
@@ -206,7 +206,7 @@ impl Running {
     ) -> Result<ProcessOutput, Stop> {
         let Some(started) = self.started.take() else { return Err(io::Error::other("it has ended").into()) };
         let Started { pid, pidfd, stdin: input, stdout, stderr } = started;
-        // From here on dropping it ends it.
+        // From here on, dropping it kills the program.
         let program = kept.insert(Program { pid, pidfd, reaped: false });
         let written = AtomicUsize::new(0);
         let work = async {
@@ -233,7 +233,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(started) = self.started.take() {
             aside(move || {
-                // Its pipes stay open until it has ended.
+                // Keeps its pipes open until it has ended.
                 let started = started;
                 reap(started.pid, &started.pidfd);
             });
@@ -241,7 +241,7 @@ impl Drop for Running {
     }
 }
 
-/// A child that was started: killed and reaped when dropped.
+/// A started child process; it is killed and reaped when this is dropped.
 struct Program {
     pid: Pid,
     pidfd: OwnedFd,
@@ -249,7 +249,7 @@ struct Program {
 }
 
 impl Program {
-    /// Waits for the program's end, then ends all that it left behind, which may hold its pipes open.
+    /// Waits for the program's end, then kills all processes that it left behind, which may keep its pipes open.
     async fn ended(&self) -> Result<(), Stop> {
         let pidfd = child::end_of(&self.pidfd)?;
         let _ready = pidfd.readable().await?;
@@ -274,10 +274,10 @@ impl Drop for Program {
     }
 }
 
-/// What a run has on this machine, in the order in which it has to go.
+/// The resources of a run on this machine, in the order in which they must be released.
 struct Kept {
     program: Option<Program>,
-    /// Taken only to be dropped.
+    /// Only taken when it is dropped.
     workspace: Option<Workspace>,
 }
 
@@ -286,7 +286,7 @@ impl Kept {
         Kept { program: None, workspace: Some(workspace) }
     }
 
-    /// Ends and removes all of it on this thread, which may be held up.
+    /// Releases all resources on this thread, which may block.
     fn end(&mut self) {
         self.program = None;
         self.workspace = None;
@@ -304,7 +304,8 @@ impl Drop for Kept {
     }
 }
 
-/// Does what takes up to a second. A run that is given up is dropped on a thread that serves other requests.
+/// Runs work that may take up to a second on another thread, because a run that is given up is dropped on a thread that
+/// serves other requests.
 fn aside(work: impl FnOnce() + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn_blocking(work)),
@@ -330,13 +331,13 @@ async fn read(pipe: PipeReader, written: &AtomicUsize, limit: usize) -> Result<V
 async fn feed(pipe: PipeWriter, bytes: &[u8]) -> Result<(), Stop> {
     let mut pipe = pipe::Sender::from_owned_fd(pipe.into())?;
     match pipe.write_all(bytes).await {
-        // It need not read to the end.
+        // The program need not read its input to the end.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// Looks at what the system's own limits do not add up: memory of all processes, and the directory.
+/// Checks totals that the system's own limits do not cover: the memory of all processes, and the size of the directory.
 fn watch(session: Pid, memory_bytes: u64, directory: &Path) -> impl Future<Output = Stop> {
     let directory = directory.to_owned();
     async move {
@@ -350,7 +351,7 @@ fn watch(session: Pid, memory_bytes: u64, directory: &Path) -> impl Future<Outpu
             };
             match tokio::task::spawn_blocking(look).await {
                 Ok((load, _)) if load.memory_bytes > memory_bytes => return Stop::Memory,
-                // The kernel counts only for a user of the program's own.
+                // The kernel only enforces this if the program has its own user.
                 Ok((load, _)) if load.processes > PROCESSES_MAX => return Stop::Processes,
                 Ok((_, true)) => return Stop::Disk,
                 Ok(_) => {}

@@ -1,16 +1,17 @@
-//! What keeps a program in bounds on Linux, laid out before it starts.
+//! The sandbox of a program on Linux, prepared before the program starts.
 //!
-//! - **Landlock**: it may read and run itself, its loader and its libraries, and use its temporary directory; no other
-//!   file, no TCP, no signal to processes outside.
-//! - **Namespaces** of its own for processes, network and IPC: killing the program kills all that it started, and no
-//!   network is there. As root directly, else through a user namespace, where the system allows either.
-//! - **A user of its own** if the server is root: a number that nobody else has, so that the limit on processes counts
-//!   only these and nothing else can be signalled.
-//! - **Seccomp**: it cannot leave its process group, by which it is ended, nor open sockets (but pairs, which lead nowhere else)
-//!   or memory that nothing counts, nor call what only widens the attack surface. Without namespaces it cannot signal other processes either.
-//! - **Limits**: memory, time on a core, size of files, open files, processes, no core dump.
+//! - **Landlock**: the program may read and execute itself, its loader and its libraries, and use its temporary
+//!   directory; it gets no other files, no TCP, and no signals to processes outside.
+//! - **Namespaces** for processes, network and IPC: killing the program kills all processes that it started, and it has
+//!   no network. As root they are created directly, otherwise through a user namespace, where the system allows either.
+//! - **A dedicated user** if the server runs as root: a user id that nobody else has, so that the process limit only
+//!   counts the program's processes and no others can be signalled.
+//! - **Seccomp**: it cannot leave its process group, which is used to kill it, open sockets (except socket pairs, which
+//!   only connect to each other), use memory that nothing counts, or make system calls that only increase the attack
+//!   surface. Without namespaces it cannot signal other processes either.
+//! - **Limits**: memory, CPU time, file size, open files, processes; no core dump.
 //!
-//! Where a kernel or a container lacks one of them the others still hold.
+//! If a kernel or a container does not support one of them, the others still apply.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{CString, OsString};
@@ -38,11 +39,11 @@ use crate::hooks::seccomp::Filter;
 pub(super) const PROCESSES_MAX: u64 = 64;
 const OPEN_FILES_MAX: u64 = 256;
 const FILE_BYTES_MAX: u64 = 256 << 20;
-/// Address space beyond the granted memory: code, libraries, and what runtimes reserve but never touch, which can be
-/// tens of gigabytes. What is touched is counted while the program runs.
+/// Address space beyond the granted memory: code, libraries, and memory that runtimes reserve but never touch, which
+/// can be tens of gigabytes. Touched memory is counted while the program runs.
 const ADDRESSES_BEYOND: u64 = 64 << 30;
 
-/// Where libraries are; what does not exist is left out.
+/// The directories of libraries; those that do not exist are skipped.
 const LIBRARIES: [&str; 11] = [
     "/lib",
     "/lib32",
@@ -58,25 +59,26 @@ const LIBRARIES: [&str; 11] = [
 ];
 const DEVICES_READ: [&str; 3] = ["/dev/zero", "/dev/random", "/dev/urandom"];
 
-/// First of the user numbers for programs; far from those that systems hand out.
+/// First user id for programs; far from those that systems assign.
 const USER_FIRST: u32 = 0x7000_0000;
 const USERS: u32 = 1 << 24;
 
-/// How the temporary directories are called; the number of the server's process follows.
+/// Prefix of the temporary directories' names; the server's process id follows.
 const WORKSPACE_PREFIX: &str = "snaphook-process-";
 
-/// Until they are held, a point stands before that. One that is as old as this was left by a server that was killed.
+/// A name starts with a dot until the directory is locked. Such a directory of this age was left by a server that was
+/// killed.
 const STALE_AGE: Duration = Duration::from_secs(60);
 
-/// Beside a directory: the session whose processes use it, and the time since boot at which it began.
+/// File beside a directory: contains the session whose processes use it, and the session's start time since boot.
 const SESSION_EXTENSION: &str = "session";
 
-/// A fresh temporary directory; removed with all that is in it when dropped.
+/// A new temporary directory; it is removed with its contents when this is dropped.
 pub(super) struct Workspace {
     path: PathBuf,
-    /// Says to other servers on this machine that it is in use.
+    /// A lock that tells other servers on this machine that the directory is in use.
     _held: OwnedFd,
-    /// The user that it belongs to, if the program gets one of its own.
+    /// The directory's owner, if the program gets a dedicated user.
     user: Option<u32>,
 }
 
@@ -85,7 +87,7 @@ impl Workspace {
         let prefix = format!(".{WORKSPACE_PREFIX}{}-", std::process::id());
         let new = tempfile::Builder::new().prefix(&prefix).tempdir()?.keep();
         let held = hold(&new)?;
-        // From here on whoever finds it and can hold it knows that nobody else does.
+        // From here on, whoever finds it and can lock it knows that nobody else uses it.
         let name = new.file_name().unwrap_or_default().to_string_lossy().trim_start_matches('.').to_owned();
         let path = new.with_file_name(name);
         fs::rename(&new, &path)?;
@@ -101,8 +103,8 @@ impl Workspace {
         &self.path
     }
 
-    /// Notes whose it is. A server that is killed takes its programs along, but not what those started where there are no
-    /// namespaces: its keeper ends them, or the next server.
+    /// Records the session that uses the directory. When a server is killed, its programs end too, but without
+    /// namespaces the processes that they started do not: the keeper or the next server kills those.
     pub(super) fn note_session(&self, session: i32) -> io::Result<()> {
         let started = started_at(session).unwrap_or(0);
         let mut options = fs::OpenOptions::new();
@@ -117,22 +119,22 @@ impl Drop for Workspace {
         if let Err(error) = remove(&self.path) {
             tracing::warn!("cannot remove `{}`: {error}", self.path.display());
         }
-        // There is one only if a program was started.
+        // It only exists if a program was started.
         let _ = fs::remove_file(self.path.with_extension(SESSION_EXTENSION));
     }
 }
 
-/// Ticks after boot at which a process began.
+/// The start time of a process, in ticks since boot.
 fn started_at(process: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// How long the end of what is left of a session is waited for.
+/// How long to wait for a session's remaining processes to end.
 const SESSION_ENDS: Duration = Duration::from_secs(5);
 
-/// Ends what is left of the session that used a directory. A session's number is nobody else's while it has processes; that
-/// they are confined as programs are says that it is still the same.
+/// Kills the remaining processes of the session that used a directory. A session id cannot be reused while it has
+/// processes; their sandbox shows that it is still the same session.
 fn end_session(workspace: &Path) {
     let note = workspace.with_extension(SESSION_EXTENSION);
     if !fs::symlink_metadata(&note).is_ok_and(|meta| meta.is_file() && meta.uid() == Privileges::get().user) {
@@ -144,13 +146,14 @@ fn end_session(workspace: &Path) {
     let Some(group) = rustix::process::Pid::from_raw(session) else { return };
     let began = Instant::now();
     while has_members(session, since) && began.elapsed() < SESSION_ENDS {
-        // Nobody can leave the group, which is the session's own. A signal to it reaches also those that are being forked.
+        // No process can leave the group, which belongs to the session. A signal to the group also reaches processes
+        // that are being forked.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Whether a session of programs has processes that have not ended.
+/// Whether a program's session has processes that have not ended.
 fn has_members(session: i32, since: u64) -> bool {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).any(|pid| {
@@ -159,7 +162,7 @@ fn has_members(session: i32, since: u64) -> bool {
         let mut fields = fields.split_whitespace();
         let has_ended = fields.next().is_none_or(|state| matches!(state, "Z" | "X"));
         let is_member = fields.nth(2).and_then(|text| text.parse().ok()) == Some(session);
-        // Only of members more is looked at: there may be many others.
+        // Only members are checked further: there may be many other processes.
         !has_ended && is_member && is_confined(pid) && started_at(pid).is_some_and(|started| started >= since)
     })
 }
@@ -169,7 +172,7 @@ fn is_confined(process: i32) -> bool {
     status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'))
 }
 
-/// Takes a directory, unless somebody has it.
+/// Locks a directory, unless it is already locked.
 fn hold(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = rustix::fs::open(path, flags, Mode::empty())?;
@@ -177,12 +180,12 @@ fn hold(path: &Path) -> io::Result<OwnedFd> {
     Ok(directory)
 }
 
-/// Removes the directories that servers left which were killed while a program ran.
+/// Removes directories left by servers that were killed while a program ran.
 pub(super) fn remove_stale() {
     remove_left(None);
 }
 
-/// The same for one server, which has ended.
+/// The same for one server that has ended.
 pub(super) fn remove_of(server: u32) {
     remove_left(Some(server));
 }
@@ -198,7 +201,7 @@ fn remove_left(server: Option<u32>) {
             continue;
         }
         let Ok(meta) = entry.metadata() else { continue };
-        // What somebody else made with such a name is not ours to touch, least of all to follow.
+        // Do not touch, let alone follow, anything with such a name that somebody else created.
         let ours = meta.uid() == Privileges::get().user || (USER_FIRST..USER_FIRST + USERS).contains(&meta.uid());
         let is_new = name.starts_with('.');
         let old = meta.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= STALE_AGE));
@@ -215,8 +218,8 @@ fn remove_left(server: Option<u32>) {
     }
 }
 
-/// Removes a directory that somebody may have filled with ill will: however deep it is, paths stay short, and
-/// directories that their owner closed are opened. Whoever could change it meanwhile has ended.
+/// Removes a directory with possibly hostile contents: paths stay short at any depth, and directories without
+/// permissions are made accessible. All processes that could change it have ended.
 fn remove(root: &Path) -> io::Result<()> {
     let mut moved = 0_u64;
     let mut directories = vec![root.to_owned()];
@@ -228,7 +231,7 @@ fn remove(root: &Path) -> io::Result<()> {
                 fs::remove_file(entry.path())?;
                 continue;
             }
-            // A directory can be moved only by who may write to it.
+            // Moving a directory requires write permission on it.
             fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700))?;
             let flat = loop {
                 let candidate = root.with_extension(format!("rm{moved}"));
@@ -245,13 +248,13 @@ fn remove(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What a program may leave in its directory at any moment.
+/// How much a program may have in its directory at any time.
 pub(super) const DISK_BYTES_MAX: u64 = 256 << 20;
 pub(super) const DISK_ENTRIES_MAX: usize = 10_000;
-/// Folders within folders: each look at what is deep inside costs the more the deeper it is.
+/// Nesting of directories: the deeper they are nested, the more each check costs.
 pub(super) const DISK_DEPTH_MAX: usize = 64;
 
-/// Whether a directory holds more than a program may leave in it, with what is on the disk but in no directory any more.
+/// Whether a directory exceeds the limits, including files that are deleted but still use disk space.
 pub(super) fn is_overfull(root: &Path, unlinked_bytes: u64) -> bool {
     let (mut bytes, mut entries) = (unlinked_bytes, 0);
     if bytes > DISK_BYTES_MAX {
@@ -259,7 +262,7 @@ pub(super) fn is_overfull(root: &Path, unlinked_bytes: u64) -> bool {
     }
     let mut directories = vec![(root.to_owned(), 0)];
     while let Some((directory, depth)) = directories.pop() {
-        // What is being removed at this moment is not there.
+        // An entry that is being removed at this moment may be missing.
         let Ok(list) = fs::read_dir(directory) else { continue };
         for entry in list.flatten() {
             entries += 1;
@@ -276,8 +279,8 @@ pub(super) fn is_overfull(root: &Path, unlinked_bytes: u64) -> bool {
     false
 }
 
-/// What the kernel may keep of what was sent through one socket of a pair and was not read: it lets the sender go on until as
-/// much is under way, and then finishes the piece at hand, which is at most half of that.
+/// How many unread bytes the kernel may buffer for one socket of a pair: the sender may continue until the buffer size
+/// is reached and then finishes its current chunk, which is at most half of that size.
 fn socket_bytes() -> u64 {
     static BYTES: OnceLock<u64> = OnceLock::new();
     *BYTES.get_or_init(|| {
@@ -286,16 +289,17 @@ fn socket_bytes() -> u64 {
     })
 }
 
-/// What a run uses at a moment.
+/// The resources that a run currently uses.
 #[derive(Default)]
 pub(super) struct Load {
     pub(super) memory_bytes: u64,
     pub(super) processes: u64,
-    /// Files that were removed while somebody has them open or mapped.
+    /// Deleted files that are still open or mapped.
     pub(super) unlinked_bytes: u64,
 }
 
-/// Of all processes of a session, whose directory is `root`. The session cannot be left (seccomp), so nothing is missed.
+/// The load of all processes of a session, whose directory is `root`. Processes cannot leave the session (seccomp), so
+/// none is missed.
 pub(super) fn load(session: i32, root: &Path) -> Load {
     let mut load = Load::default();
     let Ok(processes) = fs::read_dir("/proc") else { return load };
@@ -306,7 +310,7 @@ pub(super) fn load(session: i32, root: &Path) -> Load {
         }
         let path = process.path();
         let Ok(stat) = fs::read_to_string(path.join("stat")) else { continue };
-        // The name, in parentheses, may hold anything; the session is the fourth field after it.
+        // The name, in parentheses, may contain anything; the session is the fourth field after it.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         if fields.split_whitespace().nth(3).and_then(|text| text.parse().ok()) != Some(session) {
             continue;
@@ -327,8 +331,8 @@ pub(super) fn load(session: i32, root: &Path) -> Load {
     load
 }
 
-/// Notes by inode the bytes of removed files that a process has open, and its sockets. What cannot be read (the server may
-/// lack the right) is left out.
+/// Records, by inode, the bytes of deleted files that a process has open, and its sockets. Skips what cannot be read
+/// (the server may lack the permission).
 fn note_open(process: &Path, unlinked: &mut HashMap<u64, u64>, sockets: &mut HashSet<u64>) {
     for descriptor in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
         let Ok(meta) = fs::metadata(descriptor.path()) else { continue };
@@ -340,7 +344,7 @@ fn note_open(process: &Path, unlinked: &mut HashMap<u64, u64>, sockets: &mut Has
     }
 }
 
-/// Notes those that it has mapped, from `root` only, since nothing else can be written.
+/// Records deleted files that it has mapped; only those below `root`, because it cannot write elsewhere.
 fn note_mapped(process: &Path, root: &Path, unlinked: &mut HashMap<u64, u64>) {
     let maps = fs::read(process.join("maps")).unwrap_or_default();
     for line in maps.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b" (deleted)")) {
@@ -359,7 +363,7 @@ fn note_mapped(process: &Path, root: &Path, unlinked: &mut HashMap<u64, u64>) {
     }
 }
 
-/// What the child shall do. `namespaces`: whether to try for namespaces of its own.
+/// Prepares the child's plan. `namespaces` tells whether to try to use namespaces.
 pub(super) fn plan(
     grant: &ProcessGrant,
     args: &[String],
@@ -385,7 +389,7 @@ pub(super) fn plan(
         (libc::RLIMIT_DATA, grant.memory_bytes as u64),
         (libc::RLIMIT_AS, (grant.memory_bytes as u64).saturating_add(ADDRESSES_BEYOND)),
     ];
-    // The kernel counts per user: with the server's own, its threads would count as well.
+    // The kernel counts per user: with the server's user, the server's threads would count as well.
     if workspace.user.is_some() || namespaces & libc::CLONE_NEWUSER != 0 {
         limits.push((libc::RLIMIT_NPROC, PROCESSES_MAX));
     }
@@ -417,7 +421,7 @@ fn ruleset(program: &Path, workspace: &Path) -> Result<Option<OwnedFd>, RulesetE
     let abi = ABI::V6;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let mut run = vec![program.to_owned()];
-    // A script needs its interpreter, and each of them its loader.
+    // A script needs its interpreter, and both may need a loader.
     run.extend(interpreter(program));
     run.extend(run.clone().iter().filter_map(|path| loader(path)));
     let inside: BitFlags<AccessFs> =
@@ -476,19 +480,18 @@ fn loader(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// System calls that fail with "not permitted": those that leave the process group or outlive it, and those that programs
-/// which turn data into data do not need but attacks on kernels do.
-/// `pairs`: whether pairs of sockets can be counted.
+/// System calls that fail with "not permitted": those that could leave or outlive the process group, and those that
+/// data-processing programs do not need but kernel exploits do. `pairs` tells whether socket pairs can be counted.
 fn filter(namespaces: bool, pairs: bool) -> Vec<libc::sock_filter> {
     let filter = Filter::new()
         .refuse(&[libc::SYS_setsid, libc::SYS_setpgid])
-        // It would outlive the server, or hide what it has open.
+        // Otherwise it could outlive the server or hide its open files.
         .refuse_only(libc::SYS_prctl, 0, &[libc::PR_SET_PDEATHSIG as u32, libc::PR_SET_DUMPABLE as u32])
         .refuse_with(libc::SYS_clone, 0, NAMESPACES)
-        // What its flags are stands in memory, which no filter sees: C libraries use `clone` then.
+        // Its flags are in memory, which a filter cannot inspect; C libraries then use `clone`.
         .unknown(libc::SYS_clone3)
-        // Runtimes wake themselves by pairs. What is sent into one and not read counts while the program runs, as much as
-        // the kernel keeps by default: more cannot be asked for.
+        // Runtimes use socket pairs to wake themselves. Unread data counts while the program runs, up to the kernel's
+        // default buffer size, which the program cannot raise.
         .require(libc::SYS_socketpair, 0, &[libc::AF_UNIX as u32])
         .allow_only(libc::SYS_socketpair, 1, if pairs { &STREAMS } else { &[] })
         .refuse_only(libc::SYS_setsockopt, 2, &[libc::SO_SNDBUF as u32, libc::SO_SNDBUFFORCE as u32])
@@ -498,7 +501,7 @@ fn filter(namespaces: bool, pairs: bool) -> Vec<libc::sock_filter> {
     if namespaces {
         return filter.otherwise_allow();
     }
-    // Without a namespace of its own it would see every process of its user, which can be the server's.
+    // Without a namespace it would see every process of its user, which may be the server's user.
     let at_self = [
         libc::SYS_kill,
         libc::SYS_prlimit64,
@@ -507,7 +510,7 @@ fn filter(namespaces: bool, pairs: bool) -> Vec<libc::sock_filter> {
         libc::SYS_sched_setparam,
         libc::SYS_sched_setattr,
     ];
-    // Of these the first argument says which process, and 0 is its own, or its own group.
+    // The first argument of these is a process; 0 stands for the caller or its group.
     let filter = at_self.into_iter().fold(filter, |filter, call| filter.allow_only(call, 0, &[0]));
     filter
         .refuse(&[
@@ -525,7 +528,7 @@ fn filter(namespaces: bool, pairs: bool) -> Vec<libc::sock_filter> {
         .otherwise_allow()
 }
 
-/// Flags of `clone`; in a user namespace of its own a program has every right that the kernel knows.
+/// Flags of `clone`; in its own user namespace a program has every capability that the kernel knows.
 const NAMESPACES: u32 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
@@ -534,7 +537,7 @@ const NAMESPACES: u32 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP) as u32;
 
-/// Memory that is no process's: nobody counts it, and some of it stays when all processes have ended.
+/// Memory that belongs to no process: nothing counts it, and some of it stays after all processes have ended.
 const UNCOUNTED: &[libc::c_long] = &[
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
@@ -542,7 +545,7 @@ const UNCOUNTED: &[libc::c_long] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
-    // Landlock knows only TCP, and sockets with a path lead out of every namespace.
+    // Landlock only covers TCP, and Unix sockets with a path work across namespaces.
     libc::SYS_socket,
     libc::SYS_io_setup,
     libc::SYS_io_uring_setup,
@@ -550,12 +553,12 @@ const UNCOUNTED: &[libc::c_long] = &[
     libc::SYS_io_uring_register,
 ];
 
-/// Of a pair of sockets, what finds or is found by another socket, and what puts a descriptor into it, where no list of
-/// descriptors has it any more.
+/// Calls on socket pairs that could connect to other sockets, or that send a descriptor into a socket, where no list of
+/// open descriptors shows it.
 const BEYOND_A_PAIR: &[libc::c_long] =
     &[libc::SYS_connect, libc::SYS_bind, libc::SYS_listen, libc::SYS_sendmsg, libc::SYS_sendmmsg];
 
-/// Kinds of a pair of sockets: streams. Pairs of datagrams can be connected anew, to what has a path.
+/// Allowed types of socket pairs: streams. Datagram pairs can be reconnected, to a socket with a path.
 const STREAMS: [u32; 4] = [
     libc::SOCK_STREAM as u32,
     (libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u32,
@@ -609,14 +612,14 @@ const KERNEL: &[libc::c_long] = &[
     libc::SYS_adjtimex,
 ];
 
-/// What the server itself may do.
+/// The server's own privileges.
 struct Privileges {
     root: bool,
     user: u32,
     group: u32,
-    /// Whether root may become the users from [`USER_FIRST`] on.
+    /// Whether the server can switch to the users from [`USER_FIRST`] on.
     users: bool,
-    /// Whether it may look at processes of other users (CAP_SYS_PTRACE).
+    /// Whether it may inspect processes of other users (CAP_SYS_PTRACE).
     looks: bool,
 }
 
@@ -652,21 +655,21 @@ impl Privileges {
         })
     }
 
-    /// Whether the server can see what a program has open: of a user of its own only with a right, and of the server's own user
-    /// unless the program's file may be executed but not read.
+    /// Whether the server can see a program's open files: for a dedicated user only with a capability, and for the
+    /// server's own user unless the program's file is executable but not readable.
     fn sees_descriptors(&self, program: &Path) -> bool {
         self.looks || !self.users && File::open(program).is_ok()
     }
 
-    /// A number that no other program has at this moment: sixteen million go round, starting where no other server of
-    /// this machine is likely to be.
+    /// A user id that no other program currently has: it cycles through sixteen million ids, starting where other
+    /// servers on this machine are unlikely to be.
     fn next_user(&self) -> Option<u32> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let start = std::process::id().wrapping_mul(0x9e37_79b1);
         self.users.then(|| USER_FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % USERS)
     }
 
-    /// A user namespace in which the server's own user is the only one.
+    /// The maps of a user namespace in which the server's user is the only one.
     fn maps(&self) -> io::Result<Vec<(CString, CString)>> {
         let line = |number: u32| format!("{number} {number} 1");
         [

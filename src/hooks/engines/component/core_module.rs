@@ -1,7 +1,8 @@
-//! Core WebAssembly modules: what a compiler gives that knows nothing of components.
+//! Core WebAssembly modules: the output of compilers that do not support components.
 //!
-//! A module with a world in it (as wit-bindgen leaves it there) and a command for WASI preview 1 (as Javy and C compilers
-//! make it) become components here, with the adapters that speak WASI preview 1 to the module and WASI 0.2 to the server.
+//! Converts modules with an embedded world (from wit-bindgen) and commands for WASI preview 1 (from Javy and C
+//! compilers) to components, with adapters between WASI preview 1 on the module's side and WASI 0.2 on the server's
+//! side.
 
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
@@ -9,17 +10,17 @@ use wasi_preview1_component_adapter_provider::{
 use wasmparser::{Parser, Payload, TypeRef};
 use wit_component::ComponentEncoder;
 
-/// Part of the cache key: what turns a module into a component.
+/// Part of the cache key: identifies the adapters.
 pub(super) const ADAPTER: &str = "wasip1-48";
 
-/// Custom sections of that kind hold a world.
+/// Custom sections whose names start with this contain a world.
 const WORLD_SECTION: &str = "component-type";
 
-/// What counts of a module.
+/// The relevant properties of a module.
 #[derive(Debug, Default)]
 struct Summary {
     has_world: bool,
-    /// Of the old WASI; the module of its functions.
+    /// Whether it imports WASI preview 1.
     imports_wasi: bool,
     /// Other imports: module, name.
     foreign: Vec<(String, String)>,
@@ -27,14 +28,14 @@ struct Summary {
     exports_memory: bool,
 }
 
-/// Whether it can be made a component that is a hook; the error says what it lacks.
+/// Checks that it can be converted to a hook component; the error says what is missing.
 pub(super) fn check(code: &[u8]) -> Result<(), String> {
     let summary = summary(code).map_err(|error| format!("the file is no valid module: {error}"))?;
     if summary.has_world {
         return Ok(());
     }
     if let Some((module, name)) = summary.foreign.first() {
-        // Javy's plugins have names such as `javy-default-plugin-v3`, older ones `javy_quickjs_provider_v3`.
+        // Javy's plugins have names like `javy-default-plugin-v3`, older ones `javy_quickjs_provider_v3`.
         if summary.foreign.iter().any(|(_, name)| name == "invoke" || name == "eval_bytecode") {
             return Err(format!(
                 "the module imports `{name}` of `{module}`: it is linked dynamically with a Javy plugin, which this server \
@@ -55,7 +56,7 @@ pub(super) fn check(code: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The component; what is one already stays as it is. The error is a sentence.
+/// Converts code to a component; a component is returned unchanged. The error is a sentence.
 pub(super) fn componentized(code: &[u8]) -> Result<Vec<u8>, String> {
     if Parser::is_component(code) {
         return Ok(code.to_vec());

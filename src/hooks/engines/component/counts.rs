@@ -1,11 +1,12 @@
-//! How much of everything a WebAssembly file holds, looked at before it is compiled: what compilers write stays far below
-//! each of these limits, and what is above would only use up the budget of its compilation.
+//! Counts the contents of a WebAssembly file before it is compiled. Files from compilers stay far below each of these
+//! limits; a file above them would only exhaust the budget of its compilation.
 
 use wasmparser::{Parser, Payload};
 
 use crate::hooks::engines::engine::PrepareError;
 
-/// Of the file, all modules and components in it together. CPython has 12,000 functions, and its largest one has 120 KB.
+/// Functions in the file, over all its modules and components. CPython has 12,000 functions, and its largest one has
+/// 120 KB.
 const FUNCTIONS_MAX: u64 = 200_000;
 const TYPES_MAX: u64 = 50_000;
 const IMPORTS_AND_EXPORTS_MAX: u64 = 100_000;
@@ -13,12 +14,12 @@ const SEGMENTS_MAX: u64 = 100_000;
 const GLOBALS_MAX: u64 = 100_000;
 /// Modules and components.
 const PARTS_MAX: u64 = 200;
-/// Components in components.
+/// Nesting depth of components.
 const DEPTH_MAX: u64 = 16;
 /// Instances, aliases and lifted or lowered functions.
 const LINKS_MAX: u64 = 100_000;
 
-/// Of one function: its code, and its locals without the parameters.
+/// Size of one function's code, and the number of its locals without the parameters.
 const FUNCTION_BYTES_MAX: u64 = 1 << 20;
 const LOCALS_MAX: u64 = 20_000;
 
@@ -33,7 +34,7 @@ struct Counts {
     links: u64,
 }
 
-/// Refuses a file that holds too much of something. What is no valid WebAssembly is left for the compiler to say.
+/// Rejects a file that exceeds a limit. The compiler reports invalid WebAssembly.
 pub(super) fn check(code: &[u8]) -> Result<(), PrepareError> {
     let mut counts = Counts::default();
     let mut depth = 0;

@@ -1,4 +1,4 @@
-//! Looks at a component before it is bound: what cannot work is refused here, with the reason.
+//! Inspects a component before it is bound: a component that cannot work is rejected here, with the reason.
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -11,7 +11,7 @@ use crate::config::{Phase, format_size};
 use crate::hooks::engines::limits::used_size;
 use crate::hooks::engines::wasm::CODE_BYTES_MAX;
 
-/// Interfaces of the package, and whether pre phases have them.
+/// Interfaces of the package, and whether they are available in pre phases.
 pub(super) const INTERFACES: [(&str, bool); 7] = [
     ("types", true),
     ("log", true),
@@ -22,7 +22,7 @@ pub(super) const INTERFACES: [(&str, bool); 7] = [
     ("process", false),
 ];
 
-/// WASI 0.2, as standard libraries import it. All of it is linked, with nothing in it.
+/// The WASI 0.2 packages that standard libraries import. All of them are linked, but give access to nothing.
 pub(super) const WASI_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
 
 /// What a file is.
@@ -32,7 +32,7 @@ pub(super) enum Kind {
     CoreModule,
 }
 
-/// Before anything is compiled: is it WebAssembly at all, and of what kind?
+/// Determines, before anything is compiled, whether the code is WebAssembly, and of what kind.
 pub(super) fn kind(code: &[u8]) -> Result<Kind, String> {
     match code {
         [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(Kind::Component),
@@ -44,7 +44,7 @@ pub(super) fn kind(code: &[u8]) -> Result<Kind, String> {
     }
 }
 
-/// Its size, its kind, and of a core module what it needs.
+/// Checks its size, its kind and, for a core module, what it needs.
 pub(super) fn check_bytes(code: &[u8]) -> Result<(), String> {
     if code.len() > CODE_BYTES_MAX {
         return Err(format!(
@@ -59,7 +59,7 @@ pub(super) fn check_bytes(code: &[u8]) -> Result<(), String> {
     }
 }
 
-/// What the component imports and exports must fit the phase. Gives how to speak with it.
+/// Checks that the component's imports and exports fit the phase. Returns how to communicate with it.
 pub(super) fn check_world(engine: &Engine, component: &Component, phase: Phase) -> Result<Speech, String> {
     let kind = component.component_type();
     let functions: Vec<&str> = kind
@@ -67,7 +67,7 @@ pub(super) fn check_world(engine: &Engine, component: &Component, phase: Phase) 
         .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
         .map(|(name, _)| name)
         .collect();
-    // One with functions of the package in it is no command, whatever else it exports.
+    // A component that exports functions of the package is not a command, whatever else it exports.
     let is_command =
         !functions.iter().any(|name| ["check", "react"].contains(name)) && command::handler(component).is_some();
     if !is_command && !functions.contains(&handler_name(phase)) {
@@ -79,7 +79,8 @@ pub(super) fn check_world(engine: &Engine, component: &Component, phase: Phase) 
             world_name(phase)
         ));
     }
-    // A component for both worlds imports what the post phases have; the session refuses it in a pre phase.
+    // A component for both worlds imports the interfaces of the post phases; in a pre phase the session rejects their
+    // calls.
     let both = functions.contains(&"check") && functions.contains(&"react");
     let mut version = None;
     let mut never = Vec::new();

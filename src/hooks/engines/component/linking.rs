@@ -1,4 +1,4 @@
-//! What components are linked with, and by what their compiled code is known.
+//! Links components, and identifies their compiled code.
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::Linker;
@@ -7,8 +7,8 @@ use super::versions::Version;
 use super::wasi_http::{self, Extra};
 use crate::hooks::engines::wasm::{Runtime, State};
 
-/// What code may import: WASI with nothing in it, requests by `wasi:http`, and a version of the package. What is not granted
-/// is refused by the session.
+/// The possible imports: WASI without access to anything, requests through `wasi:http`, and a version of the package.
+/// The session rejects everything that is not granted.
 pub(super) fn linker(runtime: &Runtime, version: Option<Version>) -> wasmtime::Result<Linker<State<Extra>>> {
     let mut linker = Linker::new(&runtime.engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

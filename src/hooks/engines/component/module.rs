@@ -1,7 +1,7 @@
-//! Components that take part in requests, with the hooks of `snaphook:module@0.1.0`: sandboxed server modules.
+//! Sandboxed server modules: components that take part in requests with the hooks of `snaphook:module@0.1.0`.
 //!
-//! Each call of a hook gets a fresh sandbox. One that was kept from a hook to the next would wait for clients: a few hundred
-//! slow ones would hold all sandboxes that there are.
+//! Each call of a hook gets a new sandbox. A sandbox kept between the hooks of a request would wait for the client: a
+//! few hundred slow clients would occupy all sandboxes.
 
 use std::sync::Arc;
 
@@ -32,27 +32,27 @@ pub use self::snaphook::module::types::{
 };
 use self::snaphook::module::{config, note, types};
 
-/// The version as it stands in the names of exports.
+/// The version in the names of exports.
 const VERSION: &str = "0.1.0";
 
-/// Bytes of a request's note. The server keeps it for as long as the request goes on.
+/// Largest note of a request. The server keeps it until the request ends.
 const NOTE_BYTES_MAX: usize = 4 << 10;
 
-/// The interfaces that a module may import of its own package.
+/// The interfaces that a module may import from its own package.
 const OWN_INTERFACES: [&str; 3] = ["types", "config", "note"];
 
-/// What `before-request` and `response` return. The error is a status from 400 to 599.
+/// The result of `before-request` and `response`. The error is a status from 400 to 599.
 pub type Decided<T> = std::result::Result<(Decision, T), u16>;
 
-/// What `request` and `request-error` return.
+/// The result of `request` and `request-error`.
 pub type Made<T> = std::result::Result<Option<T>, u16>;
 
-/// Makes modules ready.
+/// Prepares modules.
 pub struct ModuleCodes {
     cache: CodeCache,
 }
 
-/// A component that is ready to take part in requests.
+/// A prepared component that can take part in requests.
 pub struct ModuleCode {
     code: InstancePre<State<Extra>>,
     hooks: Hooks,
@@ -60,7 +60,7 @@ pub struct ModuleCode {
     runtime: &'static Runtime,
 }
 
-/// What each exported hook is called by.
+/// The exported functions of the hooks.
 #[derive(Clone, Copy)]
 struct Hooks {
     before_request: Option<ComponentExportIndex>,
@@ -79,23 +79,23 @@ wasmtime::component::flags! {
     }
 }
 
-/// What a call is given besides its arguments, and leaves behind.
+/// The inputs of a call besides its arguments, and the state that it leaves.
 pub struct ModuleCall {
     pub session: Arc<Session>,
     pub limits: Limits,
-    /// JSON text of the module's own table.
+    /// The module's own configuration table as JSON text.
     pub settings: Arc<str>,
-    /// Of the request; a hook that returns may leave another.
+    /// The request's note; a hook may replace it.
     pub note: Vec<u8>,
 }
 
 impl ModuleCodes {
-    /// `cache`: the folder of compiled code.
+    /// `cache` is the folder of compiled code.
     pub fn new(cache: &std::path::Path) -> ModuleCodes {
         ModuleCodes { cache: CodeCache::new(cache) }
     }
 
-    /// Checks a component and makes it ready.
+    /// Checks and prepares a component.
     pub async fn prepare(&self, code: &[u8]) -> std::result::Result<ModuleCode, PrepareError> {
         check_bytes(code).map_err(PrepareError::plain)?;
         if kind(code).map_err(PrepareError::plain)? == Kind::CoreModule {
@@ -200,12 +200,12 @@ impl ModuleCode {
         self.hooks.response.is_some()
     }
 
-    /// Whether it wants the bodies of requests whole.
+    /// Whether it needs complete request bodies.
     pub fn wants_whole_requests(&self) -> bool {
         self.bodies.contains(WholeBodies::REQUEST)
     }
 
-    /// Whether it wants the bodies of responses whole.
+    /// Whether it needs complete response bodies.
     pub fn wants_whole_responses(&self) -> bool {
         self.bodies.contains(WholeBodies::RESPONSE)
     }
@@ -244,7 +244,8 @@ impl ModuleCode {
         self.call(call, self.hooks.response, (request, response)).await
     }
 
-    /// Instantiates it once, to see that it can be and that its hooks have the right types, and asks which bodies it wants.
+    /// Instantiates it once to check that this works and that its hooks have the right types, and asks which bodies it
+    /// needs.
     async fn check(&self) -> std::result::Result<WholeBodies, String> {
         let mut sandbox = Sandbox::new(self.runtime, Extra::default()).await.map_err(|failure| failure.message)?;
         let clock = sandbox.begin(None, &CHECK_LIMITS);

@@ -1,7 +1,7 @@
-//! Components that answer requests, with `wasi:http/incoming-handler`: custom endpoints.
+//! Custom endpoints: components that handle requests with `wasi:http/incoming-handler`.
 //!
-//! A run gets a fresh sandbox. Its response is there before the run ends, and the body goes on as the guest writes it, so
-//! whoever starts a run polls both.
+//! A run gets a new sandbox. Its response arrives before the run ends, and the body continues as the guest writes it,
+//! so the caller must poll both.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,26 +27,26 @@ use crate::hooks::engines::limits::CHECK_LIMITS;
 use crate::hooks::engines::wasm::{self, CodeCache, Runtime, Sandbox, State};
 use crate::hooks::session::Session;
 
-/// Makes components for requests ready.
+/// Prepares components that handle requests.
 pub struct Proxies {
     cache: CodeCache,
 }
 
-/// A component that is ready to answer.
+/// A prepared component that can handle requests.
 pub struct Proxy {
     code: InstancePre<State<Extra>>,
     indices: ProxyIndices,
     runtime: &'static Runtime,
 }
 
-/// One run: the guest, which does nothing unless it is polled, and the response as the guest sets it.
+/// One run: the guest, which only runs while it is polled, and the response that it sets.
 pub struct ProxyRun {
     guest: Pin<Box<dyn Future<Output = ProxyEnd> + Send>>,
     pub head: oneshot::Receiver<Result<hyper::Response<WasiBody>, ErrorCode>>,
 }
 
-/// How a guest ended. It holds what the guest left behind: a body that the guest did not finish ends with it as if it were
-/// whole.
+/// How a guest ended. It keeps the guest's remaining state: when that is dropped, a body that the guest did not finish
+/// ends as if it were complete.
 pub struct ProxyEnd {
     pub failure: Option<Failure>,
     pub cpu: Duration,
@@ -55,12 +55,12 @@ pub struct ProxyEnd {
 }
 
 impl Proxies {
-    /// `cache`: the folder of compiled code.
+    /// `cache` is the folder of compiled code.
     pub fn new(cache: &std::path::Path) -> Proxies {
         Proxies { cache: CodeCache::new(cache) }
     }
 
-    /// Checks a component and makes it ready.
+    /// Checks and prepares a component.
     pub async fn prepare(&self, code: &[u8]) -> Result<Proxy, PrepareError> {
         check_bytes(code).map_err(PrepareError::plain)?;
         if kind(code).map_err(PrepareError::plain)? == Kind::CoreModule {
@@ -115,7 +115,7 @@ fn is_known(import: &str) -> bool {
 }
 
 impl Proxy {
-    /// Instantiates it once, to see that it can be.
+    /// Instantiates it once to check that this works.
     async fn check(&self) -> Result<(), String> {
         let mut sandbox = Sandbox::new(self.runtime, Extra::default()).await.map_err(|failure| failure.message)?;
         let clock = sandbox.begin(None, &CHECK_LIMITS);
@@ -129,7 +129,7 @@ impl Proxy {
         started.map_err(|message| format!("the component cannot be started: {message}"))
     }
 
-    /// Starts a run. Capability calls go to the session, which checks the grants.
+    /// Starts a run. Host calls go to the session, which checks the grants.
     pub fn start<B>(
         self: &Arc<Self>,
         request: hyper::Request<B>,
@@ -199,12 +199,12 @@ impl Future for ProxyRun {
 }
 
 impl ProxyEnd {
-    /// Of a guest that was ended, or that did not begin.
+    /// The end of a guest that was stopped or did not start.
     pub fn failed(failure: Failure, cpu: Duration) -> ProxyEnd {
         ProxyEnd { failure: Some(failure), cpu, memory_bytes: 0, sandbox: None }
     }
 
-    /// Lets go of what the guest left behind.
+    /// Releases the guest's remaining state.
     pub fn discard(&mut self) {
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.discard();

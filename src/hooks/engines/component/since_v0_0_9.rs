@@ -1,5 +1,5 @@
-//! A version of the package for the tests alone: how an old one goes on working. What differs is converted here and handed
-//! to the newest version's functions; nothing is decided here.
+//! A version of the package that only exists in tests: it shows how an old version keeps working. It converts whatever
+//! differs and calls the newest version's functions; it makes no decisions.
 
 use wasmtime::component::{ComponentExportIndex, HasSelf, Instance, Linker};
 use wasmtime::{AsContextMut, Result};
@@ -20,12 +20,12 @@ wasmtime::component::bindgen!({
 use self::snaphook::hook::types::{self, AccessError, Phase};
 use self::snaphook::hook::{log, read};
 
-/// The version as it stands in import names.
+/// The version in import names.
 pub(super) const VERSION: &str = "0.0.9";
 
 type Host = State<Extra>;
 
-/// What `check` gives.
+/// The result of `check`.
 type Answer = std::result::Result<Verdict, String>;
 
 pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {
@@ -55,7 +55,7 @@ pub(super) async fn call(
     })
 }
 
-/// The newest context, with the model taken apart.
+/// Converts the newest context; the model is split into its parts.
 fn to_guest(context: &context::Context) -> Context {
     let newest::types::Context { phase, model, id, before, after, actor, request_id, time, attempt, event: _ } =
         since_v0_1_0::to_guest(context);

@@ -1,4 +1,4 @@
-//! The WIT package `snaphook:hook@0.1.0`: from its functions to the session, which is the same for every version.
+//! The WIT package `snaphook:hook@0.1.0`: maps its functions to the session, which is the same for every version.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::hooks::context::{self, Failure, FailureCause, LogLevel, Outcome};
 use crate::hooks::engines::wasm::{State, capability};
 use crate::hooks::session::{HttpRequest, ProcessCommand, Redirect};
 
-// The world with every import; what the other world exports is called by hand, since a component may have either.
+// The world with every import. The other world's export is called without generated code, because a component may have
+// either.
 wasmtime::component::bindgen!({
     path: "wit/since_v0_1_0",
     world: "post-hook",
@@ -28,13 +29,13 @@ use self::snaphook::hook::types::{
 };
 use self::snaphook::hook::{http, log, process, read, secret, write};
 
-/// The version as it stands in import names.
+/// The version in import names.
 pub(super) const VERSION: &str = "0.1.0";
 
-/// What the guest sees of a store.
+/// The host state of a store.
 type Host = State<Extra>;
 
-/// Everything that either world may import. What a phase or a grant does not give is refused by the session.
+/// Links everything that either world may import. The session rejects calls that the phase or the grants do not allow.
 pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {
     PostHook::add_to_linker::<Host, HasSelf<Host>>(linker, |state| state)
 }
@@ -53,7 +54,7 @@ pub(super) fn check(
     }
 }
 
-/// Calls the handler. Data that it amends is not looked at here, so it may be no JSON.
+/// Calls the handler. Amended data is not checked here, so it may be invalid JSON.
 pub(super) async fn call(
     mut store: impl AsContextMut<Data = Host> + Send,
     instance: &Instance,
@@ -131,7 +132,7 @@ impl log::Host for Host {
     }
 }
 
-/// An instance as the session writes it.
+/// An instance as the session serialises it.
 #[derive(Deserialize)]
 struct Stored<'a> {
     id: String,
@@ -164,7 +165,7 @@ fn instance(text: &str) -> Result<HookInstance, AccessError> {
     snaphook_driver::json::typed::<Stored<'_>>(text).map(HookInstance::from).map_err(unreadable)
 }
 
-/// The session's own JSON: this does not happen unless the server is broken.
+/// The error for the session's own JSON: this only happens if the server has a bug.
 fn unreadable(error: serde_json::Error) -> AccessError {
     access::AccessError::new(AccessCode::Failed, format!("the server's answer cannot be read: {error}")).into()
 }

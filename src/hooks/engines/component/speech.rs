@@ -1,4 +1,4 @@
-//! How the server and a component understand each other.
+//! How the server and a component communicate.
 
 use wasmtime::component::{Component, ComponentExportIndex};
 
@@ -6,12 +6,12 @@ use super::command;
 use super::versions::{Version, handler_name};
 use crate::config::Phase;
 
-/// One of two ways.
+/// The interface between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speech {
-    /// By the functions of a version of the WIT package.
+    /// Through the functions of a version of the WIT package.
     Package(Version),
-    /// By JSON on standard input and output: command.rs.
+    /// Through JSON on standard input and output: command.rs.
     Command,
 }
 

@@ -1,7 +1,7 @@
-//! The one place that knows which versions of the WIT package there are, and chooses.
+//! The only place that knows which versions of the WIT package exist, and selects one.
 //!
-//! Each version is a module with the same functions. Only the newest has logic: an older one converts what differs and
-//! calls the newest one's functions, so all of them end in the same session.
+//! Each version is a module with the same functions. Only the newest contains logic: an older one converts whatever
+//! differs and calls the newest one's functions, so that all of them use the same session.
 
 use wasmtime::component::{ComponentExportIndex, Instance, Linker};
 use wasmtime::{AsContextMut, Result};
@@ -14,17 +14,17 @@ use crate::config::Phase;
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::engines::wasm::State;
 
-/// A version of `snaphook:hook` that this build speaks.
+/// A version of `snaphook:hook` that this build supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     V0_1_0,
-    /// Never released: it keeps the way of an older version working.
+    /// Never released: it tests that older versions can be supported.
     #[cfg(test)]
     V0_0_9,
 }
 
 impl Version {
-    /// For components that import nothing of the package and so say nothing.
+    /// Used for components that import nothing from the package and therefore name no version.
     pub(super) const NEWEST: Version = Version::V0_1_0;
 
     /// The newest first.
@@ -34,7 +34,7 @@ impl Version {
         Version::V0_0_9,
     ];
 
-    /// As it stands in import names.
+    /// The version in import names.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Version::V0_1_0 => since_v0_1_0::VERSION,
@@ -47,12 +47,12 @@ impl Version {
         Version::ALL.iter().copied().find(|version| version.as_str() == name)
     }
 
-    /// All of them, for messages.
+    /// All versions, for messages.
     pub(super) fn names() -> String {
         Version::ALL.iter().map(|version| version.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Its functions, for either world.
+    /// Links its functions, for either world.
     pub(super) fn link(self, linker: &mut Linker<State<Extra>>) -> Result<()> {
         match self {
             Version::V0_1_0 => since_v0_1_0::link(linker),
@@ -92,12 +92,12 @@ impl Version {
     }
 }
 
-/// The function of the world that serves a phase.
+/// The function that handles a phase.
 pub(super) const fn handler_name(phase: Phase) -> &'static str {
     if phase.is_pre() { "check" } else { "react" }
 }
 
-/// The world that has it.
+/// The world that exports it.
 pub(super) const fn world_name(phase: Phase) -> &'static str {
     if phase.is_pre() { "pre-hook" } else { "post-hook" }
 }

@@ -1,5 +1,5 @@
-//! `wasi:http/outgoing-handler` for post hooks: what a language's own HTTP library uses, under the rules of the
-//! capability `http`. Every request ends in the session, as those of `snaphook:hook/http` do.
+//! `wasi:http/outgoing-handler` for post hooks: the HTTP libraries of many languages use it. The rules of the
+//! capability `http` apply: every request goes to the session, like those of `snaphook:hook/http`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use crate::hooks::engines::limits::Broken;
 use crate::hooks::engines::wasm::State;
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 
-/// Requests of one call that are under way or whose answers' bodies were not read to their end and dropped: what the
-/// host's memory holds of them. More of them wait, and the guest's own time limit bounds how long.
+/// How many requests of one call may be in progress or have a response body that is not yet read or dropped; the host
+/// keeps these in memory. Further requests wait, for no longer than the guest's time limit.
 const REQUESTS_MAX: usize = 8;
 
-/// For each part of a request whose time the guest does not bound.
+/// The timeout for each part of a request for which the guest sets none.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Most of a body that a guest hands over at once. Two such pieces wait in the host's memory.
+/// Largest chunk of a body that a guest can write at once. The host buffers two of them.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// What a component's sandbox keeps beside what every sandbox keeps.
+/// Additional state of a component's sandbox.
 pub(super) struct Extra {
     context: WasiHttpCtx,
     sender: Sender,
-    /// Of a server module's.
+    /// For a server module.
     module: ForModule,
 }
 
-/// What a server module may ask for, and what it leaves for the next hook of its request.
+/// The data that a server module can request, and the state that it leaves for the next hook of the request.
 #[derive(Default)]
 pub(super) struct ForModule {
     pub(super) settings: Arc<str>,
@@ -52,7 +52,7 @@ impl Default for Extra {
     fn default() -> Self {
         let sender = Sender { call: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
         let mut context = WasiHttpCtx::new();
-        // The host's memory holds as many heads as a guest has handles for.
+        // A guest can keep as many heads in the host's memory as it has handles.
         context.set_field_size_limit(HEADERS_BYTES_MAX);
         Extra { context, sender, module: ForModule::default() }
     }
@@ -67,10 +67,10 @@ impl Extra {
         &mut self.module
     }
 
-    /// Lets go of the call; whether it left nothing behind that goes on.
+    /// Ends the call; returns whether nothing of it is still running.
     pub(super) fn end(&mut self) -> bool {
         self.sender.call = None;
-        // Every request under way and every body that is kept holds it.
+        // Every request in progress and every buffered body holds a reference.
         Arc::strong_count(&self.sender.requests) == 1
     }
 }
@@ -92,7 +92,7 @@ struct Sender {
     requests: Arc<Semaphore>,
 }
 
-/// What goes on after the head of a response was answered: nothing, since all of it is there.
+/// The work that remains after a response's head is returned: none, because the response is already complete.
 type Rest = Box<dyn Future<Output = Result<()>> + Send>;
 
 type Answer = Result<(hyper::Response<WasiBody>, Rest)>;
@@ -113,7 +113,7 @@ impl WasiHttpHooks for Sender {
         };
         let (background, clock, requests) = (session.background(), Arc::clone(clock), Arc::clone(&self.requests));
         Box::new(async move {
-            // Nobody closes it.
+            // The semaphore is never closed.
             let Ok(permit) = requests.acquire_owned().await else { return Err(Error::ConnectionTerminated) };
             let response = send(background.session(), &clock, request, options.unwrap_or_default(), permit).await?;
             Ok((response, Box::new(std::future::ready(Ok(()))) as Rest))
@@ -121,7 +121,7 @@ impl WasiHttpHooks for Sender {
     }
 }
 
-/// A broken limit ends the guest; the error is one that it can handle.
+/// An exceeded limit stops the guest; an error of this function can be handled by the guest.
 async fn send(
     session: &Session,
     clock: &Clock,
@@ -152,9 +152,9 @@ async fn send(
         url: head.uri.to_string(),
         headers: headers.collect(),
         body,
-        // As long as any request may take: what the guest bounds is below.
+        // The maximum for any request; the guest's own timeouts are set below.
         timeout: Some(Duration::MAX),
-        // Whoever speaks wasi:http follows redirects itself.
+        // Users of wasi:http follow redirects themselves.
         redirect: Redirect::Manual,
     };
     let connection = Arc::new(Connection::within(options.connect_timeout.unwrap_or(TIMEOUT)));
@@ -185,7 +185,7 @@ fn answer(response: HttpResponse, permit: OwnedSemaphorePermit) -> Result<hyper:
     response.map_err(|error| Error::InternalError(Some(format!("the answer cannot be read: {error}"))))
 }
 
-/// A body in the host's memory, counted for as long as it is there.
+/// A body in the host's memory; it counts until it is dropped.
 struct Kept {
     body: Full<Bytes>,
     _permit: OwnedSemaphorePermit,
@@ -211,7 +211,7 @@ impl Body for Kept {
 
 fn error_for(error: AccessError, connection: &Connection) -> Error {
     match error.code {
-        // The message, with the grant that is missing, is in the hook's log.
+        // The message with the missing grant is in the hook's log.
         AccessCode::Denied => Error::HttpRequestDenied,
         AccessCode::Timeout if connection.timed_out() => Error::ConnectionTimeout,
         AccessCode::Timeout => Error::ConnectionReadTimeout,

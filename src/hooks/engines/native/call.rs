@@ -1,7 +1,7 @@
-//! One call of a library's function: what it answered, what it was given, whether it may still ask.
+//! One call of a library's function: its answer, its buffers, and whether it may still make host calls.
 //!
-//! A call outlives the wait for it: a function that does not return keeps its thread and everything that it was given,
-//! while the call has failed. From then on the host does nothing for it any more.
+//! A call can outlive its waiter: if a function does not return, the call fails, but the function keeps its thread and
+//! its buffers. From then on the host rejects its host calls.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,10 +22,10 @@ use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, used_size};
 use crate::hooks::fair::FairPermit;
 use crate::hooks::session::{HostError, Session};
 
-/// How a call ended: the outcome, and the time on the library's side.
+/// How a call ended: the outcome, and the time spent in the library.
 pub(super) type Ended = (Outcome, Duration);
 
-/// A call that runs, or that ended but did not return yet.
+/// A call that is running, or that has ended but has not returned yet.
 pub(super) struct Call {
     pub(super) id: u64,
     pub(super) session: Arc<Session>,
@@ -33,9 +33,9 @@ pub(super) struct Call {
     is_pre: bool,
     limits: Limits,
     hook: Arc<GivenUp>,
-    /// On a thread of the runtime.
+    /// Whether it runs on a thread of the runtime.
     pub(super) inline: bool,
-    /// Another thread of the runtime was woken for it.
+    /// Whether another thread of the runtime was woken because of it.
     made_way: AtomicBool,
     over: AtomicBool,
     state: Mutex<State>,
@@ -44,16 +44,16 @@ pub(super) struct Call {
 struct State {
     started: Option<Instant>,
     answer: Option<Answer>,
-    /// What the library did against the rules, or a limit that it broke; the first of them.
+    /// The first rule that the library broke or limit that it exceeded.
     fault: Option<Failure>,
     buffers: HashMap<u64, Vec<u8>>,
     buffer_last: u64,
-    /// Bytes in `buffers`.
+    /// Total bytes in `buffers`.
     held: usize,
     ended: Option<oneshot::Sender<Ended>>,
-    /// Its share of the threads, until it returns or its thread is given up.
+    /// Its permit for a thread, until it returns or its thread is given up.
     permit: Option<FairPermit>,
-    /// It failed because its time was over, and its function has not returned.
+    /// It has timed out, and its function has not returned.
     given_up: bool,
 }
 
@@ -76,7 +76,7 @@ impl Answer {
     }
 }
 
-/// Why a host function does nothing.
+/// Why a host function does nothing and returns an error.
 #[derive(Debug)]
 pub(super) enum Refused {
     Over,
@@ -119,57 +119,57 @@ impl Call {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What holds it leaves nothing half done.
+        // Code that holds this lock never leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It has a thread coming.
+    /// Stores the permit for the thread that will run it.
     pub(super) fn hold(&self, permit: FairPermit) {
         self.state().permit = Some(permit);
     }
 
-    /// From now on the time counts.
+    /// Starts measuring its time.
     pub(super) fn begin(&self) {
         self.state().started = Some(Instant::now());
     }
 
-    /// It holds a thread of the runtime for longer than a moment. The runtime wakes no other for the sockets and timers that
-    /// this one looked after before; something that is to be done does.
+    /// Makes room for other tasks: this call blocks a thread of the runtime for longer than a moment. The runtime wakes
+    /// no other thread for the sockets and timers that this thread was driving, but a spawned task does.
     pub(super) fn make_way(&self) {
         if self.inline && self.elapsed() > QUICK_MAX && !self.made_way.swap(true, Ordering::Relaxed) {
             drop(self.runtime.spawn(async {}));
         }
     }
 
-    /// No thread is left that could run it.
+    /// Fails the call because no thread is left to run it.
     pub(super) fn refuse(&self, failure: Failure) {
         if let Some(ended) = self.state().ended.take() {
-            // The caller may have gone away.
+            // The caller may be gone.
             let _ = ended.send((Outcome::Failed(failure), Duration::ZERO));
         }
     }
 
-    /// Since it began, with its time in the host.
+    /// Time since it began, including host calls.
     pub(super) fn elapsed(&self) -> Duration {
         self.state().started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 
-    /// Whether the host does nothing for it any more.
+    /// Whether the host no longer serves this call.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Nobody waits for it any more.
+    /// Notes that nobody waits for it any more.
     pub(super) fn abandon(&self) {
         self.over.store(true, Ordering::Release);
     }
 
-    /// Time on the library's side.
+    /// Time spent in the library.
     fn used(&self, started: Option<Instant>) -> Duration {
         started.map_or(Duration::ZERO, |started| started.elapsed().saturating_sub(self.session.host_time()))
     }
 
-    /// The answer, copied.
+    /// Stores a copy of the answer.
     pub(super) fn answer(&self, kind: u32, payload: &[u8]) -> Result<(), Refused> {
         if self.is_over() {
             return Err(Refused::Over);
@@ -213,7 +213,7 @@ impl Call {
         }
     }
 
-    /// Notes what was done against the rules.
+    /// Records a broken rule.
     pub(super) fn misuse(&self, what: &str) -> Refused {
         self.fault(misuse(what))
     }
@@ -223,7 +223,7 @@ impl Call {
         Refused::Misuse
     }
 
-    /// A limit was broken: the call fails, and the host does nothing for it any more.
+    /// Fails the call because a limit is exceeded; the host no longer serves it.
     pub(super) fn fatal(&self, error: HostError) -> Refused {
         let failure = match error {
             HostError::Fatal(failure) => failure,
@@ -260,7 +260,7 @@ impl Call {
         Ok(place)
     }
 
-    /// Gives a buffer back.
+    /// Releases a buffer.
     pub(super) fn release(&self, handle: u64) -> Result<(), Refused> {
         let mut state = self.state();
         if let Some(bytes) = state.buffers.remove(&handle) {
@@ -276,7 +276,8 @@ impl Call {
         Err(self.misuse(&what))
     }
 
-    /// The function returned; `thrown`: with a panic or an exception. Whether its thread was given up meanwhile.
+    /// Ends the call when its function has returned; `thrown` means with a panic or an exception. Returns whether its
+    /// thread was given up in the meantime.
     pub(super) fn returned(&self, thrown: bool) -> bool {
         self.over.store(true, Ordering::Release);
         let mut state = self.state();
@@ -302,18 +303,18 @@ impl Call {
             (None, false, Some(answer)) => outcome(answer),
         };
         if let Some(ended) = state.ended.take() {
-            // The caller may have gone away.
+            // The caller may be gone.
             let _ = ended.send((outcome, used));
         }
         false
     }
 
-    /// Ends a call whose time is over. Whether that was so.
+    /// Fails the call if it has timed out; returns whether it has.
     pub(super) fn expire(&self) -> bool {
         let mut state = self.state();
         let used = self.used(state.started);
         let limit = self.limits.timeout;
-        // One that was answered has returned, or is given up already.
+        // A call that is answered has returned or is already given up.
         if state.started.is_none() || state.ended.is_none() || used <= limit {
             return false;
         }
@@ -369,7 +370,7 @@ fn outcome(answer: Answer) -> Outcome {
     }
 }
 
-/// The library did what the header forbids.
+/// The failure of a call whose library broke a rule of the header.
 fn misuse(what: &str) -> Failure {
     Failure {
         cause: FailureCause::Trap,

@@ -1,18 +1,18 @@
-//! Threads that a hook's calls did not give back, and when the hook is kept out for it.
+//! Counts the threads that a hook's calls still occupy after a timeout, and disables hooks that occupy too many.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::hooks::context::{Failure, FailureCause};
 
-/// Threads that one hook may hold before its calls fail at once.
+/// How many threads one hook may occupy before its calls fail at once.
 pub(super) const GIVEN_UP_MAX: usize = 3;
 
-/// Of one hook, as it is bound.
+/// The counts of one bound hook.
 #[derive(Default)]
 pub(super) struct GivenUp {
-    /// Calls that did not return although their time is over.
+    /// Calls that have timed out and not returned.
     stuck: AtomicUsize,
-    /// Those of them that were forgiven when the hook was bound anew.
+    /// The part of `stuck` that was forgiven when the hook was bound again.
     forgiven: AtomicUsize,
 }
 
@@ -21,7 +21,7 @@ impl GivenUp {
         self.stuck.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One of them returned after all.
+    /// Notes that one of them has returned after all.
     pub(super) fn came_back(&self) {
         self.stuck.fetch_sub(1, Ordering::Relaxed);
         let _ = self
@@ -33,7 +33,7 @@ impl GivenUp {
         self.forgiven.store(self.stuck.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Why its calls fail at once, if they do.
+    /// Why its calls fail at once; `None` if they do not.
     pub(super) fn kept_out(&self) -> Option<Failure> {
         let stuck = self.stuck.load(Ordering::Relaxed);
         if stuck.saturating_sub(self.forgiven.load(Ordering::Relaxed)) < GIVEN_UP_MAX {

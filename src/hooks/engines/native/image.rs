@@ -1,8 +1,8 @@
-//! A library's file, before it is loaded: looked at, and copied to where nobody changes it.
+//! Checks a library's file before it is loaded, and copies it to a private place where nobody changes it.
 //!
-//! The loader trusts what it maps: a file that is cut off, or that changes while its code runs, ends the process. It also
-//! knows libraries by path and inode, so a changed file under its old name would not be loaded at all. Hence a private
-//! copy with a name of its own for each content.
+//! The loader trusts the files that it maps: a file that is truncated, or that changes while its code runs, crashes the
+//! process. It also identifies libraries by path and inode, so a changed file with the same name would not be loaded at
+//! all. So each content gets a private copy with a unique name.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,19 +12,20 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempPath;
 
-/// How names of copies begin.
+/// Prefix of the names of copies.
 const PREFIX: &str = "copy-";
 
-/// A copy is needed only while its library is being loaded, which takes no hour.
+/// A copy is only needed while its library is being loaded, which takes less than an hour.
 const LEFT_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// A copy that is there for as long as this value.
+/// A copy that is removed when this value is dropped.
 ///
-/// What is loaded stays so without its name. Where that cannot be, the file is left to a later start.
+/// A loaded library stays loaded without its file name. On systems where that is impossible, a later start removes the
+/// file.
 pub struct Copy(TempPath);
 
 impl Copy {
-    /// Writes `bytes` below `directory`, which is made for this user alone.
+    /// Writes `bytes` to a file in `directory`, which is created for this user only.
     pub(super) fn make(directory: &Path, bytes: &[u8]) -> Result<Copy, String> {
         let failed = |error: io::Error| format!("a copy of it cannot be written in {}: {error}", directory.display());
         let mut builder = fs::DirBuilder::new();
@@ -34,11 +35,11 @@ impl Copy {
         builder.create(directory).map_err(failed)?;
         static TIDIED: Once = Once::new();
         TIDIED.call_once(|| remove_left(directory, SystemTime::now()));
-        // A name that no other process has, whatever its number and wherever it runs.
+        // A name that is unique across processes, even in different PID namespaces.
         let file = tempfile::Builder::new().prefix(PREFIX).suffix(std::env::consts::DLL_SUFFIX).tempfile_in(directory);
         let mut file = file.map_err(failed)?;
         file.write_all(bytes).map_err(failed)?;
-        // An absolute path has a slash, so the loader takes this file and searches for no other.
+        // An absolute path contains a slash, so the loader opens this file and does not search for another.
         file.path().canonicalize().map_err(failed)?;
         Ok(Copy(file.into_temp_path()))
     }
@@ -48,19 +49,19 @@ impl Copy {
     }
 }
 
-/// Removes copies of processes that were killed. One that is loaded needs its name no more.
+/// Removes copies left by processes that were killed. A loaded library no longer needs its file.
 fn remove_left(directory: &Path, now: SystemTime) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let made = entry.metadata().and_then(|metadata| metadata.modified());
         let is_old = made.is_ok_and(|made| now.duration_since(made).is_ok_and(|age| age > LEFT_AFTER));
         if is_old && entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            // Whoever may remove it will.
+            // Some process that is allowed to remove it will do so.
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// Refuses what is no library of this machine, or only the beginning of one.
+/// Rejects files that are not libraries for this machine, or that are truncated.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     if bytes.is_empty() {
         return Err("the file is empty, expected a library".to_owned());
@@ -71,7 +72,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// 64-bit ELF, little endian: everything that the headers speak of must be there.
+/// 64-bit ELF, little endian: everything that the headers refer to must be in the file.
 fn check_elf(bytes: &[u8]) -> Result<(), String> {
     const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
         62

@@ -1,34 +1,34 @@
-//! Quick calls run where they come in: on a thread of the runtime, without the two switches between threads that cost
-//! more than they do.
+//! Quick calls run directly on the runtime thread that makes them, which saves two thread switches; those would cost
+//! more than the call.
 //!
-//! A call that does not return then holds a thread that serves requests. So only hooks whose calls were quick so far run
-//! here, and never more at once than half of the runtime's threads: the others serve on, and what is called meanwhile
-//! runs on threads of the engine's own.
+//! A call that does not return then blocks a thread that serves requests. So only hooks whose calls have been quick so
+//! far run here, on at most half of the runtime's threads at once: the other threads continue, and further calls run on
+//! the engine's own threads.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-/// A call that takes no longer is quick.
+/// A call that takes at most this long is quick.
 pub(super) const QUICK_MAX: Duration = Duration::from_micros(200);
 
-/// Quick calls in a row before a hook is trusted to be so.
+/// How many calls in a row must be quick before a hook counts as quick.
 const QUICK_CALLS: u32 = 8;
 
-/// Calls on threads of the runtime, of all hooks.
+/// The calls of all hooks that are running on runtime threads.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
-/// A call's right to run on a thread of the runtime, until it returns.
+/// A permit for a call to run on a thread of the runtime until it returns.
 pub(super) struct Permit(());
 
 impl Permit {
-    /// `None`: as many calls do so already as there may be.
+    /// `None` if the maximum number of calls already does.
     pub(super) fn take() -> Option<Permit> {
         let max = Handle::current().metrics().num_workers() / 2;
         let taken = RUNNING
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| (running < max).then_some(running + 1));
-        // Made only then: one that is dropped gives its place back.
+        // Only created in this case, because dropping a permit releases it.
         taken.is_ok().then(|| Permit(()))
     }
 }
@@ -39,12 +39,13 @@ impl Drop for Permit {
     }
 }
 
-/// How quick a hook's calls were.
+/// How quick a hook's calls have been so far.
 #[derive(Default)]
 pub(super) struct Pace(AtomicU32);
 
 impl Pace {
-    /// It threw something: what that left behind on its thread is no good for requests.
+    /// The hook threw an exception: the state it left on its thread makes it unsuitable for threads that serve
+    /// requests.
     const NEVER: u32 = u32::MAX;
 
     pub(super) fn is_quick(&self) -> bool {
@@ -53,7 +54,7 @@ impl Pace {
     }
 
     pub(super) fn took(&self, time: Duration, thrown: bool) {
-        // An error says that nothing changes.
+        // An error only means that the value does not change.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| match (calls, thrown) {
             (Self::NEVER, _) => None,
             (_, true) => Some(Self::NEVER),

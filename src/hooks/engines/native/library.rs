@@ -1,7 +1,8 @@
-//! The boundary to a library's code: opened, asked what it is, called. Nothing else runs it.
+//! The boundary to a library's code: opens it, reads its descriptor and calls it. No other file runs code of a library.
 //!
-//! A library is never unloaded: it may have left threads, thread-local destructors and exit handlers behind that would
-//! run in memory that is gone. A changed file is another library beside the old one; the same content is loaded once.
+//! A library is never unloaded: it may have left threads, thread-local destructors and exit handlers behind, which
+//! would then run code that is no longer mapped. A changed file is loaded as another library beside the old one; the
+//! same content is only loaded once.
 #![expect(unsafe_code, reason = "runs code of libraries that the server's owner put into the hooks directory")]
 
 use std::error::Error;
@@ -17,9 +18,9 @@ use crate::hooks::library::NOT_SANDBOXED;
 /// Longest name that a library may have.
 const NAME_BYTES_MAX: usize = 200;
 
-/// A library that is loaded.
+/// A loaded library.
 pub(super) struct Library {
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub(super) name: String,
     check: Option<Handler>,
     react: Option<Handler>,
@@ -30,11 +31,11 @@ pub(super) struct Library {
 impl Library {
     /// Loads a file, which runs its initialisers, and reads its descriptor. The error is a sentence about the library.
     pub(super) fn open(path: &Path) -> Result<Library, String> {
-        // SAFETY: loading runs code of the file; that it may is what putting it into the hooks directory says.
+        // SAFETY: loading runs code of the file; the admin permits that by putting it into the hooks directory.
         let opened = unsafe { open_local(path) };
         let shown = path.display().to_string();
         let code = opened.map_err(|error| {
-            // The private copy's name says nothing to anybody.
+            // Omit the private copy's name, which means nothing to users.
             let error = error.source().map_or_else(|| error.to_string(), ToString::to_string).replace(&shown, "it");
             format!("the library cannot be loaded: {error}")
         })?;
@@ -64,7 +65,7 @@ impl Library {
         Ok(Library { name, check, react, _code: code })
     }
 
-    /// Its function for a phase; the error is a sentence.
+    /// Its handler for a phase; the error is a sentence.
     pub(super) fn handler(&self, phase: Phase) -> Result<Handler, String> {
         let (handler, name, other) =
             if phase.is_pre() { (self.check, "check", "react") } else { (self.react, "react", "check") };
@@ -79,7 +80,7 @@ impl Library {
     }
 }
 
-/// Calling data ends the process.
+/// Checks that an address is code: calling data would crash the process.
 fn check_code(what: &str, address: usize) -> Result<(), String> {
     match may_be_code(address) {
         true => Ok(()),
@@ -87,14 +88,14 @@ fn check_code(what: &str, address: usize) -> Result<(), String> {
     }
 }
 
-/// Ends the process without running what libraries left to be run at its end: one that holds the loader's lock would keep
-/// it from ending.
+/// Ends the process without running the exit handlers of libraries: a library that holds the loader's lock would
+/// prevent it from ending.
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process and touches no memory of it.
     unsafe { libc::_exit(code) }
 }
 
-/// To find out what a library is, it is loaded; that it is refused does not undo this.
+/// Logs a rejected library: it was loaded to be inspected, and rejecting it does not unload it.
 fn tell_refused(refusal: &str) {
     tracing::warn!("a native library was refused, but stays loaded until the server ends ({NOT_SANDBOXED}): {refusal}");
 }
@@ -102,8 +103,8 @@ fn tell_refused(refusal: &str) {
 #[cfg(unix)]
 unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
     use libloading::os::unix;
-    // All symbols now, so that what is missing is known now; none of them for other libraries.
-    // SAFETY: the caller's.
+    // Bind all symbols now, so that a missing one is reported now; expose none of them to other libraries. SAFETY: the
+    // caller's.
     unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL) }.map(Into::into)
 }
 
@@ -117,7 +118,7 @@ type Described = (String, Option<Handler>, Option<Handler>);
 
 /// # Safety
 ///
-/// `descriptor` is null or points to what `snaphook_hook` of a library gave.
+/// `descriptor` is null or was returned by a library's `snaphook_hook`.
 unsafe fn describe(descriptor: *const Descriptor) -> Result<Described, String> {
     if descriptor.is_null() {
         return Err(format!("`{ENTRY_SYMBOL}` of the library gave no descriptor"));
@@ -146,7 +147,7 @@ unsafe fn describe(descriptor: *const Descriptor) -> Result<Described, String> {
     let Text { ptr, len } = descriptor.name;
     let name = match ptr.is_null() || len > NAME_BYTES_MAX {
         true => return Err(format!("the library's descriptor has no name of 1 to {NAME_BYTES_MAX} bytes")),
-        // SAFETY: as the header says, so many bytes of text are there.
+        // SAFETY: the header requires that this many bytes of text are valid.
         false => String::from_utf8_lossy(unsafe { std::slice::from_raw_parts(ptr.cast(), len) }).into_owned(),
     };
     if descriptor.check.is_none() && descriptor.react.is_none() {
@@ -155,7 +156,7 @@ unsafe fn describe(descriptor: *const Descriptor) -> Result<Described, String> {
     Ok((name, descriptor.check, descriptor.react))
 }
 
-/// Calls a function of a library on this thread, for as long as it takes.
+/// Calls a function of a library on this thread and blocks until it returns.
 pub(super) fn call(handler: Handler, call: u64, context: &Context, host: &'static Host) -> Result<(), Thrown> {
     guarded(&mut || handler(call, context, host))
 }

@@ -1,9 +1,10 @@
-//! The engine `native`: libraries of the hooks directory, in the server's own process. No sandbox: trusted code.
+//! The engine `native`: runs libraries of the hooks directory in the server's own process. No sandbox: the code is
+//! trusted.
 //!
-//! A library is copied and loaded once per content (image.rs, library.rs), runs on threads of its own (threads.rs) or, if it
-//! is quick, where its calls come in (inline.rs), and asks the host through a table of functions (table.rs), which end in
-//! the session like those of every other engine. What it does against the rules, what it throws and the time that it
-//! takes are failures of the call (call.rs); what it does to the process is not held back by anything.
+//! A library is copied and loaded once per content (image.rs, library.rs). It runs on separate threads (threads.rs) or,
+//! if it is quick, directly on the runtime's threads (inline.rs). It makes host calls through a table of functions
+//! (table.rs), which use the session like those of every other engine. Broken rules, exceptions and timeouts fail the
+//! call (call.rs); nothing prevents a library from damaging the process.
 
 mod blocking;
 mod call;
@@ -47,7 +48,7 @@ use crate::hooks::session::Session;
 /// The word in bindings.
 pub(super) const NAME: &str = "native";
 
-/// A library that takes longer to be loaded does not come.
+/// How long loading a library may take.
 const LOAD_MAX: Duration = Duration::from_secs(10);
 
 /// The engine.
@@ -79,14 +80,14 @@ impl NativeEngine {
     async fn open(&self, digest: [u8; 32], copy: Copy) -> Result<Arc<Library>, String> {
         let libraries = Arc::clone(&self.libraries);
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        // Its initialisers run here, for as long as they like.
+        // Its initialisers run here and may take any time.
         let load = move || {
             let loaded = Library::open(copy.path()).map(|library| {
                 let mut libraries = libraries.lock().unwrap_or_else(PoisonError::into_inner);
                 Arc::clone(libraries.entry(digest).or_insert_with(|| Arc::new(library)))
             });
             LOADING.fetch_sub(1, Ordering::SeqCst);
-            // Nobody waits any more if it took too long.
+            // If it took too long, nobody waits any more.
             let _ = sender.send(loaded);
         };
         LOADING.fetch_add(1, Ordering::SeqCst);
@@ -103,11 +104,11 @@ impl NativeEngine {
     }
 }
 
-/// A private copy of a library that could be loaded elsewhere.
+/// Makes a private copy of a library, after a subprocess could load it.
 async fn tried(job: Job, copies: PathBuf, code: Vec<u8>) -> Result<Copy, PrepareError> {
     let copy = tokio::task::spawn_blocking(move || image::check(&code).and_then(|()| Copy::make(&copies, &code)));
     let copy = copy.await.unwrap_or_else(|error| Err(error.to_string())).map_err(PrepareError::plain)?;
-    // Elsewhere first: an initialiser that does not return, or ends its process, does so there.
+    // First in a subprocess: an initialiser that does not return or ends its process only affects the subprocess.
     let trial = subprocess::run_trusted(job, copy.path().as_os_str().as_bytes());
     match tokio::time::timeout(LOAD_MAX, trial).await {
         Ok(loaded) => loaded.map(|_| copy),
@@ -115,15 +116,15 @@ async fn tried(job: Job, copies: PathBuf, code: Vec<u8>) -> Result<Copy, Prepare
     }
 }
 
-/// The same of the library of a server module. `cache`: where compiled code is kept. The error is a sentence.
+/// The same for the library of a server module. `cache` is the folder of compiled code. The error is a sentence.
 pub async fn tried_module(cache: &Path, code: Vec<u8>) -> Result<Copy, String> {
     tried(Job::LoadModule, cache.join(NAME), code).await.map_err(|error| error.to_string())
 }
 
-/// Libraries that are being loaded: while one is, the loader's lock may be held.
+/// How many libraries are being loaded; meanwhile the loader's lock may be held.
 static LOADING: AtomicUsize = AtomicUsize::new(0);
 
-/// What is said of a library that is not loaded in time.
+/// The message about a library that is not loaded in time.
 fn not_loaded(limit: Duration) -> String {
     format!(
         "the library is not loaded after {} s: one of its initialisers, or the function that it exports, does not return",
@@ -131,7 +132,7 @@ fn not_loaded(limit: Duration) -> String {
     )
 }
 
-/// What a subprocess does with a library: loads it, asks what it is, and ends.
+/// Runs in the subprocess: loads a library, reads its descriptor, and ends.
 pub(super) fn try_out(path: &Path) -> Result<(), PrepareError> {
     Library::open(path).map(drop).map_err(PrepareError::plain)
 }
@@ -141,7 +142,7 @@ pub fn exit_at_once(code: u8) -> ! {
     library::exit_now(code.into())
 }
 
-/// The code to end the process with; ends it here if a library would keep it from ending.
+/// Returns the process's exit code; ends the process right here if a library would prevent it from ending.
 pub fn exit(code: u8) -> std::process::ExitCode {
     if LOADING.load(Ordering::SeqCst) > 0 || registry::has_given_up() || snaphook_modules::has_late_threads() {
         exit_at_once(code);
@@ -169,7 +170,7 @@ impl Engine for NativeEngine {
 
 /// A library's function for one phase.
 struct Hook {
-    /// Holds what `handler` points to.
+    /// Keeps the code of `handler` loaded.
     library: Arc<Library>,
     handler: Handler,
     given_up: Arc<GivenUp>,
@@ -194,7 +195,7 @@ impl Prepared for Hook {
             _library: Arc::clone(&self.library),
         };
         match permit {
-            // A task of its own, so that whoever waits for the call is told when its time is over.
+            // A separate task, so that the waiter is notified when the call times out.
             Some(permit) => {
                 tokio::spawn(async move {
                     work.run();
@@ -212,7 +213,7 @@ impl Prepared for Hook {
             Outcome::Amend(data) => amended(data, context.after.clone()).await,
             other => other,
         };
-        // What a library takes of memory is the server's and cannot be told apart.
+        // A library's memory is part of the server's memory and cannot be measured separately.
         CallReport::new(outcome, cpu, 0)
     }
 
@@ -228,13 +229,13 @@ impl Prepared for Hook {
     }
 }
 
-/// A call that is to run.
+/// A call that is ready to run.
 struct Work {
     call: Arc<Call>,
     handler: Handler,
     change: Change,
     pace: Arc<Pace>,
-    /// Holds what `handler` points to.
+    /// Keeps the code of `handler` loaded.
     _library: Arc<Library>,
 }
 
@@ -248,7 +249,7 @@ impl Work {
         call.begin();
         registry::enter(call);
         let thrown = matches!(library::call(*handler, call.id, &change.raw(), &table::HOST), Err(Thrown));
-        // Before the caller is told, so that its next call knows.
+        // Before the caller is notified, so that its next call sees this.
         pace.took(call.elapsed(), thrown);
         let was_given_up = call.returned(thrown);
         registry::leave(call);
@@ -270,7 +271,7 @@ impl threads::Work for Work {
     }
 }
 
-/// Who waits for a call; a call that nobody waits for may ask for nothing any more.
+/// Waits for a call; when this is dropped, the call may make no more host calls.
 struct Waiter(Arc<Call>);
 
 impl Drop for Waiter {
@@ -284,7 +285,7 @@ fn lost() -> Outcome {
     Outcome::Failed(Failure { cause: FailureCause::Internal, message, limit: None })
 }
 
-/// What a library gets to see of a change, kept for as long as it looks.
+/// The data of a change for a library, kept while the library may read it.
 struct Change {
     phase: u32,
     attempt: u32,
@@ -323,7 +324,7 @@ impl Change {
         }
     }
 
-    /// Points into `self`.
+    /// The C form, which points into `self`.
     fn raw(&self) -> RawContext {
         let none = Text { ptr: std::ptr::null(), len: 0 };
         let text = |text: &str| Text { ptr: text.as_ptr().cast(), len: text.len() };

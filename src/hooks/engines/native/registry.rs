@@ -1,7 +1,7 @@
-//! The calls that run, by number, and the thread that looks after their time.
+//! The running calls, by number, and the thread that enforces their timeouts.
 //!
-//! A library knows a call only by its number: one that is over is not found, so a library that keeps the number cannot
-//! reach what is gone.
+//! A library only knows the number of a call. A call that is over is not found, so a library that keeps its number
+//! cannot access freed data.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,13 +12,14 @@ use std::time::Duration;
 use super::call::Call;
 use super::threads;
 
-/// Time between two looks at the calls that run.
+/// Time between two checks of the running calls.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Ticks without a running call before the thread goes to sleep; spares a wake-up per call under steady load.
+/// How many ticks without a running call pass before the thread sleeps; this avoids a wake-up per call under steady
+/// load.
 const LINGER_TICKS: u32 = 100;
 
-/// Parts, so that calls on different cores seldom wait for each other.
+/// Shards, so that calls on different cores rarely wait for each other.
 const PARTS: usize = 16;
 
 static CALLS: [Mutex<BTreeMap<u64, Arc<Call>>>; PARTS] = [const { Mutex::new(BTreeMap::new()) }; PARTS];
@@ -27,10 +28,10 @@ static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 static PARKED: AtomicBool = AtomicBool::new(false);
 static WATCHDOG: OnceLock<Thread> = OnceLock::new();
 
-/// The call runs until [`leave`].
+/// Registers a running call until [`leave`].
 pub(super) fn enter(call: &Arc<Call>) {
     part(call.id).insert(call.id, Arc::clone(call));
-    // Pairs with `watch`: either it sees the count before it parks, or the flag is seen here.
+    // Pairs with `watch`: either it sees the count before it parks, or this code sees the flag.
     RUNNING.fetch_add(1, Ordering::SeqCst);
     if PARKED.load(Ordering::SeqCst)
         && let Some(watchdog) = WATCHDOG.get()
@@ -39,24 +40,24 @@ pub(super) fn enter(call: &Arc<Call>) {
     }
 }
 
-/// It returned, or its thread is given up.
+/// Removes a call that has returned or whose thread is given up.
 pub(super) fn leave(call: &Call) {
     if part(call.id).remove(&call.id).is_some() {
         RUNNING.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// A call that runs.
+/// Finds a running call.
 pub(super) fn find(id: u64) -> Option<Arc<Call>> {
     part(id).get(&id).cloned()
 }
 
-/// Whether a thread runs a library's function that did not return in time.
+/// Whether a thread is running a library's function that did not return in time.
 pub(super) fn has_given_up() -> bool {
     GIVEN_UP.load(Ordering::Relaxed)
 }
 
-/// Starts the watchdog of this process; without it no library is loaded.
+/// Starts the watchdog of this process, without which no library is loaded.
 pub(super) fn start() -> Result<(), String> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +96,7 @@ fn watch() {
     }
 }
 
-/// Ends the calls whose time is over, and sees that none of the others keeps the server from going on.
+/// Fails the calls that have timed out, and makes sure that no other call blocks the server.
 fn look() {
     for index in 0..PARTS {
         let calls: Vec<Arc<Call>> = part(index as u64).values().cloned().collect();

@@ -1,7 +1,6 @@
-//! The boundary from a library to the host: the table of functions that it may call, and the memory that it hands in.
+//! The boundary from a library to the host: the table of functions that it may call, and the memory that it passes in.
 //!
-//! Each function finds its call, looks at what it was given, and ends in the session. Nothing here decides what is
-//! allowed.
+//! Each function finds its call, reads its arguments, and calls the session. Nothing here decides what is allowed.
 #![expect(unsafe_code, reason = "reads and writes memory that a library points to")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +20,7 @@ use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::context::{Failure, FailureCause, LogLevel};
 use crate::hooks::session::{HostError, HttpRequest, ProcessCommand, Redirect, Session};
 
-/// The one table; all calls get the same.
+/// The only table, which all calls share.
 pub(super) static HOST: Host = Host {
     abi_version: ABI_VERSION,
     struct_size: size_of::<Host>() as u32,
@@ -128,7 +127,7 @@ extern "C" fn write_delete(call: u64, model: Text, id: Text, expected: *const u6
     })
 }
 
-/// `http_send`'s request.
+/// The request of `http_send`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
@@ -190,7 +189,7 @@ extern "C" fn http_send(call: u64, request: Text, body: Bytes, head: *mut Buffer
     })
 }
 
-/// `process_run`'s command.
+/// The command of `process_run`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Command {
@@ -227,7 +226,7 @@ extern "C" fn process_run(
                 if code.is_null() {
                     return Err(call.misuse("it passed null for `code`"));
                 }
-                // SAFETY: the library points to a number of its own, as the header says.
+                // SAFETY: the header requires that the library passes a pointer to its own number.
                 unsafe { code.write_unaligned(ended.code) };
                 give(call, output, ended.stdout)?;
                 give(call, error_output, ended.stderr)?;
@@ -265,14 +264,14 @@ fn serve(id: u64, work: impl FnOnce(&Call) -> Status) -> i32 {
     })
 }
 
-/// Asks the session, on this thread.
+/// Calls the session and blocks this thread.
 fn ask<T>(call: &Call, question: impl AsyncFnOnce(Arc<Session>) -> Result<T, HostError>) -> Result<T, HostError> {
     blocking::wait(&call.runtime, question(Arc::clone(&call.session)))
 }
 
-/// A broken limit ends the call; what else was refused is for the library.
+/// An exceeded limit fails the call; other errors are returned to the library.
 fn granted<T>(call: &Call, result: Result<T, HostError>) -> Result<Result<T, AccessError>, Refused> {
-    // While it waited its time may have run out: then what came of it is for nobody.
+    // The call may have timed out while it waited; then nobody needs the result.
     if call.is_over() {
         return Err(Refused::Over);
     }
@@ -306,13 +305,13 @@ fn give(call: &Call, out: *mut Buffer, bytes: Vec<u8>) -> Result<(), Refused> {
         return Err(call.misuse("it passed null for a buffer"));
     }
     let (handle, ptr, len) = call.keep(bytes)?;
-    // SAFETY: the library points to a buffer of its own, as the header says.
+    // SAFETY: the header requires that the library passes a pointer to its own buffer.
     unsafe { out.write_unaligned(Buffer { handle, ptr, len }) };
     Ok(())
 }
 
 fn position(expected: *const u64) -> Option<u64> {
-    // SAFETY: null, or a number of the library's, as the header says.
+    // SAFETY: the header requires null or a pointer to the library's own number.
     (!expected.is_null()).then(|| unsafe { expected.read_unaligned() })
 }
 
@@ -323,7 +322,7 @@ fn text<'a>(call: &Call, text: &'a Text, what: &str) -> Result<&'a str, Refused>
         .map_err(|error| call.misuse(&format!("{what} is no UTF-8, from byte {} on", error.valid_up_to())))
 }
 
-/// Lives as long as the caller says: the library keeps it until the host function returns.
+/// The caller chooses the lifetime: the library keeps the bytes valid until the host function returns.
 fn bytes<'a>(call: &Call, bytes: &Bytes, what: &str) -> Result<&'a [u8], Refused> {
     if bytes.len == 0 {
         return Ok(&[]);
@@ -331,6 +330,6 @@ fn bytes<'a>(call: &Call, bytes: &Bytes, what: &str) -> Result<&'a [u8], Refused
     if bytes.ptr.is_null() || bytes.len > isize::MAX as usize {
         return Err(call.misuse(&format!("it passed {} bytes at {:?} for {what}", bytes.len, bytes.ptr)));
     }
-    // SAFETY: as the header says, so many bytes are there and stay until this function returns.
+    // SAFETY: the header requires that this many bytes are valid until this function returns.
     Ok(unsafe { std::slice::from_raw_parts(bytes.ptr, bytes.len) })
 }

@@ -1,4 +1,4 @@
-//! The threads that libraries run on: as many as are needed, kept for a while, replaced when they are lost.
+//! The threads that run libraries: started as needed, kept for a while, and replaced when they are lost.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -7,30 +7,30 @@ use std::time::Duration;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::fair::{FairSemaphore, Share};
 
-/// Threads that may serve at once; more calls wait.
+/// How many threads may serve calls at once; further calls wait.
 const SERVING_MAX: usize = 64;
 
-/// The same with those that were given up: each holds its stack for good.
+/// The same, including given-up threads, each of which keeps its stack for good.
 const ALL_MAX: usize = 512;
 
-/// A thread without work ends after so long.
+/// A thread without work ends after this time.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// As much as a program's main thread has: libraries are not written for less.
+/// The stack size of a program's main thread, which libraries usually expect.
 const STACK_BYTES: usize = 8 << 20;
 
-/// What becomes of a thread after a piece of work.
+/// What a thread does after some work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// It serves on.
+    /// It continues to serve.
     Serve,
-    /// It ends: what ran on it may have left it in an odd state.
+    /// It ends: the code that ran on it may have left it in an unusual state.
     End,
-    /// It was given up, and came back.
+    /// It was given up, but returned.
     CameBack,
 }
 
-/// What a thread does, or what is done if none can.
+/// Work for a thread, with a fallback if there is none.
 pub(super) trait Work: Send {
     fn run(self: Box<Self>) -> After;
     fn refuse(self: Box<Self>, failure: Failure);
@@ -46,13 +46,13 @@ struct Threads {
 static THREADS: Mutex<Threads> = Mutex::new(Threads { work: VecDeque::new(), idle: 0, serving: 0, all: 0 });
 static MORE_WORK: Condvar = Condvar::new();
 
-/// Permits for calls on threads: hooks get them in turns.
+/// Permits for calls on threads, which hooks get in turns.
 pub(super) fn permits() -> &'static FairSemaphore {
     static PERMITS: LazyLock<FairSemaphore> = LazyLock::new(|| FairSemaphore::new(SERVING_MAX, Share::LeavesSome));
     &PERMITS
 }
 
-/// Runs `work` on one of the threads, soon.
+/// Runs `work` on one of the threads as soon as one is free.
 pub(super) fn run(work: impl Work + 'static) {
     let mut threads = lock();
     threads.work.push_back(Box::new(work));
@@ -62,7 +62,7 @@ pub(super) fn run(work: impl Work + 'static) {
     }
 }
 
-/// One of the threads will not come back, as far as is known.
+/// Notes that one of the threads is lost unless its call returns.
 pub(super) fn gave_up() {
     let mut threads = lock();
     threads.serving = threads.serving.saturating_sub(1);
@@ -71,7 +71,7 @@ pub(super) fn gave_up() {
     }
 }
 
-/// One more, if there may be one. With nobody to take it, what waits would never be done: it is refused.
+/// Starts another thread, if allowed. If there is no thread at all, rejects the waiting work, which would never run.
 fn start(threads: &mut Threads) {
     if threads.serving >= SERVING_MAX {
         return;
@@ -128,7 +128,7 @@ fn serve() {
                 threads.serving -= 1;
                 break;
             }
-            // It was not counted among those that serve.
+            // It no longer counts as serving.
             After::CameBack => break,
         }
     }
@@ -139,6 +139,6 @@ fn serve() {
 }
 
 fn lock() -> MutexGuard<'static, Threads> {
-    // What holds it leaves nothing half done.
+    // Code that holds this lock never leaves the state inconsistent.
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }

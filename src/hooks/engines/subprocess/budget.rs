@@ -1,4 +1,5 @@
-//! How much time and memory one piece of foreign code may take to be compiled, by its size, and how many may be under way.
+//! How much time and memory the compilation of foreign code may take, depending on its size, and how many may run at
+//! once.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,43 +11,45 @@ use crate::catalog::SourceLanguage;
 use crate::config::{Phase, format_duration};
 use crate::hooks::engines::engine::PrepareError;
 
-/// What a subprocess does.
+/// The work of a subprocess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::hooks::engines) enum Job {
-    /// WebAssembly to machine code.
+    /// Compile WebAssembly to machine code.
     Compile,
-    /// A module of this program's own to machine code.
+    /// Compile one of this program's own modules to machine code.
     CompileOwn,
-    /// An author's JavaScript or TypeScript to what the runners evaluate.
+    /// Parse an author's JavaScript or TypeScript into the form that the runners evaluate.
     Parse { phase: Phase, language: Option<SourceLanguage> },
-    /// A native library, loaded and asked what it is. Instead of code it gets the path. Trusted: what is bounded is how long
-    /// it takes.
+    /// Load a native library and read its descriptor. Gets the path instead of code. The library is trusted: only the
+    /// time is limited.
     Load,
-    /// The library of a server module, the same way.
+    /// The same for the library of a server module.
     LoadModule,
 }
 
-/// From here on a file counts as large: it has permits of its own, so that files of usual sizes never wait for one.
+/// Files of at least this size count as large: they have separate permits, so that files of usual size never wait for
+/// them.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// How long a piece of work waits for others. Short: whoever asks waits as well. A large one may wait for as long as it may take.
+/// How long a job waits for others. This is short, because the caller waits as well. A large job may wait for as long
+/// as it may run.
 const QUEUE_WAIT: Duration = Duration::from_millis(800);
 
-/// The limits of one piece of work.
+/// The limits of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Budget {
-    /// On cores.
+    /// CPU time.
     pub(super) cpu: Duration,
-    /// From its start, with the time in which others have the cores.
+    /// Wall-clock time since its start, including time in which other processes use the cores.
     pub(super) wall: Duration,
     pub(super) memory_bytes: u64,
     pub(super) reply_bytes: usize,
 }
 
 impl Budget {
-    /// What code of that size may take. Measured without optimisation: 0.2 s for a hook of 200 KB in Rust, 1.8 s and 140 MiB for
-    /// QuickJS in 1.3 MB; parsing takes 1 s and 125 MiB for a MiB of source.
+    /// The budget for code of that size. Measured in a debug build: 0.2 s for a 200 KB hook in Rust, 1.8 s and 140 MiB
+    /// for QuickJS with 1.3 MB; parsing takes 1 s and 125 MiB per MiB of source.
     pub(super) fn of(job: Job, bytes: usize) -> Budget {
         let mib = bytes as f64 / f64::from(1 << 20);
         let (base, cpu_per_mib, memory_per_mib) = match job {
@@ -63,7 +66,7 @@ impl Budget {
     }
 }
 
-/// Permits for the pieces of work of this process.
+/// Permits for the jobs of this process.
 struct Permits {
     compile: Semaphore,
     compile_large: Semaphore,
@@ -71,10 +74,10 @@ struct Permits {
     at_once: usize,
 }
 
-/// For as long as the work goes on.
+/// A permit for as long as the job runs.
 pub(super) type Permit = SemaphorePermit<'static>;
 
-/// Waits for a permit, for a moment.
+/// Waits for a permit for a limited time.
 pub(super) async fn permit(job: Job, bytes: usize) -> Result<Permit, PrepareError> {
     static PERMITS: LazyLock<Permits> = LazyLock::new(|| {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -93,7 +96,7 @@ pub(super) async fn permit(job: Job, bytes: usize) -> Result<Permit, PrepareErro
     };
     match tokio::time::timeout(wait, permits.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),
-        // Nobody closes them.
+        // The semaphores are never closed.
         Ok(Err(_)) | Err(_) => Err(PrepareError::overloaded(format!(
             "{count} hooks are being compiled, and none of them was done within {}; try again",
             format_duration(wait)

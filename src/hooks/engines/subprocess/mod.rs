@@ -1,8 +1,8 @@
-//! Work on foreign code whose cost nobody knows before: compiling WebAssembly, parsing a source.
+//! Jobs on foreign code with an unpredictable cost: compiling WebAssembly, parsing a source.
 //!
-//! Each piece runs in a process of its own (this program again, worker.rs) within a budget of time and memory (budget.rs). It
-//! gets one order and the code over its standard input, a socket, sends one reply, and ends. Whoever waits no longer drops the
-//! future, which kills the process.
+//! Each job runs in a separate process (the same executable, worker.rs) within a budget of time and memory (budget.rs).
+//! The process receives one order and the code over its standard input, which is a socket, sends one reply, and ends.
+//! Dropping the future kills the process.
 
 mod budget;
 pub(super) mod worker;
@@ -22,7 +22,7 @@ pub(super) use self::budget::Job;
 use super::engine::PrepareError;
 use crate::config::{format_duration, format_size};
 
-/// The first line of what a worker reads; so many bytes of code follow.
+/// The first line that a worker reads; `code_bytes` bytes of code follow.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     job: Job,
@@ -31,17 +31,18 @@ struct Order {
     code_bytes: usize,
 }
 
-/// The first byte of a reply. The result, or the refusal as JSON, follows.
+/// The first byte of a reply. The result, or the error as JSON, follows.
 const DONE: u8 = b'+';
 const REFUSED: u8 = b'-';
 
-/// How a process that gets no memory ends: what Rust's allocator says, the system, and what starts threads.
+/// The last messages of a process that runs out of memory: from Rust's allocator, from the system, and from starting a
+/// thread.
 const OUT_OF_MEMORY: [&str; 3] = ["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable"];
 
-/// What is read of a worker's standard error.
+/// How much is read of a worker's standard error.
 const LAST_WORDS_BYTES_MAX: u64 = 4 << 10;
 
-/// Does `job` on `code` within the limits for other people's code.
+/// Runs `job` on `code` within the limits for untrusted code.
 pub(super) async fn run(job: Job, code: &[u8]) -> Result<Vec<u8>, PrepareError> {
     let _permit = budget::permit(job, code.len()).await?;
     let budget = Budget::of(job, code.len());
@@ -55,7 +56,7 @@ pub(super) async fn run(job: Job, code: &[u8]) -> Result<Vec<u8>, PrepareError> 
     }
 }
 
-/// Does `job` without limits, for as long as it takes.
+/// Runs `job` without limits, for as long as it takes.
 pub(super) async fn run_trusted(job: Job, code: &[u8]) -> Result<Vec<u8>, PrepareError> {
     work(job, code, None).await
 }
@@ -109,11 +110,11 @@ async fn exchange(job: Job, code: &[u8], budget: Option<Budget>) -> io::Result<E
     let mut errors = child.stderr.take();
     let reply_bytes_max = budget.map_or(u64::MAX, |budget| budget.reply_bytes as u64 + 2);
     let talk = async {
-        // One that ends early has not read everything; how it ended says why.
+        // A worker that ends early has not read everything; its exit status says why.
         if stream.write_all(&line).await.is_ok() && stream.write_all(code).await.is_ok() {
             let _ = (&mut stream).take(reply_bytes_max).read_to_end(&mut reply).await;
         }
-        // It ends when its socket does.
+        // It ends when its socket is closed.
         drop(stream);
     };
     let listen = async {
@@ -140,7 +141,7 @@ fn ended(job: Job, code_bytes: usize, budget: Option<Budget>, status: ExitStatus
         (Some(budget), _) if OUT_OF_MEMORY.iter().any(|sign| words.contains(sign)) => {
             limit(format!("{} of memory", format_size(budget.memory_bytes as usize)))
         }
-        // The kernel ends what it has no memory for, this process before the server.
+        // If memory runs out, the kernel kills a process, the worker before the server.
         (_, Some(rustix::process::Signal::KILL)) => {
             PrepareError::overloaded(format!("{what} was ended by the system, which is short of memory; try again"))
         }
@@ -162,7 +163,7 @@ impl Job {
     }
 }
 
-/// This program again, as a worker.
+/// The same executable, as a worker.
 #[cfg(not(test))]
 fn command() -> Command {
     let mut command = Command::new(program());
@@ -170,7 +171,7 @@ fn command() -> Command {
     command
 }
 
-/// In the tests this program is the tests: one of them is the worker.
+/// In tests, this program is the test binary; one of its tests acts as the worker.
 #[cfg(test)]
 fn command() -> Command {
     let mut command = Command::new(program());
@@ -179,10 +180,10 @@ fn command() -> Command {
     command
 }
 
-/// What the allocator takes from the system at once counts as used.
+/// Memory that the allocator requests from the system counts as used.
 const ARENA_KIB: &str = "32768";
 
-/// Also after the file was replaced by a newer one, where the system has a name for that.
+/// On systems that support it, this works even after the file was replaced by a newer one.
 fn program() -> std::path::PathBuf {
     let running = std::path::Path::new("/proc/self/exe");
     match running.exists() {

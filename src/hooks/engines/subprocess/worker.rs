@@ -1,4 +1,4 @@
-//! The subprocess itself: reads one order and its code, bounds and confines itself, does the work, replies, ends.
+//! The subprocess: reads one order and its code, limits and sandboxes itself, runs the job, replies, and ends.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,16 +14,16 @@ use crate::hooks::engines::engine::PrepareError;
 use crate::hooks::engines::javascript::Source;
 use crate::hooks::engines::{component, native, wasm};
 
-/// Whoever makes requests comes first, but what is compiled comes before hooks that loop.
+/// Requests take precedence over compilation, which takes precedence over hooks that loop.
 const NICENESS: i32 = 5;
 
-/// Does the work that standard input, a socket, asks for, and ends the process.
+/// Runs the job requested over standard input, which is a socket, and ends the process.
 pub fn serve() -> ! {
     match answer() {
-        // What a library left to be run at the end of the process is not run.
+        // Exit handlers of libraries do not run.
         Ok(()) => native::exit_at_once(0),
         Err(error) => {
-            // Nobody else would say it.
+            // Nothing else would report it.
             let _ = writeln!(io::stderr(), "{error}");
             native::exit_at_once(1)
         }
@@ -56,7 +56,7 @@ fn answer() -> io::Result<()> {
     connection.write_all(&reply)
 }
 
-/// The server says nothing more: when its end is closed, nobody waits for the reply.
+/// Ends the process when the server closes its end: the server sends nothing more, so nobody waits for the reply then.
 fn end_with_server(mut connection: UnixStream) -> io::Result<()> {
     let (sender, begun) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("server".into()).spawn(move || {
@@ -64,7 +64,7 @@ fn end_with_server(mut connection: UnixStream) -> io::Result<()> {
         let _ = connection.read(&mut [0]);
         let _ = kill_process(getpid(), Signal::KILL);
     })?;
-    // The start of a thread takes the loader's lock, which a library keeps while its initialisers run, and they may run for ever.
+    // Starting a thread takes the loader's lock, which is held while a library's initialisers run, possibly for ever.
     let _ = begun.recv();
     Ok(())
 }
@@ -93,24 +93,24 @@ fn work(order: &Order, code: Vec<u8>) -> Result<Vec<u8>, PrepareError> {
     }
 }
 
-/// Limits for all that follows. Where the kernel has less to offer, the rest still holds.
+/// Limits everything that follows. If the kernel does not support a limit, the others still apply.
 fn bound(order: &Order) {
     let limit = |resource, current: Option<u64>, maximum: Option<u64>| {
-        // Whoever started the server may have set a lower one, which holds as well.
+        // The environment may have set a lower limit, which applies as well.
         if current.is_some() {
             let _ = setrlimit(resource, Rlimit { current, maximum });
         }
     };
-    // All memory that is the process's own, written or not; the filter leaves no other.
+    // All private memory of the process, written or not; the filter allows no other kind.
     let memory = order.memory_bytes.map(|bytes| bytes.saturating_add(present_bytes()));
     limit(Resource::Data, memory, memory);
-    // The first ends the process with a signal that says why.
+    // Exceeding the soft limit ends the process with a signal that shows the reason.
     limit(Resource::Cpu, order.cpu_seconds, order.cpu_seconds.map(|seconds| seconds + 1));
     #[cfg(target_os = "linux")]
     confine();
 }
 
-/// What the process has already.
+/// The memory that the process already uses.
 fn present_bytes() -> u64 {
     #[cfg(target_os = "linux")]
     return crate::hooks::engines::v8::system::data_bytes();
@@ -118,7 +118,7 @@ fn present_bytes() -> u64 {
     return 0;
 }
 
-/// No files, no network, no other process; threads only.
+/// Denies files, the network and other processes; only threads are allowed.
 #[cfg(target_os = "linux")]
 fn confine() {
     use crate::hooks::engines::confine::{CALLS, nothing};

@@ -1,4 +1,4 @@
-//! The one place where machine code is loaded that this process did not compile itself.
+//! The only place that loads machine code that this process did not compile itself.
 #![expect(unsafe_code, reason = "wasmtime cannot check that a serialized component is one of its own")]
 
 use wasmtime::component::Component;
@@ -8,11 +8,12 @@ use super::compiled::{Compiled, Verified};
 
 /// Compiled code of one kind.
 pub(in crate::hooks::engines) trait Code: Sized + Send + 'static {
-    /// Loads what the engine's `precompile_…` for this kind gave. wasmtime checks its version, settings and target.
+    /// Loads the output of the engine's `precompile_…` for this kind. wasmtime checks its version, settings and target.
     ///
     /// # Safety
     ///
-    /// `bytes` must be, unchanged, what this program gave in a process of this user: loading anything else runs it.
+    /// `bytes` must be the unchanged output of this program in a process of this user: anything else would be executed
+    /// too.
     unsafe fn load(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Self>;
 }
 
@@ -30,7 +31,7 @@ impl Code for Module {
     }
 }
 
-/// Loads what a subprocess just made.
+/// Loads code that a subprocess has just compiled.
 pub(super) fn load_compiled<C: Code>(engine: &Engine, compiled: &Compiled) -> wasmtime::Result<C> {
     // SAFETY: a `Compiled` is made by `compiled` alone, of what `subprocess::run` gave: the reply of a process that this one has
     // started from its own program, over a socket that nobody else has.

@@ -1,11 +1,13 @@
-//! Where a call runs: at once on the caller's thread, and in a lane of its own when it turns out to be long.
+//! Chooses where a call runs: first on the caller's thread, and on separate threads (the lane) if it turns out to be
+//! long.
 //!
-//! Most calls end within a fraction of a tick, and handing them to another thread would cost more than they do. One
-//! that has used [`PATIENCE`] of a core is moved to a few threads of low priority, so that however many hooks loop
-//! at once, the threads that answer other requests get their share of the cores.
+//! Most calls end within a fraction of a tick, and handing them to another thread would cost more than the call. A call
+//! that has used [`PATIENCE`] of CPU time is moved to a few threads of low priority, so that the threads that serve
+//! other requests get their share of the cores, however many hooks loop at once.
 //!
-//! A thread that other programs keep from a core seems to work for long. If its call were moved for that, a busy machine
-//! would have every call wait behind everybody else, until its time is over.
+//! CPU time is measured, not wall-clock time: a thread that other programs keep off the cores would seem to run for
+//! long. If its call were moved for that, then on a busy machine every call would wait behind all others until it times
+//! out.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,15 +25,15 @@ use crate::hooks::engines::clock::{Clock, bounded};
 use crate::hooks::engines::limits::Broken;
 use crate::hooks::fair::{FairSemaphore, Share};
 
-/// Time on a core that a call gets on the caller's thread. The guest gives the thread back at ticks of 1 ms, so this
-/// is passed by at most one tick.
+/// CPU time that a call gets on the caller's thread. The guest yields at ticks of 1 ms, so this is exceeded by at most
+/// one tick.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// Linux: weight 110 against 1024 of a thread with the normal priority.
+/// On Linux: weight 110, compared to 1024 for a thread of normal priority.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// Runs `call` to its end and says how long it was on a core. `Err`: its time was over, at the latest while it waited.
+/// Runs `call` to its end and returns its CPU time. `Err` if it timed out, while it ran or while it waited.
 pub(in crate::hooks::engines) async fn run<T, F>(
     runtime: &Runtime,
     clock: Arc<Clock>,
@@ -63,7 +65,7 @@ async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>,
             let (polled, goes_on) = poll_fn(|context| Poll::Ready(turn_of(&mut metered, context))).await;
             turn = match polled {
                 Poll::Ready(value) => break value,
-                // Also when nobody waits for the turn: others wait for the thread, to ask for one.
+                // Even if nobody waits for the turn, others may wait for the thread in order to ask for one.
                 Poll::Pending if goes_on => tokio::join!(turn.pass(), woken()).0,
                 Poll::Pending => {
                     drop(turn);
@@ -76,13 +78,13 @@ async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>,
     });
     match AbortOnDrop(task).await {
         Ok((Some(value), cpu)) => (value, cpu),
-        // Endless patience never gives `None`; a task that is gone has panicked or the process ends.
+        // With endless patience there is no `None`; if the task is gone, it has panicked or the process is ending.
         Ok((None, cpu)) => (Err(Broken::internal("the call was given up".into())), cpu),
         Err(error) => (Err(Broken::internal(format!("the call was lost: {error}"))), Duration::ZERO),
     }
 }
 
-/// Lets a call run until its next tick or until it has to wait; and whether it goes on at once.
+/// Runs a call until its next tick or until it has to wait; also returns whether it can continue at once.
 fn turn_of<T>(call: &mut Metered<T>, context: &Context<'_>) -> (Poll<Option<Result<T, Broken>>>, bool) {
     let woken = Arc::new(Woken { by_now: AtomicBool::new(false), task: context.waker().clone() });
     let waker = Waker::from(Arc::clone(&woken));
@@ -90,7 +92,7 @@ fn turn_of<T>(call: &mut Metered<T>, context: &Context<'_>) -> (Poll<Option<Resu
     (polled, woken.by_now.load(Ordering::Acquire))
 }
 
-/// Wakes a task, and remembers that something did.
+/// Wakes a task and remembers that it was woken.
 struct Woken {
     by_now: AtomicBool,
     task: Waker,
@@ -107,7 +109,7 @@ impl Wake for Woken {
     }
 }
 
-/// Gives the thread back until this task is woken again, by whatever it polled last.
+/// Yields the thread until this task is woken again by whatever it polled last.
 async fn woken() {
     let mut is_first = true;
     poll_fn(|_| if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }).await;
@@ -117,19 +119,19 @@ struct Metered<T> {
     call: Pin<Box<dyn Future<Output = Result<T, Broken>> + Send>>,
     clock: Arc<Clock>,
     cpu: Duration,
-    /// Of that, what counts against its patience.
+    /// The part that counts against its patience.
     used: Duration,
     _running: Running,
 }
 
 impl<T> Metered<T> {
-    /// `None`: it used more than `patience` and is not done.
+    /// `None` if it has used more than `patience` and is not done.
     fn poll(&mut self, context: &mut Context<'_>, patience: Duration) -> Poll<Option<Result<T, Broken>>> {
         let start = Instant::now();
         let poll = self.call.as_mut().poll(context);
         let ran = start.elapsed();
         self.cpu += ran;
-        // It gives the thread back at each tick: what took longer was not its doing. To ask the kernel costs half a microsecond.
+        // It yields at each tick, so any longer time was not its own. Asking the kernel would cost half a microsecond.
         self.used += ran.min(TICK);
         self.clock.ran(ran);
         match poll {
@@ -140,7 +142,7 @@ impl<T> Metered<T> {
     }
 }
 
-/// A caller that goes away takes its call with it.
+/// Aborts the call when its caller is dropped.
 struct AbortOnDrop<T>(JoinHandle<T>);
 
 impl<T> Future for AbortOnDrop<T> {
@@ -159,9 +161,9 @@ impl<T> Drop for AbortOnDrop<T> {
 
 /// The threads for long calls.
 struct Lane {
-    /// Never dropped: a tokio runtime must not be, inside another.
+    /// Never dropped: a tokio runtime must not be dropped inside another.
     tokio: Tokio,
-    /// One per thread: hooks get the cores in turns, however many calls each of them has.
+    /// One permit per thread: hooks get the cores in turns, however many calls each of them has.
     turns: FairSemaphore,
 }
 
@@ -179,7 +181,8 @@ fn slow_lane() -> Result<&'static Lane, Broken> {
 
 #[cfg(target_os = "linux")]
 fn lower_priority() {
-    // On Linux this is the priority of the calling thread alone. Without it long calls compete as equals: worse, not wrong.
+    // On Linux this only affects the calling thread. Without it, long calls compete as equals, which is worse but not
+    // wrong.
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "threads for long hook calls keep the normal priority");
     }

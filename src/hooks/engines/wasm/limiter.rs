@@ -1,4 +1,4 @@
-//! Memory of one sandbox: all its memories and tables together, and what the server holds for its call.
+//! The memory of one sandbox: all its memories and tables together, and the server's memory for its call.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use crate::hooks::host_memory::HostMemory;
 /// Bytes that one table element takes on a 64-bit host.
 const TABLE_ELEMENT_BYTES: usize = 8;
 
-/// Counts what a sandbox has and refuses what would pass the limit. A refusal is no trap: `memory.grow` answers -1 and
-/// the guest's allocator decides, so whether the call failed for memory is told by [`Limiter::refused`].
+/// Counts the memory of a sandbox and rejects growth beyond the limit. This is not a trap: `memory.grow` returns -1 and
+/// the guest's allocator decides what to do. Whether the call failed for lack of memory is told by
+/// [`Limiter::refused`].
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     limit: usize,
@@ -21,8 +22,8 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    /// For the next call of the same sandbox: its memory stays, the notes of the last call do not. `host`: what the server
-    /// holds for the call.
+    /// Prepares the next call of the same sandbox: its memory stays, the records of the last call are reset. `host` is
+    /// the server's memory for the call.
     pub(super) fn begin(&mut self, limit: usize, host: Option<Arc<HostMemory>>) {
         if let Some(host) = &host {
             host.set_sandbox(self.used);
@@ -47,12 +48,12 @@ impl Limiter {
         self.limit
     }
 
-    /// What it would have had, if the last refusal had been granted.
+    /// The size that the last rejected growth would have reached.
     pub(super) const fn refused(&self) -> Option<usize> {
         self.refused
     }
 
-    /// What the server holds for the call.
+    /// The server's memory for the call.
     pub(super) fn host(&self) -> usize {
         self.host.as_ref().map_or(0, |host| host.held())
     }

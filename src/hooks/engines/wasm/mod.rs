@@ -1,6 +1,7 @@
-//! What the WebAssembly engines share: one wasmtime engine per process, its clock, its limits, its compiled code.
+//! The parts that the WebAssembly engines share: one wasmtime engine per process, its clock, its limits, and its
+//! compiled code.
 //!
-//! Nothing here knows what a hook's code looks like; `component` and `quickjs` bring that.
+//! Nothing here depends on the form of a hook's code; `component` and `quickjs` handle that.
 
 mod artifact;
 mod cache;

@@ -1,4 +1,4 @@
-//! Standard output of a command: what it writes there is its answer.
+//! The standard output of a command, which is its answer.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +11,12 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX};
 
-/// What a command writes to its standard output: its answer.
+/// Collects a command's standard output: its answer.
 #[derive(Clone, Default)]
 pub(super) struct AnswerPipe(Arc<Mutex<Vec<u8>>>);
 
 impl AnswerPipe {
-    /// All of it, taken out.
+    /// Takes everything written so far.
     pub(super) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

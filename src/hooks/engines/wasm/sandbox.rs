@@ -1,4 +1,4 @@
-//! One sandbox from its making to its end or its next call.
+//! One sandbox, from its creation to its end or its next call.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ pub(in crate::hooks::engines) struct Sandbox<X: 'static> {
 }
 
 impl<X: Send + 'static> Sandbox<X> {
-    /// An empty one. Waits for a place if the most possible exist.
+    /// Creates an empty sandbox. Waits for a permit if the maximum number exists.
     pub(in crate::hooks::engines) async fn new(runtime: &Runtime, extra: X) -> Result<Self, Failure> {
         Sandbox::make(runtime, extra, None).await
     }
 
-    /// One for a command, which finds `input` on its standard input.
+    /// Creates a sandbox for a command, which reads `input` from its standard input.
     pub(in crate::hooks::engines) async fn of_command(
         runtime: &Runtime,
         extra: X,
@@ -43,19 +43,20 @@ impl<X: Send + 'static> Sandbox<X> {
         Ok(Sandbox { store: new_store(runtime, extra, input), instance: None, _permit: permit })
     }
 
-    /// Ends it beside the call: giving its memory back takes a good part of one, and nobody needs to wait for that.
+    /// Drops the sandbox in the background: releasing its memory takes a considerable part of a call's time, and nobody
+    /// has to wait for it.
     pub(in crate::hooks::engines) fn discard(self) {
         tokio::spawn(async move { drop(self) });
     }
 
-    /// Starts the clock of one call. `session`: `None` while code is only checked, then every capability fails.
+    /// Starts the clock of one call. `session` is `None` while code is only checked; every host call then fails.
     pub(in crate::hooks::engines) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
-        // Two ticks: the first may be due right away, and most calls are over before the second.
+        // Two ticks: the first may be due at once, and most calls end before the second.
         self.store.set_epoch_deadline(2);
         self.store.data_mut().begin(session, limits)
     }
 
-    /// The instance, made of `code` in a sandbox that has none yet.
+    /// Returns the instance; instantiates `code` if the sandbox has none yet.
     pub(in crate::hooks::engines) async fn instance(
         &mut self,
         code: &InstancePre<State<X>>,
@@ -70,20 +71,19 @@ impl<X: Send + 'static> Sandbox<X> {
         }
     }
 
-    /// Ends the call; gives what went wrong if `result` says that something did.
+    /// Ends the call; returns the failure if `result` is an error.
     pub(in crate::hooks::engines) fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, Failure> {
         let result = result.map_err(|error| failure_of(&error, self.store.data()));
         self.store.data_mut().end();
         result
     }
 
-    /// Bytes of memory and tables that it has.
+    /// The size of its memories and tables in bytes.
     pub(in crate::hooks::engines) fn memory_used(&self) -> usize {
         self.store.data().memory_used()
     }
 
-    /// Whether it has room for another call. One that grew most of the way would fail the next call for what the last
-    /// one did.
+    /// Whether it has enough memory left for another call. Otherwise the next call could fail because of the last one.
     pub(in crate::hooks::engines) fn is_roomy(&self) -> bool {
         let state = self.store.data();
         state.memory_used() <= state.memory_limit() / 2

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use wasmtime::Engine;
 
-/// Time between two ticks: how long guest code may run before the host looks at it.
+/// Time between two ticks: how long guest code may run before the host checks it.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks without a running call before the thread goes to sleep; spares a wake-up per call under steady load.
+/// How many ticks without a running call pass before the thread sleeps; this avoids a wake-up per call under steady
+/// load.
 const LINGER_TICKS: u32 = 100;
 
 /// Counts running calls and keeps the thread awake for them.
@@ -33,9 +34,9 @@ impl Ticker {
         Ok(Ticker { shared, thread: handle.thread().clone() })
     }
 
-    /// Ticks go on until the guard is dropped.
+    /// Keeps the clock ticking until the guard is dropped.
     pub(super) fn enter(&self) -> Running {
-        // Pairs with `tick`: either it sees the count before it parks, or the flag is seen here.
+        // Pairs with `tick`: either it sees the count before it parks, or this code sees the flag.
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.parked.load(Ordering::SeqCst) {
             self.thread.unpark();

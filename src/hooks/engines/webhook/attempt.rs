@@ -1,4 +1,4 @@
-//! One attempt: the message made and signed, sent, and what the receiver's response means.
+//! One delivery attempt: builds, signs and sends the message, and interprets the receiver's response.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,14 +15,14 @@ use crate::hooks::engines::handback::look;
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 use crate::telemetry::line::one_line;
 
-/// Longest that a receiver may keep its event waiting with `Retry-After`.
+/// Longest delay that a receiver may request with `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
-/// What of a response's body goes into the log.
+/// How much of a response's body is logged.
 const EXCERPT_BYTES_MAX: usize = 200;
 
 impl Hook {
-    /// Sends the event once. Says how it was delivered.
+    /// Sends the event once. Returns how it was delivered.
     pub(super) async fn attempt(&self, context: &Context, session: &Session) -> Result<String, Undelivered> {
         if let Some(since) = self.gone_since() {
             return Err(gone(since));
@@ -41,7 +41,7 @@ impl Hook {
             Undelivered::of(FailureCause::Exception, message)
         })?;
         drop(secret);
-        // The signature holds for some minutes from the time in it, so it is made after the wait.
+        // The signature is only valid for some minutes from its timestamp, so it is created after the wait.
         let _turn = self.target.turn(session.share_key()).await;
         let event = Arc::clone(record);
         let bytes = event.data.as_ref().map_or(0, |data| data.len());
@@ -101,7 +101,7 @@ fn request(url: &str, message: Message, timeout: Duration) -> HttpRequest {
         ],
         body,
         timeout: Some(timeout),
-        // What a receiver says must not lead a signed event elsewhere.
+        // A receiver must not be able to redirect a signed event elsewhere.
         redirect: Redirect::Manual,
     }
 }
@@ -112,7 +112,7 @@ impl From<HostError> for Undelivered {
             HostError::Access(AccessError { code: AccessCode::Timeout, message }) => {
                 Undelivered::of(FailureCause::Timeout, message)
             }
-            // The same message would be as large the next time.
+            // A retry would send the same message, which is too large.
             HostError::Access(AccessError { code: AccessCode::TooLarge, message }) => {
                 Undelivered { retry: Retry::Never, ..Undelivered::of(FailureCause::Output, message) }
             }
@@ -122,7 +122,7 @@ impl From<HostError> for Undelivered {
     }
 }
 
-/// A request without a response. A receiver that cannot be reached, or takes too long, may be back later.
+/// A request without a response. A receiver that cannot be reached or is too slow may be available later.
 fn unanswered(error: HostError, timeout: Duration) -> Undelivered {
     let is_late = matches!(&error, HostError::Access(error) if error.code == AccessCode::Timeout);
     let is_away = matches!(&error, HostError::Access(error) if error.code == AccessCode::Failed);
@@ -135,12 +135,12 @@ fn unanswered(error: HostError, timeout: Duration) -> Undelivered {
     Undelivered { failure: Failure { limit, ..failure }, retry }
 }
 
-/// Seconds, or a date; what is longer than [`RETRY_AFTER_MAX`] is so much.
+/// Parses seconds or a date; a longer delay is reduced to [`RETRY_AFTER_MAX`].
 fn retry_after(text: &str) -> Option<Duration> {
     let text = text.trim();
     let asked = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        // More seconds than there are numbers for.
+        // Too many seconds for the integer type.
         Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => RETRY_AFTER_MAX,
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
     };

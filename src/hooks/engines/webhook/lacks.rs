@@ -1,4 +1,4 @@
-//! What a webhook needs of the grants and does not have. Everything that it will ask for is known before it asks, so one message
+//! Finds the grants that a webhook needs and lacks. Everything that it will request is known in advance, so one message
 //! names all of it.
 
 use snaphook_identity::glob::any_matches;
@@ -7,12 +7,13 @@ use crate::catalog::Webhook;
 use crate::hooks::capabilities::http::lacks_post;
 use crate::hooks::grants::{Capability, Granted, toml_string};
 
-/// The refusal of a webhook whose grants do not open its URL or its secret, with the lines that would; `None` if they do.
+/// The denial for a webhook whose grants do not cover its URL or its secret, with the missing lines; `None` if nothing
+/// is missing.
 pub fn lacks(granted: &Granted, webhook: &Webhook) -> Option<String> {
     let name = &webhook.secret;
     let url = lacks_post(granted, &webhook.url);
     let secret = (!any_matches(&granted.secret, name)).then(|| format!("[{}]", toml_string(name)));
-    // The lines that follow have the path anyway.
+    // The lines that follow contain the path anyway.
     let asked_url = format!("http POST to `{}`", webhook.url.split('?').next().unwrap_or_default());
     let asked_secret = format!("secret `{name}`");
     let (asked, lines) = match (url, secret) {

@@ -1,8 +1,9 @@
 //! The engine `webhook`: sends the event of a post hook to a URL, signed by the scheme of Standard Webhooks.
 //!
-//! What a binding says of it is its code (`catalog::Webhook`). One call is one request (attempt.rs), opened by the grants of
-//! its hook like any request of a hook; when it is sent again is the business of whoever delivers events. How many requests one
-//! server gets at once is bounded (targets.rs), so that one that is slow keeps nothing that others need.
+//! Its "code" is the description in the binding (`catalog::Webhook`). One call is one request (attempt.rs), which needs
+//! the grants of its hook like any request of a hook; the event delivery decides when to retry. The number of
+//! concurrent requests to one server is limited (targets.rs), so that a slow server does not use up resources that
+//! others need.
 
 mod attempt;
 mod lacks;
@@ -25,10 +26,10 @@ use crate::hooks::context::{Context, Failure, FailureCause, LogLevel, Outcome, R
 use crate::hooks::grants::Granted;
 use crate::hooks::session::Session;
 
-/// Where no grant says how long a receiver may take.
+/// Timeout for a receiver if no grant sets one.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
-/// Time on a core: no code of an author runs.
+/// CPU time: no code of an author runs.
 const NO_CODE: Duration = Duration::ZERO;
 
 /// The engine.
@@ -63,20 +64,20 @@ impl Engine for WebhookEngine {
     }
 }
 
-/// A webhook that is bound.
+/// A bound webhook.
 struct Hook {
     webhook: Webhook,
     target: Arc<Target>,
-    /// Since when the receiver wants nothing any more.
+    /// When the receiver responded that it wants no more events.
     gone_since: Mutex<Option<Millis>>,
 }
 
-/// From the connection to the response's head, with the `timeout` that grants give.
+/// From the connection to the response's head; the `timeout` of the grants, if any.
 fn timeout(granted: Option<Duration>) -> Duration {
     granted.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX)
 }
 
-/// An attempt that did not deliver.
+/// A failed delivery attempt.
 struct Undelivered {
     failure: Failure,
     retry: Retry,
@@ -102,12 +103,12 @@ impl Hook {
 impl Prepared for Hook {
     async fn call(&self, context: &Context, _: &CallSettings, session: &Arc<Session>) -> CallReport {
         let delivered = self.attempt(context, session).await;
-        // Each attempt is one line of the hook's log: that of a failure comes of the failure itself.
+        // Each attempt writes one line to the hook's log; for a failure, the failure itself does that.
         let position = context.event.as_ref().map_or(0, |event| event.position);
         let which = format!("event {position}, attempt {}", context.attempt);
         match delivered {
             Ok(told) => {
-                // One line is always within the limits.
+                // A single line never exceeds the limits.
                 let _ = session.log(LogLevel::Info, format!("{which}: {told}"));
                 CallReport::new(Outcome::Accept, NO_CODE, 0)
             }
@@ -134,7 +135,7 @@ impl Prepared for Hook {
     }
 }
 
-/// What is said of a hook whose receiver wants nothing any more.
+/// The failure of a hook whose receiver wants no more events.
 fn gone(since: Millis) -> Undelivered {
     let message = format!(
         "the receiver answered 410 Gone at {}, so nothing is sent to it until the hook is bound again",

@@ -9,27 +9,27 @@ use serde::Serialize;
 use snaphook_driver::Event;
 use snaphook_driver::time::{self, Millis};
 
-/// What a key begins with.
+/// Prefix of a key.
 const PREFIX: &str = "whsec_";
 
-/// Bytes of a key, as the scheme has it.
+/// Allowed length of a key in bytes, as the scheme defines it.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Keys that one secret may hold.
+/// How many keys one secret may contain.
 const KEYS_MAX: usize = 4;
 
-/// Some write the padding, some do not.
+/// Accepts keys with and without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The keys of a secret; while they are rotated there are several, and a receiver may have any of them.
+/// The keys of a secret; during a rotation there are several, and the receiver may know any of them.
 pub(super) struct Keys(Vec<hmac::Key>);
 
 impl Keys {
-    /// Reads `whsec_…`, or several of these with spaces or line breaks between. The error is a clause that says nothing of the
-    /// value.
+    /// Parses `whsec_…`, or several of these separated by spaces or line breaks. The error is a clause that does not
+    /// reveal the value.
     pub(super) fn parse(secret: &str) -> Result<Keys, String> {
         let mut keys = Vec::new();
         for word in secret.split_whitespace() {
@@ -57,12 +57,12 @@ fn expected(found: &str) -> String {
     )
 }
 
-/// What is sent of one event.
+/// The message for one event.
 pub(super) struct Message {
     pub(super) body: Vec<u8>,
-    /// `webhook-id`: the event's, so that it is the same at each attempt.
+    /// `webhook-id`: the event's id, so that it is the same in each attempt.
     pub(super) id: String,
-    /// `webhook-timestamp`: seconds, of the attempt.
+    /// `webhook-timestamp`: the time of the attempt in seconds.
     pub(super) timestamp: String,
     /// `webhook-signature`: one for each key.
     pub(super) signature: String,
@@ -79,7 +79,7 @@ impl Message {
             data: &'a Event,
         }
         let payload = Payload { kind: event.kind.as_str(), timestamp: time::format(event.time), data: event };
-        // Somebody may have changed the log by hand.
+        // Only fails if somebody changed the log by hand.
         let body = serde_json::to_vec(&payload).map_err(|error| format!("the event's data is no JSON: {error}"))?;
         let (id, timestamp) = (event.id.clone(), (now / 1000).to_string());
         let sign = |key: &hmac::Key| {

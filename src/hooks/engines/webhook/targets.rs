@@ -1,4 +1,4 @@
-//! How many requests one server gets at the same moment, from all webhooks together.
+//! Limits how many requests one server gets at once, from all webhooks together.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,8 +7,8 @@ use url::Url;
 
 use crate::hooks::fair::{self, FairPermit, FairSemaphore, Share};
 
-/// Requests to one server at once. Each may take as long as a request may, so this is what a server that never answers holds
-/// of the connections that all hooks share.
+/// Concurrent requests to one server. A server that never responds occupies this many of the connections that all hooks
+/// share, for the duration of a request's timeout.
 const REQUESTS_PER_TARGET: usize = 16;
 
 /// Servers that webhooks send to, by scheme, host and port.
@@ -19,10 +19,10 @@ pub(super) struct Targets(Mutex<HashMap<String, Weak<Target>>>);
 pub(super) struct Target(FairSemaphore);
 
 impl Targets {
-    /// The one that a URL leads to, the same for all hooks.
+    /// The target of a URL, shared by all hooks.
     pub(super) fn of(&self, url: &str) -> Arc<Target> {
         let origin = Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-        // What holds it leaves nothing half done.
+        // Code that holds this lock never leaves the state inconsistent.
         let mut targets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(target) = targets.get(&origin).and_then(Weak::upgrade) {
             return target;
@@ -35,7 +35,7 @@ impl Targets {
 }
 
 impl Target {
-    /// Waits for the turn of a hook.
+    /// Waits for a hook's turn.
     pub(super) async fn turn(&self, key: fair::Key) -> FairPermit {
         self.0.acquire(key, 1).await
     }
