@@ -4,7 +4,6 @@
 //! The schema that is compiled holds private keywords in their place, whose value is a row in a table.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::budget::{enter, spend};
 use crate::canonical::{Meaning, equal};
 use crate::format::Format;
+use crate::message::{brief, not_one_of};
 use crate::metered::{Metered, Seen};
 use crate::pattern::Pattern;
 use crate::text::bounded;
@@ -76,17 +76,11 @@ impl Assertion {
 
     fn message(&self, value: &Value) -> String {
         match self {
-            Assertion::Pattern { source, .. } => format!("{} does not match \"{source}\"", bounded(value)),
-            Assertion::Format(format) => format!("{} is not a \"{}\"", bounded(value), format.name),
-            Assertion::Enum(values) => {
-                const SHOWN: usize = 3;
-                let mut message = format!("{} is not one of", bounded(value));
-                for known in values.values.iter().take(SHOWN) {
-                    let _ = write!(message, " {},", bounded(known));
-                }
-                let _ = write!(message, " or {} other candidates", values.values.len().saturating_sub(SHOWN));
-                message
+            Assertion::Pattern { source, .. } => {
+                bounded(&format_args!("is {}, which does not match `{source}`", brief(value)))
             }
+            Assertion::Format(format) => format!("is {}, expected the format `{}`", brief(value), format.name),
+            Assertion::Enum(values) => not_one_of(value, &values.values),
         }
     }
 }

@@ -11,6 +11,7 @@ mod budget;
 mod canonical;
 mod format;
 mod keywords;
+mod message;
 mod metered;
 mod pattern;
 mod portable;
@@ -36,7 +37,6 @@ use assertions::{ENUM, FORMAT, GUARD, Guard, PATTERN, Row};
 use budget::give_up;
 use metered::{Metered, Seen};
 use pattern::{NAME_BACKTRACKS_MAX, NameCost, charge_names};
-use text::{bounded, bounded_place};
 
 /// Why a schema is not compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,16 +154,19 @@ impl Compiled {
         if self.run(limits, || self.validator.is_valid(Seen(document)))? {
             return Ok(Ok(()));
         }
-        let all = || self.validator.iter_errors(Seen(document)).take(max).map(|error| fault(&error, limits)).collect();
+        let all = || {
+            let errors = self.validator.iter_errors(Seen(document)).take(max);
+            errors.flat_map(|error| faults(&error, limits)).take(max).collect()
+        };
         let faults = match self.run(limits, all) {
             Ok(faults) => faults,
             Err(excess) if !at_last || excess == Excess::Cancelled => return Err(excess),
             Err(_) => {
-                let first = || self.validator.validate(Seen(document)).err().map(|error| fault(&error, limits));
-                match self.run(limits, first) {
-                    Ok(first) => Vec::from_iter(first),
-                    Err(_) => Vec::new(),
-                }
+                let first = || match self.validator.validate(Seen(document)) {
+                    Err(error) => faults(&error, limits).into_iter().take(1).collect(),
+                    Ok(()) => Vec::new(),
+                };
+                self.run(limits, first).unwrap_or_default()
             }
         };
         if faults.is_empty() {
@@ -181,18 +184,18 @@ impl Compiled {
     }
 }
 
-fn fault(error: &ValidationError<'_>, limits: &Limits) -> Fault {
+fn faults(error: &ValidationError<'_>, limits: &Limits) -> Vec<Fault> {
     if matches!(error.kind(), ValidationErrorKind::BacktrackLimitExceeded { .. }) {
         give_up(Excess::Steps(limits.steps));
     }
-    Fault { pointer: bounded_place(error.instance_path().as_str()), message: bounded(error) }
+    message::faults(error)
 }
 
 fn invalid(error: &ValidationError<'_>) -> Refusal {
     if let ValidationErrorKind::Referencing(jsonschema::ReferencingError::Unretrievable { uri, .. }) = error.kind() {
         return Refusal::Foreign(uri.strip_prefix("json-schema:///").unwrap_or(uri).to_owned());
     }
-    Refusal::Invalid { pointer: error.instance_path().as_str().to_owned(), message: bounded(error) }
+    Refusal::Invalid { pointer: error.instance_path().as_str().to_owned(), message: message::one(error) }
 }
 
 /// References to files or the network are never followed.

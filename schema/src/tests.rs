@@ -261,11 +261,11 @@ fn faults_are_said_with_their_places() {
     assert_eq!(
         rows,
         [
-            " \"n\" is a required property",
-            "/e 99 is not one of 0, 1, 2, or 37 other candidates",
-            "/l [1,1.0] has non-unique elements",
-            "/s \"b\" does not match \"^a+$\"",
-            "/s \"b\" is not a \"date\"",
+            "/e is 99, expected one of 0, 1, 2 and 37 more",
+            "/l has an item twice",
+            "/n is missing and required",
+            "/s is \"b\", expected the format `date`",
+            "/s is \"b\", which does not match `^a+$`",
         ]
     );
 }

@@ -11,6 +11,7 @@ use super::model::{Model, ModelRecord};
 use super::references::{self, Reference};
 use super::rules::{Rules, RulesInput, renamed};
 use super::schema::{Effort, Schema};
+use super::unique_list::{Collation, UniqueList};
 
 /// Bytes of a schema's text; it is kept with each change of the model.
 const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
@@ -22,7 +23,7 @@ pub struct ModelInput {
     pub schema: Option<Json>,
     /// Property names, `-` in front for descending.
     pub indexes: Vec<Vec<String>>,
-    pub unique: Vec<Vec<String>>,
+    pub unique: Vec<UniqueList>,
     /// Old name, new name.
     pub renames: Vec<(String, String)>,
     pub rules: RulesInput,
@@ -33,7 +34,7 @@ pub struct ModelInput {
 pub struct Definition {
     pub schema: Arc<Schema>,
     pub indexes: Vec<Vec<String>>,
-    pub unique: Vec<Vec<String>>,
+    pub unique: Vec<UniqueList>,
     pub references: Vec<Reference>,
     /// As they came, and checked.
     pub rules: Option<(Json, Arc<Rules>)>,
@@ -62,8 +63,14 @@ impl Definition {
             too_complex: error.too_complex,
         })?;
         let known = |name: &str| matches!(schema.find(name), Ok(Some(_)));
-        check_lists("indexes", &input.indexes, |name| known(name) || name.strip_prefix('-').is_some_and(known))?;
-        check_lists("unique", &input.unique, |name| schema.has_property(name))?;
+        let known_or_descending = |name: &str| known(name) || name.strip_prefix('-').is_some_and(known);
+        check_lists("indexes", &input.indexes, |_| "", known_or_descending)?;
+        let unique: Vec<&[String]> = input.unique.iter().map(|list| &**list).collect();
+        let below = |row: usize| match input.unique[row].collation {
+            Collation::Exact => "",
+            Collation::NoCase => "/properties",
+        };
+        check_lists("unique", &unique, below, |name| schema.has_property(name))?;
         let references = references::of_schema(&schema, &input.indexes)?;
         let rules = match &input.rules {
             RulesInput::Keep | RulesInput::Remove => None,
@@ -137,18 +144,23 @@ pub fn change_of(old: &Schema, new: &Schema, renames: &[(String, String)]) -> Re
     Ok(CarryOver { renames: renames.to_vec(), defaults: new.top_level_defaults() })
 }
 
-fn check_lists(member: &str, lists: &[Vec<String>], known: impl Fn(&str) -> bool) -> Result<(), DefinitionError> {
+fn check_lists<L: AsRef<[String]>>(
+    member: &str,
+    lists: &[L],
+    below: impl Fn(usize) -> &'static str,
+    known: impl Fn(&str) -> bool,
+) -> Result<(), DefinitionError> {
     if lists.len() > LISTS_MAX {
         return error(format!("/{member}"), format!("{} lists, at most {LISTS_MAX} are allowed", lists.len()));
     }
     let mut seen = BTreeSet::new();
-    for (row, list) in lists.iter().enumerate() {
-        let pointer = format!("/{member}/{row}");
+    for (row, list) in lists.iter().map(AsRef::as_ref).enumerate() {
+        let pointer = format!("/{member}/{row}{}", below(row));
         if list.is_empty() || list.len() > LIST_LENGTH_MAX {
             return error(pointer, format!("a list of 1 to {LIST_LENGTH_MAX} property names is expected"));
         }
         if !seen.insert(list) {
-            return error(pointer, "the same list stands twice");
+            return error(pointer, "the same properties stand in two lists");
         }
         let mut names = BTreeSet::new();
         for (column, name) in list.iter().enumerate() {
@@ -176,7 +188,7 @@ mod tests {
             schema: Some(Json::from_value(&json!({"type": "object", "properties": {
                 "a": {"type": "string"}, "b": {"type": "object", "properties": {"c": {"type": "number"}}}}}))),
             indexes: lists(indexes),
-            unique: lists(unique),
+            unique: lists(unique).into_iter().map(UniqueList::from).collect(),
             ..ModelInput::default()
         }
     }

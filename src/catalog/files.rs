@@ -11,9 +11,13 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use snaphook_driver::json;
 use toml::Spanned;
 
+use super::field_error::FieldError;
+use super::members::Part;
 use super::model::SourceLanguage;
+use super::unique_list::UniqueList;
 use super::webhook::{WEBHOOK, Webhook};
 use crate::config::{Phase, closest, is_model_id, read_regular};
 
@@ -177,7 +181,7 @@ fn read_model(folder: &Path, id: String, errors: &mut Vec<FileError>) -> Option<
 
 fn read_document(path: &Path, errors: &mut Vec<FileError>) -> Option<Value> {
     let bytes = read(path, errors)?;
-    let document = snaphook_driver::json::parse_bytes(&bytes)
+    let mut document = json::parse_bytes(&bytes)
         .map_err(|error| {
             fault(errors, path, Some(error.line()), format!("no valid JSON: {error}"));
         })
@@ -196,6 +200,14 @@ fn read_document(path: &Path, errors: &mut Vec<FileError>) -> Option<Value> {
     }
     if !members.contains_key("schema") {
         fault(errors, path, None, "`schema` is missing, expected a JSON Schema of type object");
+    }
+    // As the server writes it, so that the two can be compared.
+    match members.get("unique").map(|lists| UniqueList::read_all(&Part::whole(&lists.to_string()))) {
+        None => {}
+        Some(Ok(lists)) => document["unique"] = json::to_tree(&lists).unwrap_or_default(),
+        Some(Err(FieldError { pointer, message })) => {
+            fault(errors, path, None, format!("`/unique{pointer}` {message}"));
+        }
     }
     Some(document)
 }

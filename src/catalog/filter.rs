@@ -19,7 +19,8 @@ const VALUES_MAX: usize = 1000;
 /// Values of all conditions together. Stores have limits of parameters: 32,766 here, 65,535 there.
 const ALL_VALUES_MAX: usize = 5000;
 
-const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
+/// The names of all operators.
+pub const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
 
 /// A filter, as asked for.
 #[derive(Clone, Debug)]

@@ -15,9 +15,11 @@ pub mod unique;
 mod definition;
 mod definition_error;
 mod field_error;
+mod members;
 mod model;
 mod place;
 mod schema;
+mod unique_list;
 mod webhook;
 
 use std::collections::BTreeSet;
@@ -25,9 +27,11 @@ use std::collections::BTreeSet;
 pub use definition::{Definition, ModelInput, change_of};
 pub use definition_error::{DefinitionError, escape as escape_token};
 pub use field_error::FieldError;
-pub use model::{HookMode, HookRecord, Model, ModelRecord, SourceLanguage};
+pub use members::{Members, Part};
+pub use model::{HookMode, HookOrigin, HookRecord, Model, ModelRecord, SourceLanguage};
 pub use references::{OnDelete, Reference, Referenced};
 pub use snaphook_schema::on_large_stack;
+pub use unique_list::{Collation, UniqueList};
 pub use webhook::{WEBHOOK, Webhook};
 
 pub use schema::{Effort, Schema, SchemaError, Unfit};

@@ -10,6 +10,7 @@ use snaphook_driver::{Event, Json, ModelShape, Position, SortKey};
 use super::references::{self, Reference, Referenced};
 use super::rules::Rules;
 use super::schema::Schema;
+use super::unique_list::UniqueList;
 use crate::config::Phase;
 
 /// The definition of a model, as it stands in the log and in the model store.
@@ -21,7 +22,7 @@ pub struct ModelRecord {
     pub schema: Json,
     /// Property names (dotted for nested ones), `-` in front for descending.
     pub indexes: Vec<Vec<String>>,
-    pub unique: Vec<Vec<String>>,
+    pub unique: Vec<UniqueList>,
     /// For each list of `unique` its id; see [`super::unique`]. Absent or empty for a list from before lists had ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique_ids: Vec<String>,
@@ -72,6 +73,37 @@ pub struct HookRecord {
     /// Of a source, where its file's name or its media type said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<SourceLanguage>,
+    /// What it was bound from.
+    #[serde(default, skip_serializing_if = "HookOrigin::is_rest")]
+    pub origin: HookOrigin,
+}
+
+/// What a hook was bound from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookOrigin {
+    /// A folder of models and hooks: the hook is removed with its file.
+    Files,
+    /// A request. Hooks that were bound before origins were recorded count as these, since they are kept.
+    #[default]
+    Rest,
+}
+
+impl HookOrigin {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            HookOrigin::Files => "files",
+            HookOrigin::Rest => "rest",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<HookOrigin> {
+        [HookOrigin::Files, HookOrigin::Rest].into_iter().find(|origin| origin.as_str() == name)
+    }
+
+    fn is_rest(&self) -> bool {
+        *self == HookOrigin::Rest
+    }
 }
 
 /// What a source is written in.
@@ -152,7 +184,7 @@ impl Model {
                 .map(|list| list.iter().filter_map(|name| self.sort_key(name)).collect())
                 .chain(references::indexes(&self.record.references, &self.record.indexes))
                 .collect(),
-            unique: self.record.unique.clone(),
+            unique: self.record.unique.iter().map(|list| list.properties.clone()).collect(),
             record: serde_json::to_string(&self.record).map(Json::trusted).unwrap_or_else(|_| Json::trusted("null")),
         }
     }

@@ -1,9 +1,11 @@
 //! Lists of instances as clients and hooks ask for them, checked against the schema.
 
-use snaphook_driver::{InstanceQuery, SortKey, json};
+use snaphook_driver::{InstanceQuery, SortKey};
 use snaphook_schema::{Limits, within};
 
+use super::field_error::FieldError;
 use super::filter::{self, FilterInput, unknown_path};
+use super::members::Part;
 use super::model::Model;
 use super::place::{Place, check_path, place};
 
@@ -54,18 +56,21 @@ fn check_all(model: &Model, input: &QueryInput) -> Result<InstanceQuery, String>
 /// Reads the query of a hook: `{filter?: {path: {op: value}}, sort?, limit?, cursor?}`. Filters are joined by
 /// `{"or": [filter, …]}`, `{"and": [filter, …]}` and `{"not": filter}`.
 pub fn from_json(text: &str) -> Result<QueryInput, String> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Raw {
-        filter: Option<json::Tree>,
-        sort: Option<String>,
-        limit: Option<u32>,
-        cursor: Option<String>,
-    }
     let text = if text.trim().is_empty() { "{}" } else { text };
-    let raw: Raw = json::typed(text).map_err(|error| format!("query cannot be read: {error}"))?;
-    let filter = raw.filter.map(|tree| filter::from_json(tree.0)).transpose()?.unwrap_or_default();
-    Ok(QueryInput { filter, sort: raw.sort, limit: raw.limit, cursor: raw.cursor })
+    read(text).map_err(|FieldError { pointer, message }| match pointer.is_empty() {
+        true => format!("query cannot be read: it {message}"),
+        false => format!("query cannot be read: `{pointer}` {message}"),
+    })?
+}
+
+fn read(text: &str) -> Result<Result<QueryInput, String>, FieldError> {
+    let mut members = Part::whole(text).members(&["filter", "sort", "limit", "cursor"])?;
+    let filter = members.set("filter").map(|filter| filter.tree()).transpose()?;
+    let sort = members.set("sort").map(|sort| sort.string()).transpose()?;
+    let limit = members.set("limit").map(|limit| limit.number()).transpose()?;
+    let cursor = members.set("cursor").map(|cursor| cursor.string()).transpose()?;
+    let filter = filter.map(filter::from_json).transpose();
+    Ok(filter.map(|filter| QueryInput { filter: filter.unwrap_or_default(), sort, limit, cursor }))
 }
 
 /// Checks the properties that a part of the data is to keep.
@@ -124,7 +129,7 @@ mod tests {
     use crate::catalog::filter::FilterValue;
     use crate::catalog::{Definition, ModelInput, ModelRecord};
     use serde_json::{Value, json};
-    use snaphook_driver::{Condition, Filter, Json, Meta, Operator};
+    use snaphook_driver::{Condition, Filter, Json, Meta, Operator, json};
 
     fn model() -> Model {
         let schema = json!({"type": "object", "properties": {

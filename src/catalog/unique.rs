@@ -1,15 +1,17 @@
 //! Keys under which the event store keeps the values of `unique` lists.
 //!
 //! Two instances share a key exactly if their values are equal: numbers by value (`1` is `1.0`), strings by code
-//! point. An instance that lacks one of the values, or has null there, has no key.
+//! point, or without case where the list says so. An instance that lacks one of the values, or has null there, has no key.
 //!
 //! A key begins with the id of its list. A list keeps its id for as long as the same values count in it, under whatever
 //! names: a rename changes no key, and a list that is defined again starts without the keys of the earlier one.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use snaphook_driver::compare::fold_case;
 
 use super::ModelRecord;
+use super::unique_list::{Collation, UniqueList};
 
 /// Longer values are kept by their hash, so that a key stays far below what a store takes.
 const VALUES_BYTES_MAX: usize = 512;
@@ -43,12 +45,12 @@ pub fn keys(record: &ModelRecord, data: &Value) -> Vec<UniqueKey> {
 }
 
 /// The values of one list, as text that is equal for equal values; `None` if one is absent or null.
-pub fn values(properties: &[String], data: &Value) -> Option<String> {
+pub fn values(list: &UniqueList, data: &Value) -> Option<String> {
     let mut values = String::new();
-    for property in properties {
+    for property in &list.properties {
         match data.get(property) {
             None | Some(Value::Null) => return None,
-            Some(value) => canonical(value, &mut values),
+            Some(value) => canonical(value, list.collation, &mut values),
         }
         values.push(',');
     }
@@ -71,7 +73,7 @@ pub fn prefix(record: &ModelRecord, list: usize) -> String {
         Some(id) if !id.is_empty() => format!("{PREFIX}{id} "),
         // A list from before lists had ids.
         _ => {
-            let mut names = serde_json::to_string(&record.unique[list]).unwrap_or_default();
+            let mut names = serde_json::to_string(&record.unique[list].properties).unwrap_or_default();
             if names.len() > NAMES_BYTES_MAX {
                 names = format!("{:x}", Sha256::digest(names.as_bytes()));
             }
@@ -80,27 +82,31 @@ pub fn prefix(record: &ModelRecord, list: usize) -> String {
     }
 }
 
-/// The properties that a key of this model stands for.
-pub fn properties_of<'a>(record: &'a ModelRecord, key: &str) -> Option<&'a [String]> {
+/// The list that a key of this model stands for.
+pub fn list_of<'a>(record: &'a ModelRecord, key: &str) -> Option<&'a UniqueList> {
     let list = (0..record.unique.len()).find(|list| key.starts_with(&prefix(record, *list)))?;
     Some(&record.unique[list])
 }
 
 /// For each list of a new definition: the list before it in which the same values counted.
-pub fn followed(old: &[Vec<String>], new: &[Vec<String>], renames: &[(String, String)]) -> Vec<Option<usize>> {
+pub fn followed(old: &[UniqueList], new: &[UniqueList], renames: &[(String, String)]) -> Vec<Option<usize>> {
     let renamed = |name: &String| renames.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new).clone();
-    let old: Vec<Vec<String>> = old.iter().map(|list| list.iter().map(renamed).collect()).collect();
+    let followed = |list: &UniqueList| UniqueList { properties: list.iter().map(renamed).collect(), ..*list };
+    let old: Vec<UniqueList> = old.iter().map(followed).collect();
     new.iter().map(|list| old.iter().position(|old| old == list)).collect()
 }
 
 /// Writes a value so that equal values are equal text.
-fn canonical(value: &Value, out: &mut String) {
+fn canonical(value: &Value, collation: Collation, out: &mut String) {
     match value {
+        Value::String(text) if collation == Collation::NoCase => {
+            out.push_str(&Value::String(fold_case(text).into_owned()).to_string());
+        }
         Value::Number(number) => out.push_str(&canonical_number(&number.to_string())),
         Value::Array(items) => {
             out.push('[');
             for item in items {
-                canonical(item, out);
+                canonical(item, collation, out);
                 out.push(',');
             }
             out.push(']');
@@ -112,7 +118,7 @@ fn canonical(value: &Value, out: &mut String) {
             for name in names {
                 out.push_str(&Value::String(name.clone()).to_string());
                 out.push(':');
-                canonical(&map[name], out);
+                canonical(&map[name], collation, out);
                 out.push(',');
             }
             out.push('}');
@@ -143,12 +149,14 @@ fn canonical_number(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use snaphook_driver::compare::Pattern;
     use snaphook_driver::json;
 
     use super::*;
 
-    fn lists(lists: &[&[&str]]) -> Vec<Vec<String>> {
-        lists.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect()
+    fn lists(lists: &[&[&str]]) -> Vec<UniqueList> {
+        let names = |list: &&[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        lists.iter().map(|list| names(list).into()).collect()
     }
 
     fn record(unique: &[&[&str]], ids: &[&str]) -> ModelRecord {
@@ -172,12 +180,33 @@ mod tests {
     }
 
     #[test]
+    fn without_case_keys_are_equal_exactly_where_ilike_matches() {
+        let mut record = record(&[&["a"]], &["x"]);
+        record.unique[0].collation = Collation::NoCase;
+        let key = |text: &str| keys(&record, &serde_json::json!({ "a": text }))[0].key.clone();
+        let texts = [
+            "a@x", "A@X", "Ä", "ä", "a\u{308}", "ß", "ẞ", "SS", "ss", "Σ", "ς", "σ", "I", "i", "ı", "İ", "K",
+            "\u{212a}", "",
+        ];
+        for one in texts {
+            for two in texts {
+                let matches = Pattern::ignoring_case(one).matches(two);
+                assert_eq!(key(one) == key(two), matches, "`{one}` and `{two}`");
+            }
+        }
+        assert_eq!(key("A@x"), key("a@X"));
+        let nested = |value: Value| keys(&record, &serde_json::json!({ "a": value }))[0].key.clone();
+        assert_eq!(nested(serde_json::json!(["A", {"N": "B"}])), nested(serde_json::json!(["a", {"N": "b"}])));
+        assert_ne!(nested(serde_json::json!({"N": 1})), nested(serde_json::json!({"n": 1})));
+    }
+
+    #[test]
     fn what_lacks_a_value_is_not_compared() {
         let record = record(&[&["c"], &["a", "b"]], &["x", "y"]);
         assert!(keys(&record, &serde_json::json!({"a": 1})).is_empty());
         assert!(keys(&record, &serde_json::json!({"a": 1, "b": null})).is_empty());
         let key = &keys(&record, &serde_json::json!({"a": "x,", "b": "y"}))[0];
-        assert_eq!(properties_of(&record, &key.key).unwrap(), ["a", "b"]);
+        assert_eq!(list_of(&record, &key.key).unwrap().properties, ["a", "b"]);
         assert_eq!((key.list, key.key.starts_with("list y ")), (1, true), "{key:?}");
         assert_ne!(key.key, keys(&record, &serde_json::json!({"a": "x", "b": ",y"}))[0].key);
     }
@@ -187,7 +216,7 @@ mod tests {
         let record = record(&[&["a"], &["b"]], &["", "y"]);
         let found = keys(&record, &serde_json::json!({"a": 1, "b": 2}));
         assert_eq!(found[0].key, "unique m [\"a\"] 1e0,");
-        assert_eq!(properties_of(&record, &found[0].key).unwrap(), ["a"]);
+        assert_eq!(list_of(&record, &found[0].key).unwrap().properties, ["a"]);
         assert_eq!(found[1].key, "list y 2e0,");
     }
 
@@ -205,7 +234,7 @@ mod tests {
             assert!(key(&long).len() < 2048 && prefix(&record, 0).len() < 1024, "{} bytes", key(&long).len());
             assert_eq!(key("a"), key("a"));
             assert_ne!(key("a"), key("b"));
-            assert_eq!(properties_of(&record, &key("a")).unwrap(), names);
+            assert_eq!(list_of(&record, &key("a")).unwrap().properties, names);
         }
     }
 
@@ -213,6 +242,9 @@ mod tests {
     fn a_list_follows_its_values() {
         let rename = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(old, new)| ((*old).to_owned(), (*new).to_owned())).collect()
+        };
+        let nocase = |names: &[&[&str]]| -> Vec<UniqueList> {
+            lists(names).into_iter().map(|list| UniqueList { collation: Collation::NoCase, ..list }).collect()
         };
         for (old, new, renames, expected) in [
             (lists(&[&["a"], &["b"]]), lists(&[&["b"], &["c"]]), rename(&[]), vec![Some(1), None]),
@@ -225,6 +257,9 @@ mod tests {
             (lists(&[&["a"]]), lists(&[&["b"]]), rename(&[("a", "b")]), vec![Some(0)]),
             (lists(&[&["a"]]), lists(&[&["a"]]), rename(&[("a", "b"), ("c", "a")]), vec![None]),
             (lists(&[&["a", "b"]]), lists(&[&["b", "a"]]), rename(&[]), vec![None]),
+            (lists(&[&["a"]]), nocase(&[&["a"]]), rename(&[]), vec![None]),
+            (nocase(&[&["a"]]), lists(&[&["a"]]), rename(&[]), vec![None]),
+            (nocase(&[&["a"]]), nocase(&[&["b"]]), rename(&[("a", "b")]), vec![Some(0)]),
         ] {
             assert_eq!(followed(&old, &new, &renames), expected, "{old:?} {new:?} {renames:?}");
         }

@@ -5,6 +5,7 @@
 
 mod apply;
 mod backup;
+mod bindings;
 mod check;
 mod client;
 mod completions;
@@ -16,10 +17,12 @@ mod events;
 mod failure;
 mod global;
 mod hook;
+mod identity;
 mod init;
 mod json_log;
 mod log;
 mod man;
+mod model;
 mod module;
 mod output;
 mod pinned;
@@ -69,6 +72,7 @@ Examples:
   snaphook backup /mnt/shop.backup               keep everything in one file, while the server runs
   snaphook apply --plan                          show what `hooks/` would change on the running server
   snaphook hook deploy hooks/movie/preCreate.ts  bind a hook; model and phase come from the path
+  snaphook hook rollback movie.preCreate         bind again what was bound before
   snaphook hook test check.js --phase preCreate --after new.json
                                                  run a hook here, without a server
   snaphook events --follow --model movie         print events as they happen, one JSON document per line
@@ -103,6 +107,8 @@ enum Command {
     Token(token::Token),
     #[command(subcommand)]
     Hook(hook::Hook),
+    #[command(subcommand)]
+    Model(model::Model),
     #[command(subcommand)]
     Module(module::Module),
     #[command(subcommand)]
@@ -153,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Secret(command) => block_on(command.run(&global)),
         Command::Token(command) => block_on(command.run(&global)),
         Command::Hook(command) => block_on(command.run(&global)),
+        Command::Model(command) => block_on(command.run(&global)),
         Command::Module(command) => command.run(),
         Command::Plugin(command) => command.run(&global),
         Command::DriverHost(command) => command.run(&global),
@@ -172,7 +179,7 @@ pub fn main() -> ExitCode {
         Ok(()) | Err(Failure::OutputClosed) => engines::exit(0),
         Err(error) => {
             output::fail(&error);
-            engines::exit(1)
+            engines::exit(error.exit_code())
         }
     }
 }

@@ -303,12 +303,15 @@ async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> 
     let start = Instant::now();
     let directory: &Path = &config.hooks.directory;
     let origin = origin_of_apply();
-    let steps = engine.definitions.apply(directory, &origin).await.map_err(|error| {
+    let applied = engine.definitions.apply(directory, &origin).await.map_err(|error| {
         let line = format!("`hooks.apply` is true, but `{}` cannot be applied: {error}", directory.display());
         Failure::new(line)
     })?;
-    for step in &steps {
+    for step in &applied.steps {
         tracing::info!("{step}");
+    }
+    for kept in &applied.kept {
+        tracing::warn!("{kept}");
     }
     for note in super::apply::left_out(directory, read_what_is_whole(directory).0.len()) {
         tracing::warn!("{note}");
@@ -316,7 +319,7 @@ async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> 
     tracing::info!(
         "{} applied: {} changes, {:.1} ms",
         directory.display(),
-        steps.len(),
+        applied.steps.len(),
         start.elapsed().as_secs_f64() * 1e3
     );
     Ok(())
@@ -332,7 +335,8 @@ async fn apply_what_is_whole(folder: &Path, engine: &Arc<Engine>) -> Result<()> 
     let origin = origin_of_apply();
     let (models, _) = read_what_is_whole(folder);
     match engine.definitions.apply_files(&models, &origin).await {
-        Ok(steps) => steps.iter().try_for_each(output::line),
+        // What is kept is said by whoever looks at the files from now on.
+        Ok(applied) => applied.steps.iter().try_for_each(output::line),
         Err(_) => Ok(()),
     }
 }

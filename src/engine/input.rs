@@ -3,14 +3,16 @@
 //! Values inside stay text: nesting of any depth is skipped without recursion. `data` is checked by
 //! [`crate::catalog::document`].
 
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use snaphook_driver::{Json, json};
 
 use super::error::{Error, Result};
 use crate::catalog::document::type_name;
 use crate::catalog::rules::RulesInput;
+use crate::catalog::{FieldError, Members, ModelInput, Part, UniqueList};
+
+/// Lists of `indexes`, and names in one, that are read; how many a model may have is checked with its schema.
+const LISTS_READ_MAX: usize = 1000;
 
 /// A new instance in a request: `{id?, data}`.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,101 +23,95 @@ pub struct NewInstance {
 
 /// Reads the body of `POST …/instances`.
 pub fn new_instance(bytes: &[u8]) -> Result<NewInstance> {
-    named_instance("body", bytes)
+    named_instance(body(bytes)?).map_err(Error::from)
 }
 
 /// Reads one line of an import, which has the same form.
 pub(super) fn line(bytes: &[u8]) -> Result<NewInstance> {
-    named_instance("line", bytes)
+    named_instance(part("line", bytes)?).map_err(|fault| misfit("line", fault))
 }
 
-fn named_instance(what: &str, bytes: &[u8]) -> Result<NewInstance> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Body<'a> {
-        #[serde(default, deserialize_with = "present")]
-        id: Option<String>,
-        #[serde(borrow)]
-        data: &'a RawValue,
-    }
-    let body: Body<'_> = parse(what, bytes)?;
-    Ok(NewInstance { id: body.id, data: Json::trusted(body.data.get()) })
-}
-
-/// An optional member that must not be null.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(deserializer).map(Some)
+fn named_instance(part: Part<'_>) -> Result<NewInstance, FieldError> {
+    let mut members = part.members(&["id", "data"])?;
+    let id = members.take("id").map(|id| id.string()).transpose()?;
+    let data = members.need("data", "the instance's data")?;
+    Ok(NewInstance { id, data: Json::trusted(data.raw()?) })
 }
 
 /// Reads the body of `PUT …/instances/{id}`: `{data}`.
 pub fn replacement(bytes: &[u8]) -> Result<Json> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        data: &'a RawValue,
-    }
-    let body: Body<'_> = body(bytes)?;
-    Ok(Json::trusted(body.data.get()))
+    let mut members = body(bytes)?.members(&["data"])?;
+    let data = members.need("data", "the instance's data")?;
+    Ok(Json::trusted(data.raw()?))
 }
 
-/// `renames` of a model's change: `{"old": "new"}`.
-#[derive(Debug, Default, Deserialize)]
-pub struct Renames(json::Tree);
-
-impl Renames {
-    /// Old and new names, in their order.
-    pub fn pairs(self) -> Result<Vec<(String, String)>> {
-        let members = match self.0.0 {
-            Value::Null => return Ok(Vec::new()),
-            Value::Object(members) => members,
-            other => {
-                let found = type_name(&other);
-                return Err(Error::bad_request(format!(
-                    "`renames` is {found}, expected an object of old and new names"
-                )));
-            }
-        };
-        let pairs = members.into_iter().map(|(old, new)| match new {
-            Value::String(new) => Ok((old, new)),
-            other => Err(Error::bad_request(format!("`renames` has `{other}` for `{old}`, expected the new name"))),
-        });
-        pairs.collect()
-    }
+/// Reads the body of `POST /models`: the model's id and its definition.
+pub fn new_model(bytes: &[u8]) -> Result<(String, ModelInput)> {
+    let body = body(bytes)?;
+    let mut members = body.members(&["id", "schema", "indexes", "unique", "rules"])?;
+    let id = members.need("id", "the model's id")?.string()?;
+    Ok((id, definition(&mut members)?))
 }
 
-/// `rules` of a model: absent, null, or an object that is checked with its schema.
-#[derive(Debug, Default)]
-pub struct NewRules(RulesInput);
-
-impl NewRules {
-    pub fn into_input(self) -> RulesInput {
-        self.0
-    }
+/// Reads the body of `PUT /models/{model}`: the next version of a model. A model's file has the same members.
+pub fn model_version(bytes: &[u8]) -> Result<ModelInput> {
+    let body = body(bytes)?;
+    let mut members = body.members(&["schema", "indexes", "unique", "renames", "rules"])?;
+    Ok(definition(&mut members)?)
 }
 
-impl<'de> Deserialize<'de> for NewRules {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<NewRules, D::Error> {
-        let json::Tree(rules) = json::Tree::deserialize(deserializer)?;
-        Ok(NewRules(match rules {
-            Value::Null => RulesInput::Remove,
-            rules => RulesInput::Set(Json::from_value(&rules)),
-        }))
+fn definition(members: &mut Members<'_>) -> Result<ModelInput, FieldError> {
+    let schema = members.need("schema", "a JSON Schema of type object")?;
+    let schema = Some(Json::trusted(schema.raw()?));
+    let indexes = match members.take("indexes") {
+        None => Vec::new(),
+        Some(lists) => {
+            let lists = lists.items::<LISTS_READ_MAX>("a list of lists of property names")?;
+            lists.iter().map(index).collect::<Result<_, _>>()?
+        }
+    };
+    let unique = members.take("unique").map(|lists| UniqueList::read_all(&lists)).transpose()?.unwrap_or_default();
+    let renames = members.set("renames").map(|renames| pairs(&renames)).transpose()?.unwrap_or_default();
+    let rules = match members.take("rules") {
+        None => RulesInput::Keep,
+        Some(rules) if rules.is_null() => RulesInput::Remove,
+        Some(rules) => RulesInput::Set(Json::from_value(&rules.tree()?)),
+    };
+    Ok(ModelInput { schema, indexes, unique, renames, rules })
+}
+
+fn index(list: &Part<'_>) -> Result<Vec<String>, FieldError> {
+    match list.string() {
+        Ok(name) if name.len() <= 100 => {
+            let name = Value::from(name);
+            Err(list.not(&format!("a list of property names: write `[{name}]` for an index on one property")))
+        }
+        _ => list.names::<LISTS_READ_MAX>(),
     }
 }
 
-/// Reads one JSON value of any type and keeps its text.
+/// `{"old": "new"}`, in the order in which they stand.
+fn pairs(renames: &Part<'_>) -> Result<Vec<(String, String)>, FieldError> {
+    const EXPECTED: &str = "an object of old and new names";
+    let Value::Object(members) = renames.tree()? else { return Err(renames.not(EXPECTED)) };
+    let pairs = members.into_iter().map(|(old, new)| match new {
+        Value::String(new) => Ok((old, new)),
+        other => Err(renames.member_fault(&old, format!("is {}, expected the new name", type_name(&other)))),
+    });
+    pairs.collect()
+}
+
+/// Reads any one JSON value and keeps its text.
 pub fn value(bytes: &[u8]) -> Result<Json> {
-    let raw: &RawValue = body(bytes)?;
-    Ok(Json::trusted(raw.get()))
+    Ok(Json::trusted(body(bytes)?.raw()?))
 }
 
-/// Reads one JSON value into `T`, which should reject unknown members.
-pub fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
-    parse("body", bytes)
+/// A body that is text. Whether it is JSON shows when it is read.
+pub fn body(bytes: &[u8]) -> Result<Part<'_>> {
+    part("body", bytes)
 }
 
-fn parse<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T> {
+fn part<'a>(what: &str, bytes: &'a [u8]) -> Result<Part<'a>> {
     let text = json::utf8(bytes).map_err(|error| match error.fault() {
         json::Fault::ByteOrderMark => Error::bad_request(format!("the {what} begins with {}", error.fault())),
         fault => Error::bad_request(format!("the {what} is {fault}")),
@@ -123,10 +119,22 @@ fn parse<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T> {
     if text.trim_ascii().is_empty() {
         return Err(Error::bad_request(format!("the {what} is empty, expected JSON")));
     }
-    json::typed(text).map_err(|error| {
-        let fault = if error.is_data() { "does not fit" } else { "is not JSON" };
-        Error::bad_request(format!("the {what} {fault}: {error}"))
-    })
+    Ok(Part::whole(text))
+}
+
+fn misfit(what: &str, fault: FieldError) -> Error {
+    let FieldError { pointer, message } = &fault;
+    match pointer.is_empty() {
+        true => Error::bad_request(format!("the {what} {message}")),
+        false => Error::bad_request(format!("the {what} does not fit: `{pointer}` {message}")).with_errors(vec![fault]),
+    }
+}
+
+/// Of a body.
+impl From<FieldError> for Error {
+    fn from(fault: FieldError) -> Self {
+        misfit("body", fault)
+    }
 }
 
 #[cfg(test)]
@@ -156,13 +164,14 @@ mod tests {
         refused(b" \n", "is empty");
         refused(br#"{"data":1} x"#, "trailing");
         refused(br#"{"data":1,}"#, "trailing comma");
-        refused(br#"{"data":1,"data":2}"#, "duplicate field `data`");
-        refused(br#"{"data":1,"foo":2}"#, "unknown field `foo`");
-        refused(br#"{"id":"a"}"#, "missing field `data`");
+        refused(br#"{"data":1,"data":2}"#, "`/data` is there twice");
+        refused(br#"{"data":1,"foo":2}"#, "`/foo` is unknown, expected `id` or `data`");
+        refused(br#"{"id":"a"}"#, "`/data` is missing, expected the instance's data");
         refused(br#"{"id":5,"data":{}}"#, "expected a string");
         refused(br#"{"id":null,"data":{}}"#, "expected a string");
         refused("\u{feff}{\"data\":{}}".as_bytes(), "byte order mark");
-        refused(br"[1]", "does not fit");
+        refused(br"[1]", "the body is an array, expected an object");
+        refused(br#"["a", {}]"#, "is an array");
         refused(b"{\"data\":\"\xff\"}", "offset 9");
         refused(b"{\"data\":\"a\nb\"}", "control character");
         refused(br#"{"data":01}"#, "not JSON");
@@ -175,5 +184,32 @@ mod tests {
     fn any_depth_passes_without_recursion() {
         let text = format!(r#"{{"data":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
         assert!(new_instance(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn definitions_are_answered_with_the_form_that_works() {
+        for (members, expected) in [
+            (
+                r#""schema":{},"unique":["email"]"#,
+                r#"`/unique/0` is a string, expected a list of property names: write `"unique": [["email"]]`"#,
+            ),
+            (
+                r#""schema":{},"indexes":["email"]"#,
+                r#"`/indexes/0` is a string, expected a list of property names: write `["email"]`"#,
+            ),
+            (r#""schema":{},"indexes":{}"#, "`/indexes` is an object, expected a list of lists of property names"),
+            (r#""schema":{},"renames":{"a/b":5}"#, "`/renames/a~1b` is a number, expected the new name"),
+            (r#""schema":{},"renames":[]"#, "`/renames` is an array, expected an object of old and new names"),
+            (r#""schema":{},"rules":{"read":{},"read":{}}"#, "`/rules` is not JSON: property `read` stands twice"),
+            (r#""indexes":[]"#, "`/schema` is missing, expected a JSON Schema of type object"),
+        ] {
+            let error = model_version(format!("{{{members}}}").as_bytes()).expect_err("must be refused");
+            assert!(error.detail.contains(expected), "{members}: {}", error.detail);
+        }
+        let text = br#"{"schema":{},"renames":null,"rules":null,"unique":[{"properties":["a"],"collation":"nocase"}]}"#;
+        let input = model_version(text).expect("valid");
+        assert!(input.renames.is_empty() && matches!(input.rules, RulesInput::Remove), "{input:?}");
+        assert_eq!(&*input.unique[0], ["a"]);
+        assert!(matches!(model_version(br#"{"schema":{}}"#).expect("valid").rules, RulesInput::Keep));
     }
 }

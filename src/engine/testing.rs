@@ -156,7 +156,7 @@ pub(super) fn input(properties: Value, unique: &[&str]) -> ModelInput {
     ModelInput {
         rules: Default::default(),
         schema: Some(Json::from_value(&serde_json::json!({"type": "object", "properties": properties}))),
-        unique: unique.iter().map(|name| vec![(*name).to_owned()]).collect(),
+        unique: unique.iter().map(|name| vec![(*name).to_owned()].into()).collect(),
         ..ModelInput::default()
     }
 }
@@ -232,6 +232,7 @@ impl Bench {
                 code: BindingCode::Inline(code.as_bytes().to_vec()),
                 shadow,
                 as_actor: false,
+                origin: crate::catalog::HookOrigin::Rest,
                 language: None,
             })
             .collect();

@@ -6,7 +6,7 @@ use snaphook_driver::Position;
 
 use super::engines::engine::HeldBack;
 use super::grants::HookId;
-use crate::catalog::SourceLanguage;
+use crate::catalog::{HookOrigin, SourceLanguage};
 
 /// Whether a hook decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,7 @@ pub struct Binding {
     pub language: Option<SourceLanguage>,
     /// It reads and writes with the right of the actor, and not of the server.
     pub as_actor: bool,
+    pub origin: HookOrigin,
 }
 
 /// `Hook` of the REST API.
@@ -45,6 +46,7 @@ pub struct HookInfo {
     pub mode: Mode,
     pub grants: Value,
     pub position: Position,
+    pub origin: HookOrigin,
     /// `ok`; `backing-off`: its calls fail until `retry_at`, or those that `held_back` counts; `unavailable`: until something
     /// is done about it.
     pub state: &'static str,

@@ -182,6 +182,7 @@ mod tests {
             library: Some("libx.so".to_owned()),
             language: None,
             as_actor: false,
+            origin: crate::catalog::HookOrigin::Rest,
         };
         let followed = feed.follow();
         for _ in 0..LAG_MAX + 7 {

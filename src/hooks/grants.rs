@@ -16,6 +16,7 @@ use snaphook_identity::glob;
 use super::access::{AccessCode, AccessError};
 use super::capabilities::http::url_pattern::UrlPattern;
 use super::fair;
+use super::grant_lines::{ELSEWHERE, TO_ALLOW};
 use crate::config::{Config, Grant, GrantTarget, Limits, Phase, ProcessGrant, format_duration, format_size};
 
 /// Who a hook is, for grants and messages. Displays as `invoice.postCreate/mail`.
@@ -122,6 +123,15 @@ pub enum Capability {
 }
 
 impl Capability {
+    pub const ALL: [Capability; 6] = [
+        Capability::Read,
+        Capability::Write,
+        Capability::Http,
+        Capability::Process,
+        Capability::Secret,
+        Capability::Amend,
+    ];
+
     /// The key in `[[grants]]`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -285,12 +295,7 @@ impl Granted {
         }
         let mut message = format!("{grantee} asked for {asked}, which no grant opens");
         if let Some(grant) = config.grants.iter().find(|grant| !covers(grant, grantee) && opens(grant)) {
-            message.push_str(&format!(
-                " to it (the one at {}:{} is {})",
-                config.name(),
-                grant.line,
-                elsewhere(grant, grantee)
-            ));
+            message.push_str(&format!("{ELSEWHERE}{}:{} is {})", config.name(), grant.line, elsewhere(grant, grantee)));
         }
         AccessError::new(AccessCode::Denied, message + &self.lines(capability, value))
     }
@@ -298,12 +303,7 @@ impl Granted {
     /// The end of a refusal: the lines that would open what was asked.
     pub fn lines(&self, capability: Capability, value: &str) -> String {
         let Granted { grantee, config, .. } = self;
-        format!(
-            "; to allow it, add to {}:\n[[grants]]\n{}\n{} = {value}",
-            config.name(),
-            grantee.lines(),
-            capability.as_str(),
-        )
+        format!("{TO_ALLOW}{}:\n[[grants]]\n{}\n{} = {value}", config.name(), grantee.lines(), capability.as_str(),)
     }
 }
 

@@ -127,6 +127,7 @@ impl HookHost {
             mode: hook.binding.mode,
             grants: granted.to_json(self.code.limits(&hook.binding.engine, &granted)),
             position: hook.binding.position,
+            origin: hook.binding.origin,
             language: hook.binding.language,
             acts_as: hook.binding.as_actor.then_some("actor"),
             library: hook.binding.library.clone(),

@@ -14,7 +14,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use futures::FutureExt;
 use hyper::header::ALLOW;
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode, Version};
+use hyper::{Method, StatusCode, Uri, Version};
 
 use super::app::App;
 use super::body::RequestBody;
@@ -249,9 +249,14 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     response.map(RequestBody::new)
 }
 
+/// `OPTIONS *` asks what the server can do as a whole (RFC 9110, section 9.3.7).
+pub(super) fn is_of_server(uri: &Uri) -> bool {
+    uri.path() == "*"
+}
+
 /// What comes before every operation.
 async fn admit(call: &mut Call, needs: Needs, kind: Kind) -> Result<()> {
-    if call.params.is_none() {
+    if call.params.is_none() && !is_of_server(&call.head.uri) {
         return Err(Problem::bad_request("the path does not decode to UTF-8"));
     }
     let head_bytes = head_bytes(&call.head);

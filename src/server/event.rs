@@ -1,7 +1,7 @@
 //! `/events/{position}`: one event, and the skip of one that cannot be applied.
 
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use snaphook_driver::Position;
 
 use super::body::{self, RequestBody};
@@ -27,11 +27,6 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
 
 /// `POST /events/{position}/skip`
 pub(super) async fn skip(call: &Call, body: RequestBody) -> Result<Response> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Skip {
-        reason: String,
-    }
     #[derive(Serialize)]
     struct Skipped {
         /// Of the event that skips the other.
@@ -40,7 +35,7 @@ pub(super) async fn skip(call: &Call, body: RequestBody) -> Result<Response> {
     let of = position(call.param("position"))?;
     call.no_query()?;
     let bytes = body::json(call, body).await?;
-    let Skip { reason } = input::body(&bytes)?;
+    let reason = input::body(&bytes)?.members(&["reason"])?.need("reason", "why the event is skipped")?.string()?;
     let position = call.engine().operations.skip_event(of, &reason, &call.origin()).await?;
     Reply::new(StatusCode::ACCEPTED).serialize(&Skipped { position })
 }

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use futures::StreamExt;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use snaphook_driver::Position;
 
 use super::body::{self, RequestBody};
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
+use super::query::{Query, shorten};
 use super::reply::{Reply, Response};
 use super::request::Call;
-use super::{accept, identify, sse};
-use crate::catalog::{SourceLanguage, WEBHOOK, Webhook};
+use super::{accept, identify, list, sse};
+use crate::catalog::{HookOrigin, Part, SourceLanguage, WEBHOOK, Webhook};
 use crate::config::Phase;
 use crate::engine::command::{BindingCode, BindingInput, Defined, HookInfo};
 use crate::engine::input;
@@ -22,6 +24,8 @@ const JAVASCRIPT: &str = "text/javascript";
 const TYPESCRIPT: &str = "application/typescript";
 const WASM: &str = "application/wasm";
 const COMPONENT: &str = "component";
+/// Bindings of one body that are read; how many a chain may have is checked with its model.
+const BINDINGS_READ_MAX: usize = 1000;
 /// Takes JavaScript if the client names no engine.
 const ENGINE_DEFAULT: &str = "quickjs";
 
@@ -73,6 +77,40 @@ pub(super) async fn runs(call: &Call) -> Result<Response> {
     Ok(sse::respond(frames, call.app.stopping.clone()))
 }
 
+/// `GET /models/{model}/hooks/{phase}/history`: what was bound, newest first.
+pub(super) async fn history(call: &Call) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
+    let mut query = call.query()?;
+    let before = query.number("before", 1, Position::MAX)?;
+    let limit = list::limit(&mut query)?;
+    query.finish()?;
+    Reply::ok().serialize(&call.engine().definitions.hook_history(model, phase, before, limit).await?)
+}
+
+/// `GET /models/{model}/hooks/{phase}/source`: the code of one hook, as it is or was.
+pub(super) async fn source(call: &Call) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
+    let mut query = call.query()?;
+    let (hook, artifact) = (query.text("hook")?, query.text("artifact")?);
+    query.finish()?;
+    let definitions = &call.engine().definitions;
+    let (record, bytes) = definitions.hook_source(model, phase, hook.as_deref(), artifact.as_deref()).await?;
+    call.hold(bytes.len())?;
+    let media_type = match record.language {
+        _ if record.engine == COMPONENT => WASM,
+        Some(SourceLanguage::TypeScript) => TYPESCRIPT,
+        Some(SourceLanguage::JavaScript) | None => JAVASCRIPT,
+    };
+    Ok(Reply::ok().fixed(CONTENT_TYPE, media_type).bytes(bytes))
+}
+
+/// `POST /hooks/check/{phase}`: whether a chain could be bound, to whichever model; nothing is stored.
+pub(super) async fn check(call: &Call, body: RequestBody) -> Result<Response> {
+    let phase = call.phase()?;
+    let chain = chain_of(call, call.query()?, body).await?;
+    Reply::ok().serialize(&call.engine().definitions.check_hooks(phase, chain).await?)
+}
+
 #[derive(Serialize)]
 struct Items<T> {
     items: Vec<T>,
@@ -102,111 +140,100 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
 /// `PUT /models/{model}/hooks/{phase}`
 pub(super) async fn put(call: &Call, body: RequestBody) -> Result<Response> {
     let (model, phase) = (call.model()?, call.phase()?);
-    let media_type = body::media_type(call.headers())?;
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
-    let chain = match media_type.as_deref() {
-        None | Some(body::JSON) => {
-            query.finish()?;
-            chain(&body::json(call, body).await?)?
-        }
-        Some(WASM) => {
-            let name = query.text("name")?;
-            let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
-            query.finish()?;
-            let bytes = body::read_component(call, body).await?.into();
-            vec![BindingInput {
-                name,
-                engine,
-                code: BindingCode::Inline(bytes),
-                shadow: false,
-                as_actor: false,
-                language: None,
-            }]
-        }
-        Some(source @ (JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript")) => {
-            let name = query.text("name")?;
-            let engine = query.text("engine")?.unwrap_or_else(|| ENGINE_DEFAULT.to_owned());
-            query.finish()?;
-            let bytes = body::read(call, body).await?.into();
-            let code = BindingCode::Inline(bytes);
-            let is_typescript = matches!(source, TYPESCRIPT | "text/typescript");
-            let language = if is_typescript { SourceLanguage::TypeScript } else { SourceLanguage::JavaScript };
-            vec![BindingInput { name, engine, code, shadow: false, as_actor: false, language: Some(language) }]
-        }
-        Some(other) => {
-            let expected = format!("{JAVASCRIPT}, {TYPESCRIPT}, {WASM} or {}", body::JSON);
-            return Err(body::unsupported(other, &expected));
-        }
-    };
+    let origin = origin(&mut query)?;
+    let mut chain = chain_of(call, query, body).await?;
+    chain.iter_mut().for_each(|binding| binding.origin = origin);
     match call.engine().definitions.put_hooks(model, phase, chain, &options, &call.origin()).await? {
         Defined::Done(bound) => Reply::ok().serialize(&bound),
         Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }
 }
 
+/// `origin=files`: `snaphook apply` binds, and takes the hook away again when its file is gone.
+fn origin(query: &mut Query<'_>) -> Result<HookOrigin> {
+    let Some(name) = query.take("origin")? else { return Ok(HookOrigin::Rest) };
+    HookOrigin::from_name(&name)
+        .ok_or_else(|| Problem::bad_request(format!("`origin` is `{}`, expected `files` or `rest`", shorten(&name))))
+}
+
+/// The chain that a request carries: code alone, or JSON.
+async fn chain_of(call: &Call, mut query: Query<'_>, body: RequestBody) -> Result<Vec<BindingInput>> {
+    let single = |name, engine, bytes, language| {
+        let code = BindingCode::Inline(bytes);
+        vec![BindingInput { name, engine, code, shadow: false, as_actor: false, language, origin: HookOrigin::Rest }]
+    };
+    match body::media_type(call.headers())?.as_deref() {
+        None | Some(body::JSON) => {
+            query.finish()?;
+            chain(&body::json(call, body).await?)
+        }
+        Some(WASM) => {
+            let name = query.text("name")?;
+            let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
+            query.finish()?;
+            Ok(single(name, engine, body::read_component(call, body).await?.into(), None))
+        }
+        Some(source @ (JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript")) => {
+            let name = query.text("name")?;
+            let engine = query.text("engine")?.unwrap_or_else(|| ENGINE_DEFAULT.to_owned());
+            query.finish()?;
+            let is_typescript = matches!(source, TYPESCRIPT | "text/typescript");
+            let language = if is_typescript { SourceLanguage::TypeScript } else { SourceLanguage::JavaScript };
+            Ok(single(name, engine, body::read(call, body).await?.into(), Some(language)))
+        }
+        Some(other) => {
+            let expected = format!("{JAVASCRIPT}, {TYPESCRIPT}, {WASM} or {}", body::JSON);
+            Err(body::unsupported(other, &expected))
+        }
+    }
+}
+
 /// `{"chain": [Binding]}`
 fn chain(bytes: &[u8]) -> Result<Vec<BindingInput>> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Chain {
-        chain: Vec<Binding>,
-    }
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Binding {
-        name: Option<String>,
-        engine: String,
-        source: Option<String>,
-        artifact: Option<String>,
-        library: Option<String>,
-        language: Option<SourceLanguage>,
-        url: Option<String>,
-        secret: Option<String>,
-        #[serde(default)]
-        mode: Mode,
-        #[serde(rename = "as")]
-        acts_as: Option<ActsAs>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum ActsAs {
-        Actor,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Mode {
-        #[default]
-        Enforce,
-        Shadow,
-    }
-    let Chain { chain } = input::body(bytes)?;
-    chain
-        .into_iter()
-        .enumerate()
-        .map(|(index, binding)| {
-            let is_webhook = binding.engine == WEBHOOK;
-            let code = match (binding.source, binding.artifact, binding.library, binding.url, binding.secret) {
-                (Some(source), None, None, None, None) => BindingCode::Inline(source.into_bytes()),
-                (None, Some(artifact), None, None, None) => BindingCode::Artifact(artifact),
-                (None, None, Some(library), None, None) => BindingCode::Library(library),
-                (None, None, None, Some(url), Some(secret)) if is_webhook => {
-                    BindingCode::Inline(Webhook { url, secret }.code())
-                }
-                _ => {
-                    let expected = match is_webhook {
-                        true => "must have `url` and `secret`, and neither `source` nor `library`",
-                        false => "must have one of `source`, `artifact` and `library`; `url` and `secret` are for engine `webhook`",
-                    };
-                    return Err(Problem::bad_request(format!("`chain[{index}]` {expected}")));
+    let chain = input::body(bytes)?.members(&["chain"])?.need("chain", "a list of bindings")?;
+    chain.items::<BINDINGS_READ_MAX>("a list of bindings")?.iter().map(binding).collect()
+}
+
+fn binding(part: &Part<'_>) -> Result<BindingInput> {
+    const MEMBERS: [&str; 10] =
+        ["name", "engine", "source", "artifact", "library", "language", "url", "secret", "mode", "as"];
+    let mut members = part.members(&MEMBERS)?;
+    let engine = members.need("engine", "the name of an engine")?.string()?;
+    let mut text = |name: &str| members.set(name).map(|part| part.string()).transpose();
+    let name = text("name")?;
+    let is_webhook = engine == WEBHOOK;
+    let code = match (text("source")?, text("artifact")?, text("library")?, text("url")?, text("secret")?) {
+        (Some(source), None, None, None, None) => BindingCode::Inline(source.into_bytes()),
+        (None, Some(artifact), None, None, None) => BindingCode::Artifact(artifact),
+        (None, None, Some(library), None, None) => BindingCode::Library(library),
+        (None, None, None, Some(url), Some(secret)) if is_webhook => {
+            BindingCode::Inline(Webhook { url, secret }.code())
+        }
+        _ => {
+            let expected = match is_webhook {
+                true => "must have `url` and `secret`, and neither `source` nor `library`",
+                false => {
+                    "must have one of `source`, `artifact` and `library`; `url` and `secret` are for engine `webhook`"
                 }
             };
-            let shadow = matches!(binding.mode, Mode::Shadow);
-            let as_actor = binding.acts_as.is_some();
-            let Binding { name, engine, language, .. } = binding;
-            Ok(BindingInput { name, engine, code, shadow, as_actor, language })
-        })
-        .collect()
+            return Err(part.fault(expected).into());
+        }
+    };
+    let languages = [("javascript", SourceLanguage::JavaScript), ("typescript", SourceLanguage::TypeScript)];
+    let language = members.set("language").map(|word| word.word(&languages)).transpose()?;
+    let shadow = members.take("mode").map(|word| word.word(&[("enforce", false), ("shadow", true)])).transpose()?;
+    let as_actor = members.set("as").map(|word| word.word(&[("actor", true)])).transpose()?;
+    Ok(BindingInput {
+        name,
+        engine,
+        code,
+        shadow: shadow.unwrap_or_default(),
+        as_actor: as_actor.unwrap_or_default(),
+        language,
+        origin: HookOrigin::Rest,
+    })
 }
 
 /// `DELETE /models/{model}/hooks/{phase}`
@@ -243,18 +270,21 @@ mod tests {
     #[test]
     fn refuses_chains_that_say_too_much_or_too_little() {
         for (text, expected) in [
-            (r#"{"chain":[{"engine":"quickjs"}]}"#, "`chain[0]` must have one of"),
-            (r#"{"chain":[{"engine":"quickjs","source":"","artifact":""}]}"#, "`chain[0]` must have one of"),
+            (r#"{"chain":[{"engine":"quickjs"}]}"#, "`/chain/0` must have one of"),
+            (r#"{"chain":[{"engine":"quickjs","source":"","artifact":""}]}"#, "`/chain/0` must have one of"),
             (r#"{"chain":[{"engine":"webhook","url":"https://a.example/"}]}"#, "must have `url` and `secret`"),
             (r#"{"chain":[{"engine":"webhook","secret":"s"}]}"#, "must have `url` and `secret`"),
             (r#"{"chain":[{"engine":"webhook","url":"","secret":"","source":""}]}"#, "must have `url` and `secret`"),
             (r#"{"chain":[{"engine":"quickjs","url":"","secret":""}]}"#, "are for engine `webhook`"),
-            (r#"{"chain":[{"source":""}]}"#, "missing field `engine`"),
-            (r#"{"chain":[{"engine":"q","source":"","mode":"on"}]}"#, "unknown variant `on`"),
-            (r#"{"chain":[{"engine":"q","source":"","as":"admin"}]}"#, "unknown variant `admin`"),
-            (r#"{"chain":[{"engine":"q","sauce":""}]}"#, "unknown field `sauce`"),
-            (r#"{}"#, "missing field `chain`"),
-            (r#"[]"#, "does not fit"),
+            (r#"{"chain":[{"source":""}]}"#, "`/chain/0/engine` is missing, expected the name of an engine"),
+            (
+                r#"{"chain":[{"engine":"q","source":"","mode":"on"}]}"#,
+                "`/chain/0/mode` is `on`, expected `enforce` or `shadow`",
+            ),
+            (r#"{"chain":[{"engine":"q","source":"","as":"admin"}]}"#, "`/chain/0/as` is `admin`, expected `actor`"),
+            (r#"{"chain":[{"engine":"q","sauce":""}]}"#, "`/chain/0/sauce` is unknown, expected"),
+            (r#"{}"#, "`/chain` is missing, expected a list of bindings"),
+            (r#"[]"#, "the body is an array, expected an object"),
         ] {
             let problem = chain(text.as_bytes()).expect_err("must be refused");
             assert!(problem.detail().contains(expected), "{text}: {}", problem.detail());

@@ -4,6 +4,7 @@
 //! [`endpoint`] (what holds for every operation; panics end there) → one file per resource → the engine. Whatever goes wrong
 //! becomes a [`problem::Problem`], and only there a status. Only this layer knows HTTP.
 
+mod about;
 mod accept;
 mod app;
 mod audit;
@@ -57,6 +58,8 @@ mod query;
 mod readable;
 mod rebuild;
 mod redirect;
+#[cfg(test)]
+mod reference_tests;
 mod reply;
 mod request;
 mod request_id;

@@ -7,8 +7,6 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Json, PAGE_BYTES_MAX, Position};
 
@@ -20,10 +18,10 @@ use super::problem::Result;
 use super::reply::{Body, Reply, Response};
 use super::request::Call;
 use super::{id, identify, list};
-use crate::catalog::{Model, ModelRecord};
+use crate::catalog::{Model, ModelRecord, UniqueList};
 use crate::config::Phase;
-use crate::engine::command::{Defined, ModelInput};
-use crate::engine::input::{self, NewRules, Renames};
+use crate::engine::command::Defined;
+use crate::engine::input;
 
 /// `GET /models`
 pub(super) async fn list(call: &Call) -> Result<Response> {
@@ -57,28 +55,13 @@ fn pieces(models: Vec<Arc<Model>>) -> impl Stream<Item = Bytes> + Send {
 
 /// `POST /models`
 pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Create<'a> {
-        id: String,
-        #[serde(borrow)]
-        schema: &'a RawValue,
-        #[serde(default)]
-        indexes: Vec<Vec<String>>,
-        #[serde(default)]
-        unique: Vec<Vec<String>>,
-        #[serde(default)]
-        rules: NewRules,
-    }
     let prefer = Prefer::of(call.headers());
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &prefer, true)?;
     query.finish()?;
     let bytes = body::json(call, body).await?;
-    let Create { id: model, schema, indexes, unique, rules } = input::body(&bytes)?;
+    let (model, definition) = input::new_model(&bytes)?;
     id::model(&model)?;
-    let (schema, rules) = (Some(Json::trusted(schema.get())), rules.into_input());
-    let definition = ModelInput { schema, indexes, unique, rules, ..ModelInput::default() };
     let made = call.engine().definitions.create(&model, definition, &options, &call.origin()).await?;
     match made {
         Defined::Done(made) => {
@@ -117,29 +100,13 @@ fn send(call: &Call, record: &ModelRecord) -> Result<Response> {
 
 /// `PUT /models/{model}`
 pub(super) async fn update(call: &Call, body: RequestBody) -> Result<Response> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Update<'a> {
-        #[serde(borrow)]
-        schema: &'a RawValue,
-        #[serde(default)]
-        indexes: Vec<Vec<String>>,
-        #[serde(default)]
-        unique: Vec<Vec<String>>,
-        #[serde(default)]
-        renames: Renames,
-        #[serde(default)]
-        rules: NewRules,
-    }
     let model = call.model()?;
     let prefer = Prefer::of(call.headers());
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &prefer, false)?;
     query.finish()?;
     let bytes = body::json(call, body).await?;
-    let Update { schema, indexes, unique, renames, rules } = input::body(&bytes)?;
-    let (schema, rules) = (Some(Json::trusted(schema.get())), rules.into_input());
-    let definition = ModelInput { schema, indexes, unique, renames: renames.pairs()?, rules };
+    let definition = input::model_version(&bytes)?;
     let made = call.engine().definitions.update(model, definition, &options, &call.origin()).await?;
     match made {
         Defined::Done(made) => {
@@ -176,7 +143,7 @@ struct View<'a> {
     version: u64,
     schema: &'a Json,
     indexes: &'a [Vec<String>],
-    unique: &'a [Vec<String>],
+    unique: &'a [UniqueList],
     #[serde(skip_serializing_if = "Option::is_none")]
     rules: Option<&'a Json>,
     /// Names; phases without hooks are absent.

@@ -20,7 +20,7 @@ pub(super) fn of_write(headers: &HeaderMap, log: LogMark) -> Result<Precondition
     match (tags(headers, IF_MATCH)?, tags(headers, IF_NONE_MATCH)?) {
         (None, None) => Ok(Precondition::None),
         (Some(Tags::Any), None) => Ok(Precondition::Exists),
-        (Some(Tags::List(tags)), None) => Ok(one_of(&tags, log)),
+        (Some(Tags::List(tags)), None) => one_of("If-Match", &tags, log),
         (None, Some(Tags::Any)) => Ok(Precondition::Absent),
         (None, Some(Tags::List(_))) => {
             Err(Problem::bad_request("`If-None-Match` of a write can only be `*`: that the target does not exist yet"))
@@ -33,7 +33,7 @@ pub(super) fn of_write(headers: &HeaderMap, log: LogMark) -> Result<Precondition
 pub(super) fn of_operation(if_match: &str, log: LogMark) -> Result<Precondition> {
     match parse(if_match.as_bytes()) {
         Some(Tags::Any) => Ok(Precondition::Exists),
-        Some(Tags::List(tags)) => Ok(one_of(&tags, log)),
+        Some(Tags::List(tags)) => one_of("if_match", &tags, log),
         None => Err(Problem::bad_request(format!(
             "`if_match` is `{}`, expected an entity tag in quotes, such as the `ETag` of an answer",
             shorten(if_match)
@@ -42,10 +42,21 @@ pub(super) fn of_operation(if_match: &str, log: LogMark) -> Result<Precondition>
 }
 
 /// A weak tag never matches in a write, nor does one of another log.
-fn one_of(tags: &[Tag], log: LogMark) -> Precondition {
+fn one_of(name: &str, tags: &[Tag], log: LogMark) -> Result<Precondition> {
+    if tags.iter().all(|tag| tag.weak) {
+        return Err(weak(name));
+    }
     let strong = tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.entity);
     let seen = |entity: EntityTag| Seen { position: entity.position, version: entity.version };
-    Precondition::At(strong.filter(|entity| entity.log == log).map(seen).collect())
+    Ok(Precondition::At(strong.filter(|entity| entity.log == log).map(seen).collect()))
+}
+
+/// Nothing that anybody reads again would help.
+fn weak(name: &str) -> Problem {
+    let detail = format!(
+        "`{name}` has weak entity tags only (`W/\"…\"`), which never match; send the `ETag` of the response, without `W/`"
+    );
+    Problem::new(ProblemType::PreconditionFailed, detail)
 }
 
 /// Whether to send what has this tag.
@@ -53,6 +64,9 @@ pub(super) fn of_read(headers: &HeaderMap, current: EntityTag) -> Result<Read> {
     if let Some(Tags::List(tags)) = tags(headers, IF_MATCH)?
         && !tags.iter().any(|tag| !tag.weak && tag.entity == Some(current))
     {
+        if tags.iter().all(|tag| tag.weak) {
+            return Err(weak("If-Match"));
+        }
         let mut tag = Vec::new();
         current.write(&mut tag);
         let tag = String::from_utf8_lossy(&tag);
@@ -174,7 +188,9 @@ mod tests {
             &[(IF_MATCH, "\"00000001-1-1\" , \"00000001-2-1\",,"), (IF_MATCH, "\"00000001-3-7\"")],
             at(&[(1, 1), (2, 1), (3, 7)]),
         );
-        check(&[(IF_MATCH, "W/\"00000001-12-1\"")], Precondition::At(vec![]));
+        check(&[(IF_MATCH, "W/\"00000001-12-1\", \"00000001-2-1\"")], at(&[(2, 1)]));
+        let weak = of_write(&headers(&[(IF_MATCH, "W/\"00000001-12-1\"")]), LogMark::of(LOG)).expect_err("weak");
+        assert!(weak.kind == ProblemType::PreconditionFailed && weak.detail().contains("never match"), "{weak:?}");
         // Of another log, or of no server.
         check(&[(IF_MATCH, "\"00000002-12-1\", \"12\"")], Precondition::At(vec![]));
         check(&[(IF_MATCH, "\"abc\", \"00000001-012-1\", \"a,b\", \"\"")], Precondition::At(vec![]));

@@ -1,7 +1,6 @@
 //! Problems (RFC 9457): the one place where a kind of error becomes a status and a problem type.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
@@ -9,6 +8,7 @@ use hyper::header::HeaderValue;
 use crate::engine::{Error, ErrorKind};
 use crate::hooks::context::FieldError;
 use crate::memory::Shortage;
+use crate::telemetry::repeats::Repeats;
 
 /// Result of a handler.
 pub(super) type Result<T, E = Problem> = std::result::Result<T, E>;
@@ -48,6 +48,43 @@ pub(super) enum ProblemType {
 }
 
 impl ProblemType {
+    #[cfg(test)]
+    pub(super) const ALL: [ProblemType; 28] = {
+        use ProblemType as T;
+        // One more needs a place here.
+        assert!(T::Internal as usize == 27);
+        [
+            T::BadRequest,
+            T::Unauthorized,
+            T::Forbidden,
+            T::NotFound,
+            T::MethodNotAllowed,
+            T::Exists,
+            T::NotUnique,
+            T::Conflict,
+            T::ModelInUse,
+            T::Referenced,
+            T::PreconditionFailed,
+            T::TooLarge,
+            T::UnsupportedMediaType,
+            T::RangeNotSatisfiable,
+            T::Invalid,
+            T::Rejected,
+            T::Incompatible,
+            T::TooComplex,
+            T::KeyReused,
+            T::PositionUnknown,
+            T::HookFailed,
+            T::EndpointFailed,
+            T::NotSupported,
+            T::RateLimited,
+            T::Overloaded,
+            T::Unavailable,
+            T::Storage,
+            T::Internal,
+        ]
+    };
+
     /// Suffix of `type`, title, status.
     pub(super) const fn describe(self) -> (&'static str, &'static str, StatusCode) {
         use ProblemType as T;
@@ -115,31 +152,7 @@ impl ProblemType {
 }
 
 /// Faults of stores that requests met.
-static REPEATS: Repeats = Repeats(Mutex::new(Vec::new()));
-
-/// A fault that goes on meets every request; the log gets it once in this time.
-const REPEATED_AFTER: Duration = Duration::from_secs(60);
-/// Messages that are remembered.
-const REPEATS_MAX: usize = 16;
-
-/// The messages that were logged lately, oldest first.
-struct Repeats(Mutex<Vec<(String, Instant)>>);
-
-impl Repeats {
-    /// Whether this message was not logged lately. Then it is now.
-    fn is_news(&self, message: &str) -> bool {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        logged.retain(|(_, time)| time.elapsed() < REPEATED_AFTER);
-        if logged.iter().any(|(known, _)| known == message) {
-            return false;
-        }
-        if logged.len() == REPEATS_MAX {
-            logged.remove(0);
-        }
-        logged.push((message.to_owned(), Instant::now()));
-        true
-    }
-}
+static REPEATS: Repeats = Repeats::new();
 
 /// Why a request was not answered with what was asked for.
 #[derive(Debug)]
@@ -204,6 +217,13 @@ impl From<Shortage> for Problem {
     }
 }
 
+/// Of a body.
+impl From<FieldError> for Problem {
+    fn from(fault: FieldError) -> Self {
+        Error::from(fault).into()
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         // Other kinds are the caller's business. Without a source it is an answer that many callers get at once, and what
@@ -220,21 +240,5 @@ impl From<Error> for Problem {
             allow: None,
             content_range: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fault_that_goes_on_is_logged_once() {
-        let repeats = Repeats(Mutex::default());
-        let all: Vec<bool> = ["a", "b", "a", "a", "b", "c"].map(|message| repeats.is_news(message)).to_vec();
-        assert_eq!(all, [true, true, false, false, false, true]);
-        for number in 0..100 {
-            assert!(repeats.is_news(&number.to_string()));
-        }
-        assert_eq!(repeats.0.lock().unwrap().len(), REPEATS_MAX);
     }
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use axum::Router;
+use hyper::header::ALLOW;
+use hyper::{Method, StatusCode};
 
 use super::app::App;
 use super::endpoint::{self, Path};
@@ -11,10 +13,10 @@ use super::needs::Needs::{Admin, Anyone, Guest, Reader, Writer};
 use super::openapi::Described;
 use super::problem::Problem;
 use super::query::shorten;
-use super::reply::Response;
+use super::reply::{Reply, Response};
 use super::request::Call;
 use super::{
-    backup, batch, describe, docs, errors, event, events, health, hooks, import, instances, jobs, models, nodes,
+    about, backup, batch, describe, docs, errors, event, events, health, hooks, import, instances, jobs, models, nodes,
     openapi, plugins, problem, rebuild, secrets, tokens,
 };
 
@@ -55,6 +57,12 @@ pub(super) fn table() -> Vec<Path> {
             .get(Admin, describe::hooks::log, run!(hooks::log)),
         Path::new("/models/{model}/hooks/{phase}/stats")
             .get(Admin, describe::hooks::stats, run!(hooks::stats)),
+        Path::new("/models/{model}/hooks/{phase}/history")
+            .get(Admin, describe::hooks::history, run!(hooks::history)),
+        Path::large("/models/{model}/hooks/{phase}/source")
+            .get(Admin, describe::hooks::source, run!(hooks::source)),
+        Path::large("/hooks/check/{phase}")
+            .post(Admin, describe::hooks::check, run!(hooks::check, body)),
         Path::new("/hooks/runs")
             .get(Admin, describe::hooks::runs, run!(hooks::runs)),
         Path::new("/models/{model}/instances")
@@ -105,6 +113,8 @@ pub(super) fn table() -> Vec<Path> {
             .post(Admin, describe::access::create_token, run!(tokens::create, body)),
         Path::new("/tokens/{name}")
             .delete(Admin, describe::access::revoke_token, run!(tokens::revoke)),
+        Path::new("/server")
+            .get(Admin, describe::server::server, run!(about::get)),
         Path::new("/nodes")
             .get(Admin, describe::server::nodes, run!(nodes::list)),
         Path::new("/plugins")
@@ -141,8 +151,14 @@ pub(super) fn router(table: Vec<Path>, mount_path: &str) -> Router<Arc<App>> {
     router.fallback(endpoint::fallback(run!(unknown)))
 }
 
+/// The methods of all paths.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+
 /// What is no path of the API may be a file.
 async fn unknown(call: &Call) -> problem::Result<Response> {
+    if call.head.method == Method::OPTIONS && endpoint::is_of_server(&call.head.uri) {
+        return Ok(Reply::new(StatusCode::NO_CONTENT).header(ALLOW, METHODS).empty());
+    }
     match &call.app.files {
         Some(files) => files.answer(call.head.method.clone(), &call.head.uri, call.headers()).await,
         None => Err(Problem::not_found(format!("no route `{}`", shorten(call.head.uri.path())))),

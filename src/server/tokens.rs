@@ -1,7 +1,7 @@
 //! `/tokens`: who may call. A token is shown once, when it is made.
 
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use snaphook_driver::time;
 use snaphook_identity::{Role, TokenError, TokenErrorKind, TokenInfo, TokenRequest};
 
@@ -11,6 +11,9 @@ use super::query::shorten;
 use super::reply::{Reply, Response};
 use super::request::Call;
 use crate::engine::input;
+
+/// Models of a token that are read; how many it may have is checked where it is made.
+const MODELS_READ_MAX: usize = 10_000;
 
 /// `GET /tokens`
 pub(super) async fn list(call: &Call) -> Result<Response> {
@@ -25,14 +28,6 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
 
 /// `POST /tokens`
 pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Create {
-        name: String,
-        role: String,
-        models: Option<Vec<String>>,
-        expires_at: Option<String>,
-    }
     #[derive(Serialize)]
     struct Made<'a> {
         #[serde(flatten)]
@@ -41,8 +36,12 @@ pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
     }
     call.no_query()?;
     let bytes = body::json(call, body).await?;
-    let Create { name, role, models, expires_at } = input::body(&bytes)?;
-    let role: Role = role.parse().map_err(|error| Problem::bad_request(format!("`role`: {error}")))?;
+    let mut members = input::body(&bytes)?.members(&["name", "role", "models", "expires_at"])?;
+    let name = members.need("name", "a name for the token")?.string()?;
+    let role = members.need("role", "`admin`, `writer` or `reader`")?;
+    let models = members.set("models").map(|models| models.names::<MODELS_READ_MAX>()).transpose()?;
+    let expires_at = members.set("expires_at").map(|time| time.string()).transpose()?;
+    let role: Role = role.string()?.parse().map_err(|error| Problem::bad_request(format!("`role`: {error}")))?;
     let expires_at = match expires_at {
         None => None,
         Some(text) => Some(time::parse(&text).ok_or_else(|| {

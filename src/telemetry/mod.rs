@@ -8,4 +8,5 @@ pub mod exposition;
 pub mod histogram;
 pub mod line;
 pub mod process;
+pub mod repeats;
 pub mod trace;

@@ -16,8 +16,9 @@ mod dispatcher;
 mod docs;
 mod draining;
 mod endpoints;
-mod first_start;
 #[cfg(target_os = "linux")]
+mod failed_hooks;
+mod first_start;
 mod floods;
 mod foreign_origins;
 #[cfg(target_os = "linux")]
@@ -48,6 +49,7 @@ mod query_bounds;
 mod references;
 mod request_log;
 mod rest_batch;
+mod rest_bodies;
 mod rest_events;
 mod rest_general;
 mod rest_hooks;
@@ -65,6 +67,7 @@ mod tokens;
 mod too_complex;
 mod traces;
 mod transport;
+mod unique_nocase;
 mod webhooks;
 mod workbench;
 #[cfg(target_os = "linux")]

@@ -52,13 +52,16 @@ fn what_is_no_definition_is_refused() {
         api.post("/models", &json!({"id": id, "schema": object})).expect_problem(400, "bad-request");
     }
     for (body, expected) in [
-        (json!({"id": "a"}), "missing field `schema`"),
-        (json!({"schema": object}), "missing field `id`"),
-        (json!({"id": "a", "schema": object, "indices": []}), "unknown field `indices`"),
-        (json!({"id": "a", "schema": object, "indexes": ["a"]}), "expected a sequence"),
+        (json!({"id": "a"}), "`/schema` is missing"),
+        (json!({"schema": object}), "`/id` is missing"),
+        (json!({"id": "a", "schema": object, "indices": []}), "`/indices` is unknown"),
+        (
+            json!({"id": "a", "schema": object, "indexes": ["a"]}),
+            "`/indexes/0` is a string, expected a list of property names: write `[\"a\"]`",
+        ),
         (json!({"id": 1, "schema": object}), "expected a string"),
         (json!([]), "expected"),
-        (json!({"id": "a", "schema": object, "renames": {}}), "unknown field `renames`"),
+        (json!({"id": "a", "schema": object, "renames": {}}), "`/renames` is unknown"),
     ] {
         let problem = api.post("/models", &body).expect_problem(400, "bad-request");
         assert!(problem["detail"].as_str().expect("text").contains(expected), "{body}: {problem}");

@@ -18,11 +18,11 @@ pub(crate) const ID_IN_UPDATES_EXPECTED: &str = "`false` if the peer takes no id
 pub(crate) const FIELDS_EXPECTED: &str = "a table of field names such as `revision = 'version'`, for model_version, revision, position, created_at, updated_at, data";
 pub(crate) const STATE_EXPECTED: &str = "the path of a folder such as `data/crud`";
 
-/// What stands below `driver = 'crud'`.
+/// The settings below `driver = 'crud'`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrudConfig {
-    /// All paths follow this address.
+    /// The base address of all paths.
     pub url: String,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<String>,
@@ -36,21 +36,21 @@ pub struct CrudConfig {
     /// The field that contains the id.
     #[serde(default = "id")]
     pub id: String,
-    /// Whether the body of an update has the id, which its path has anyway.
+    /// Whether the body of an update contains the id, in addition to its path.
     #[serde(rename = "id-in-updates", default = "id_in_updates")]
     pub id_in_updates: bool,
     /// Names of the other fields in the peer's records.
     #[serde(default)]
     pub fields: FieldsConfig,
-    /// The folder with the journal. It is made, with its parents, if it is not there.
+    /// The folder of the journal. It is created, with its parents, if it does not exist.
     #[serde(default = "state")]
     pub state: String,
-    /// Seconds that one request may take.
+    /// Timeout of one request in seconds.
     #[serde(default)]
     pub timeout: Timeout,
 }
 
-/// Paths with `{model}` and `{id}` in them. That of `create` may have the id, that of `list` has none.
+/// Paths with `{model}` and `{id}`. The path of `create` may contain the id; that of `list` must not.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PathsConfig {
@@ -71,7 +71,7 @@ pub struct MethodsConfig {
     pub list: String,
 }
 
-/// Names of the fields of an instance. An empty one is left out.
+/// Names of the fields of an instance. A field with an empty name is omitted.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FieldsConfig {
@@ -125,7 +125,7 @@ pub(crate) struct Call {
     pub(crate) path: Template,
 }
 
-/// The requests that the peer takes.
+/// The requests that the peer supports.
 #[derive(Debug)]
 pub(crate) struct Calls {
     pub(crate) create: Call,
@@ -135,7 +135,7 @@ pub(crate) struct Calls {
 }
 
 impl CrudConfig {
-    /// Reads the settings and checks what the parts below do not.
+    /// Reads the settings, and checks what their parts do not check.
     pub(crate) fn new(context: &OpenContext) -> Result<CrudConfig> {
         let config: CrudConfig = context.settings()?;
         if config.state.is_empty() {
@@ -169,7 +169,7 @@ impl CrudConfig {
     }
 }
 
-/// A fault of the settings.
+/// An error in the settings.
 pub(crate) fn wrong(message: String) -> DriverError {
     DriverError::new(ErrorKind::Config, "open", message)
 }

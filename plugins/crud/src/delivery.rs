@@ -1,8 +1,8 @@
-//! Records on their way to the peer: some at once, of one record one request at a time.
+//! Sends records to the peer: several at once, but only one request per record at a time.
 //!
-//! A request that was sent may still be carried out when nobody waits for it any more, and must not overtake one that follows
-//! from a later state. So requests are tasks of their own: they end by themselves also if the call is dropped, a call that
-//! fails waits for those under way, and the next one begins when there are none.
+//! A request may still be carried out after its caller has stopped waiting, and must not overtake a request of a later
+//! state. So requests are separate tasks: they finish even if the call is dropped, a failing call waits for the
+//! requests in progress, and the next call begins when there are none.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,13 +16,13 @@ use crate::journal::Key;
 use crate::remote::{Over, Remote};
 use crate::state::locked;
 
-/// Records that are sent at once.
+/// How many records are sent at once.
 const TOGETHER: u32 = 16;
 
 /// One record to send.
 pub(crate) struct Delivery {
     pub(crate) key: Key,
-    /// `None`: it is deleted.
+    /// `None`: the record is deleted.
     pub(crate) row: Option<Arc<Row>>,
     /// The peer may have a record.
     pub(crate) is_known: bool,
@@ -32,18 +32,18 @@ pub(crate) struct Delivery {
 pub(crate) struct Courier {
     pub(crate) remote: Arc<Remote>,
     instances: Arc<Mutex<Instances>>,
-    /// Each request has one.
+    /// One permit per request.
     permits: Arc<Semaphore>,
 }
 
 impl Courier {
-    /// `instances` is what the peer should have.
+    /// `instances` is the intended state of the peer.
     pub(crate) fn new(remote: Remote, instances: Arc<Mutex<Instances>>) -> Courier {
         Courier { remote: Arc::new(remote), instances, permits: Arc::new(Semaphore::new(TOGETHER as usize)) }
     }
 
-    /// Sends records; `done` decides about each that is sent or rejected. After a failure of the peer, or an error of `done`,
-    /// nothing more is sent. When this returns, no request is under way.
+    /// Sends records; `done` handles each that is sent or rejected. After a failure of the peer, or an error of `done`,
+    /// nothing more is sent. When this returns, no request is in progress.
     pub(crate) async fn deliver(
         &self,
         operation: &'static str,
@@ -76,9 +76,9 @@ impl Courier {
         }
     }
 
-    /// Waits for requests of a call that was dropped.
+    /// Waits for the requests of a dropped call.
     pub(crate) async fn idle(&self) {
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         let _ = self.permits.acquire_many(TOGETHER).await;
     }
 

@@ -1,8 +1,8 @@
-//! The local state in one file: the calls that changed it, one after the other, behind a copy of what was there before.
+//! The local state in one file: a copy of an earlier state, followed by the calls that changed it since.
 //!
-//! It says what the peer should have, and which of the peer's records may differ from that: after a crash they are sent
-//! again. Each entry has its length and a checksum before it. A file ends before the first entry that is damaged; every
-//! beginning of it is a state that the log's events lead on from.
+//! It tells which records the peer should have, and which of the peer's records may differ: after a crash these are
+//! sent again. Each entry is preceded by its length and a checksum. A file ends before the first damaged entry; every
+//! prefix of it is a state from which the log's events can be applied.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _};
@@ -13,7 +13,7 @@ use snaphook_driver::{CarryOver, Event, Instance, ModelShape, Position, json};
 
 use snaphook_driver::files::sync_folder;
 
-/// Bytes of calls that are always kept before the file is written anew.
+/// The file is not rewritten before the calls have at least this size.
 const GROWTH_BYTES_MIN: u64 = 16 << 20;
 
 /// A model and the id of an instance.
@@ -23,14 +23,14 @@ pub(crate) type Key = (String, String);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Entry {
-    /// The beginning of a copy of everything.
+    /// The start of a copy of the whole state.
     Begin {
         log: Option<String>,
         checkpoint: Position,
     },
     Model(ModelShape),
     Row(Instance),
-    /// A call that changed something. The peer's records of it may differ until `Clean`.
+    /// A call that changed something. The affected records of the peer may differ until `Clean`.
     Define {
         new: ModelShape,
         carry: CarryOver,
@@ -46,21 +46,21 @@ pub(crate) enum Entry {
     },
     /// These records of the peer may differ until `Clean`.
     Touch(Vec<Key>),
-    /// The peer has everything.
+    /// The peer is up to date.
     Clean,
 }
 
-/// The file, open.
+/// The open file.
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     length: u64,
-    /// Length of the copy at its beginning.
+    /// Length of the copy at the start.
     copied: u64,
 }
 
 impl Journal {
-    /// Opens the file, makes it if it is not there, and hands out its entries.
+    /// Opens the file, or creates it, and passes its entries to `take`.
     pub(crate) fn open(path: PathBuf, mut take: impl FnMut(Entry)) -> io::Result<Journal> {
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
         let (mut length, mut copied) = (0, 0);
@@ -81,10 +81,10 @@ impl Journal {
         Ok(Journal { path, file, length, copied })
     }
 
-    /// Adds entries, all or none; `durably`: also against a power failure.
+    /// Appends entries, all or none; with `durably` they also survive a power failure.
     pub(crate) fn append(&mut self, entries: &[Entry], durably: bool) -> io::Result<()> {
         let bytes = entries.iter().map(write).collect::<io::Result<Vec<_>>>()?.concat();
-        // Also goes back over what an earlier write left that failed half-way.
+        // This also removes the partial result of a failed write.
         self.file.set_len(self.length)?;
         self.file.seek(SeekFrom::Start(self.length))?;
         self.file.write_all(&bytes)?;
@@ -99,12 +99,12 @@ impl Journal {
         self.file.sync_data()
     }
 
-    /// Whether the calls outweigh what a copy of everything would take.
+    /// Whether the calls are larger than a copy of the whole state.
     pub(crate) fn is_long(&self) -> bool {
         self.length - self.copied > self.copied.max(GROWTH_BYTES_MIN)
     }
 
-    /// Replaces the file by other entries, durably; the old one stays until the new one is whole.
+    /// Replaces the file by other entries, durably; the old file stays until the new one is complete.
     pub(crate) fn replace(&mut self, entries: impl Iterator<Item = Entry>) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
         let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&temporary)?;
@@ -133,7 +133,7 @@ fn write(entry: &Entry) -> io::Result<Vec<u8>> {
     Ok(format!("{:016x} {:016x} {text}\n", text.len(), checksum(text.as_bytes())).into_bytes())
 }
 
-/// The next entry and its bytes; `None` if it is not whole.
+/// The next entry and its size; `None` if it is incomplete.
 fn read(reader: &mut impl Read) -> Option<(Entry, u64)> {
     let mut head = [0; HEAD_BYTES];
     reader.read_exact(&mut head).ok()?;
@@ -142,7 +142,7 @@ fn read(reader: &mut impl Read) -> Option<(Entry, u64)> {
     if (head[16], head[33]) != (b' ', b' ') {
         return None;
     }
-    // The length may be damaged too, so no memory is taken on its word.
+    // The length may be damaged too, so no memory is allocated for it in advance.
     let mut text = Vec::new();
     reader.take(length.checked_add(1)?).read_to_end(&mut text).ok()?;
     let is_whole = text.len() as u64 == length + 1 && text.pop() == Some(b'\n') && checksum(&text) == sum;
@@ -150,7 +150,7 @@ fn read(reader: &mut impl Read) -> Option<(Entry, u64)> {
     Some((entry, HEAD_BYTES as u64 + length + 1))
 }
 
-/// FNV-1a over words of eight bytes: finds what a crash leaves, at little cost.
+/// FNV-1a over words of eight bytes: detects damage from a crash at little cost.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.chunks(8).fold(0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64, |hash, chunk| {
         let mut word = [0; 8];

@@ -1,12 +1,12 @@
 //! Instances as records of another server: any REST API that creates, updates and deletes.
 //!
-//! The peer is what other programs read. Snaphook itself reads a copy: **all instances are in memory**, and a journal on disk
-//! brings them back at the next start, with the checkpoint and the definitions. So the number of instances is bounded by
-//! memory, and changes that others make at the peer are neither seen nor kept. A write returns when the peer has it.
+//! The peer is for other programs. Snaphook itself reads a copy: **all instances are in memory**, and a journal on disk
+//! restores them at the next start, with the checkpoint and the definitions. So memory limits the number of instances,
+//! and changes by others at the peer are neither seen nor preserved. A write returns when the peer has it.
 //!
-//! Everything is sent such that sending it again changes nothing: a record that is there already is updated instead of
-//! created, one that is not is created instead of updated, and one that is gone is deleted. Of the events of one call, an
-//! instance's last state is sent; different instances are sent at once.
+//! All requests are idempotent: a record that already exists is updated instead of created, one that does not exist is
+//! created instead of updated, and deleting a missing record succeeds. Of the events of one call, only the last state
+//! of each instance is sent; different instances are sent concurrently.
 
 mod config;
 mod delivery;

@@ -1,9 +1,9 @@
-//! The store: what the peer should have in memory, the way there in the journal.
+//! The store: memory contains the intended state of the peer, and the journal the progress toward it.
 //!
-//! A call first writes to the journal which records it is about to touch, then brings those to the peer, then writes itself
-//! to the journal, and only then counts. If it fails on the way, or the process ends, the touched records are *owed*: they
-//! may differ from what is in memory, and are sent before anything else. In a replay the calls count at once and all
-//! that they touch is owed until the end, so a record is sent once however many events it has.
+//! A call first records in the journal which records it will touch, then sends these to the peer, then writes itself to
+//! the journal, and only then takes effect. If it fails halfway, or the process ends, the touched records are *owed*:
+//! they may differ from memory, and are sent before anything else. In a replay, calls take effect at once and all
+//! touched records are owed until the end, so that a record is sent once, however many events it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,10 +25,10 @@ use crate::record::Fields;
 use crate::remote::Remote;
 use crate::state::{Owed, Snapshot, Targets, applied, carried, keys, locked, owe, take_up};
 
-/// How long `close` waits for requests of a call that was dropped.
+/// How long `close` waits for the requests of a dropped call.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// Records of an earlier state that are deleted for a new model: what a peer's lists show has an end.
+/// How many records of an earlier state are deleted for a new model: bounds the work if a peer's lists never end.
 const SWEPT_MAX: usize = 10_000_000;
 
 /// See the crate's documentation.
@@ -39,28 +39,29 @@ pub struct CrudModelStore {
     path: PathBuf,
 }
 
-/// What the calls that write need, one at a time.
+/// The state of writing calls, which run one at a time.
 struct Work {
     journal: Journal,
     owed: Owed,
-    /// Owed, but the peer rejected them: sent again with the next change of them, and at the end of a replay.
+    /// Owed records that the peer rejected: sent again with their next change, and at the end of a replay.
     rejected: BTreeSet<Key>,
     is_replay: bool,
-    /// Of the folder, until the store is closed: whoever holds the store longer keeps nobody from opening it again.
+    /// The lock of the folder. Closing the store releases it, so that a remaining reference does not prevent another
+    /// open.
     lock: Option<FileLock>,
 }
 
-/// What becomes of a record that the peer rejects.
+/// What to do if the peer rejects a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rejected {
     /// The call fails.
     Fails,
-    /// It is put aside: the call only deletes, and must not wait for a peer that keeps a record.
+    /// The record is put aside: the call only deletes, and must not fail because a peer keeps a record.
     IsPutAside,
 }
 
 impl CrudModelStore {
-    /// Reads the local state; the peer is not asked.
+    /// Reads the local state without contacting the peer.
     pub(crate) fn open(context: &OpenContext) -> Result<CrudModelStore> {
         let config = CrudConfig::new(context)?;
         let (calls, id_in_updates) = (config.calls()?, config.id_in_updates);
@@ -89,8 +90,8 @@ impl CrudModelStore {
         locked(&self.instances)
     }
 
-    /// Carries out a call: `targets` is what it changes at the peer, `entry` what the journal says of it, `make` what it
-    /// does in memory.
+    /// Carries out a call: `targets` are its changes at the peer, `entry` is its journal entry, and `make` applies it
+    /// in memory.
     async fn change(
         &self,
         work: &mut Work,
@@ -105,7 +106,7 @@ impl CrudModelStore {
             true => BTreeSet::new(),
             false => self.bring(work, operation, &targets, rejected).await?,
         };
-        // What is owed before and after, but for what is there now.
+        // The records owed before and after, except those that are already up to date.
         let is_clean = !work.is_replay
             && aside.is_empty()
             && work.owed.keys().chain(&work.rejected).all(|key| targets.contains_key(key));
@@ -126,13 +127,14 @@ impl CrudModelStore {
         if work.journal.is_long()
             && let Err(error) = self.shorten(work)
         {
-            // The call is made; the next one tries again.
+            // The call has taken effect; the next one retries.
             tracing::warn!(%error, path = %self.path.display(), "the journal cannot be shortened");
         }
         Ok(())
     }
 
-    /// Brings what a call changes to the peer, and returns what is put aside of it. If it fails, all of it is owed.
+    /// Sends the changes of a call to the peer, and returns the records that are put aside. If it fails, all of them
+    /// are owed.
     async fn bring(
         &self,
         work: &mut Work,
@@ -169,8 +171,8 @@ impl CrudModelStore {
         Ok(aside)
     }
 
-    /// Sends what is owed of the records that `wanted` names. What the peer rejects is put aside; returns what it said of
-    /// that.
+    /// Sends those owed records that `wanted` names. Rejected records are put aside; returns the peer's messages about
+    /// them.
     async fn pay(
         &self,
         work: &mut Work,
@@ -183,7 +185,7 @@ impl CrudModelStore {
             owed.map(|(key, is_known)| Delivery {
                 key: key.clone(),
                 row: now.row(key).cloned(),
-                // From now on it may.
+                // From now on, the peer may have the record.
                 is_known: std::mem::replace(is_known, true),
             })
             .collect()
@@ -191,7 +193,7 @@ impl CrudModelStore {
         if deliveries.is_empty() {
             return Ok(Complaints::default());
         }
-        // In a replay, the journal says who is owed without a sync.
+        // In a replay, owed records are written to the journal without a sync.
         work.journal.sync().map_err(file_fault(operation, &self.path))?;
         let (Work { owed, rejected, .. }, mut complaints) = (work, Complaints::default());
         let done = |key, sent| {
@@ -207,7 +209,8 @@ impl CrudModelStore {
         Ok(complaints)
     }
 
-    /// Removes what a lost state, or another log, left at the peer of a model that is new. A list may show a part at a time.
+    /// Removes records of a new model that a lost state, or another log, left at the peer. A list may show only a part
+    /// at a time.
     async fn sweep(&self, work: &mut Work, model: &str) -> Result<()> {
         let mut seen = BTreeSet::new();
         loop {
@@ -232,7 +235,7 @@ impl CrudModelStore {
         }
     }
 
-    /// Writes the journal anew, with a copy of what is in memory.
+    /// Rewrites the journal with a copy of the state in memory.
     fn shorten(&self, work: &mut Work) -> std::io::Result<()> {
         let (begin, shapes) = {
             let instances = self.instances();
@@ -250,11 +253,11 @@ impl CrudModelStore {
     }
 }
 
-/// What the peer said of records that it rejects, and that stay as they are there.
+/// The peer's messages about rejected records, which stay unchanged there.
 #[derive(Default)]
 struct Complaints {
     count: usize,
-    /// Of the first record of each model.
+    /// The error of the first record of each model.
     first: BTreeMap<String, DriverError>,
 }
 
@@ -312,7 +315,7 @@ impl ModelStore for CrudModelStore {
                 Targets::new()
             }
         };
-        // What is prepared is only put in place, and what it replaces is taken apart later: readers wait for neither. A
+        // Prepared rows are only swapped in, and the old rows are freed later, so that readers wait for neither. A
         // replay has none.
         let held = rows.filter(|_| !work.is_replay);
         let is_long = held.is_some() && !carry.is_empty();
@@ -355,7 +358,7 @@ impl ModelStore for CrudModelStore {
         }
         let now = Snapshot::of(&self.instances, work.rejected.iter());
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        // A record that the peer only does not give away makes no instance wrong.
+        // A record that the peer merely refuses to delete makes no instance wrong.
         for (model, _) in work.rejected.iter().filter(|key| now.row(key).is_some()) {
             *counts.entry(model).or_default() += 1;
         }
@@ -373,7 +376,7 @@ impl ModelStore for CrudModelStore {
 
     async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()> {
         let work = &mut *self.work.lock().await;
-        // Held to the end, so that nothing is taken apart while readers wait.
+        // Kept until the end, so that nothing is freed while readers wait.
         let rows = {
             let instances = self.instances();
             if !moves_checkpoint("drop_model", instances.checkpoint(), after, position)? {
@@ -392,7 +395,7 @@ impl ModelStore for CrudModelStore {
     async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()> {
         let work = &mut *self.work.lock().await;
         let Some((changes, mut targets)) = applied(&self.instances, after, events, to)? else { return Ok(()) };
-        // Created and deleted at once: the peer need not know.
+        // Created and deleted in the same call: the peer does not need it.
         targets.retain(|key, row| {
             row.is_some()
                 || self.instances().row(&key.0, &key.1).is_some()
@@ -433,7 +436,7 @@ impl ModelStore for CrudModelStore {
     async fn reset(&self, log: &str) -> Result<()> {
         let work = &mut *self.work.lock().await;
         work.is_replay = false;
-        // Held to the end, so that nothing is taken apart while readers wait.
+        // Kept until the end, so that nothing is freed while readers wait.
         let now = Snapshot::of_all(&self.instances);
         let owed = work.owed.keys().chain(&work.rejected).cloned();
         let targets = now.keys().chain(owed).map(|key| (key, None)).collect();

@@ -1,8 +1,8 @@
 //! An instance as a record of the peer: JSON that looks natural there.
 //!
-//! The members of the data are fields of the record, beside the id and what else is known of the instance, whose names
-//! begin with `_` unless the settings say otherwise. Members whose names are taken by those are in an object of their own,
-//! `_data`, so nothing of the data is lost. With a name for `data`, all of it is there instead.
+//! The members of the data are fields of the record, next to the id and the other fields of the instance, whose names
+//! begin with `_` unless the settings change them. Members with conflicting names go into a separate object, `_data`,
+//! so that no data is lost. If the settings name a field for `data`, all data goes there instead.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use snaphook_driver::{Instance, json, time};
 
 use crate::config::FieldsConfig;
 
-/// Where members go whose names are taken.
+/// The object for members with conflicting names.
 const OVERFLOW: &str = "_data";
 
 /// Names of the fields.
@@ -55,7 +55,7 @@ impl Fields {
         })
     }
 
-    /// The record of an instance, as JSON; `has_id`: with its id.
+    /// The record of an instance as JSON; `has_id` includes its id.
     pub(crate) fn record(&self, instance: &Instance, data: &Value, has_id: bool) -> String {
         let mut record = Map::new();
         record.insert(self.id.clone(), instance.id.as_str().into());
@@ -86,21 +86,22 @@ impl Fields {
         Value::Object(record).to_string()
     }
 
-    /// The id that a record has: as text, also where the peer made a number of it. A list of one record counts as that.
+    /// The id of a record as text, even if the peer converted it to a number. A list with one record counts as the
+    /// record.
     pub(crate) fn id_of(&self, record: &Value) -> Option<String> {
         let record = match record.as_array().map(Vec::as_slice) {
             Some([record]) => record,
             _ => record,
         };
         match record.get(&self.id)? {
-            // An empty one would make an address of the collection.
+            // An empty id would address the collection.
             Value::String(id) => Some(id.clone()).filter(|id| !id.is_empty()),
             Value::Number(id) => Some(id.to_string()),
             _ => None,
         }
     }
 
-    /// The id of a record that this driver wrote: one with a position.
+    /// The id of a record that this driver wrote, which has a position.
     pub(crate) fn id_of_ours(&self, record: &Value) -> Option<String> {
         record.get(self.position.as_ref()?)?.as_u64()?;
         self.id_of(record)

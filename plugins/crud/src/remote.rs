@@ -1,4 +1,4 @@
-//! The peer's records: created, updated and deleted such that doing it again changes nothing.
+//! Creates, updates and deletes the peer's records idempotently.
 
 use std::time::Duration;
 
@@ -10,33 +10,33 @@ use tokio::sync::watch;
 use crate::config::{Call, Calls};
 use crate::record::Fields;
 
-/// Attempts at one request that fails for the moment; after them the call fails, and the server tries that again.
+/// Attempts of one request that fails temporarily; after these the call fails, and the server retries the call.
 const ATTEMPTS: u32 = 4;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Longest pause that the peer may ask for within a call.
+/// Longest pause that the peer may request within a call.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
-/// Bytes of a response to a write that are read: enough to find the id in it, or a message.
+/// How many bytes of a response to a write are read: enough to find the id or a message.
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of a list.
+/// Maximum size of a list.
 const LIST_BYTES_MAX: usize = 64 << 20;
 
-/// The peer and how it is spoken to.
+/// The peer and its conventions.
 pub(crate) struct Remote {
     pub(crate) peer: Peer,
     pub(crate) calls: Calls,
     pub(crate) fields: Fields,
-    /// The body of an update has the id.
+    /// Whether the body of an update contains the id.
     pub(crate) id_in_updates: bool,
 }
 
-/// Closed when nobody waits for a request any more: the attempt that is under way is the last one then.
+/// Closed when nobody waits for a request any more; the attempt in progress is then the last one.
 pub(crate) type Over = watch::Receiver<()>;
 
-/// What is written to the peer.
+/// A write to the peer.
 struct Write<'a> {
     operation: &'static str,
     instance: &'a Instance,
@@ -45,21 +45,22 @@ struct Write<'a> {
     over: &'a Over,
 }
 
-/// Why a request did not do what it should.
+/// Why a request failed.
 enum Fault {
-    /// Another attempt may succeed, and this one may have.
+    /// A retry may succeed, and this attempt may have succeeded.
     Passing(String, Option<Duration>),
-    /// The address, the token or the peer is not as it should be.
+    /// The address, the token or the peer is wrong.
     Peer(String),
-    /// The peer does not take this record.
+    /// The peer rejects this record.
     Record(String),
-    /// The peer says that the record is there, and that it is not. What stays so is a fault of the record.
+    /// The peer reports both that the record exists and that it does not. If this persists, it counts as a rejected
+    /// record.
     Contradiction(String),
 }
 
 impl Remote {
-    /// Makes the peer's record that of an instance; `is_known`: the peer may have one already. `is_taken` says of an id
-    /// whether it is that of an instance.
+    /// Creates or updates the peer's record of an instance. `is_known` means that the peer may already have one.
+    /// `is_taken` tells whether an id belongs to an instance.
     pub(crate) async fn put(
         &self,
         operation: &'static str,
@@ -73,12 +74,12 @@ impl Remote {
             DriverError::new(ErrorKind::Corrupt, operation, "the data of an instance cannot be read").because(error)
         })?;
         let write = Write { operation, instance, data: &data, is_taken: &is_taken, over };
-        // After a failure the record may be there.
+        // After a failure the record may exist.
         let request = |attempt| self.upsert(&write, is_known || attempt > 1);
         self.retried(operation, &instance.model, &instance.id, over, request).await
     }
 
-    /// Removes the peer's record; not an error if there is none.
+    /// Removes the peer's record; no error if there is none.
     pub(crate) async fn delete(&self, operation: &'static str, model: &str, id: &str, over: &Over) -> Result<()> {
         self.retried(operation, model, id, over, |_| async {
             let response = self.send(&self.calls.delete, model, id, None).await?;
@@ -90,7 +91,7 @@ impl Remote {
         .await
     }
 
-    /// Ids of the records that this driver left at the peer for a model, as far as one list shows them.
+    /// The ids of this driver's records of a model at the peer, as far as one list shows them.
     pub(crate) async fn ours(&self, operation: &'static str, model: &str) -> Result<Vec<String>> {
         let Some(call) = &self.calls.list else { return Ok(Vec::new()) };
         let Some(path) = call.path.fill(model, "") else { return Ok(Vec::new()) };
@@ -114,7 +115,7 @@ impl Remote {
         .await
     }
 
-    /// Whether the peer answers, and takes the token.
+    /// Whether the peer responds and accepts the token.
     pub(crate) async fn health(&self) -> Result<()> {
         let unavailable = |message: String| DriverError::new(ErrorKind::Unavailable, "health", message);
         let response = self.peer.send(Method::GET, "", None, 4096).await;
@@ -125,7 +126,7 @@ impl Remote {
         }
     }
 
-    /// Creates or updates, whichever the peer's answer asks for.
+    /// Creates or updates, depending on the peer's response.
     async fn upsert(&self, write: &Write<'_>, update_first: bool) -> Result<(), Fault> {
         let Instance { model, id, .. } = write.instance;
         let mut complaint = String::new();
@@ -145,8 +146,8 @@ impl Remote {
         Err(Fault::Contradiction(format!("a record can be {what}: {complaint}")))
     }
 
-    /// A peer that gives a record an id of its own would get another record with each event. So the one that it made goes
-    /// again, unless it is that of another instance.
+    /// If the peer assigned its own id, each event would create another record. So the new record is deleted again,
+    /// unless it belongs to another instance.
     async fn check_id(&self, write: &Write<'_>, response: &Response) -> Result<(), Fault> {
         let Instance { model, id, .. } = write.instance;
         let record = json::parse_bytes(&response.body).ok();
@@ -174,7 +175,7 @@ impl Remote {
         sent.map_err(|failure| Fault::Passing(failure.to_string(), None))
     }
 
-    /// Tries a request until it succeeds, has failed too often, or is over; the attempts count from 1.
+    /// Retries a request until it succeeds, has failed too often, or nobody waits for it; attempts are counted from 1.
     async fn retried<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         operation: &'static str,
@@ -211,7 +212,7 @@ impl Remote {
     }
 }
 
-/// What a response means that nothing else is known of.
+/// The meaning of a response in the general case.
 fn success(response: &Response) -> Result<(), Fault> {
     match response.verdict() {
         Verdict::Done => Ok(()),
@@ -221,7 +222,7 @@ fn success(response: &Response) -> Result<(), Fault> {
     }
 }
 
-/// Peers that answer with the records that they changed say so that there was none.
+/// Peers that respond with the changed records use an empty list to report that there was none.
 fn is_empty_list(response: &Response) -> bool {
     let body = response.body.trim_ascii();
     body.starts_with(b"[") && json::parse_bytes(body).is_ok_and(|value| value.as_array().is_some_and(Vec::is_empty))

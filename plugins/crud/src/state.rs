@@ -1,5 +1,5 @@
-//! What calls make of the instances, worked out beside them: whoever reads waits for a lookup or a step at most, never for
-//! a call.
+//! Computes the effects of calls on the instances on a copy, so that readers wait at most for a lookup or a step, never
+//! for a call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +17,12 @@ pub(crate) type Owed = BTreeMap<Key, bool>;
 /// What the peer should have; `None`: no record.
 pub(crate) type Targets = BTreeMap<Key, Option<Arc<Row>>>;
 
-/// What a panic of an earlier holder left is whole: changes are made last, in one step.
+/// A panic of an earlier holder never leaves the state inconsistent: it is updated last, in one step.
 pub(crate) fn locked(instances: &Mutex<Instances>) -> MutexGuard<'_, Instances> {
     instances.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The rows of some models as they are at a moment. While one is held, a change of their instances copies what it changes.
+/// A snapshot of the rows of some models. While it exists, a change of their instances copies the changed parts.
 pub(crate) struct Snapshot(BTreeMap<String, Rows>);
 
 impl Snapshot {
@@ -57,7 +57,7 @@ pub(crate) fn keys(model: &str, rows: &Rows) -> impl Iterator<Item = Key> {
     rows.keys().map(move |id| (model.to_owned(), id.to_string()))
 }
 
-/// What a model's instances are when they are carried over, as far as they change.
+/// The instances that a conversion to a new version of the model changes.
 pub(crate) fn carried(rows: &Rows, new: &ModelShape, carry: &CarryOver) -> Targets {
     if carry.is_empty() {
         return Targets::new();
@@ -70,8 +70,8 @@ pub(crate) fn carried(rows: &Rows, new: &ModelShape, carry: &CarryOver) -> Targe
     rows.iter().filter_map(change).collect()
 }
 
-/// What events do, and what they make of the instances that they concern: they are tried on a copy of those alone. `None`:
-/// the checkpoint is there already.
+/// The effects of events and the resulting instances, computed on a copy of the affected instances. `None` if the
+/// checkpoint is already reached.
 pub(crate) fn applied<'a>(
     instances: &Mutex<Instances>,
     after: Position,
@@ -104,13 +104,14 @@ pub(crate) fn applied<'a>(
     Ok(Some((changes, keys.into_iter().map(target).collect())))
 }
 
-/// A call that is not made in memory yet owes a record. What was owed before says what the peer has.
+/// Marks a record of a call, not yet applied in memory, as owed. An earlier entry tells whether the peer may have the
+/// record.
 pub(crate) fn owe(owed: &mut Owed, instances: &Instances, key: Key, is_known: bool) {
     let is_known = is_known || instances.row(&key.0, &key.1).is_some();
     owed.entry(key).or_insert(is_known);
 }
 
-/// Does again what an entry of the journal says.
+/// Applies an entry of the journal again.
 pub(crate) fn take_up(entry: Entry, instances: &mut Instances, owed: &mut Owed) -> Result<()> {
     let damaged = |message: &str| DriverError::new(ErrorKind::Corrupt, "open", message.to_owned());
     match entry {

@@ -1,8 +1,8 @@
-//! Paths with `{model}` and `{id}` in them, which give each model, and each of its instances, an address of its own.
+//! Path templates with `{model}` and `{id}`, which give each model and each instance its own address.
 
 use snaphook_driver_peer::escape;
 
-/// A path, ready to be filled in.
+/// A parsed path template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template(Vec<Part>);
 
@@ -13,7 +13,7 @@ enum Part {
     Id,
 }
 
-/// Whether a path has the id of an instance in it.
+/// Whether a path contains the id of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Id {
     Never,
@@ -22,7 +22,7 @@ pub(crate) enum Id {
 }
 
 impl Template {
-    /// Reads a path. An error says what is wrong with it.
+    /// Parses a path. An error says what is wrong with it.
     pub(crate) fn parse(text: &str, id: Id) -> Result<Template, String> {
         if !text.starts_with('/') {
             return Err("does not begin with `/`".into());
@@ -58,7 +58,8 @@ impl Template {
         }
     }
 
-    /// The path of a model's records, or of one. `None`: no path can have it, since `.` and `..` mean other folders.
+    /// The path of a model's records, or of one record. `None` if it is impossible, because `.` and `..` have a special
+    /// meaning.
     pub(crate) fn fill(&self, model: &str, id: &str) -> Option<String> {
         let path: String = self
             .0
@@ -75,7 +76,7 @@ impl Template {
     }
 }
 
-/// Whether no id has such a character, once it is escaped.
+/// Whether no escaped id contains this character.
 fn separates(byte: u8) -> bool {
     !byte.is_ascii_alphanumeric() && !b"-._~%".contains(&byte)
 }

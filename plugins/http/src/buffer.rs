@@ -1,8 +1,8 @@
-//! Records that are not delivered yet, on disk: one JSON text per line, in numbered files.
+//! Undelivered records on disk: one JSON text per line, in numbered files.
 //!
-//! The newest file grows at its end, the oldest is read from the place that `sent` names and removed when all of it is
-//! delivered. A record counts when its line is whole and synced; a line that a crash left half written was never
-//! acknowledged and is cut off. `sent` is not synced: an old one only makes records go out twice.
+//! Records are appended to the newest file. The oldest file is read from the position in `sent`, and removed when all
+//! of it is delivered. A record is stored once its line is complete and synced; an incomplete line after a crash was
+//! never acknowledged and is truncated. `sent` is not synced: an old value only causes records to be sent twice.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -13,12 +13,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use snaphook_driver::files::{FileLock, file_fault, sync_folder, unusable_file};
 use snaphook_driver::{DriverError, ErrorKind, Result};
 
-/// Bytes after which the next file begins; so much that is delivered may still take disk space.
+/// Size after which a new file begins; up to this much delivered data may still use disk space.
 const FILE_BYTES: u64 = 4 << 20;
 
 const ENDING: &str = ".jsonl";
 
-/// The folder with the records.
+/// The folder of the records.
 pub(crate) struct Buffer {
     folder: PathBuf,
     bytes_max: u64,
@@ -30,25 +30,25 @@ pub(crate) struct Buffer {
 struct State {
     /// Oldest first.
     files: VecDeque<BufferFile>,
-    /// Bytes of the oldest that are delivered.
+    /// How many bytes of the oldest file are delivered.
     sent: u64,
 }
 
 #[derive(Clone, Copy)]
 struct BufferFile {
     number: u64,
-    /// Bytes whose lines are whole and synced.
+    /// Size of the complete and synced lines.
     length: u64,
 }
 
-/// The oldest records that wait.
+/// The oldest waiting records.
 pub(crate) struct Batch {
-    /// Each the JSON of a record.
+    /// Each record as JSON.
     pub(crate) records: Vec<String>,
     pub(crate) end: Place,
 }
 
-/// A place between two records. Later ones are greater.
+/// A position between two records. Later positions are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     file: u64,
@@ -56,14 +56,14 @@ pub(crate) struct Place {
 }
 
 impl Buffer {
-    /// Opens the folder, makes it if it is not there, and cuts off what a crash left half written.
+    /// Opens the folder, or creates it, and truncates an incomplete line of a crash.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Buffer> {
         let lock = FileLock::take(&folder.join("lock"), folder)?;
         let state = load(folder).map_err(unusable_file(folder))?;
         Ok(Buffer { folder: folder.to_owned(), bytes_max, state: Mutex::new(state), lock: Mutex::new(Some(lock)) })
     }
 
-    /// Writes records and syncs them, in one go; the result of each. Called by one thread.
+    /// Writes records with a single sync; returns the result of each. Only called by one thread.
     pub(crate) fn append(&self, records: &[String]) -> Vec<Result<()>> {
         let mut waiting = self.waiting();
         let fits: Vec<bool> = records
@@ -84,7 +84,7 @@ impl Buffer {
         let result = |fits: &bool| match (fits, &written) {
             (false, _) => Err(self.full()),
             (true, Ok(())) => Ok(()),
-            // An error of a file cannot be cloned.
+            // An I/O error cannot be cloned.
             (true, Err(error)) => {
                 Err(file_fault("record", &self.folder)(io::Error::new(error.kind(), error.to_string())))
             }
@@ -92,7 +92,7 @@ impl Buffer {
         fits.iter().map(result).collect()
     }
 
-    /// The oldest records: at most so many, and no more than so many bytes unless it is one. `None`: nothing waits.
+    /// The oldest records, limited in number and in size, but at least one. `None` if nothing waits.
     pub(crate) fn first(&self, count_max: usize, bytes_max: usize) -> io::Result<Option<Batch>> {
         let (oldest, sent) = loop {
             let (oldest, sent, is_newest) = {
@@ -102,7 +102,7 @@ impl Buffer {
             match sent < oldest.length {
                 true => break (oldest, sent),
                 false if is_newest => return Ok(None),
-                // It was the newest when the last of it was delivered.
+                // It was still the newest file when its last record was delivered.
                 false => self.sent(Place { file: oldest.number, offset: sent })?,
             }
         };
@@ -118,19 +118,19 @@ impl Buffer {
             }
             offset += line.len() as u64;
             line.pop();
-            // What a disk has damaged goes on as text that the collector rejects.
+            // A damaged record is sent as text, which the collector rejects.
             records.push(String::from_utf8_lossy(&line).into_owned());
             line.clear();
         }
         Ok(Some(Batch { records, end: Place { file: oldest.number, offset } }))
     }
 
-    /// Everything before a place is delivered.
+    /// Marks everything before a position as delivered.
     pub(crate) fn sent(&self, place: Place) -> io::Result<()> {
         let done = {
             let mut state = self.state();
             state.sent = place.offset;
-            // The newest is still written to.
+            // The newest file is still being written.
             let is_done = state.files.len() > 1 && state.sent >= state.files[0].length;
             is_done.then(|| {
                 state.sent = 0;
@@ -150,12 +150,12 @@ impl Buffer {
         fs::rename(&temporary, self.folder.join("sent"))
     }
 
-    /// Nothing is written or sent any more: others may open the folder.
+    /// Ends all writing and sending, so that others may open the folder.
     pub(crate) fn close(&self) {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Bytes of records that wait.
+    /// Size of the waiting records in bytes.
     pub(crate) fn waiting(&self) -> u64 {
         let state = self.state();
         state.files.iter().map(|file| file.length).sum::<u64>() - state.sent
@@ -173,7 +173,7 @@ impl Buffer {
         let BufferFile { number, length } = *self.state().files.back().unwrap_or(&FIRST);
         let (number, length) = if length >= FILE_BYTES { (number + 1, 0) } else { (number, length) };
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path(number))?;
-        // Also cuts off what an earlier write left that failed half-way.
+        // This also truncates the partial result of a failed write.
         file.set_len(length)?;
         file.seek(SeekFrom::Start(length))?;
         let write = |file: &mut File| file.write_all(lines).and_then(|()| file.sync_data());
@@ -209,7 +209,7 @@ impl Buffer {
     }
 }
 
-/// The file of an empty buffer, which need not be there yet.
+/// The file of an empty buffer, which may not exist yet.
 const FIRST: BufferFile = BufferFile { number: 1, length: 0 };
 
 fn file_name(number: u64) -> String {
@@ -238,7 +238,7 @@ fn load(folder: &Path) -> io::Result<State> {
     Ok(State { files, sent })
 }
 
-/// Bytes up to the end of the last whole line.
+/// Size up to the end of the last complete line.
 fn whole_lines(path: &Path) -> io::Result<u64> {
     let mut file = File::open(path)?;
     let mut end = file.metadata()?.len();
@@ -256,7 +256,7 @@ fn whole_lines(path: &Path) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Reads how much is delivered and removes files that are, all of them. What makes no sense counts as nothing delivered.
+/// Reads how much is delivered, and removes completely delivered files. An invalid value counts as nothing delivered.
 fn sent(folder: &Path, files: &mut VecDeque<BufferFile>) -> io::Result<u64> {
     let text = match fs::read_to_string(folder.join("sent")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::InvalidData => {

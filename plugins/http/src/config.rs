@@ -9,10 +9,10 @@ pub(crate) const BUFFER_EXPECTED: &str = "the path of a folder such as `data/err
 pub(crate) const BUFFER_BYTES_EXPECTED: &str = "a number of bytes from 16777216";
 pub(crate) const BATCH_EXPECTED: &str = "a number of records from 1 to 10000";
 
-/// The largest record, with room for its log.
+/// Room for the largest record with its log.
 const BUFFER_BYTES_MIN: u64 = 16 << 20;
 
-/// What stands below `driver = 'http'`.
+/// The settings below `driver = 'http'`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HttpConfig {
@@ -20,16 +20,16 @@ pub struct HttpConfig {
     pub url: String,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<String>,
-    /// The folder of what is not delivered yet. It is made, with its parents, if it is not there.
+    /// The folder of undelivered records. It is created, with its parents, if it does not exist.
     #[serde(default = "buffer")]
     pub buffer: String,
-    /// Bytes of records that wait; beyond them `record` is `ErrorKind::Full`.
+    /// Maximum size of the waiting records in bytes; beyond that, `record` returns `ErrorKind::Full`.
     #[serde(default = "buffer_bytes")]
     pub buffer_bytes: u64,
-    /// Records of one request, at most.
+    /// Maximum number of records per request.
     #[serde(default = "batch")]
     pub batch: usize,
-    /// Seconds that one request may take.
+    /// Timeout of one request in seconds.
     #[serde(default)]
     pub timeout: Timeout,
 }

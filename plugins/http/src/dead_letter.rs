@@ -1,4 +1,4 @@
-//! Records that the collector rejected for good, in a file for an admin: nothing is dropped.
+//! A file for the admin with records that the collector rejected for good, so that nothing is lost.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use snaphook_driver::json;
 
-/// Bytes of the file. When it is full, delivery stops until somebody has moved it away: the records behind stay in the
+/// Maximum size of the file. When it is full, delivery stops until somebody moves it away; later records stay in the
 /// buffer.
 const BYTES_MAX: u64 = 64 << 20;
 
@@ -38,11 +38,11 @@ impl DeadLetters {
         &self.path
     }
 
-    /// Adds a record, durably. `false`: the file is full.
+    /// Adds a record durably. `false` if the file is full.
     pub(crate) fn add(&self, reason: &str, record: &str) -> io::Result<bool> {
         let mut line = match json::typed::<&RawValue>(record) {
             Ok(record) => serde_json::to_string(&DeadLetter { reason, record }),
-            // A disk has damaged it.
+            // The disk has damaged it.
             Err(_) => serde_json::to_string(&Damaged { reason, text: record }),
         }?;
         line.push('\n');

@@ -19,7 +19,7 @@ use crate::writer::Writer;
 /// How long the collector may fail before the store is unhealthy.
 const OUTAGE_MAX: Duration = Duration::from_secs(30);
 
-/// How long `close` tries to deliver what waits. The rest is delivered after the next start.
+/// How long `close` tries to deliver the waiting records. The rest is delivered after the next start.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 
 /// See the crate's documentation.
@@ -32,7 +32,7 @@ pub struct HttpErrorStore {
 }
 
 impl HttpErrorStore {
-    /// Opens the buffer and begins to deliver what waits in it.
+    /// Opens the buffer and starts to deliver its records.
     pub(crate) fn open(context: &OpenContext) -> Result<HttpErrorStore> {
         let config = HttpConfig::new(context)?;
         let peer = Peer::open(Store::Error, &config.url, config.token.as_deref(), config.timeout)?;
@@ -97,7 +97,7 @@ impl ErrorStore for HttpErrorStore {
         let text = serde_json::to_string(record).map_err(|error| {
             DriverError::new(ErrorKind::Invalid, "record", "the record cannot be written as JSON").because(error)
         })?;
-        // A client's data is kept as it was sent. Line ends in JSON are only ever spacing.
+        // A client's data is kept as it was sent. Line breaks in JSON are always whitespace.
         self.writer.write(text.replace(['\n', '\r'], " ")).await
     }
 

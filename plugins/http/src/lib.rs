@@ -1,8 +1,8 @@
 //! Failed runs sent to a log collector: one POST per batch, a JSON array of records.
 //!
-//! A record is durable in a buffer on disk when `record` returns; a background task sends what is there, in order, and
-//! retries while the collector cannot take it. A batch may be sent twice, after a crash or when a response is lost: the
-//! collector tells by a record's `id`. Records cannot be read back.
+//! When `record` returns, the record is durable in a buffer on disk; a background task sends the buffered records in
+//! order, and retries while the collector does not accept them. After a crash or a lost response, a batch may be sent
+//! twice: the collector can detect this by a record's `id`. Records cannot be read back.
 
 mod buffer;
 mod config;

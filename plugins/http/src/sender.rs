@@ -1,8 +1,9 @@
-//! The background task that delivers: the oldest batch first, until the collector has taken it.
+//! The background task that delivers records: always the oldest batch, until the collector accepts it.
 //!
-//! A collector that fails is retried with exponential backoff. A record that it rejects goes to the dead letters; of a
-//! rejected batch each record is sent alone, so that one bad record takes no others with it. Statuses that are about the
-//! address or the token (401, 403, 404, …), redirects and web pages count as failures, since every record would meet them.
+//! If the collector fails, it is retried with exponential backoff. A rejected record goes to the dead letters; the
+//! records of a rejected batch are sent one by one, so that one bad record does not affect the others. Statuses about
+//! the address or the token (401, 403, 404, …), redirects and web pages count as failures, because they would occur for
+//! every record.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,26 +18,26 @@ use crate::dead_letter::DeadLetters;
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Longest pause that a collector may ask for.
+/// Longest pause that a collector may request.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// Bytes of one request, unless a single record has more.
+/// Size of one request, unless a single record is larger.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Bytes of a response that are read for a message.
+/// How many bytes of a response are read for a message.
 const RESPONSE_BYTES_MAX: usize = 4096;
 
-/// Delivers what a buffer has.
+/// Delivers the records of a buffer.
 pub(crate) struct Sender {
     pub(crate) buffer: Arc<Buffer>,
     pub(crate) peer: Peer,
     pub(crate) batch: usize,
-    /// Told when the buffer has something new.
+    /// Notified of new records in the buffer.
     pub(crate) written: Arc<Notify>,
     pub(crate) outage: Arc<Outage>,
 }
 
-/// Since when, and why, nothing is delivered.
+/// Since when and why delivery fails.
 #[derive(Default)]
 pub(crate) struct Outage(Mutex<Option<(Instant, String)>>);
 
@@ -50,17 +51,17 @@ impl Outage {
     }
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 enum Outcome {
     Taken,
-    /// The records are at fault.
+    /// The records are the cause.
     Rejected(String),
-    /// The collector, the address or this machine is at fault.
+    /// The collector, the address or this machine is the cause.
     Failed(String, Option<Duration>),
 }
 
 impl Sender {
-    /// Runs until `closing` says so: then what waits is sent as long as that works.
+    /// Runs until `closing` is set; then it sends the waiting records as long as that works.
     pub(crate) async fn run(self, mut closing: watch::Receiver<bool>) {
         let dead_letters = DeadLetters::new(self.buffer.folder());
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
@@ -140,13 +141,13 @@ impl Sender {
         match response.verdict() {
             Verdict::Done => Outcome::Taken,
             Verdict::Refused => Outcome::Rejected(response.complaint()),
-            // A gateway's limit, which the records may not meet one by one.
+            // A gateway's size limit, which single records may not exceed.
             _ if response.status == 413 && batch.records.len() > 1 => Outcome::Rejected(response.complaint()),
             _ => Outcome::Failed(response.complaint(), response.retry_after.map(|pause| pause.min(RETRY_AFTER_MAX))),
         }
     }
 
-    /// Waits before the next attempt. `false`: there is none, since the store is being closed.
+    /// Waits before the next attempt. `false` if there is none because the store is being closed.
     async fn wait(
         &self,
         reason: String,
@@ -166,7 +167,7 @@ impl Sender {
         };
         self.outage.set(Some((since, reason)));
         let pause = backoff.next_pause().max(asked.unwrap_or_default());
-        // One more attempt when the store is closed: the collector may be back.
+        // One more attempt when the store is closed: the collector may be available again.
         let _ = tokio::time::timeout(pause, closing.changed()).await;
         true
     }

@@ -1,4 +1,4 @@
-//! The thread that writes to the buffer: one sync for all records that wait at the same moment.
+//! The thread that writes to the buffer, with one sync for all records that wait at the same time.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,18 +9,18 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::buffer::Buffer;
 
-/// Records of one sync.
+/// How many records one sync covers at most.
 const TOGETHER_MAX: usize = 1000;
 
 type Job = (String, oneshot::Sender<Result<()>>);
 
-/// The thread, until it is closed or dropped.
+/// The thread, which runs until this is closed or dropped.
 pub(crate) struct Writer {
     running: Mutex<Option<(Sender<Job>, JoinHandle<()>)>>,
 }
 
 impl Writer {
-    /// `written` is told when there is something to send.
+    /// `written` is notified when there are records to send.
     pub(crate) fn start(buffer: Arc<Buffer>, written: Arc<Notify>) -> Writer {
         let (sender, receiver) = channel();
         let thread = std::thread::spawn(move || run(&buffer, &written, &receiver));
@@ -39,7 +39,7 @@ impl Writer {
         }
     }
 
-    /// Waits until what was given is written.
+    /// Waits until all records are written.
     pub(crate) async fn close(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((sender, thread)) = running {
@@ -54,14 +54,14 @@ fn run(buffer: &Buffer, written: &Notify, jobs: &Receiver<Job>) {
         let (records, answers): (Vec<_>, Vec<_>) =
             std::iter::once(first).chain(jobs.try_iter().take(TOGETHER_MAX - 1)).unzip();
         for (answer, result) in answers.into_iter().zip(buffer.append(&records)) {
-            // Nobody may be waiting any more; the record is there all the same.
+            // The caller may be gone; the record is stored anyway.
             let _ = answer.send(result);
         }
         written.notify_one();
     }
 }
 
-/// A call to a store that was closed.
+/// The error of a call to a closed store.
 fn closed(operation: &'static str) -> DriverError {
     DriverError::new(ErrorKind::Unavailable, operation, "the store is closed").temporary(false)
 }

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use snaphook_driver::{OpenContext, Result};
 
-/// What stands below `driver = 'memory'`.
+/// The settings below `driver = 'memory'`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {}
 
 impl MemoryConfig {
-    /// Refuses settings.
+    /// Rejects all settings.
     pub(crate) fn check(context: &OpenContext) -> Result<()> {
         context.settings::<MemoryConfig>().map(drop)
     }

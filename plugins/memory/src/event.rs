@@ -1,4 +1,4 @@
-//! The log as a list, with lists of places by stream and by model.
+//! The log as a list, with lists of indexes by stream and by model.
 //!
 //! Invariant: the event at index `i` has position `i + 1`.
 
@@ -29,7 +29,7 @@ pub struct MemoryEventStore {
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     importing: Mutex<bool>,
     nodes: Nodes,
-    /// Position of the last event; changes wake those that wait.
+    /// Position of the last event; a change wakes waiting readers.
     head: watch::Sender<Position>,
 }
 
@@ -210,7 +210,7 @@ impl EventStore for MemoryEventStore {
                 member.state.advance(log.head());
             }
             let taken = member.state.take(limit, now, lease);
-            // Nothing is kept outside.
+            // No state is kept elsewhere.
             member.state.progress(now);
             taken
                 .into_iter()
@@ -319,7 +319,7 @@ impl MemoryEventStore {
 }
 
 impl Member {
-    /// The next event of a stream whose oldest was dealt with becomes the oldest.
+    /// When the oldest event of a stream is done, its next event becomes the oldest.
     fn follow(&mut self, after: Position, stream: Stream, log: &Log) {
         let cursor = self.state.cursor();
         let next = log
@@ -332,7 +332,7 @@ impl Member {
         }
     }
 
-    /// Drops what a new filter does not want.
+    /// Drops pending events that a new filter excludes.
     fn refilter(&mut self, filter: &EventFilter, log: &Log) {
         self.filter = filter.clone();
         let active: Vec<Position> = self.state.active().map(|(position, ..)| position).collect();
@@ -380,7 +380,7 @@ impl Log {
         self.candidates(filter, after).filter(|event| filter.matches(event))
     }
 
-    /// Events after a position that the lists of places leave to be looked at, in order.
+    /// Events after a position that may match according to the lists, in order.
     fn candidates<'a>(
         &'a self,
         filter: &'a EventFilter,
@@ -430,7 +430,7 @@ impl Log {
             }
         }
         if let Some(time) = judged.removal {
-            // All that there are: nothing here waits for a disk.
+            // All of them: nothing here waits for a disk.
             self.claims.retain(|_, holder| !holder.has_expired(time));
             let mut end = judged.end;
             end.removed(0);
@@ -438,7 +438,7 @@ impl Log {
         }
     }
 
-    /// Adds the event that follows.
+    /// Adds the next event.
     fn push(&mut self, event: Event) {
         let position = event.position;
         self.models.entry(event.model.clone()).or_default().push(position);

@@ -1,8 +1,7 @@
 //! All four stores in memory: for tests, and for trying things out. Everything is gone when the process ends.
 //!
-//! Each store is one lock around plain collections; calls are short. The meaning of filters, sorts and consumer
-//! groups is that of `snaphook-driver`'s own modules, so this is also the reference that other drivers are compared
-//! with.
+//! Each store is one lock around plain collections; calls are short. Filters, sorts and consumer groups use the modules
+//! of `snaphook-driver`, so this driver is also the reference for other drivers.
 
 mod config;
 mod error;
@@ -39,7 +38,7 @@ pub const DRIVER: Driver = Driver {
     }),
 };
 
-/// What a panic of an earlier holder left is whole: each change below is made last, in one step.
+/// A panic of an earlier holder never leaves the state inconsistent: each change is made last, in one step.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -87,7 +87,7 @@ impl ModelStore for MemoryModelStore {
     }
 
     async fn query(&self, model: &str, query: &InstanceQuery, budget: &Budget) -> Result<InstancePage> {
-        // The lock is not held meanwhile.
+        // The lock is released in the meantime.
         let rows = locked(&self.instances).rows(model).unwrap_or_default();
         query_rows(&rows, model, query, budget).await
     }

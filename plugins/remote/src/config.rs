@@ -10,7 +10,7 @@ pub(crate) const URL_EXPECTED: &str = "the address of a driver's host such as `h
 pub(crate) const ENCODING_EXPECTED: &str = "`json` or `protobuf`";
 pub(crate) const TOKEN_EXPECTED: &str = "the token that the host asks for";
 
-/// What stands below `driver = 'remote'` in the table of a store: a host, or the connection that says where it is.
+/// The settings below `driver = 'remote'` in the table of a store: a host, or the name of a connection.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoreConfig {
@@ -45,11 +45,11 @@ impl StoreConfig {
     }
 }
 
-/// Where a host is and how it is spoken to: what stands in `[connections.NAME]`.
+/// The address and encoding of a host: the settings in `[connections.NAME]`.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteConfig {
-    /// Where `/{store}/{method}` is added.
+    /// The base address, to which `/{store}/{method}` is appended.
     pub url: String,
     #[serde(default)]
     pub encoding: Encoding,
@@ -58,9 +58,9 @@ pub struct RemoteConfig {
 }
 
 impl RemoteConfig {
-    /// The address, without a slash at its end.
+    /// The address without a trailing slash.
     pub(crate) fn base(&self) -> Result<String> {
-        // Not shown: there may be a password in it.
+        // Not shown, because it may contain a password.
         let wrong = || {
             let message =
                 format!("`url` is no such address, expected {URL_EXPECTED}, without user, password and query");

@@ -1,9 +1,9 @@
-//! The two forms that messages have on the wire.
+//! The two encodings of messages on the wire.
 
 use serde::Deserialize;
 use snaphook_driver::wire::{JsonMappingError, from_json, to_json};
 
-/// How messages are written.
+/// The encoding of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
@@ -22,14 +22,14 @@ impl Encoding {
         }
     }
 
-    /// The encoding with that media type, whose parameters do not matter.
+    /// The encoding with that media type; parameters are ignored.
     pub(crate) fn from_media_type(text: &str) -> Option<Encoding> {
         let essence = text.split(';').next().unwrap_or_default().trim();
         let has = |encoding: &Encoding| essence.eq_ignore_ascii_case(encoding.media_type());
         [Encoding::Json, Encoding::Protobuf].into_iter().find(has)
     }
 
-    /// A message, which is Protobuf, in this form.
+    /// Converts a message from Protobuf to this encoding.
     pub(crate) fn write(self, message: &str, bytes: Vec<u8>) -> Result<Vec<u8>, JsonMappingError> {
         match self {
             Encoding::Json => to_json(message, &bytes),
@@ -37,7 +37,7 @@ impl Encoding {
         }
     }
 
-    /// What is in this form, as Protobuf. An empty body is an empty message.
+    /// Converts a message from this encoding to Protobuf. An empty body is an empty message.
     pub(crate) fn read(self, message: &str, bytes: Vec<u8>) -> Result<Vec<u8>, JsonMappingError> {
         match self {
             Encoding::Json if !bytes.is_empty() => from_json(message, &bytes),

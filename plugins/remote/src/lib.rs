@@ -1,8 +1,7 @@
-//! Stores in another process or on another machine, over HTTP: the driver that asks for them, and the host that serves
-//! them.
+//! Stores in another process or on another machine, over HTTP: the driver, and the host that serves the stores.
 //!
-//! A call is `POST {url}/{store}/{method}`; the bodies are the messages of `sdk/driver/proto/driver.proto`, as Protobuf or as
-//! JSON. Anything that answers such requests is a driver, in whatever language.
+//! A call is `POST {url}/{store}/{method}`; the bodies are the messages of `sdk/driver/proto/driver.proto`, as Protobuf
+//! or as JSON. Any server that handles such requests can be a driver, in any language.
 
 mod config;
 mod encoding;

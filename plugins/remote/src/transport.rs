@@ -1,4 +1,4 @@
-//! Carries calls by HTTP. What a host sends is bounded in size and time, and is never trusted.
+//! Sends calls over HTTP. Responses of a host are limited in size and time, and never trusted.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -16,16 +16,17 @@ use crate::encoding::Encoding;
 /// Largest body of a request or response: a page with its escapes, or a blob as base64.
 pub(crate) const BODY_BYTES_MAX: usize = 4 * PAGE_BYTES_MAX;
 
-/// Data of one batch of events: as JSON within JSON it may be twice as long, and the rest of each event comes on top.
+/// Size of the data in one batch of events: as JSON within JSON it may be twice as long, plus the other parts of each
+/// event.
 const BATCH_BYTES_MAX: u64 = PAGE_BYTES_MAX as u64;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Below the time after which hosts and proxies usually close a connection that nobody uses: an append on a connection
-/// that is just being closed has an unknown outcome.
+/// Less than the time after which hosts and proxies usually close idle connections: an append on a connection that is
+/// being closed has an unknown outcome.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Calls to the stores of a host.
+/// Sends calls to the stores of a host.
 pub(crate) struct HttpTransport {
     client: Client,
     base: String,
@@ -34,7 +35,7 @@ pub(crate) struct HttpTransport {
 }
 
 impl HttpTransport {
-    /// Connects when it is first used.
+    /// Connects on first use.
     pub(crate) fn new(config: &RemoteConfig) -> Result<HttpTransport> {
         let fault = |message: String| DriverError::new(ErrorKind::Config, "open", message);
         let authorization = config.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
@@ -44,7 +45,7 @@ impl HttpTransport {
         if let Some(value) = &mut authorization {
             value.set_sensitive(true);
         }
-        // The only choice of a TLS implementation in this process; if it was made already, so much the better.
+        // Selects the process's TLS implementation; an error means that it is already selected.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             Client::builder()
@@ -52,10 +53,10 @@ impl HttpTransport {
                 .pool_idle_timeout(IDLE)
                 .tcp_nodelay(true)
                 .no_proxy()
-                // Where a store is said once, in the configuration.
+                // Only the configuration determines the address of a store.
                 .redirect(redirect::Policy::none())
         };
-        // A machine without any certificate can still speak plain HTTP.
+        // A machine without any certificates can still use plain HTTP.
         let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
         let client = client.map_err(|error| fault("the HTTP client cannot start".into()).because(error))?;
         Ok(HttpTransport { client, base: config.base()?, encoding: config.encoding, authorization })
@@ -83,7 +84,7 @@ impl HttpTransport {
         Ok(opened)
     }
 
-    /// One request. Both messages are Protobuf here. `operation` is the last part of the path.
+    /// Sends one request. Both messages are Protobuf here. `operation` is the last part of the path.
     async fn post(
         &self,
         path: &str,
@@ -98,7 +99,7 @@ impl HttpTransport {
         let body = body.map_err(|error| {
             DriverError::new(ErrorKind::Invalid, operation.clone(), "the request cannot be written").because(error)
         })?;
-        // A host may close the connection before it has read all of it, and then nobody would know what became of it.
+        // A host may close the connection before it has read everything, and then the outcome would be unknown.
         if body.len() > BODY_BYTES_MAX {
             let message = format!("the request has {} bytes, at most {BODY_BYTES_MAX} are allowed", body.len());
             return Err(DriverError::new(ErrorKind::Invalid, operation, message));
@@ -113,7 +114,7 @@ impl HttpTransport {
         let encoding = encoding.and_then(Encoding::from_media_type);
         let bytes = whole(&operation, &url, response).await?;
         if status.is_success() {
-            // A page of something between is no response, also where its text could be read as one.
+            // A page from an intermediary is not a response, even if its text could be parsed as one.
             if encoding != Some(self.encoding) {
                 let message = format!("the response is no `{}`", self.encoding.media_type());
                 return Err(DriverError::new(ErrorKind::Uncertain, operation, message).with("url", url));
@@ -121,7 +122,7 @@ impl HttpTransport {
             let message = self.encoding.read(response_message, bytes);
             return message.map_err(|error| garbage(&operation, ErrorKind::Uncertain, &error));
         }
-        // Whatever stands between may answer in JSON as well: a host's error names its operation.
+        // An intermediary may also respond with JSON: a host's error names its operation.
         let error = encoding.and_then(|encoding| encoding.read("Error", bytes).ok());
         let error = error.and_then(|bytes| decode::<proto::Error>(&bytes).ok());
         let error = error.filter(|error| !error.operation.is_empty());
@@ -131,7 +132,7 @@ impl HttpTransport {
                 DriverError::new(ErrorKind::Config, operation, message).with("url", url)
             }
             (_, Some(error)) => error.into(),
-            // Something between answered, or what stands there is no host. Whether it passed the request on is unknown.
+            // An intermediary responded, or the server is not a host. It is unknown whether the request was forwarded.
             (status, None) if status.is_server_error() || is_passing(status) => {
                 DriverError::new(ErrorKind::Uncertain, operation, format!("the response is {status}")).with("url", url)
             }
@@ -162,7 +163,7 @@ fn is_passing(status: StatusCode) -> bool {
     matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// The whole body, if it is not too large.
+/// Reads the complete body if it is not too large.
 async fn whole(operation: &str, url: &str, mut response: Response) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(operation, url, error))? {
@@ -175,7 +176,7 @@ async fn whole(operation: &str, url: &str, mut response: Response) -> Result<Vec
     Ok(bytes)
 }
 
-/// A request that got no whole response. Without a connection nothing was done.
+/// The error for a request without a complete response. Without a connection, nothing was done.
 fn broken(operation: &str, url: &str, error: reqwest::Error) -> DriverError {
     let (kind, message) = if error.is_connect() {
         (ErrorKind::Unavailable, "the host cannot be reached")
@@ -187,7 +188,7 @@ fn broken(operation: &str, url: &str, error: reqwest::Error) -> DriverError {
     DriverError::new(kind, operation.to_owned(), message).with("url", url).because(causes(&error))
 }
 
-/// What went wrong. The error itself only says that sending failed.
+/// The causes of an error, which itself only says that sending failed.
 fn causes(error: &reqwest::Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// What stands below `driver = 'stdout'`.
+/// The settings below `driver = 'stdout'`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StdoutConfig {}

@@ -28,7 +28,7 @@ impl ErrorStore for StdoutErrorStore {
         })?;
         let mut line = shown(&text).into_bytes();
         line.push(b'\n');
-        // A pipe whose reader is slow blocks; that must not stop the requests on this thread.
+        // A pipe with a slow reader blocks, which must not stop the requests on this thread.
         let write = move || {
             let mut stdout = std::io::stdout().lock();
             stdout.write_all(&line).and_then(|()| stdout.flush())
@@ -59,7 +59,7 @@ impl ErrorStore for StdoutErrorStore {
     }
 }
 
-/// The same JSON without characters that a terminal obeys: those after ASCII's, since JSON escapes ASCII's itself.
+/// The same JSON without control characters outside ASCII; JSON already escapes those of ASCII.
 fn shown(json: &str) -> String {
     let is_obeyed = |char: char| {
         char.is_control()

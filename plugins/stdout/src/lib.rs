@@ -1,4 +1,4 @@
-//! Failed runs as lines on standard output, for whatever collects logs. They cannot be read back.
+//! Failed runs as lines on standard output, for log collectors. They cannot be read back.
 
 mod config;
 mod error;

@@ -12,12 +12,10 @@ use crate::cli::client::Client;
 use crate::cli::events::{Frame, Frames};
 use crate::cli::failure::Failure;
 use crate::cli::output;
+use crate::hooks::grant_lines::TO_ALLOW;
 
 /// How often a server that is gone is looked for.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
-
-/// What a denial says before the lines of configuration that would grant what was asked.
-const GRANT: &str = "; to allow it, add to ";
 
 /// Follows the server, also after it came back, until nobody reads the output. `connected` is told once it listens.
 pub(super) async fn print(client: Arc<Client>, connected: oneshot::Sender<()>) {
@@ -134,7 +132,7 @@ fn text(run: &Value) -> String {
     let lines = log.filter_map(|line| Some((line.get("level")?.as_str()?, line.get("message")?.as_str()?)));
     let message = Some(("", word("message"))).filter(|(_, message)| !message.is_empty());
     for (level, message) in message.into_iter().chain(lines) {
-        let (message, grant) = match message.split_once(GRANT) {
+        let (message, grant) = match message.split_once(TO_ALLOW) {
             // Of a throw, its place in the source follows.
             Some((message, grant)) => (message, grant.split(" (line ").next()),
             None => (message, None),

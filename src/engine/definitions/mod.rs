@@ -14,6 +14,7 @@ mod faults;
 mod hold;
 pub(super) mod lists;
 mod pace;
+mod past_hooks;
 mod prepared;
 mod references;
 mod review;

@@ -7,7 +7,7 @@
 use super::Writes;
 use super::steps::{Command, Prepared, Step};
 use crate::engine::command::{Change, Origin, WriteOptions, Written};
-use crate::engine::error::Result;
+use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::waiters;
 
 impl Writes {
@@ -19,7 +19,12 @@ impl Writes {
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Written> {
-        self.carry_out(model, Command::new(change)?, options, origin).await
+        let is_patch = matches!(change, Change::Patch { .. });
+        let changed = self.carry_out(model, Command::new(change)?, options, origin).await;
+        changed.map_err(|error| match is_patch && error.kind == ErrorKind::NotUnique {
+            true => of_patch(error),
+            false => error,
+        })
     }
 
     /// The same for a checked command.
@@ -74,4 +79,14 @@ impl Writes {
         }
         Ok(written)
     }
+}
+
+/// A patch is the data itself: nothing stands around it in the body.
+fn of_patch(mut error: Error) -> Error {
+    for row in &mut error.errors {
+        if let Some(pointer) = row.pointer.strip_prefix("/data") {
+            row.pointer = pointer.to_owned();
+        }
+    }
+    error
 }

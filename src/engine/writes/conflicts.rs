@@ -3,7 +3,7 @@
 use snaphook_driver::{Conflict, Holder};
 
 use super::steps::{Command, Submitted};
-use crate::catalog::{FieldError, ModelRecord, escape_token, references, unique};
+use crate::catalog::{Collation, FieldError, ModelRecord, escape_token, references, unique};
 use crate::engine::command::{Change, Precondition};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::idempotency::is_key;
@@ -45,15 +45,20 @@ pub(super) fn exists(model: &str, id: &str) -> Error {
 
 /// `holder`: the instance with the value, if it may be named.
 pub(super) fn not_unique(record: &ModelRecord, key: &str, holder: Option<&Holder>) -> Error {
-    let properties = unique::properties_of(record, key).unwrap_or_default();
+    let list = unique::list_of(record, key);
+    let properties = list.map_or(&[][..], |list| &**list);
+    let same = match list.map(|list| list.collation) {
+        Some(Collation::NoCase) => "this value already, apart from case",
+        _ => "this value already",
+    };
     let names = properties.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let errors = properties
         .iter()
         .map(|name| FieldError {
             pointer: format!("/data/{}", escape_token(name)),
             message: match holder {
-                Some(holder) => format!("must be unique, `{}` has this value already", holder.stream),
-                None => "must be unique, another instance has this value already".to_owned(),
+                Some(holder) => format!("must be unique, `{}` has {same}", holder.stream),
+                None => format!("must be unique, another instance has {same}"),
             },
         })
         .collect();

@@ -1,5 +1,6 @@
 //! Pre hooks: the chain of one phase decides on one change, before the event exists.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use snaphook_driver::{Json, Provenance};
@@ -12,9 +13,14 @@ use crate::engine::command::HookDecision;
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::models::Entry;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
+use crate::hooks::grant_lines;
 use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
 use crate::memory::{Lease, Share, tree_bytes};
 use crate::telemetry::line::shorten;
+use crate::telemetry::repeats::Repeats;
+
+/// Hooks that failed lately, each with its cause.
+static FAILURES: Repeats = Repeats::new();
 
 /// The result of a chain.
 pub(super) enum Decided {
@@ -69,9 +75,12 @@ impl Writes {
                     let errors = rejection
                         .fields
                         .into_iter()
-                        .map(|field| FieldError { pointer: format!("{prefix}{}", field.pointer), ..field })
+                        .map(|field| FieldError {
+                            pointer: format!("{prefix}{}", field.pointer),
+                            message: for_clients(field.message),
+                        })
                         .collect();
-                    let error = Error::new(ErrorKind::Rejected, rejection.message)
+                    let error = Error::new(ErrorKind::Rejected, for_clients(rejection.message))
                         .with_errors(errors)
                         .with_hook(hook.binding().id.name.clone());
                     return Decided::Stop { error, decisions };
@@ -97,13 +106,22 @@ fn failed(hook: &BoundHook, failure: Failure) -> Error {
         FailureCause::Overloaded => ErrorKind::Overloaded,
         _ => ErrorKind::HookFailed,
     };
-    let detail = format!(
-        "pre hook `{}` failed ({}), so nothing was stored: {}",
-        hook.label(),
-        failure.cause.as_str(),
-        failure.message
-    );
+    let (label, cause) = (hook.label(), failure.cause.as_str());
+    // Every client may make it fail; its own log has each failure.
+    if FAILURES.is_news(&format!("{label} {cause}")) {
+        tracing::warn!("pre hook `{label}` failed ({cause}), so nothing was stored: {}", failure.message);
+    }
+    let message = for_clients(failure.message);
+    let detail = format!("pre hook `{label}` failed ({cause}), so nothing was stored: {message}");
     Error::new(kind, detail).with_hook(hook.binding().id.name.clone())
+}
+
+/// What a client gets of a message of a hook. Whoever runs the server finds all of it in the log of the hook.
+fn for_clients(message: String) -> String {
+    match grant_lines::without(&message) {
+        Cow::Borrowed(_) => message,
+        Cow::Owned(shorter) => shorter,
+    }
 }
 
 fn decision(hook: &BoundHook, run: &Run) -> HookDecision {
@@ -114,6 +132,7 @@ fn decision(hook: &BoundHook, run: &Run) -> HookDecision {
         Outcome::Failed(failure) => ("failed", Some(failure.message.clone())),
     };
     if let Some(message) = &mut message {
+        *message = for_clients(std::mem::take(message));
         shorten(message, FAILURE_BYTES_MAX);
     }
     let provenance = hook.provenance(run);

@@ -13,7 +13,7 @@ use super::prehooks::Decided;
 use super::steps::{Command, Drafted, Prepared, Step};
 use crate::catalog::document::{Document, merge_patch};
 use crate::catalog::rules::Right;
-use crate::catalog::{ModelRecord, Reference, references, unique};
+use crate::catalog::{FieldError, ModelRecord, Reference, references, unique};
 use crate::engine::ahead::Ahead;
 use crate::engine::command::{Change, DryRun, HookDecision, Origin, Precondition, Seen, WriteOptions, Written, phases};
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
@@ -131,7 +131,7 @@ impl Writes {
         }
 
         let mut document = match change {
-            Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data)?),
+            Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data, prefix)?),
             Change::Patch { patch, .. } => Some(match (loses, &current) {
                 (Some(reference), Some(current)) => without(entry, current, reference, trees)?,
                 _ => patched(current.as_ref(), patch, trees)?,
@@ -300,19 +300,23 @@ fn without(entry: &Entry, current: &Instance, reference: &Reference, trees: &Lea
     Ok(Document::from_value(value))
 }
 
-fn parse(data: &Json) -> Result<Document> {
-    Document::parse(data).map_err(|error| Error::bad_request(error.to_string()))
+fn parse(data: &Json, pointer: &str) -> Result<Document> {
+    Document::parse(data).map_err(|error| {
+        let message = error.to_string();
+        let errors = vec![FieldError { pointer: pointer.to_owned(), message: message.clone() }];
+        Error::bad_request(message).with_errors(errors)
+    })
 }
 
 /// The same for data of the store, whose size does not depend on the request: it takes memory of the budget.
 fn parse_stored(data: &Json, trees: &Lease<&Share>) -> Result<Document> {
     trees.grow(tree_bytes(data.as_bytes()))?;
-    parse(data)
+    parse(data, "")
 }
 
 /// The data after a merge patch.
 fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> Result<Document> {
-    let patch = parse(patch)?;
+    let patch = parse(patch, "")?;
     let mut value = match current {
         Some(current) => parse_stored(&current.data, trees)?.value,
         None => Value::Null,

@@ -23,6 +23,7 @@ use crate::hooks::artifacts::Artifacts;
 use crate::hooks::binding::Mode;
 use crate::hooks::code::Code;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Retry, Run};
+use crate::hooks::denial;
 use crate::hooks::engines::engine::{CallReport, CallSettings};
 use crate::hooks::session::{Services, Session};
 use crate::telemetry::line::shorten;
@@ -181,9 +182,16 @@ impl Runs {
             CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0, retry: Retry::Usual }
         });
         let outcome = check_outcome(outcome, context.phase, &session);
-        let outcome = session.masked_outcome(outcome);
+        let mut outcome = session.masked_outcome(outcome);
         let host = session.host_time();
-        let (log, asked) = session.finish();
+        let (mut log, asked) = session.finish();
+        if asked.iter().any(|asked| !asked.granted) {
+            let failure = match &mut outcome {
+                Outcome::Failed(failure) => Some(&mut failure.message),
+                _ => None,
+            };
+            denial::tidy(failure, &mut log);
+        }
         Ok(Run {
             hook: Arc::clone(&code.id),
             outcome,

@@ -11,7 +11,7 @@ pub(in crate::server) struct Operation {
     pub(super) id: &'static str,
     pub(super) tag: Tag,
     /// One line.
-    pub(super) summary: &'static str,
+    pub(in crate::server) summary: &'static str,
     /// More than a line, if there is more to say. Markdown.
     pub(super) details: &'static str,
     pub(super) parameters: Vec<&'static str>,

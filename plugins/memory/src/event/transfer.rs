@@ -1,4 +1,4 @@
-//! Copies of a log, and logs made of copies.
+//! Exports and imports of a log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use snaphook_driver::{
 use super::{Log, Member, MemoryEventStore};
 use crate::locked;
 
-/// Records that one call gives. They are in memory anyway.
+/// How many records one call returns. They are in memory anyway.
 const RECORDS_MAX: usize = 100;
 
 struct Snapshot {
@@ -35,7 +35,7 @@ impl LogExport for Snapshot {
 
 impl MemoryEventStore {
     pub(super) fn copy(&self) -> impl LogExport + use<> {
-        // In this order everywhere; held to the end, so that all is of one moment.
+        // The locks are always taken in this order, and held until the end, so that the copy is consistent.
         let (groups, log, blobs) = (locked(&self.groups), locked(&self.log), locked(&self.blobs));
         let mut records: VecDeque<LogRecord> =
             log.events.iter().map(|event| LogRecord::Event(Event::clone(event))).collect();
@@ -108,7 +108,7 @@ impl MemoryEventStore {
 }
 
 impl Log {
-    /// Adds an event with the position that it has.
+    /// Adds an event with its existing position.
     fn put(&mut self, event: &Event) -> Result<()> {
         if event.position != self.head() + 1 {
             let message = format!("an event at {} after {}, and this store has no gaps", event.position, self.head());

@@ -1,13 +1,13 @@
-//! Keeps pages in a browser on this machine out, while no token is asked for. They are known by what browsers send with every
-//! request that writes, `Origin`, and by the name under which they ask: one that was made to resolve to this machine
-//! (DNS rebinding) is not one of this machine.
+//! Rejects requests from web pages in a browser on this machine if no token is required. They are recognized by the
+//! `Origin` header, which browsers send with every writing request, and by the host name: a name that was made to
+//! resolve to this machine (DNS rebinding) is not a name of this machine.
 
 use std::net::IpAddr;
 
 use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
 
-/// Whether a request may come from a page.
+/// Whether a request may come from a web page.
 pub(super) fn is_from_a_page(headers: &HeaderMap) -> bool {
     let names_another_host = headers.get(HOST).is_some_and(|host| !host.to_str().is_ok_and(is_this_machine));
     headers.contains_key(ORIGIN) || names_another_host

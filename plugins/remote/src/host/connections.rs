@@ -1,4 +1,4 @@
-//! Sockets: accepting, TLS, serving, stopping. Their number is bounded, and none stays without a request for long.
+//! Sockets: accepting, TLS, serving, stopping. Their number is limited, and idle ones are closed soon.
 
 use std::future::Future;
 use std::io;
@@ -23,13 +23,13 @@ use super::stalling::StallingStream;
 const HEADERS_MAX: usize = 64;
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// After the stop, requests that are under way get this long.
+/// After the stop, requests in progress get this long.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// How long to wait after accepting failed for want of descriptors or memory.
+/// How long to wait after accepting failed for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` is done. What is under way after that and [`GRACE`] is cut off.
+/// Serves until `stop` is done. Requests that are still in progress after [`GRACE`] are cut off.
 pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -44,11 +44,11 @@ pub(super) async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = async {
-                // It is never closed.
+                // The semaphore is never closed.
                 let permit = Arc::clone(&permits).acquire_owned().await.ok();
                 (listener.accept().await, permit)
             } => accepted,
-            // Ended ones are forgotten.
+            // Remove ended connections.
             Some(_) = connections.join_next() => continue,
             () = &mut stop => break,
         };
@@ -73,7 +73,7 @@ pub(super) async fn serve(
 }
 
 async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, limits: HostLimits, router: Router, watcher: Watcher) {
-    // Without it each response may wait for an acknowledgement; where it fails, it is only slower.
+    // Without this, each response may wait for an acknowledgement; if it fails, responses are only slower.
     let _ = stream.set_nodelay(true);
     let stream = StallingStream::new(stream, limits.write_time);
     let Some(tls) = tls else { return serve_stream(stream, limits, router, watcher).await };
@@ -96,6 +96,6 @@ async fn serve_stream(
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // What breaks off is the client's matter.
+    // A broken connection only concerns the client.
     let _ = watcher.watch(connection).await;
 }

@@ -1,4 +1,4 @@
-//! How much of requests and responses a host holds at once.
+//! Limits the memory for requests and responses of a host.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::transport::BODY_BYTES_MAX;
 
-/// Bytes of all bodies that are under way together.
+/// Total size of all bodies in progress.
 const HELD_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 
-/// Requests at once, also those that wait for events.
+/// Concurrent requests, including those that wait for events.
 const REQUESTS_MAX: usize = 256;
 
-/// A request counts as so many bytes at least.
+/// A request counts as at least this many bytes.
 const LEAST_BYTES: usize = HELD_BYTES_MAX / REQUESTS_MAX;
 
 const UNIT: usize = 1024;
 
-/// How many connections a host has, and how long it waits for the other side of each.
+/// How many connections a host accepts, and how long it waits for its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct HostLimits {
-    /// Connections at once; further ones wait in the system's queue.
+    /// Concurrent connections; further ones wait in the system's queue.
     pub connections: usize,
-    /// A TLS handshake that takes longer is given up.
+    /// Timeout of a TLS handshake.
     pub handshake_time: Duration,
     /// From the first byte of a request's head to its last; also how long a connection may be idle.
     pub head_time: Duration,
-    /// A body that has not come whole after this long is given up.
+    /// Timeout of receiving a complete body.
     pub body_time: Duration,
     /// A connection on which nothing can be written for this long is closed.
     pub write_time: Duration,
@@ -50,7 +50,7 @@ impl Default for HostLimits {
 /// The memory for bodies.
 pub(super) struct BodyBudget(Arc<Semaphore>);
 
-/// A part of it, free again when this is dropped.
+/// A part of the budget, released when this is dropped.
 pub(super) struct Lease {
     permit: OwnedSemaphorePermit,
 }
@@ -62,7 +62,7 @@ impl Default for BodyBudget {
 }
 
 impl BodyBudget {
-    /// The body of a request, and its lease. Waits until there is room.
+    /// Reads the body of a request and returns it with its lease. Waits until there is room.
     pub(super) async fn read(
         &self,
         operation: &str,
@@ -70,7 +70,7 @@ impl BodyBudget {
         time: Duration,
     ) -> Result<(Lease, Vec<u8>), DriverError> {
         let fault = |kind, message: String| DriverError::new(kind, operation.to_owned(), message);
-        // Known where the head says it, and where there is no body.
+        // Known if the head contains it, or if there is no body.
         let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let length = length.ok_or_else(|| {
             fault(ErrorKind::Invalid, "the request has no `Content-Length`, which is required".into())
@@ -82,14 +82,15 @@ impl BodyBudget {
         let lease = self.lease(length).await;
         let lease = lease.ok_or_else(|| fault(ErrorKind::Unavailable, "the host takes no requests any more".into()))?;
         let bytes = tokio::time::timeout(time, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
-        // Nothing was done, and nothing is wrong with what was to come.
+        // Nothing was done, and the request itself is not at fault.
         let late = |_| fault(ErrorKind::Unavailable, format!("the request did not come within {time:?}"));
         let broken = |error| fault(ErrorKind::Unavailable, format!("the request broke off: {error}"));
         Ok((lease, bytes.map_err(late)?.map_err(broken)?.into()))
     }
 
-    /// A response as a body. What it needs beyond the lease of its request must be free now: many that wait for more while they
-    /// are in memory already would be what the budget is to prevent. The response of a change, which is small, always goes out.
+    /// Converts a response to a body. If it needs more memory than its request's lease, that memory must be free now:
+    /// many responses that wait while they are already in memory would defeat the budget. The response of a change is
+    /// small and is always sent.
     pub(super) fn respond(
         &self,
         operation: &str,
@@ -118,7 +119,7 @@ fn units(bytes: usize) -> usize {
     bytes.clamp(LEAST_BYTES, HELD_BYTES_MAX).div_ceil(UNIT)
 }
 
-/// The bytes of a response. They hold its lease until they are written or dropped.
+/// The bytes of a response, which keep its lease until they are written or dropped.
 struct Leased {
     bytes: Vec<u8>,
     _lease: Lease,

@@ -31,15 +31,15 @@ pub use self::tls::TlsError;
 use self::token::Token;
 use crate::encoding::Encoding;
 
-/// How a host serves.
+/// The options of a host.
 #[derive(Clone, Default)]
 pub struct HostOptions {
-    /// What requests must carry in `Authorization: Bearer`; `None`: every program of this machine is served, and no page in
-    /// a browser.
+    /// The token that requests must send in `Authorization: Bearer`. `None`: every program on this machine is served,
+    /// except pages in a browser.
     pub token: Option<String>,
     /// Certificate chain and private key, as PEM; `None`: plain HTTP.
     pub tls: Option<(Vec<u8>, Vec<u8>)>,
-    /// A driver that closes its store closes it here too. Otherwise the stores stay open for others.
+    /// Whether a driver that closes its store also closes it here. Otherwise the stores stay open for others.
     pub closes: bool,
 }
 
@@ -59,7 +59,7 @@ struct Shared {
 }
 
 impl Host {
-    /// Serves at most one store of each kind; of several, the last.
+    /// Serves at most one store of each kind; if there are several, the last one.
     pub fn new(listener: TcpListener, stores: Vec<Opened>, options: HostOptions) -> Result<Host, TlsError> {
         let tls = options.tls.map(|(certificate, key)| tls::acceptor(&certificate, &key)).transpose()?;
         let services = stores.into_iter().map(|opened| (opened.store().as_str(), Served::new(opened))).collect();
@@ -76,14 +76,14 @@ impl Host {
         self
     }
 
-    /// Serves until `stop` is done. Then no append is under way, unless one takes longer than a few seconds.
+    /// Serves until `stop` is done. After that no append is in progress, unless one takes longer than a few seconds.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let shared = Arc::new(self.shared);
         let router = Router::new()
             .route("/{store}/{method}", post(serve))
             .fallback(no_such_address)
             .method_not_allowed_fallback(no_such_address)
-            // `limits` bounds what is read.
+            // `limits` limits the size of the body.
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&shared));
         connections::serve(self.listener, self.tls, shared.limits, router, stop).await?;

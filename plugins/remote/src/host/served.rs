@@ -1,5 +1,5 @@
-//! A store that is served. Its changes come one at a time, on threads that may wait, and each goes to its end, whatever becomes of
-//! its client.
+//! A served store. Its changes run one at a time, on threads that may block, and each runs to its end even if its
+//! client disconnects.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
 
 pub(super) struct Served {
     pub(super) service: Service,
-    /// Appends hold it shared; a question for health takes it alone, so it waits for them: a client that does not know what became
-    /// of an append asks that first. What is still in a socket when the question comes is another connection's and is cut off
-    /// with it.
+    /// Appends take a shared lock; a health call takes the exclusive lock, so it waits for them: a client that does not
+    /// know the outcome of an append makes a health call first. Requests that are still in another connection's socket
+    /// at that time are cut off with that connection.
     appends: Arc<RwLock<()>>,
-    /// What may block its thread, as the contract of the stores allows.
+    /// Serialises changes, which may block their thread according to the contract of the stores.
     changes: Arc<Mutex<()>>,
 }
 
-/// An append that came in and has not ended.
+/// An append in progress.
 pub(super) type UnderWay = OwnedRwLockReadGuard<()>;
 
 impl Served {
@@ -26,7 +26,7 @@ impl Served {
         Arc::new(Served { service: Service::new(opened), appends: Arc::default(), changes: Arc::default() })
     }
 
-    /// To be called when a request is known and before its body is read.
+    /// Must be called once the method of a request is known, before its body is read.
     pub(super) async fn begin(&self, method: Method) -> Option<UnderWay> {
         match method {
             Method::EventAppend => Some(Arc::clone(&self.appends).read_owned().await),
@@ -34,13 +34,13 @@ impl Served {
         }
     }
 
-    /// Waits until the changes that began before have ended.
+    /// Waits until all earlier changes have ended.
     pub(super) async fn settled(&self) {
         drop(self.appends.write().await);
         drop(self.changes.lock().await);
     }
 
-    /// The response, and what was held for the request. A change keeps that to its own end.
+    /// Returns the response and the resources held for the request. A change keeps these until its own end.
     pub(super) async fn call<T: Send + 'static>(
         self: &Arc<Self>,
         method: Method,

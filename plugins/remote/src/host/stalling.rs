@@ -1,4 +1,5 @@
-//! A connection whose other side must take what is written: a response that nobody reads would hold its memory for ever.
+//! A connection that fails if the peer stops reading: otherwise a response that nobody reads would occupy memory for
+//! ever.
 
 use std::future::Future as _;
 use std::io;
@@ -10,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// Writing fails once nothing could be written for a while.
+/// A stream whose writes fail once nothing could be written for a while.
 pub(super) struct StallingStream {
     stream: TcpStream,
     patience: Duration,
-    /// Runs while something waits to be written.
+    /// A timer that runs while data waits to be written.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// What cannot be a certificate or a key.
+/// The error for invalid certificates and keys.
 #[derive(Debug)]
 pub struct TlsError(String);
 
@@ -20,7 +20,7 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// Made of a chain of certificates and a private key, both PEM.
+/// Creates the acceptor from a certificate chain and a private key, both as PEM.
 pub(super) fn acceptor(certificate: &[u8], key: &[u8]) -> Result<TlsAcceptor, TlsError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()

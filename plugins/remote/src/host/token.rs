@@ -1,8 +1,8 @@
-//! Compares tokens in a time that says nothing of them.
+//! Compares tokens without revealing anything about them through timing.
 
 use sha2::{Digest as _, Sha256};
 
-/// The digest of the token: what is compared has the same length and no order that a caller could find out.
+/// The digest of the token: compared values have the same length, and callers cannot probe them byte by byte.
 pub(super) struct Token([u8; 32]);
 
 impl Token {
@@ -10,7 +10,7 @@ impl Token {
         Token(Sha256::digest(token).into())
     }
 
-    /// Whether an `Authorization` header carries it.
+    /// Whether an `Authorization` header contains it.
     pub(super) fn is_carried_by(&self, header: &[u8]) -> bool {
         let Some(space) = header.iter().position(|byte| *byte == b' ') else { return false };
         let (scheme, token) = header.split_at(space);

@@ -5,16 +5,14 @@
 //! is enough after a change. What is written to standard error is the hook's log.
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use snaphook_driver::json::Tree;
 use snaphook_driver::{Json, time};
 use wasmtime::component::{Component, ComponentExportIndex, Instance, TypedFunc};
 use wasmtime::{AsContextMut, Store};
 use wasmtime_wasi::I32Exit;
 
 use super::wasi_http::Extra;
+use crate::catalog::Part;
 use crate::config::Phase;
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, Outcome, Rejection};
 use crate::hooks::engines::handback::look;
@@ -96,14 +94,23 @@ pub(super) async fn call(
 }
 
 /// What a command writes to its standard output.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Answer<'a> {
-    accept: Option<bool>,
-    #[serde(borrow)]
-    amend: Option<&'a RawValue>,
+    accept: Option<Value>,
+    amend: Option<&'a str>,
     reject: Option<String>,
-    fields: Option<Tree>,
+    fields: Option<Value>,
+}
+
+impl<'a> Answer<'a> {
+    fn read(text: &'a str) -> Result<Answer<'a>, FieldError> {
+        let mut members = Part::whole(text).members(&["accept", "amend", "reject", "fields"])?;
+        Ok(Answer {
+            accept: members.set("accept").map(|part| part.tree()).transpose()?,
+            amend: members.set("amend").map(|part| part.raw()).transpose()?,
+            reject: members.set("reject").map(|part| part.string()).transpose()?,
+            fields: members.set("fields").map(|part| part.tree()).transpose()?,
+        })
+    }
 }
 
 const EXPECTED: &str =
@@ -120,21 +127,26 @@ fn read(written: &[u8], phase: Phase) -> Outcome {
             false => Outcome::Accept,
         };
     }
-    let answer: Answer<'_> = match snaphook_driver::json::typed_bytes(written) {
+    let read = match snaphook_driver::json::utf8(written) {
+        Ok(text) => Answer::read(text).map_err(|FieldError { pointer, message }| match pointer.is_empty() {
+            true => format!("it {message}"),
+            false => format!("`{pointer}` {message}"),
+        }),
+        Err(error) => Err(format!("it is {error}")),
+    };
+    let answer = match read {
         Ok(answer) => answer,
-        Err(error) => {
+        Err(fault) => {
             let start = String::from_utf8_lossy(&written[..written.len().min(60)]);
             let start = start.trim();
-            return wrong(&format!("the command wrote `{start}` to its standard output, which is no answer ({error})"));
+            return wrong(&format!("the command wrote `{start}` to its standard output, which is no answer ({fault})"));
         }
     };
     match answer {
-        Answer { accept: Some(true), amend: None, reject: None, fields: None } => Outcome::Accept,
-        Answer { accept: None, amend: Some(data), reject: None, fields: None } => {
-            Outcome::Amend(Json::trusted(data.get()))
-        }
+        Answer { accept: Some(Value::Bool(true)), amend: None, reject: None, fields: None } => Outcome::Accept,
+        Answer { accept: None, amend: Some(data), reject: None, fields: None } => Outcome::Amend(Json::trusted(data)),
         Answer { accept: None, amend: None, reject: Some(message), fields } => {
-            let fields = match fields.map(|tree| tree.0) {
+            let fields = match fields {
                 None => Map::new(),
                 Some(Value::Object(fields)) => fields,
                 Some(_) => return wrong("the command's answer has `fields` that are no object"),
@@ -191,8 +203,8 @@ mod tests {
             (r#"{"accept":true,"reject":"no"}"#, "neither one thing"),
             (r#"{"accept":true,"fields":{}}"#, "neither one thing"),
             ("{}", "neither one thing"),
-            (r#"{"allow":true}"#, "unknown field `allow`"),
-            (r#"{"reject":5}"#, "invalid type"),
+            (r#"{"allow":true}"#, "`/allow` is unknown, expected `accept`"),
+            (r#"{"reject":5}"#, "`/reject` is a number, expected a string"),
             ("\u{fffd}", "no answer"),
         ] {
             let message = failure(written, Phase::PreCreate);

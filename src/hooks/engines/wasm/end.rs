@@ -27,10 +27,12 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
         return failure;
     }
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-        return plain(
-            FailureCause::Trap,
-            format!("the hook ended itself with exit code {code} instead of giving an answer"),
-        );
+        let mut message = format!("the hook ended itself with exit code {code} instead of giving an answer");
+        let words = state.last_words();
+        if !words.is_empty() {
+            message.push_str(&format!(": {words}"));
+        }
+        return plain(FailureCause::Trap, message);
     }
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
         let message = "the hook holds more streams, futures and requests at once than the server keeps for one call";
@@ -42,7 +44,8 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => stack_failure(),
-        // Whoever calls `abort` has said before what is wrong: Python and Javy of an exception, others of a panic.
+        // Whoever calls `abort` has said before what is wrong: Python and Javy of an exception, Rust of an error that a `?`
+        // returned or of a panic.
         Some(Trap::UnreachableCodeReached) if !state.last_words().is_empty() => gave_up("the hook gave up", state),
         Some(trap) => plain(FailureCause::Trap, format!("the hook trapped: {}", trap_text(*trap))),
         None if format!("{error:#}").contains(COPIED_TOO_MUCH) => copied_failure(),

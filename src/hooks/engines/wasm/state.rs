@@ -130,14 +130,18 @@ impl<X> State<X> {
         self.answer.take()
     }
 
-    /// What was written last to standard error.
+    /// What was written last to standard error, or to the log as an error.
     pub(in crate::hooks::engines) fn last_words(&self) -> String {
         self.log.last_words()
     }
 
     /// A line for the hook's log; the error ends the guest.
     pub(in crate::hooks::engines) fn write_log(&self, level: LogLevel, message: String) -> wasmtime::Result<()> {
-        self.session()?.log(level, message).map_err(fatal)
+        let session = self.session()?;
+        if level == LogLevel::Error {
+            self.log.said(&message);
+        }
+        session.log(level, message).map_err(fatal)
     }
 
     fn session(&self) -> wasmtime::Result<&Arc<Session>> {

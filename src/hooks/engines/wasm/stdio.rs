@@ -32,12 +32,24 @@ struct Inner {
     session: Option<Arc<Session>>,
     /// Unfinished lines of standard output and standard error.
     rest: [Vec<u8>; 2],
-    /// Of standard error, the last ones.
+    /// Of standard error, the last ones; with them errors of the log.
     last: VecDeque<String>,
 }
 
+fn remember(last: &mut VecDeque<String>, line: String) {
+    if last.len() == LAST_LINES_MAX {
+        last.pop_front();
+    }
+    last.push_back(line);
+}
+
 impl LogLines {
-    /// What was written last to standard error, an unfinished line included.
+    /// An error that the guest logged by another way than its standard error.
+    pub(super) fn said(&self, message: &str) {
+        remember(&mut self.inner().last, message.to_owned());
+    }
+
+    /// What was written last to standard error, an unfinished line included, or to the log as an error.
     pub(super) fn last_words(&self) -> String {
         let inner = self.inner();
         let rest = String::from_utf8_lossy(&inner.rest[Stream::Error as usize]);
@@ -79,10 +91,7 @@ impl LogLines {
                 let line = String::from_utf8_lossy(rest).into_owned();
                 rest.clear();
                 if stream == Stream::Error {
-                    if last.len() == LAST_LINES_MAX {
-                        last.pop_front();
-                    }
-                    last.push_back(line.clone());
+                    remember(last, line.clone());
                 }
                 if let Err(HostError::Fatal(failure)) = session.log(level, line) {
                     return Err(Broken(failure));

@@ -1,0 +1,360 @@
+//! JSON that a client sent, read member by member: every fault has its pointer, what was found and what is expected.
+//!
+//! Values stay text until somebody asks for them, so a nesting of any depth is passed over without recursion. What reads it is
+//! serde_json, whose own words never reach a client: they name types of this program.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use snaphook_driver::json;
+
+use super::definition_error::escape;
+use super::field_error::FieldError;
+
+/// Members of one object that are kept: more than any object of the API has.
+const MEMBERS_MAX: usize = 32;
+/// Characters of a name or a word that a message quotes.
+const QUOTED_CHARS_MAX: usize = 80;
+
+type Result<T, E = FieldError> = std::result::Result<T, E>;
+
+/// One JSON value and its place in the body.
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    pointer: String,
+    text: &'a str,
+}
+
+/// The members of an object; taking one takes it out.
+#[derive(Debug)]
+pub struct Members<'a> {
+    pointer: String,
+    members: Vec<(Cow<'a, str>, &'a str)>,
+}
+
+impl<'a> Part<'a> {
+    /// A whole body, which need not be JSON.
+    pub fn whole(text: &'a str) -> Part<'a> {
+        Part { pointer: String::new(), text }
+    }
+
+    /// An object with no other members than `known`.
+    pub fn members(&self, known: &[&str]) -> Result<Members<'a>> {
+        if self.first() != b'{' {
+            return Err(self.not("an object"));
+        }
+        let Object { members, more } = json::typed(self.text).map_err(|_| self.broken())?;
+        let pointer = |name: &str| format!("{}/{}", self.pointer, escape(name));
+        for (row, (name, _)) in members.iter().enumerate() {
+            if !known.contains(&&**name) {
+                let expected = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+                let message = format!("is unknown, expected {}", either(&expected));
+                return Err(FieldError { pointer: pointer(&shown(name)), message });
+            }
+            if members[..row].iter().any(|(other, _)| other == name) {
+                return Err(FieldError { pointer: pointer(name), message: "is there twice".to_owned() });
+            }
+        }
+        if more {
+            return Err(self.fault(format!("has more than {MEMBERS_MAX} members")));
+        }
+        let members = members.into_iter().map(|(name, value)| (name, value.get())).collect();
+        Ok(Members { pointer: self.pointer.clone(), members })
+    }
+
+    /// An array of at most `MAX` items. What is too much is passed over, so that no body makes this hold more.
+    pub fn items<const MAX: usize>(&self, expected: &str) -> Result<Vec<Part<'a>>> {
+        if self.first() != b'[' {
+            return Err(self.not(expected));
+        }
+        let Items::<MAX> { items, more } = json::typed(self.text).map_err(|_| self.broken())?;
+        if more {
+            return Err(self.fault(format!("has more than {MAX} items")));
+        }
+        let item = |(row, value): (usize, &'a RawValue)| Part {
+            pointer: format!("{}/{row}", self.pointer),
+            text: value.get(),
+        };
+        Ok(items.into_iter().enumerate().map(item).collect())
+    }
+
+    /// An array of strings.
+    pub fn names<const MAX: usize>(&self) -> Result<Vec<String>> {
+        self.items::<MAX>("a list of strings")?.iter().map(Part::string).collect()
+    }
+
+    /// A string.
+    pub fn string(&self) -> Result<String> {
+        if self.first() != b'"' {
+            return Err(self.not("a string"));
+        }
+        json::unquote(self.text.trim_ascii()).map(Cow::into_owned).ok_or_else(|| self.broken())
+    }
+
+    /// One of a few words.
+    pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T> {
+        let expected = || either(&words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>());
+        if self.first() != b'"' {
+            return Err(self.not(&expected()));
+        }
+        let found = self.string()?;
+        let known = words.iter().find(|(word, _)| *word == found).map(|(_, value)| *value);
+        known.ok_or_else(|| self.fault(format!("is `{}`, expected {}", shown(&found), expected())))
+    }
+
+    /// A whole number of at most 32 bits.
+    pub fn number(&self) -> Result<u32> {
+        self.text.trim_ascii().parse().map_err(|_| self.not("a whole number"))
+    }
+
+    /// Any value, as a tree.
+    pub fn tree(&self) -> Result<Value> {
+        json::parse(self.text).map_err(|_| self.broken())
+    }
+
+    /// Any value, as the text that it is.
+    pub fn raw(&self) -> Result<&'a str> {
+        json::typed::<&RawValue>(self.text).map(RawValue::get).map_err(|_| self.broken())
+    }
+
+    pub fn is_null(&self) -> bool {
+        self.first() == b'n'
+    }
+
+    pub fn is_object(&self) -> bool {
+        self.first() == b'{'
+    }
+
+    /// Something is wrong with this value.
+    pub fn fault(&self, message: impl Into<String>) -> FieldError {
+        FieldError { pointer: self.pointer.clone(), message: message.into() }
+    }
+
+    /// Something is wrong with a member of this value.
+    pub fn member_fault(&self, name: &str, message: impl Into<String>) -> FieldError {
+        FieldError { pointer: format!("{}/{}", self.pointer, escape(name)), message: message.into() }
+    }
+
+    /// It is something else than what is expected.
+    pub fn not(&self, expected: &str) -> FieldError {
+        if let Err(error) = json::check(self.text) {
+            return self.fault(self.not_json(&error));
+        }
+        let found = match self.first() {
+            b'{' => "an object",
+            b'[' => "an array",
+            b'"' => "a string",
+            b't' | b'f' => "a boolean",
+            b'n' => "null",
+            _ => "a number",
+        };
+        self.fault(format!("is {found}, expected {expected}"))
+    }
+
+    fn broken(&self) -> FieldError {
+        self.fault(match json::check(self.text) {
+            Err(error) => self.not_json(&error),
+            // The two readers differ: no client should get here.
+            Ok(()) => "cannot be read as JSON".to_owned(),
+        })
+    }
+
+    fn not_json(&self, error: &json::JsonError) -> String {
+        match self.pointer.is_empty() {
+            true => format!("is not JSON: {error}"),
+            // Lines are those of the body, not of a part of it.
+            false => format!("is not JSON: {}", error.fault()),
+        }
+    }
+
+    fn first(&self) -> u8 {
+        self.text.trim_ascii_start().bytes().next().unwrap_or(b' ')
+    }
+}
+
+impl<'a> Members<'a> {
+    /// A member, if it is there.
+    pub fn take(&mut self, name: &str) -> Option<Part<'a>> {
+        let row = self.members.iter().position(|(known, _)| known == name)?;
+        let (_, text) = self.members.swap_remove(row);
+        Some(Part { pointer: self.pointer_of(name), text })
+    }
+
+    /// A member, if it is there and not null.
+    pub fn set(&mut self, name: &str) -> Option<Part<'a>> {
+        self.take(name).filter(|part| !part.is_null())
+    }
+
+    /// A member that must be there.
+    pub fn need(&mut self, name: &str, expected: &str) -> Result<Part<'a>> {
+        let missing =
+            FieldError { pointer: self.pointer_of(name), message: format!("is missing, expected {expected}") };
+        self.take(name).ok_or(missing)
+    }
+
+    fn pointer_of(&self, name: &str) -> String {
+        format!("{}/{}", self.pointer, escape(name))
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn either(words: &[String]) -> String {
+    match words {
+        [rest @ .., last] if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        words => words.concat(),
+    }
+}
+
+fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(QUOTED_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+/// The first members of an object.
+#[derive(Debug)]
+struct Object<'a> {
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    more: bool,
+}
+
+/// A name, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct First;
+        impl<'de> Visitor<'de> for First {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut object = Object { members: Vec::new(), more: false };
+                while object.members.len() < MEMBERS_MAX {
+                    let Some((Name(name), value)) = map.next_entry()? else { return Ok(object) };
+                    object.members.push((name, value));
+                }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    object.more = true;
+                }
+                Ok(object)
+            }
+        }
+        deserializer.deserialize_map(First)
+    }
+}
+
+/// The first items of an array.
+#[derive(Debug)]
+struct Items<'a, const MAX: usize> {
+    items: Vec<&'a RawValue>,
+    more: bool,
+}
+
+impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Items<'a, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct First<const MAX: usize>;
+        impl<'de, const MAX: usize> Visitor<'de> for First<MAX> {
+            type Value = Items<'de, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+                let mut found = Items { items: Vec::new(), more: false };
+                while found.items.len() < MAX {
+                    let Some(item) = sequence.next_element()? else { return Ok(found) };
+                    found.items.push(item);
+                }
+                while sequence.next_element::<IgnoredAny>()?.is_some() {
+                    found.more = true;
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_seq(First::<MAX>)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said<T: fmt::Debug>(result: Result<T>) -> String {
+        let error = result.unwrap_err();
+        format!("{}: {}", error.pointer, error.message)
+    }
+
+    #[test]
+    fn members_are_taken_by_name() {
+        let body = Part::whole(r#" {"a": "\u00e9\n", "b": [1, {"c": null}], "n": 7, "d": null} "#);
+        let mut members = body.members(&["a", "b", "n", "d", "e"]).unwrap();
+        assert_eq!(members.need("a", "").unwrap().string().unwrap(), "é\n");
+        let items = members.take("b").unwrap().items::<2>("a list").unwrap();
+        assert_eq!((items[0].number().unwrap(), items[1].raw().unwrap()), (1, r#"{"c": null}"#));
+        assert_eq!(items[1].members(&["c"]).unwrap().take("c").unwrap().pointer, "/b/1/c");
+        assert_eq!(members.take("n").unwrap().tree().unwrap(), 7);
+        assert!(members.set("d").is_none() && members.take("e").is_none() && members.take("a").is_none());
+    }
+
+    #[test]
+    fn each_fault_says_where_and_what_is_expected() {
+        let members = |text: &'static str| Part::whole(text).members(&["a", "b/c"]);
+        for (text, expected) in [
+            ("[1]", ": is an array, expected an object"),
+            ("\"x\"", ": is a string, expected an object"),
+            ("5", ": is a number, expected an object"),
+            ("null", ": is null, expected an object"),
+            ("true", ": is a boolean, expected an object"),
+            ("nil", ": is not JSON: expected a value at line 1 column 1"),
+            ("[1", ": is not JSON: the text ends inside a value at line 1 column 3"),
+            (r#"{"a":1"#, ": is not JSON: the text ends inside a value at line 1 column 7"),
+            (r#"{"a":1} x"#, ": is not JSON: trailing characters after the value at line 1 column 9"),
+            (r#"{"a":1,"x~/":2}"#, "/x~0~1: is unknown, expected `a` or `b/c`"),
+            (r#"{"a":1,"a":2}"#, "/a: is there twice"),
+            (r#"{"$serde_json::private::Number":"1"}"#, "/$serde_json::private::Number: is unknown, expected"),
+        ] {
+            let found = said(members(text));
+            assert!(found.starts_with(expected), "{text}: {found}");
+        }
+        let a = |text: &'static str| members(text).unwrap().need("a", "a string").unwrap();
+        assert_eq!(said(members("{}").unwrap().need("b/c", "a string")), "/b~1c: is missing, expected a string");
+        assert_eq!(said(a(r#"{"a":5}"#).string()), "/a: is a number, expected a string");
+        assert_eq!(
+            said(a(r#"{"a":"\ud800"}"#).string()),
+            "/a: is not JSON: an escape is half of a surrogate pair (\\ud800 to \\udfff), which is no Unicode text"
+        );
+        assert_eq!(said(a(r#"{"a":[1,2,3]}"#).items::<2>("a list")), "/a: has more than 2 items");
+        assert_eq!(said(a(r#"{"a":{}}"#).items::<2>("a list")), "/a: is an object, expected a list");
+        assert_eq!(said(a(r#"{"a":["x",1]}"#).names::<9>()), "/a/1: is a number, expected a string");
+        assert_eq!(said(a(r#"{"a":"z"}"#).word(&[("x", 1), ("y", 2)])), "/a: is `z`, expected `x` or `y`");
+        assert_eq!(said(a(r#"{"a":1.5}"#).number()), "/a: is a number, expected a whole number");
+        assert_eq!(
+            said(a(r#"{"a":{"b":1,"b":2}}"#).tree()),
+            "/a: is not JSON: property `b` stands twice in one object"
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let many: String = (0..10_000).map(|n| format!("\"m{n}\":1,")).collect();
+        let text = format!("{{{many}\"a\":1}}");
+        assert!(said(Part::whole(&text).members(&["a"])).contains("is unknown"));
+        let text = format!("{{\"a\":{}{}}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert!(Part::whole(&text).members(&["a"]).is_ok());
+        let text = r#"{"a":"#.repeat(1_000_000);
+        assert!(said(Part::whole(&text).members(&["a"])).contains("is not JSON"));
+        let name = "x".repeat(100_000);
+        assert!(said(Part::whole(&format!("{{\"{name}\":1}}")).members(&["a"])).len() < 300);
+    }
+}

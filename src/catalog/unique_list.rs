@@ -1,0 +1,173 @@
+//! A list of `unique`: the properties whose values together no two instances may share, and how strings are compared.
+//!
+//! It is written in the shortest form: `["email"]`, or `{"properties": ["email"], "collation": "nocase"}`.
+
+use std::ops::Deref;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use snaphook_driver::json;
+
+use super::field_error::FieldError;
+use super::members::Part;
+
+/// Lists, and names in one list, that are read; how many a model may have is checked with its schema.
+const READ_MAX: usize = 1000;
+/// Names that a message suggests a form for.
+const SUGGESTED_MAX: usize = 4;
+
+/// How the strings of a list are compared. Everything else is compared by value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Collation {
+    /// By code point.
+    #[default]
+    Exact,
+    /// Without case, as `ilike` compares: [`snaphook_driver::compare::fold_case`].
+    NoCase,
+}
+
+/// Names of top-level properties, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UniqueList {
+    pub properties: Vec<String>,
+    pub collation: Collation,
+}
+
+impl UniqueList {
+    /// All lists of a definition as it was sent.
+    pub fn read_all(part: &Part<'_>) -> Result<Vec<UniqueList>, FieldError> {
+        let expected = "a list of lists of property names";
+        let lists = part.items::<READ_MAX>(expected).map_err(|error| FieldError {
+            message: format!("{}{}", error.message, part.string().map_or_else(|_| String::new(), |name| form(&[name]))),
+            ..error
+        })?;
+        let names: Vec<String> = lists.iter().map_while(|list| list.string().ok()).collect();
+        lists.iter().map(|list| UniqueList::read(list, &names)).collect()
+    }
+
+    /// `siblings`: names that stand where lists should.
+    fn read(part: &Part<'_>, siblings: &[String]) -> Result<UniqueList, FieldError> {
+        if part.is_object() {
+            let mut members = part.members(&["properties", "collation"])?;
+            let properties = members.need("properties", "a list of property names")?.names::<READ_MAX>()?;
+            let collation = match members.take("collation") {
+                None => Collation::Exact,
+                Some(word) => word.word(&[("nocase", Collation::NoCase)])?,
+            };
+            return Ok(UniqueList { properties, collation });
+        }
+        if siblings.is_empty() {
+            return Ok(UniqueList { properties: part.names::<READ_MAX>()?, collation: Collation::Exact });
+        }
+        Err(part.not(&format!("a list of property names{}", form(siblings))))
+    }
+}
+
+/// What names that stand alone could mean.
+fn form(names: &[String]) -> String {
+    if names.len() > SUGGESTED_MAX || names.iter().any(|name| name.len() > 100) {
+        return ", such as `[[\"a\"], [\"b\", \"c\"]]`".to_owned();
+    }
+    let list = |names: &[String]| serde_json::to_string(names).unwrap_or_default();
+    let each: Vec<String> = names.iter().map(|name| list(std::slice::from_ref(name))).collect();
+    let each = format!("`\"unique\": [{}]`", each.join(","));
+    match names {
+        [_] => format!(
+            ": write {each}, or `\"unique\": [{{\"properties\":{},\"collation\":\"nocase\"}}]` where case does not count",
+            list(names)
+        ),
+        _ => format!(
+            ": write {each} if each value is unique, or `\"unique\": [{}]` if the values are unique together",
+            list(names)
+        ),
+    }
+}
+
+impl From<Vec<String>> for UniqueList {
+    fn from(properties: Vec<String>) -> Self {
+        UniqueList { properties, collation: Collation::Exact }
+    }
+}
+
+impl Deref for UniqueList {
+    type Target = [String];
+    fn deref(&self) -> &[String] {
+        &self.properties
+    }
+}
+
+#[derive(Serialize)]
+struct WithCollation<'a> {
+    properties: &'a [String],
+    collation: &'static str,
+}
+
+impl Serialize for UniqueList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.collation {
+            Collation::Exact => self.properties.serialize(serializer),
+            Collation::NoCase => {
+                WithCollation { properties: &self.properties, collation: "nocase" }.serialize(serializer)
+            }
+        }
+    }
+}
+
+/// As a record has it.
+impl<'de> Deserialize<'de> for UniqueList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = json::Json::deserialize(deserializer)?;
+        UniqueList::read(&Part::whole(&raw), &[]).map_err(|error| serde::de::Error::custom(error.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<UniqueList>, String> {
+        UniqueList::read_all(&Part::whole(text)).map_err(|error| format!("{} {}", error.pointer, error.message))
+    }
+
+    #[test]
+    fn both_forms_are_read_and_the_shortest_is_written() {
+        for (text, written) in [
+            (r#"[["a"],["b","c"]]"#, r#"[["a"],["b","c"]]"#),
+            (r#"[{"properties":["a"]}]"#, r#"[["a"]]"#),
+            (
+                r#"[ {"collation": "nocase", "properties": ["a", "b"]}, ["c"]]"#,
+                r#"[{"properties":["a","b"],"collation":"nocase"},["c"]]"#,
+            ),
+        ] {
+            let lists = read(text).unwrap();
+            assert_eq!(serde_json::to_string(&lists).unwrap(), written);
+            assert_eq!(json::typed::<Vec<UniqueList>>(written).unwrap(), lists);
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_answered_with_the_form_that_works() {
+        for (text, expected) in [
+            (
+                r#"["email"]"#,
+                r#"/0 is a string, expected a list of property names: write `"unique": [["email"]]`, or `"unique": [{"properties":["email"],"collation":"nocase"}]` where case does not count"#,
+            ),
+            (
+                r#""email""#,
+                r#" is a string, expected a list of lists of property names: write `"unique": [["email"]]`"#,
+            ),
+            (
+                r#"["a","b"]"#,
+                r#"write `"unique": [["a"],["b"]]` if each value is unique, or `"unique": [["a","b"]]` if the values are unique together"#,
+            ),
+            (r#"{"a":1}"#, " is an object, expected a list of lists"),
+            (r#"[["a"],5]"#, "/1 is a number, expected a list of strings"),
+            (r#"[[5]]"#, "/0/0 is a number, expected a string"),
+            (r#"[{"collation":"nocase"}]"#, "/0/properties is missing, expected a list of property names"),
+            (r#"[{"properties":["a"],"collation":"binary"}]"#, "/0/collation is `binary`, expected `nocase`"),
+            (r#"[{"properties":["a"],"case":1}]"#, "/0/case is unknown, expected `properties` or `collation`"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}
