@@ -30,6 +30,7 @@ there. Results go to stdout, everything else to stderr.
 | 0 | success |
 | 1 | the command failed; stderr has the reason, with the line of `config.toml` if the error is there |
 | 2 | the arguments are wrong |
+| 3 | nothing was done: a step of `apply --plan` would fail, or a compiler is missing |
 | 130, 143 | SIGINT or SIGTERM ended the command |
 ";
 

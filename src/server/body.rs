@@ -318,7 +318,10 @@ impl Pace {
                     // Trailers end a body.
                     Err(_) => return Ok(None),
                 },
-                Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+                Some(Err(_)) => {
+                    let detail = "the body ended before it was whole, or its chunks or frames are malformed";
+                    return Err(Problem::bad_request(detail));
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Common code of drivers with files: durable folders, one process per store, and the meaning of file errors.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 

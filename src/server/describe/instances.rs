@@ -8,8 +8,8 @@ pub(in crate::server) fn list() -> Operation {
         .details(
             "Filters are parameters `filter[path][operator]=value`; all of them must match, and \
              `filter[or][0][path][operator]=value` makes parts of which one must. Operators: `eq` `ne` `lt` `lte` `gt` `gte` \
-             `in` `nin` `like` `ilike` `has` `exists`. A path is dotted; `$created_at`, `$updated_at`, `$revision` and \
-             `$position` are of the instance itself.",
+             `in` `nin` `like` `ilike` `has` `exists`. A path is dotted; `$id`, `$created_at`, `$updated_at`, `$revision` \
+             and `$position` are of the instance itself.",
         )
         .of_each_model()
         .parameters(&["model", "limit", "cursor", "sort", "fields", "count", "expand"])

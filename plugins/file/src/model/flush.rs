@@ -4,7 +4,6 @@
 //! A cycle begins a journal, writes what changed before that, then the state, and then the older journals are not needed
 //! any more. It may fail or be killed at any point: until the state is replaced, the journals have everything.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
