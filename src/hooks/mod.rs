@@ -1,4 +1,5 @@
-//! The hook host: engines × capabilities. Knows nothing of HTTP routes or of the commit path's order of steps.
+//! The hook host: engines × capabilities. It does not depend on HTTP routes or on the order of steps in the commit
+//! path.
 
 pub mod access;
 mod artifacts;

@@ -1,5 +1,5 @@
-//! Standard output and error of a guest: each line becomes a line of the hook's log. A command's standard output is its
-//! answer instead: see pipe.rs.
+//! Standard output and error of a guest: each line becomes a line of the hook's log. For a command, standard output is
+//! its answer instead: see pipe.rs.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use crate::hooks::context::LogLevel;
 use crate::hooks::engines::limits::Broken;
 use crate::hooks::session::{HostError, Session};
 
-/// Longest line; what is longer is cut into several. The session limits how much there may be in all.
+/// Longest line; a longer one is split into several. The session limits the total.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
-/// Lines on standard error that are kept apart: what a program says last tells why it gave up.
+/// How many lines of standard error are kept separately: the last ones tell why a program gave up.
 const LAST_LINES_MAX: usize = 8;
 
 /// Where lines go while a call runs. Shared by both streams of a store.
@@ -32,7 +32,7 @@ struct Inner {
     session: Option<Arc<Session>>,
     /// Unfinished lines of standard output and standard error.
     rest: [Vec<u8>; 2],
-    /// Of standard error, the last ones; with them errors of the log.
+    /// The last lines of standard error, together with errors of the log.
     last: VecDeque<String>,
 }
 
@@ -65,13 +65,13 @@ impl LogLines {
         inner.last.clear();
     }
 
-    /// What was written without a line end is a line too.
+    /// Text without a final line break counts as a line.
     pub(super) fn end(&self) {
         let mut inner = self.inner();
         for (index, level) in [LogLevel::Info, LogLevel::Warn].into_iter().enumerate() {
             let rest = std::mem::take(&mut inner.rest[index]);
             if let Some(session) = inner.session.as_ref().filter(|_| !rest.is_empty()) {
-                // The call is over: a limit that breaks here has nothing left to end.
+                // The call is over, so exceeding a limit has no further effect.
                 let _ = session.log(level, String::from_utf8_lossy(&rest).into_owned());
             }
         }
@@ -106,7 +106,7 @@ impl LogLines {
     }
 }
 
-/// A call that is stopped while it waits ends by this alone; what it had written tells where it was.
+/// A call that is stopped while it waits only ends through this; its last output tells where it was.
 impl Drop for LogLines {
     fn drop(&mut self) {
         self.end();
