@@ -28,7 +28,7 @@ pub use definition::{Definition, ModelInput, change_of};
 pub use definition_error::{DefinitionError, escape as escape_token};
 pub use field_error::FieldError;
 pub use members::{Members, Part};
-pub use model::{HookMode, HookRecord, Model, ModelRecord, SourceLanguage};
+pub use model::{HookMode, HookOrigin, HookRecord, Model, ModelRecord, SourceLanguage};
 pub use references::{OnDelete, Reference, Referenced};
 pub use snaphook_schema::on_large_stack;
 pub use unique_list::{Collation, UniqueList};

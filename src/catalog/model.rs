@@ -73,6 +73,37 @@ pub struct HookRecord {
     /// Of a source, where its file's name or its media type said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<SourceLanguage>,
+    /// What it was bound from.
+    #[serde(default, skip_serializing_if = "HookOrigin::is_rest")]
+    pub origin: HookOrigin,
+}
+
+/// What a hook was bound from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookOrigin {
+    /// A folder of models and hooks: the hook is removed with its file.
+    Files,
+    /// A request. Hooks that were bound before origins were recorded count as these, since they are kept.
+    #[default]
+    Rest,
+}
+
+impl HookOrigin {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            HookOrigin::Files => "files",
+            HookOrigin::Rest => "rest",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<HookOrigin> {
+        [HookOrigin::Files, HookOrigin::Rest].into_iter().find(|origin| origin.as_str() == name)
+    }
+
+    fn is_rest(&self) -> bool {
+        *self == HookOrigin::Rest
+    }
 }
 
 /// What a source is written in.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::files::{BindingFile, CodeFile, ModelFiles};
-use super::model::SourceLanguage;
+use super::model::{HookOrigin, SourceLanguage};
 use crate::config::Phase;
 
 /// A model as the server has it.
@@ -34,6 +34,34 @@ pub struct HookState {
     /// File name of a native library.
     pub library: Option<String>,
     pub language: Option<SourceLanguage>,
+    pub origin: HookOrigin,
+}
+
+/// What it takes to make a server match.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub kept: Vec<Kept>,
+}
+
+/// Hooks that no file names and that stay all the same, since no file brought them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub model: String,
+    pub phase: Phase,
+    pub names: Vec<String>,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kept { model, phase, names } = self;
+        write!(
+            f,
+            "hook `{model}.{phase}`: {} was bound over REST and no file names it, so it stays; `snaphook hook remove \
+             {model}.{phase}` removes it",
+            names.join(", ")
+        )
+    }
 }
 
 /// One thing to do. Steps are in an order in which they can be done.
@@ -92,18 +120,31 @@ impl fmt::Display for Step {
 }
 
 /// What differs between the files and the server. Models that no file names are left alone; a phase of a model that
-/// files name, but not that phase, loses its hooks.
+/// files name, but not that phase, loses the hooks that files brought.
 ///
 /// A model comes after those that it refers to. All models come before all hooks, so that a hook finds the models that it reads and writes.
-pub fn plan(files: &[ModelFiles], server: &[ModelState]) -> Vec<Step> {
+pub fn plan(files: &[ModelFiles], server: &[ModelState]) -> Plan {
     let mut steps: Vec<_> =
         by_references(files).into_iter().filter_map(|model| model_step(model, find(server, &model.id))).collect();
+    let mut kept = Vec::new();
     for model in files {
         let none = BTreeMap::new();
         let bound = find(server, &model.id).map_or(&none, |state| &state.hooks);
-        steps.extend(Phase::ALL.into_iter().filter_map(|phase| hook_step(model, phase, bound)));
+        for phase in Phase::ALL {
+            match hook_step(model, phase, bound) {
+                Some(Step::RemoveHooks { model, phase, names }) if !came_from_files(&bound[&phase]) => {
+                    kept.push(Kept { model, phase, names });
+                }
+                step => steps.extend(step),
+            }
+        }
     }
-    steps
+    Plan { steps, kept }
+}
+
+/// Whether the hooks of a phase go with their files. A chain is bound as a whole.
+fn came_from_files(chain: &[HookState]) -> bool {
+    chain.iter().all(|hook| hook.origin == HookOrigin::Files)
 }
 
 /// In their order, but each after those that it refers to. Of models that refer to each other in a circle none can be first.
@@ -201,7 +242,10 @@ fn is_bound(file: &BindingFile, hook: &HookState) -> bool {
         CodeFile::Inline { bytes, language } => {
             format!("{:x}", Sha256::digest(bytes)) == artifact && *language == hook.language
         }
-        CodeFile::Artifact(wanted) => wanted.trim_start_matches("sha256:") == artifact,
+        // Fewer digits are enough where they are unique, which the server finds out.
+        CodeFile::Artifact(wanted) => {
+            wanted.strip_prefix("sha256:").map_or(wanted == artifact, |digits| artifact.starts_with(digits))
+        }
         // The library lies on the server, which follows the file.
         CodeFile::Library(wanted) => hook.library.as_ref() == Some(wanted),
         CodeFile::Webhook(webhook) => format!("{:x}", Sha256::digest(webhook.code())) == artifact,
@@ -246,6 +290,7 @@ mod tests {
             as_actor: false,
             library: None,
             language: Some(SourceLanguage::JavaScript),
+            origin: HookOrigin::Files,
         };
         ModelState {
             rules: Value::Null,
@@ -259,7 +304,7 @@ mod tests {
 
     #[track_caller]
     fn check(files: ModelFiles, server: &[ModelState], expected: &[&str]) {
-        let steps: Vec<_> = plan(&[files], server).iter().map(Step::to_string).collect();
+        let steps: Vec<_> = plan(&[files], server).steps.iter().map(Step::to_string).collect();
         assert_eq!(steps, expected);
     }
 
@@ -293,6 +338,33 @@ mod tests {
     }
 
     #[test]
+    fn what_no_file_brought_stays() {
+        let schema = json!({"type": "object"});
+        let mut server = state(schema.clone(), &[(Phase::PreCreate, "1"), (Phase::PostDelete, "3")]);
+        let chain = server.hooks.get_mut(&Phase::PostDelete).unwrap();
+        chain[0].origin = HookOrigin::Rest;
+        let Plan { steps, kept } = plan(&[files(json!({"schema": schema}), &[])], &[server]);
+        let said: Vec<String> = steps.iter().map(Step::to_string).collect();
+        assert_eq!(said, ["remove hook `a.preCreate`: hook, no file names it"]);
+        let said: Vec<String> = kept.iter().map(Kept::to_string).collect();
+        assert_eq!(said.len(), 1);
+        assert!(said[0].starts_with("hook `a.postDelete`: hook was bound over REST"), "{said:?}");
+        assert!(said[0].ends_with("`snaphook hook remove a.postDelete` removes it"), "{said:?}");
+    }
+
+    #[test]
+    fn a_short_digest_is_enough() {
+        let schema = json!({"type": "object"});
+        let server = state(schema.clone(), &[(Phase::PreCreate, "1")]);
+        let whole = server.hooks[&Phase::PreCreate][0].artifact.clone();
+        for (artifact, is_same) in [(&whole[..19], true), (&*whole, true), ("sha256:00", false)] {
+            let mut wanted = files(json!({"schema": schema}), &[(Phase::PreCreate, "1")]);
+            wanted.phases[0].1[0].code = CodeFile::Artifact(artifact.to_owned());
+            assert_eq!(plan(&[wanted], &[server.clone()]).steps.is_empty(), is_same, "{artifact}");
+        }
+    }
+
+    #[test]
     fn equal_is_equal_in_any_order() {
         check(
             files(json!({"indexes": [], "schema": {"b": 1, "a": 2}}), &[]),
@@ -323,18 +395,19 @@ mod tests {
         fn document(names: &[&str]) -> Value {
             json!({"schema": with(names), "renames": {"old": "new"}})
         }
-        let renames = |wanted: &[&str], found: &[&str]| match &plan(
-            &[files(document(wanted), &[])],
-            &[state(with(found), &[])],
-        )[..]
-        {
-            [Step::ChangeModel { document, .. }] => document.get("renames").cloned(),
-            steps => panic!("{steps:?}"),
-        };
+        let renames =
+            |wanted: &[&str], found: &[&str]| match &plan(&[files(document(wanted), &[])], &[state(with(found), &[])])
+                .steps[..]
+            {
+                [Step::ChangeModel { document, .. }] => document.get("renames").cloned(),
+                steps => panic!("{steps:?}"),
+            };
         assert_eq!(renames(&["new"], &["old"]), Some(json!({"old": "new"})));
         assert_eq!(renames(&["new", "x"], &["new"]), None);
         // A new model needs none.
-        let [Step::CreateModel { document, .. }] = &plan(&[files(document(&["new"]), &[])], &[])[..] else { panic!() };
+        let [Step::CreateModel { document, .. }] = &plan(&[files(document(&["new"]), &[])], &[]).steps[..] else {
+            panic!()
+        };
         assert_eq!(document.get("renames"), None);
     }
 }

@@ -1,30 +1,36 @@
 //! `snaphook apply`: makes a running server match the models and hooks kept as files.
 
+mod trial;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::client::{Body, Client, path, with_query};
+use super::bindings::put_chain;
+use super::client::{Body, Client, path};
 use super::failure::{Failure, Result};
 use super::global::Global;
-use super::output;
-use crate::catalog::SourceLanguage;
-use crate::catalog::files::{BindingFile, CodeFile, read_directory, without_model};
-use crate::catalog::plan::{HookState, ModelState, Step, plan};
+use super::{identity, output};
+use crate::catalog::HookOrigin;
+use crate::catalog::files::{read_directory, without_model};
+use crate::catalog::plan::{HookState, ModelState, Plan, Step, plan};
 use crate::config::{Config, Phase};
 
 /// Make a running server match the models and hooks in a folder
 ///
 /// Reads `<dir>/<model>/model.json` and `<dir>/<model>/<phase>.js`, `.ts`, `.wasm` or `.toml`, prints what differs and
 /// does it. What is already so is left alone, so it can run at every deploy. Models that no file names are left alone;
-/// a model's hook that no file names is removed.
+/// a model's hook that no file names is removed, unless it was bound over REST: that is said.
+///
+/// With --plan the server is asked of each step whether it could be done; nothing is changed. The exit code is 3 if one could
+/// not.
 #[derive(Args, Debug)]
 pub(super) struct Apply {
     /// The folder [default: `hooks.directory` of the configuration]
     directory: Option<PathBuf>,
-    /// Only print what would be done
+    /// Only print what would be done, and whether the server could do it
     #[arg(long)]
     plan: bool,
 }
@@ -48,8 +54,10 @@ impl Apply {
         }
         notes.iter().for_each(output::warn);
         let client = global.client()?;
+        output::note(identity::own_server(&client, global).await?);
         let server = states(&client, files.iter().map(|model| model.id.as_str())).await?;
-        let steps = plan(&files, &server);
+        let Plan { steps, kept } = plan(&files, &server);
+        kept.iter().for_each(output::warn);
         if steps.is_empty() {
             return output::line(format!("nothing to do: {} models are as the files say", files.len()));
         }
@@ -58,13 +66,14 @@ impl Apply {
             .flat_map(|model| model.hooks.values().flatten())
             .map(|hook| hook.artifact.trim_start_matches("sha256:"))
             .collect();
+        if self.plan {
+            return trial::run(&client, &steps, &artifacts).await;
+        }
         for step in &steps {
             output::line(step)?;
-            if !self.plan {
-                carry_out(&client, step, &artifacts)
-                    .await
-                    .map_err(|error| Failure::new(format!("{error}\nthe steps after this one were not taken")))?;
-            }
+            carry_out(&client, step, &artifacts)
+                .await
+                .map_err(|error| Failure::new(format!("{error}\nthe steps after this one were not taken")))?;
         }
         Ok(())
     }
@@ -126,6 +135,7 @@ fn chain(hooks: &Value, phase: Phase) -> Vec<HookState> {
             artifact: text("artifact"),
             shadow: text("mode") == "shadow",
             as_actor: text("as") == "actor",
+            origin: HookOrigin::from_name(&text("origin")).unwrap_or_default(),
             library: hook.get("library").and_then(Value::as_str).map(str::to_owned),
             language: hook.get("language").and_then(|language| snaphook_driver::json::from_tree(language.clone()).ok()),
         }
@@ -144,7 +154,7 @@ pub(super) async fn carry_out(client: &Client, step: &Step, artifacts: &[&str]) 
             client.put(&path(&["models", id]), Body::json(document)).await.map(drop)
         }
         Step::PutHooks { model, phase, chain, .. } => {
-            put_chain(client, model, *phase, chain, artifacts).await.map(drop)
+            put_chain(client, model, *phase, chain, artifacts, HookOrigin::Files).await.map(drop)
         }
         Step::RemoveHooks { model, phase, .. } => {
             client.delete(&path(&["models", model, "hooks", phase.as_str()])).await
@@ -152,134 +162,16 @@ pub(super) async fn carry_out(client: &Client, step: &Step, artifacts: &[&str]) 
     }
 }
 
-/// Binds a chain. `artifacts`: digests of code that the server has.
-pub(super) async fn put_chain(
-    client: &Client,
-    model: &str,
-    phase: Phase,
-    chain: &[BindingFile],
-    artifacts: &[&str],
-) -> Result<Value> {
-    let path = path(&["models", model, "hooks", phase.as_str()]);
-    if let [
-        BindingFile {
-            name, engine, code: CodeFile::Inline { bytes, language }, shadow: false, as_actor: false, ..
-        },
-    ] = chain
-    {
-        let mut query = vec![("engine", engine.clone())];
-        query.extend(name.clone().map(|name| ("name", name)));
-        let media_type = match (engine.as_str(), language) {
-            ("component", _) => "application/wasm",
-            (_, Some(SourceLanguage::TypeScript)) => "application/typescript",
-            (_, Some(SourceLanguage::JavaScript) | None) => "text/javascript",
-        };
-        return client.put(&with_query(&path, &query), Body { media_type, bytes: bytes.clone() }).await;
-    }
-    let bindings: Vec<_> = chain.iter().map(|file| binding(model, file, artifacts)).collect();
-    client.put(&path, Body::json(&json!({ "chain": bindings }))).await
-}
-
-/// A `Binding` of the REST API.
-fn binding(model: &str, file: &BindingFile, artifacts: &[&str]) -> Value {
-    let mut binding = Map::new();
-    binding.extend(file.name.clone().map(|name| ("name".to_owned(), Value::from(name))));
-    binding.insert("engine".to_owned(), Value::from(file.engine.as_str()));
-    let (key, code) = match &file.code {
-        CodeFile::Webhook(webhook) => {
-            binding.insert("secret".to_owned(), Value::from(webhook.secret.as_str()));
-            ("url", webhook.url.clone())
-        }
-        CodeFile::Inline { bytes, .. } => match std::str::from_utf8(bytes) {
-            Ok(source) if file.engine != "component" => ("source", source.to_owned()),
-            // Bytes have no place in JSON: the server must have them, bound already or in its own folder of hooks.
-            _ => ("artifact", stored(model, file, bytes, artifacts)),
-        },
-        CodeFile::Artifact(artifact) => ("artifact", artifact.clone()),
-        CodeFile::Library(library) => ("library", library.clone()),
-    };
-    binding.insert(key.to_owned(), Value::from(code));
-    if let Some(language) = file.code.language().filter(|_| key == "source") {
-        binding.insert("language".to_owned(), Value::from(language.as_str()));
-    }
-    if file.as_actor {
-        binding.insert("as".to_owned(), Value::from("actor"));
-    }
-    if file.shadow {
-        binding.insert("mode".to_owned(), Value::from("shadow"));
-    }
-    Value::Object(binding)
-}
-
-fn stored(model: &str, file: &BindingFile, bytes: &[u8], artifacts: &[&str]) -> String {
-    use sha2::{Digest, Sha256};
-    let digest = format!("{:x}", Sha256::digest(bytes));
-    if artifacts.contains(&digest.as_str()) {
-        return format!("sha256:{digest}");
-    }
-    // Beside the model, or below it: such as what a project in a folder of its own is built to.
-    let folder = file.path.ancestors().find(|folder| folder.join("model.json").is_file());
-    let below = folder.and_then(|folder| file.path.strip_prefix(folder).ok());
-    let name = below.map_or_else(|| PathBuf::from(file.path.file_name().unwrap_or_default()), PathBuf::from);
-    format!("{model}/{}", name.display())
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::catalog::Webhook;
-
-    fn file(engine: &str, code: CodeFile, shadow: bool) -> BindingFile {
-        BindingFile {
-            name: None,
-            engine: engine.to_owned(),
-            code,
-            shadow,
-            as_actor: false,
-            path: PathBuf::from("hooks/a/check.wasm"),
-        }
-    }
-
-    #[test]
-    fn bindings() {
-        let inline = |text: &str| CodeFile::Inline {
-            bytes: text.as_bytes().to_vec(),
-            language: Some(SourceLanguage::TypeScript),
-        };
-        assert_eq!(
-            binding("a", &file("quickjs", inline("x"), true), &[]),
-            json!({"engine": "quickjs", "source": "x", "language": "typescript", "mode": "shadow"})
-        );
-        assert_eq!(
-            binding("a", &file("component", inline("x"), false), &[]),
-            json!({"engine": "component", "artifact": "a/check.wasm"})
-        );
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("a");
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("model.json"), "{}").unwrap();
-        let below = BindingFile { path: folder.join("check/dist/x.wasm"), ..file("component", inline("x"), false) };
-        assert_eq!(binding("a", &below, &[])["artifact"], "a/check/dist/x.wasm");
-        let digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
-        assert_eq!(
-            binding("a", &file("component", inline("x"), false), &[digest]),
-            json!({"engine": "component", "artifact": format!("sha256:{digest}")})
-        );
-        assert_eq!(
-            binding("a", &file("native", CodeFile::Library("libx.so".to_owned()), false), &[]),
-            json!({"engine": "native", "library": "libx.so"})
-        );
-        let webhook = Webhook { url: "https://a.example/in".to_owned(), secret: "key".to_owned() };
-        assert_eq!(
-            binding("a", &file("webhook", CodeFile::Webhook(webhook), false), &[]),
-            json!({"engine": "webhook", "url": "https://a.example/in", "secret": "key"})
-        );
-    }
 
     #[test]
     fn chains_of_the_server() {
-        let hooks =
-            json!({"preCreate": [{"name": "n", "engine": "quickjs", "artifact": "sha256:00", "mode": "shadow"}]});
+        let hooks = json!({"preCreate": [{"name": "n", "engine": "quickjs", "artifact": "sha256:00", "mode": "shadow",
+                "origin": "files"}]});
         let expected = HookState {
             name: "n".to_owned(),
             engine: "quickjs".to_owned(),
@@ -288,6 +180,7 @@ mod tests {
             as_actor: false,
             library: None,
             language: None,
+            origin: HookOrigin::Files,
         };
         assert_eq!(chain(&hooks, Phase::PreCreate), [expected]);
         assert_eq!(chain(&hooks, Phase::PostCreate), []);

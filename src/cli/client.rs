@@ -91,8 +91,30 @@ impl Client {
         self.named
     }
 
+    /// Where the server is, as messages name it.
+    pub(super) fn address(&self) -> &str {
+        &self.base
+    }
+
+    /// A body that is no JSON, and its media type.
+    pub(super) async fn get_bytes(&self, path: &str) -> Result<(String, Vec<u8>)> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = media_type.unwrap_or_default().to_owned();
+        let broken = |error: reqwest::Error| Failure::new(format!("the response broke off: {}", causes(&error)));
+        Ok((media_type, response.bytes().await.map_err(broken)?.to_vec()))
+    }
+
     pub(super) async fn get(&self, path: &str) -> Result<Value> {
         json(self.send(self.request(Method::GET, path)).await?).await
+    }
+
+    /// Every model, as the server tells of it.
+    pub(super) async fn models(&self) -> Result<Vec<Value>> {
+        match self.get("/models").await?.get_mut("items").map(Value::take) {
+            Some(Value::Array(models)) => Ok(models),
+            _ => Err(Failure::new(format!("{} answered no list of models", self.base))),
+        }
     }
 
     /// `None` for 404.

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::client::Client;
 use super::failure::{Failure, Result};
 use super::global::Global;
-use super::{output, serve};
+use super::{identity, output, serve};
 use pass::Pass;
 use paths::shown;
 use projects::Projects;
@@ -95,6 +95,8 @@ async fn interrupted() -> Result<()> {
 
 /// Goes on until nobody reads the output.
 async fn follow(client: Arc<Client>, directory: &Path, global: &Global) -> Result<()> {
+    let own = identity::own_data(&client, global)?;
+    output::line(identity::check(&client, own.as_deref()).await?)?;
     let (sender, mut changes) = mpsc::channel(1);
     // The watcher first, then the look at the files, so that no change falls between the two.
     let _watcher = watch(directory, sender)?;
@@ -102,7 +104,7 @@ async fn follow(client: Arc<Client>, directory: &Path, global: &Global) -> Resul
     let printing = tokio::spawn(runs::print(Arc::clone(&client), connected));
     // Without it the first runs would be missed.
     let _ = first.await;
-    let mut pass = Pass::new(client, directory);
+    let mut pass = Pass::new(client, directory, own);
     let mut projects = Projects::new(directory, global.config.as_deref());
     pass.run().await?;
     pass.arrivals().await?;

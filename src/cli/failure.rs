@@ -19,6 +19,8 @@ pub(super) enum Failure {
     NotFound(String),
     /// The log does not have the position that was asked for.
     PositionUnknown(String),
+    /// Something that is needed is missing, or what was only tried would fail: see [`Failure::exit_code`].
+    NotReady(String),
     Config(ConfigErrors),
     /// Stdout was closed by its reader.
     OutputClosed,
@@ -27,6 +29,14 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn new(message: impl Into<String>) -> Self {
         Failure::Message(message.into())
+    }
+
+    /// What the process ends with: 3 says that nothing was done yet and what to do first, 1 that something failed.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::NotReady(_) => 3,
+            _ => 1,
+        }
     }
 }
 
@@ -37,6 +47,7 @@ impl fmt::Display for Failure {
             | Failure::NoServer(message)
             | Failure::Broken(message)
             | Failure::NotFound(message)
+            | Failure::NotReady(message)
             | Failure::PositionUnknown(message) => f.write_str(message),
             Failure::Config(errors) => errors.fmt(f),
             Failure::OutputClosed => f.write_str("nobody reads the output"),

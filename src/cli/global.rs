@@ -10,7 +10,7 @@ use super::log::LineFormat;
 use crate::config::{Config, ConfigErrors, Purpose};
 use crate::{drivers, server};
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct Global {
     /// Configuration file [default: config.toml, if it is there]
     #[arg(long, short, global = true, value_name = "FILE", env = "SNAPHOOK_CONFIG")]

@@ -1,28 +1,36 @@
-//! `snaphook hook`: make, build, try, bind and list hooks.
+//! `snaphook hook`: make, build, try, bind hooks; list and read those of a server.
 
+mod at;
 mod build;
 mod deploy;
+mod history;
+mod log;
 mod new;
 mod phase;
 mod place;
 mod prepare;
 pub(super) mod project;
+mod remove;
 mod replay;
+mod rollback;
 mod shown;
+mod source;
+mod stats;
+mod subject;
 mod test;
 pub(super) mod types;
 
 use clap::Subcommand;
 use serde_json::Value;
 
-use self::shown::text;
+use self::shown::{artifact, text};
 use super::client::path;
 use super::failure::Result;
 use super::global::Global;
 use super::output;
 use crate::config::Phase;
 
-/// Make, build, try, bind and list hooks
+/// Make, build, try and bind hooks; list, read and roll back those of a server
 #[derive(Debug, Subcommand)]
 pub(super) enum Hook {
     /// List the hooks of a running server
@@ -35,6 +43,13 @@ pub(super) enum Hook {
     Test(test::Test),
     #[command(visible_alias = "put")]
     Deploy(deploy::Deploy),
+    Log(log::Log),
+    Stats(stats::Stats),
+    Source(source::Source),
+    History(history::History),
+    Rollback(rollback::Rollback),
+    #[command(visible_alias = "rm")]
+    Remove(remove::Remove),
     Types(types::Types),
 }
 
@@ -46,6 +61,12 @@ impl Hook {
             Hook::Build(build) => build.run(global).await,
             Hook::Test(test) => test.run(global).await,
             Hook::Deploy(deploy) => deploy.run(global).await,
+            Hook::Log(log) => log.run(global).await,
+            Hook::Stats(stats) => stats.run(global).await,
+            Hook::Source(source) => source.run(global).await,
+            Hook::History(history) => history.run(global).await,
+            Hook::Rollback(rollback) => rollback.run(global).await,
+            Hook::Remove(remove) => remove.run(global).await,
             Hook::Types(types) => types.run(global).await,
         }
     }
@@ -55,11 +76,7 @@ async fn list(global: &Global, model: Option<&str>) -> Result<()> {
     let client = global.client()?;
     let models: Vec<String> = match model {
         Some(model) => vec![model.to_owned()],
-        None => {
-            let page = client.get("/models").await?;
-            let items = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            items.iter().map(|model| text(model, "id")).collect()
-        }
+        None => client.models().await?.iter().map(|model| text(model, "id")).collect(),
     };
     let mut rows = Vec::new();
     for model in models {
@@ -67,8 +84,6 @@ async fn list(global: &Global, model: Option<&str>) -> Result<()> {
         for phase in Phase::ALL {
             for hook in hooks.get(phase.as_str()).and_then(Value::as_array).into_iter().flatten() {
                 let size = hook.get("size").and_then(Value::as_u64).unwrap_or(0);
-                // Twelve digits tell artifacts apart; `GET …/hooks/{phase}` has them all.
-                let artifact: String = text(hook, "artifact").chars().take("sha256:".len() + 12).collect();
                 let columns = ["name", "engine", "mode", "sandbox"].map(|name| text(hook, name));
                 let [name, mut engine, mode, sandbox] = columns;
                 if !sandbox.is_empty() {
@@ -76,12 +91,20 @@ async fn list(global: &Global, model: Option<&str>) -> Result<()> {
                     let more = if more > 0 { format!(", {more} more still loaded") } else { String::new() };
                     engine.push_str(&format!(" ({sandbox}{more})"));
                 }
-                rows.push(vec![format!("{model}.{phase}"), name, engine, mode, size.to_string(), artifact]);
+                rows.push(vec![
+                    format!("{model}.{phase}"),
+                    name,
+                    engine,
+                    mode,
+                    size.to_string(),
+                    text(hook, "origin"),
+                    artifact(hook),
+                ]);
             }
         }
     }
     if rows.is_empty() {
         return output::line("no hooks");
     }
-    output::table(&["PHASE", "NAME", "ENGINE", "MODE", "BYTES", "ARTIFACT"], &rows)
+    output::table(&["PHASE", "NAME", "ENGINE", "MODE", "BYTES", "ORIGIN", "ARTIFACT"], &rows)
 }

@@ -22,11 +22,16 @@ pub(super) fn write(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
     scope::look(|scope| {
         if let Some(id) = scope.request_id() {
             line.member("request_id", id);
+            fields.request_id = None;
         }
         if let Some(trace) = scope.trace() {
             line.member("trace_id", &trace.trace_id().to_string());
         }
     });
+    // Said by who works for no request in particular.
+    if let Some(id) = &fields.request_id {
+        line.member("request_id", id);
+    }
     if !fields.others.0.is_empty() {
         line.raw("fields", &format!("{{{}}}", fields.others.0));
     }
@@ -53,6 +58,7 @@ impl Line {
 #[derive(Default)]
 struct Fields {
     message: String,
+    request_id: Option<String>,
     others: Line,
 }
 
@@ -60,12 +66,17 @@ impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => value.clone_into(&mut self.message),
+            "request_id" => self.request_id = Some(value.to_owned()),
             name => self.others.member(name, value),
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = text,
+            name => self.others.member(name, &text),
+        }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -137,6 +148,13 @@ mod tests {
             "fields": {"count": 3, "is_so": true, "name": "a"},
         });
         assert_eq!(first, expected);
+        let lines = logged(|| {
+            tracing::info!(request_id = "r-2", "of another task");
+            let of_request = Arc::new(Scope::of_request("r-3".into()));
+            scope::on_thread(Some(of_request), || tracing::info!(request_id = "r-3", status = 200_u16, "asked"));
+        });
+        assert_eq!((&lines[0]["request_id"], lines[0].get("fields")), (&json!("r-2"), None));
+        assert_eq!((&lines[1]["request_id"], &lines[1]["fields"]), (&json!("r-3"), &json!({"status": 200})));
         assert_eq!(second["message"], "\"}\n{\"level\":\"error\" \u{1b}[31m\0 ä");
         assert_eq!((&second["level"], second.get("request_id")), (&json!("info"), None));
     }

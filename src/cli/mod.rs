@@ -5,8 +5,10 @@
 
 mod apply;
 mod backup;
+mod bindings;
 mod check;
 mod client;
+mod completions;
 mod copy;
 mod dev;
 mod driver_host;
@@ -15,14 +17,19 @@ mod events;
 mod failure;
 mod global;
 mod hook;
+mod identity;
 mod init;
 mod json_log;
 mod log;
+mod man;
+mod model;
 mod module;
 mod output;
 mod pinned;
 mod plugin;
 mod rebuild;
+#[cfg(test)]
+mod reference;
 mod runtime;
 mod sdk;
 mod secret;
@@ -35,7 +42,7 @@ mod traces;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::failure::{Failure, Result};
 use self::global::Global;
@@ -65,6 +72,7 @@ Examples:
   snaphook backup /mnt/shop.backup               keep everything in one file, while the server runs
   snaphook apply --plan                          show what `hooks/` would change on the running server
   snaphook hook deploy hooks/movie/preCreate.ts  bind a hook; model and phase come from the path
+  snaphook hook rollback movie.preCreate         bind again what was bound before
   snaphook hook test check.js --phase preCreate --after new.json
                                                  run a hook here, without a server
   snaphook events --follow --model movie         print events as they happen, one JSON document per line
@@ -78,8 +86,8 @@ Examples:
 enum Command {
     /// Serve the API until SIGINT or SIGTERM
     ///
-    /// What runs then gets 10 seconds to finish; a second signal ends it at once. SIGHUP, or a change of the file,
-    /// loads grants and limits again.
+    /// What runs then gets 10 seconds to finish; a second signal ends it at once, if a second or more after the first. SIGHUP,
+    /// or a change of the file, loads grants and limits again.
     Serve,
     /// Say what is wrong with the configuration, all at once, with lines
     Check,
@@ -100,6 +108,8 @@ enum Command {
     #[command(subcommand)]
     Hook(hook::Hook),
     #[command(subcommand)]
+    Model(model::Model),
+    #[command(subcommand)]
     Module(module::Module),
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -107,6 +117,8 @@ enum Command {
     Apply(apply::Apply),
     Dev(dev::Dev),
     Init(init::Init),
+    Completions(completions::Completions),
+    Man(man::Man),
     /// A process that compiles one hook; the server starts it
     #[command(hide = true)]
     Worker,
@@ -147,12 +159,15 @@ pub fn main() -> ExitCode {
         Command::Secret(command) => block_on(command.run(&global)),
         Command::Token(command) => block_on(command.run(&global)),
         Command::Hook(command) => block_on(command.run(&global)),
+        Command::Model(command) => block_on(command.run(&global)),
         Command::Module(command) => command.run(),
         Command::Plugin(command) => command.run(&global),
         Command::DriverHost(command) => command.run(&global),
         Command::Apply(command) => block_on(command.run(&global)),
         Command::Dev(command) => command.run(&global),
         Command::Init(command) => command.run(),
+        Command::Completions(command) => command.run(&Cli::command()),
+        Command::Man(command) => command.run(&Cli::command()),
         Command::Worker => engines::serve_as_worker(),
         Command::PluginInspect { file } => plugin::inspect(&file),
         Command::V8Worker { folder } => work(&folder),
@@ -164,7 +179,7 @@ pub fn main() -> ExitCode {
         Ok(()) | Err(Failure::OutputClosed) => engines::exit(0),
         Err(error) => {
             output::fail(&error);
-            engines::exit(1)
+            engines::exit(error.exit_code())
         }
     }
 }
@@ -181,13 +196,16 @@ fn work(_: &std::path::Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_pages_of_commands() {
+        reference::check(Cli::command());
     }
 
     #[test]

@@ -22,6 +22,27 @@ pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
     Ok(())
 }
 
+/// What somebody may want to know beside the result.
+pub(super) fn note(text: impl std::fmt::Display) {
+    // If stderr is gone, the result still is not.
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(&text.to_string()));
+}
+
+/// Bytes as they are. For a terminal text is made harmless, and what is no text is refused.
+pub(super) fn bytes(bytes: &[u8], what: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if out.is_terminal() {
+        let text = std::str::from_utf8(bytes).map_err(|_| {
+            Failure::new(format!("{what} is no text; name a file with `--out`, or send it into a pipe"))
+        })?;
+        out.write_all(plain(text).as_bytes())?;
+    } else {
+        out.write_all(bytes)?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
 /// What somebody should know before they see the result.
 pub(super) fn warn(text: impl std::fmt::Display) {
     // If stderr is gone, the result still is not.

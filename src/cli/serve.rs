@@ -23,6 +23,8 @@ use crate::server::{self, BoundSockets, Front, Listeners, Modules, Tls, ZiaBridg
 
 /// What requests and hooks that run get to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// Signals within this time count as one: a terminal, a shell and a supervisor may each send theirs.
+const ONE_STOP: Duration = Duration::from_secs(1);
 /// What the collector of traces gets to take the last spans.
 const TRACES_GRACE: Duration = Duration::from_secs(3);
 /// Quick native hooks run on the server's threads: as much as a program's main thread has. Untouched, it costs nothing.
@@ -187,7 +189,12 @@ async fn serve_until(
 ) -> Result<()> {
     let Node { handle, engine, tokens } = node;
     let config = handle.current();
-    let served = match unless_stopped(&mut stop, apply(&config, engine, options.folder.as_deref())).await {
+    let prepared = async {
+        apply(&config, engine, options.folder.as_deref()).await?;
+        engine.definitions.compile_hooks().await;
+        Ok(())
+    };
+    let served = match unless_stopped(&mut stop, prepared).await {
         None => Ok(()),
         Some(Err(error)) => Err(error),
         Some(Ok(())) => match open_transport(&config, engine).await {
@@ -263,7 +270,11 @@ async fn serve_at(
     }
     let shutdown = async move {
         let _ = stop.wait_for(Option::is_some).await;
-        tracing::info!("stopping: what runs has {} s to finish; a second signal ends it at once", GRACE.as_secs());
+        tracing::info!(
+            "stopping: what runs has {} s to finish; another signal, {} s from now or later, ends it at once",
+            GRACE.as_secs(),
+            ONE_STOP.as_secs()
+        );
     };
     let modules = Arc::clone(modules);
     let served = server::run(listeners, front, modules, Arc::clone(engine), Arc::clone(tokens), handle, shutdown).await;
@@ -292,12 +303,15 @@ async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> 
     let start = Instant::now();
     let directory: &Path = &config.hooks.directory;
     let origin = origin_of_apply();
-    let steps = engine.definitions.apply(directory, &origin).await.map_err(|error| {
+    let applied = engine.definitions.apply(directory, &origin).await.map_err(|error| {
         let line = format!("`hooks.apply` is true, but `{}` cannot be applied: {error}", directory.display());
         Failure::new(line)
     })?;
-    for step in &steps {
+    for step in &applied.steps {
         tracing::info!("{step}");
+    }
+    for kept in &applied.kept {
+        tracing::warn!("{kept}");
     }
     for note in super::apply::left_out(directory, read_what_is_whole(directory).0.len()) {
         tracing::warn!("{note}");
@@ -305,7 +319,7 @@ async fn apply(config: &Config, engine: &Arc<Engine>, folder: Option<&Path>) -> 
     tracing::info!(
         "{} applied: {} changes, {:.1} ms",
         directory.display(),
-        steps.len(),
+        applied.steps.len(),
         start.elapsed().as_secs_f64() * 1e3
     );
     Ok(())
@@ -321,7 +335,8 @@ async fn apply_what_is_whole(folder: &Path, engine: &Arc<Engine>) -> Result<()> 
     let origin = origin_of_apply();
     let (models, _) = read_what_is_whole(folder);
     match engine.definitions.apply_files(&models, &origin).await {
-        Ok(steps) => steps.iter().try_for_each(output::line),
+        // What is kept is said by whoever looks at the files from now on.
+        Ok(applied) => applied.steps.iter().try_for_each(output::line),
         Err(_) => Ok(()),
     }
 }
@@ -340,15 +355,21 @@ fn announce(config: &Config, address: &MountAddress, start: Instant) -> Result<(
     }
 }
 
-/// Holds the moment of the first SIGINT or SIGTERM. The second one ends the process.
+/// Holds the time of the first SIGINT or SIGTERM. A later one ends the process, unless it comes within [`ONE_STOP`].
 pub(super) fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format!("signals cannot be listened to: {error}")))?;
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(async move {
         signals.next().await;
-        sender.send_replace(Some(Instant::now()));
-        let code = signals.next().await;
+        let asked = Instant::now();
+        sender.send_replace(Some(asked));
+        let code = loop {
+            let code = signals.next().await;
+            if asked.elapsed() >= ONE_STOP {
+                break code;
+            }
+        };
         tracing::warn!("stopped at once; what was answered is in the event log");
         engines::exit_at_once(code);
     });

@@ -54,6 +54,7 @@ mod tests {
             "ts",
             "rust",
             "c",
+            "c-native",
             "python",
             "project",
             "plugin-rust",
@@ -65,7 +66,8 @@ mod tests {
             "module-js",
             "module-python",
         ];
-        let values = [("name", "abc"), ("phase", "preCreate"), ("Phase", "PreCreate"), ("crate", "abc")];
+        let values =
+            [("name", "abc"), ("phase", "preCreate"), ("Phase", "PreCreate"), ("crate", "abc"), ("engine", "")];
         for template in
             templates.iter().filter(|name| Templates::iter().any(|path| path.starts_with(&format!("{name}/"))))
         {

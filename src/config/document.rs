@@ -24,11 +24,26 @@ pub(super) struct Document<'a> {
     text: &'a str,
     environment: Environment<'a>,
     errors: RefCell<Vec<ConfigError>>,
+    /// The paths of all keys that readers asked for.
+    #[cfg(test)]
+    known: RefCell<std::collections::BTreeSet<String>>,
 }
 
 impl<'a> Document<'a> {
     pub(super) fn new(text: &'a str, environment: Environment<'a>) -> Self {
-        Document { text, environment, errors: RefCell::default() }
+        Document {
+            text,
+            environment,
+            errors: RefCell::default(),
+            #[cfg(test)]
+            known: RefCell::default(),
+        }
+    }
+
+    /// The paths of all keys that readers asked for, whether they were there or not.
+    #[cfg(test)]
+    pub(super) fn known_keys(&self) -> std::collections::BTreeSet<String> {
+        self.known.borrow().clone()
     }
 
     /// The root table. `None`: the text is not TOML; the faults are noted.
@@ -100,6 +115,8 @@ impl<'a> Section<'a> {
     /// Takes a key.
     pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.known.push(key);
+        #[cfg(test)]
+        self.document.known.borrow_mut().insert(format!("{}{key}", self.prefix));
         let entry = self.entries.remove(key)?;
         self.taken.push(key);
         Some(Value::new(self.document, format!("{}{key}", self.prefix), entry.value))

@@ -33,6 +33,8 @@ mod zia;
 #[cfg(test)]
 mod parts_tests;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 pub use address::MountAddress;

@@ -232,6 +232,16 @@ impl Config {
         }
     }
 
+    /// Where the data is, by which servers are told apart: the path of the event store, or the configuration's folder if the
+    /// store has no path here.
+    pub fn data(&self) -> String {
+        let folder = std::path::absolute(&self.directory).unwrap_or_else(|_| self.directory.clone());
+        // The same folder by whichever way it is reached.
+        let folder = folder.canonicalize().unwrap_or(folder);
+        let path = self.event.settings.get("path").and_then(serde_json::Value::as_str);
+        path.map_or(folder.clone(), |path| folder.join(path)).display().to_string()
+    }
+
     /// Where the API can be reached from this machine, such as `http://127.0.0.1:1337/api`. Over a Unix socket the host only
     /// fills its place.
     pub fn url(&self) -> String {

@@ -78,6 +78,17 @@ fn defaults() {
     assert_eq!(config.grants, []);
 }
 
+/// The file of the repository, whose comments hold every other key: uncommented, they must be read, and say what the defaults
+/// are.
+pub(super) fn uncommented() -> String {
+    let uncomment = |line: &'static str| match line.strip_prefix("# ") {
+        Some(rest) if rest.contains(" = ") || rest.starts_with('[') => rest,
+        _ => line,
+    };
+    let lines = include_str!("../../config.toml").lines().map(uncomment);
+    lines.filter(|line| !line.starts_with("apply = true")).flat_map(|line| [line, "\n"]).collect()
+}
+
 #[test]
 fn the_file_of_the_repository() {
     let text = include_str!("../../config.toml");
@@ -85,16 +96,7 @@ fn the_file_of_the_repository() {
     assert!(config.hooks.apply);
     assert_eq!(config.grants.len(), 2);
 
-    // Its comments hold every other key: uncommented, they must be read, and say what the defaults are.
-    let uncommented: String = text
-        .lines()
-        .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.contains(" = ") || rest.starts_with('[') => rest,
-            _ => line,
-        })
-        .filter(|line| !line.starts_with("apply = true"))
-        .flat_map(|line| [line, "\n"])
-        .collect();
+    let uncommented = uncommented();
     let all = parse(&uncommented).unwrap_or_else(|errors| panic!("{errors}\n{uncommented}"));
     let defaults = Config::defaults(Path::new("/srv"));
     // What the default is depends on the user.

@@ -7,6 +7,8 @@ mod connections;
 mod guard;
 mod node;
 mod plugins;
+#[cfg(test)]
+mod reference;
 pub(crate) mod references;
 mod registry;
 mod settings;

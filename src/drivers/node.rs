@@ -3,12 +3,17 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use snaphook_driver::files::make_folder;
+
 const FILE: &str = "data/node.id";
+/// The default folder of all data.
+const FOLDER: &str = "data";
 
 /// The node's id, a UUID; makes it if it is not there. An error names the file.
 pub fn node_id(directory: &Path) -> Result<String, String> {
     let path = directory.join(FILE);
     let fault = |error: io::Error| format!("`{}`, the id of this node, cannot be used: {error}", path.display());
+    warn_if_others_can_read(&directory.join(FOLDER));
     match std::fs::read_to_string(&path) {
         Ok(text) => match uuid::Uuid::parse_str(text.trim()) {
             Ok(id) => Ok(id.to_string()),
@@ -22,7 +27,7 @@ pub fn node_id(directory: &Path) -> Result<String, String> {
 /// Whole or not at all; of two that come at once, the first stays.
 fn make(path: &Path) -> io::Result<String> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    std::fs::create_dir_all(folder)?;
+    make_folder(folder)?;
     let id = uuid::Uuid::now_v7().to_string();
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     writeln!(file, "{id}")?;
@@ -35,6 +40,23 @@ fn make(path: &Path) -> io::Result<String> {
         Err(error) => Err(error.error),
     }
 }
+
+/// Existing folders keep their mode, also those of earlier versions.
+#[cfg(unix)]
+fn warn_if_others_can_read(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(folder).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o007 != 0 {
+        tracing::warn!(
+            "`{}` has mode {:03o}: other users of this machine may read the data, expected 700",
+            folder.display(),
+            mode & 0o777
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_others_can_read(_: &Path) {}
 
 #[cfg(test)]
 mod tests {

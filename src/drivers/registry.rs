@@ -12,7 +12,7 @@ use super::{connections, settings};
 use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, PluginsConfig, closest};
 
 /// Every driver that is linked in.
-const LINKED: &[Driver] = &[
+pub(super) const LINKED: &[Driver] = &[
     snaphook_memory::DRIVER,
     snaphook_file::DRIVER,
     snaphook_sqlite::DRIVER,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use age::secrecy::{ExposeSecret, SecretSlice};
 use age::x25519::{Identity, Recipient};
+use snaphook_driver::files::make_folder;
 use snaphook_driver::limits::{is_reserved_name, is_secret_name};
 use snaphook_driver::{DriverError, SecureStore};
 
@@ -240,7 +241,7 @@ fn parse_identity(text: &str, place: &str) -> Result<Identity, VaultError> {
 /// Writes a new identity, readable by the owner only, whole or not at all.
 fn make_identity(path: &Path) -> std::io::Result<Identity> {
     let folder = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
-    std::fs::create_dir_all(&folder)?;
+    make_folder(&folder)?;
     let identity = Identity::generate();
     // `tempfile` makes it with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(&folder)?;

@@ -9,7 +9,7 @@ use snaphook_driver::{Actor, Cause, Event, Instance, Json, Position};
 
 pub use crate::catalog::ModelInput;
 use crate::catalog::rules::Right;
-use crate::catalog::{ModelRecord, SourceLanguage};
+use crate::catalog::{HookOrigin, ModelRecord, SourceLanguage};
 use crate::config::Phase;
 pub use crate::hooks::host::HookInfo;
 
@@ -222,6 +222,7 @@ pub struct BindingInput {
     pub as_actor: bool,
     /// The language of a source, if it is specified.
     pub language: Option<SourceLanguage>,
+    pub origin: HookOrigin,
 }
 
 /// Where the code of a binding is.
@@ -229,7 +230,8 @@ pub struct BindingInput {
 pub enum BindingCode {
     /// Source text or component, inline.
     Inline(Vec<u8>),
-    /// A sha256 that the server has (with or without `sha256:`), or a file name in `hooks/`.
+    /// A sha256 that the server has (with or without `sha256:`; with it, the first digits are enough where they are unique),
+    /// or a file name in `hooks/`.
     Artifact(String),
     /// A native library's file name in `hooks/`.
     Library(String),

@@ -136,6 +136,7 @@ fn post_hook() -> Vec<super::command::BindingInput> {
     let code = super::command::BindingCode::Inline(b"count".to_vec());
     vec![super::command::BindingInput {
         as_actor: false,
+        origin: crate::catalog::HookOrigin::Rest,
         name: Some("count".to_owned()),
         engine: "closure".to_owned(),
         code,

@@ -105,6 +105,7 @@ fn binding(model: &str, phase: Phase, record: &HookRecord) -> Binding {
         library: record.library.clone(),
         language: record.language,
         as_actor: record.as_actor,
+        origin: record.origin,
     }
 }
 

@@ -232,6 +232,7 @@ impl Bench {
                 code: BindingCode::Inline(code.as_bytes().to_vec()),
                 shadow,
                 as_actor: false,
+                origin: crate::catalog::HookOrigin::Rest,
                 language: None,
             })
             .collect();

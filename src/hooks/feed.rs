@@ -1,4 +1,4 @@
-//! What hooks do, as it happens, for those who follow: `GET /hooks/runs`, and through it `snaphook dev`.
+//! A live feed of hook runs: `GET /hooks/runs`, which `snaphook dev` uses.
 
 use futures::stream::{self, Stream};
 use serde::Serialize;
@@ -9,10 +9,10 @@ use super::binding::{Binding, Mode};
 use super::context::{Asked, Context, FieldError, LogLine, Outcome, Run};
 use crate::config::Phase;
 
-/// What a follower may lag behind before it loses some. The report of one run is 200 KiB at most.
+/// How far a follower may lag behind before it loses entries. The report of one run is at most 200 KiB.
 const LAG_MAX: usize = 256;
 
-/// One thing that a follower is told.
+/// One entry of the feed.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Told {
@@ -22,7 +22,7 @@ pub enum Told {
 }
 
 impl Told {
-    /// Which of them it is.
+    /// The name of the entry's kind.
     pub fn name(&self) -> &'static str {
         match self {
             Told::Run(_) => "run",
@@ -35,11 +35,11 @@ impl Told {
 /// The follower did not keep up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Missed {
-    /// How many of the others it was not told.
+    /// How many entries it missed.
     pub missed: u64,
 }
 
-/// A native library was loaded for a hook, or could not be.
+/// A native library was loaded for a hook, or failed to load.
 #[derive(Clone, Debug, Serialize)]
 pub struct LibraryLine {
     #[serde(with = "time")]
@@ -52,7 +52,7 @@ pub struct LibraryLine {
     pub library: String,
     /// `sha256:…` of the file.
     pub artifact: String,
-    /// Why it does not run.
+    /// Why the library does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -69,15 +69,15 @@ pub struct RunLine {
     pub instance: String,
     /// `accept`, `amend`, `reject` or `failed`.
     pub verdict: &'static str,
-    /// Of a failure.
+    /// The cause of a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<&'static str>,
-    /// Of a refusal or a failure.
+    /// The message of a rejection or a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldError>,
-    /// Whether the verdict decided nothing.
+    /// Whether the verdict had no effect.
     pub shadow: bool,
     pub wall_ms: f64,
     pub host_ms: f64,
@@ -86,7 +86,7 @@ pub struct RunLine {
     pub asked: Vec<Asked>,
 }
 
-/// Costs nothing while nobody follows.
+/// The feed. It costs nothing without followers.
 pub(super) struct Feed(broadcast::Sender<Told>);
 
 impl Default for Feed {
@@ -96,7 +96,7 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// What happens from now on.
+    /// A stream of all entries from now on.
     pub(super) fn follow(&self) -> impl Stream<Item = Told> + Send + use<> {
         use broadcast::error::RecvError;
         stream::unfold(self.0.subscribe(), |mut receiver| async move {
@@ -108,10 +108,10 @@ impl Feed {
         })
     }
 
-    /// `error`: why the library of the binding does not run; it was loaded if there is none.
+    /// Reports a library. `error` says why it does not run; without it, the library was loaded.
     pub(super) fn tell_library(&self, binding: &Binding, artifact: &str, error: Option<&str>) {
         let Some(library) = binding.library.as_ref().filter(|_| self.0.receiver_count() > 0) else { return };
-        // An error means that the last follower just left.
+        // An error means that the last follower has just left.
         let _ = self.0.send(Told::Library(LibraryLine {
             time: time::now(),
             model: binding.id.model.clone(),
@@ -136,7 +136,7 @@ impl Feed {
                 ("failed", Some(failure.cause.as_str()), Some(failure.message.clone()), Vec::new())
             }
         };
-        // An error means that the last follower just left.
+        // An error means that the last follower has just left.
         let _ = self.0.send(Told::Run(RunLine {
             time: time::now(),
             model: context.model.clone(),
@@ -182,6 +182,7 @@ mod tests {
             library: Some("libx.so".to_owned()),
             language: None,
             as_actor: false,
+            origin: crate::catalog::HookOrigin::Rest,
         };
         let followed = feed.follow();
         for _ in 0..LAG_MAX + 7 {

@@ -66,8 +66,8 @@ impl HookHost {
         HookHost { code, libraries, logs, runs, endpoints, modules, config }
     }
 
-    /// Connects the host to the server's data, which needs the host itself. Once, before the first run; what is
-    /// attached later is ignored.
+    /// Connects the host to the server's data, which itself needs the host. Must be called before the first run; later
+    /// calls are ignored.
     pub fn attach(&self, access: Arc<dyn Access>, artifacts: Arc<dyn Artifacts>) {
         self.attach_services(Services::new(access), artifacts);
         Processes::clean_up();
@@ -79,7 +79,7 @@ impl HookHost {
         self.runs.attach(services, artifacts);
     }
 
-    /// Binds code. With `prepared` it runs at once; without, the code is loaded at the first run.
+    /// Binds code. With `prepared` it can run at once; otherwise the code is loaded at the first run.
     pub fn bind(&self, binding: Binding, prepared: Option<Arc<dyn Prepared>>) -> Arc<BoundHook> {
         let log = self.logs.phase(&binding.id.model, binding.id.phase);
         let metrics = self.logs.phase_metrics(&binding.id.model, binding.id.phase);
@@ -100,7 +100,7 @@ impl HookHost {
         hook
     }
 
-    /// What the REST API tells of a hook.
+    /// The REST API's description of a hook.
     pub fn info(&self, hook: &BoundHook) -> HookInfo {
         let code = hook.code.load();
         let found = code.prepared.get().map(|prepared| prepared.state(&hook.binding.id.model));
@@ -127,6 +127,7 @@ impl HookHost {
             mode: hook.binding.mode,
             grants: granted.to_json(self.code.limits(&hook.binding.engine, &granted)),
             position: hook.binding.position,
+            origin: hook.binding.origin,
             language: hook.binding.language,
             acts_as: hook.binding.as_actor.then_some("actor"),
             library: hook.binding.library.clone(),
@@ -137,12 +138,12 @@ impl HookHost {
         }
     }
 
-    /// A hook's numbers, with the limits that hold now.
+    /// A hook's statistics, with the current limits.
     pub fn stats(&self, hook: &BoundHook) -> Value {
         hook.stats.to_json(self.code.limits(&hook.binding.engine, &self.granted(hook)))
     }
 
-    /// What the configuration in force opens to a hook.
+    /// What the current configuration grants a hook.
     pub fn granted(&self, hook: &BoundHook) -> Arc<Granted> {
         hook.code.load().granted(&self.config)
     }

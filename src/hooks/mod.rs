@@ -1,4 +1,5 @@
-//! The hook host: engines × capabilities. Knows nothing of HTTP routes or of the commit path's order of steps.
+//! The hook host: engines × capabilities. It does not depend on HTTP routes or on the order of steps in the commit
+//! path.
 
 pub mod access;
 mod artifacts;
@@ -6,6 +7,7 @@ mod binding;
 pub mod capabilities;
 mod code;
 pub mod context;
+mod denial;
 pub mod engines;
 mod fair;
 pub mod feed;
@@ -16,6 +18,7 @@ mod host_call;
 pub mod host_memory;
 pub mod library;
 mod loaded;
+mod masks;
 pub mod phase_metrics;
 mod places;
 #[cfg(target_os = "linux")]

@@ -1,8 +1,10 @@
-//! One call's way to the host: every capability of every engine and WIT version ends here.
+//! A call's access to the host: every capability of every engine and WIT version goes through it.
 //!
-//! Grants, call counts, deadlines, sizes and the server's memory for the run are checked here and in [`super::capabilities`], where the methods of each
-//! capability are, and nowhere else: no engine and no old version can be a way around them.
+//! Grants, call counts, deadlines, sizes and the server's memory for the run are only checked here and in
+//! [`super::capabilities`], which contains the methods of each capability: no engine and no old version can bypass
+//! them.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,56 +17,58 @@ use tokio::sync::Semaphore;
 use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
 use super::capabilities::http::client::HttpClient;
 use super::capabilities::process::run::Processes;
-use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine};
+use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine, Outcome};
 use super::fair;
 use super::grants::{Capability, Granted, Grantee};
 pub use super::host_call::{HostError, HttpRequest, HttpResponse, ProcessCommand, ProcessOutput, Redirect};
 use super::host_memory::{Held, HostMemory};
+use super::masks::Masks;
 use super::sightings::Sightings;
 use crate::catalog::rules::Right;
 use crate::config::{format_duration, format_size};
 use crate::telemetry::line::shorten;
 use crate::telemetry::trace::{Scope, TraceContext, scope};
 
-/// Host calls of one run, of all capabilities together.
+/// Maximum number of host calls of one run, over all capabilities.
 pub const HOST_CALLS_MAX: u32 = 10_000;
 
-/// Log lines of one run, and the bytes of their messages together.
+/// Maximum number of log lines of one run, and the total size of their messages.
 pub const LOG_LINES_MAX: usize = 1_000;
 pub const LOG_BYTES_MAX: usize = 64 * 1024;
 
-/// Time in the host of one run, all its calls together. A pre hook keeps a client waiting, so it gets less.
+/// Maximum time in host calls of one run. A pre hook keeps a client waiting, so it gets less.
 pub const HOST_TIME_PRE_MAX: Duration = Duration::from_secs(10);
 pub const HOST_TIME_POST_MAX: Duration = Duration::from_secs(300);
 
-/// Different requests that a run's report lists; the rest is only counted.
+/// How many different uses a run's report lists.
 const ASKED_MAX: usize = 100;
-/// What a report says of one of them: a URL may be long.
+/// Maximum length of a target in the report: a URL may be long.
 const TARGET_BYTES_MAX: usize = 1024;
 
-/// HTTP requests and processes of one run at the same moment; more of them wait. What they answer is kept outside
-/// the sandbox's memory until the guest takes it, so it needs a bound of its own.
+/// Concurrent HTTP requests and processes of one run; further ones wait. Their results are outside the sandbox's memory
+/// until the guest reads them, so they need a separate limit.
 const OUTSIDE_CALLS_MAX: usize = 8;
 
-/// What all sessions of a server share.
+/// The state that all sessions of a server share.
 pub struct Services {
     pub access: Arc<dyn Access>,
     pub(super) http: HttpClient,
     pub(super) processes: Processes,
+    pub(super) masks: Masks,
 }
 
 impl Services {
-    /// Cheap: the HTTP client and what processes need are made at their first use.
+    /// This is cheap: the HTTP client and the state for processes are created on first use.
     pub fn new(access: Arc<dyn Access>) -> Arc<Self> {
         Services::with_http(access, HttpClient::default())
     }
 
     pub(super) fn with_http(access: Arc<dyn Access>, http: HttpClient) -> Arc<Self> {
-        Arc::new(Services { access, http, processes: Processes::default() })
+        Arc::new(Services { access, http, processes: Processes::default(), masks: Masks::default() })
     }
 }
 
-/// What a call came from.
+/// The origin of a call.
 struct CallOrigin {
     event_position: Position,
     depth: u32,
@@ -80,10 +84,10 @@ pub struct Session {
     event_position: Position,
     depth: u32,
     request_id: Option<String>,
-    /// Of the run; its host calls may come from other tasks.
+    /// The run's scope; its host calls may come from other tasks.
     pub(super) scope: Option<Arc<Scope>>,
     pub(super) ahead: Option<Arc<dyn Ahead>>,
-    /// With which right its reads and writes are made.
+    /// The right for its reads and writes.
     pub(super) right: Right,
     /// For all host calls of the run together.
     host_time_max: Duration,
@@ -92,13 +96,13 @@ pub struct Session {
     notes: Mutex<Notes>,
     sightings: Mutex<Sightings>,
     outside: Semaphore,
-    /// Host calls under way while the guest may go on.
+    /// Number of host calls in progress while the guest may run.
     background: AtomicU32,
     memory: Arc<HostMemory>,
 }
 
 impl Session {
-    /// The session of one call of the hook that `granted` is for; its reads and writes are made with that right.
+    /// The session of one call of the hook in `granted`; its reads and writes use `right`.
     pub fn new(services: &Arc<Services>, granted: Arc<Granted>, context: &Context, right: Right) -> Arc<Session> {
         let origin = CallOrigin {
             event_position: context.event.as_ref().map_or(0, |event| event.position),
@@ -112,7 +116,7 @@ impl Session {
         Session::make(services, granted, origin, host_time_max)
     }
 
-    /// The session of a request that the endpoint or module that `granted` is for takes part in. It has the server's right.
+    /// The session of a request to the endpoint or module in `granted`. It has the server's right.
     pub fn of_request(
         services: &Arc<Services>,
         granted: Arc<Granted>,
@@ -150,56 +154,56 @@ impl Session {
         })
     }
 
-    /// What the server holds for this run.
+    /// The server's memory for this run.
     pub fn memory(&self) -> &Arc<HostMemory> {
         &self.memory
     }
 
-    /// Holds bytes for a host call; the failure ends the guest.
+    /// Reserves bytes for a host call; a failure stops the guest.
     pub(super) fn hold(&self, bytes: usize) -> Result<Held<'_>, HostError> {
         Ok(self.memory.hold(bytes)?)
     }
 
-    /// Waits, for timers; counts as a host call but as guest time (wall clock limit goes on).
+    /// Waits for a timer. This counts as a host call, but its time counts as the guest's.
     pub async fn sleep(&self, duration: Duration) -> Result<(), HostError> {
         self.count_call()?;
         tokio::time::sleep(duration).await;
         Ok(())
     }
 
-    /// Time that the guest spent waiting for capability calls so far: an engine adds it to its deadline. Calls that
-    /// overlap count once.
+    /// The time that the guest has spent waiting for host calls so far, which an engine adds to its deadline.
+    /// Overlapping calls count once.
     pub fn host_time(&self) -> Duration {
         let clock = lock(&self.clock);
         clock.total().saturating_sub(clock.guest)
     }
 
-    /// Until the guard is dropped, host calls may be under way while the guest runs.
+    /// Until the guard is dropped, host calls may be in progress while the guest runs.
     pub fn background(self: &Arc<Self>) -> Background {
-        // Relaxed: the guest whose time is asked for runs after this.
+        // Relaxed: the guest whose time is measured runs after this.
         self.background.fetch_add(1, Ordering::Relaxed);
         Background(Arc::clone(self))
     }
 
-    /// The guest ran for so long. If a host call went on beside it, that was no waiting.
+    /// Records that the guest ran for this long. If a host call was in progress, that time was not a wait.
     pub fn guest_ran(&self, duration: Duration) {
         if self.background.load(Ordering::Relaxed) > 0 {
             let mut clock = lock(&self.clock);
-            // Only what is measured as time in the host is taken off it.
+            // Only subtract time that is measured as time in host calls.
             if clock.since.is_some() {
                 clock.guest += duration;
             }
         }
     }
 
-    /// What was logged and asked, taken out at the end of the call.
+    /// Takes the log lines and the uses of capabilities at the end of the call.
     pub fn finish(&self) -> (Vec<LogLine>, Vec<Asked>) {
         let mut notes = lock(&self.notes);
         notes.log_bytes = 0;
         (std::mem::take(&mut notes.log), std::mem::take(&mut notes.asked))
     }
 
-    /// Under which its hook shares permits with others.
+    /// The key under which its hook shares permits with others.
     pub(super) fn share_key(&self) -> fair::Key {
         self.granted.share_key()
     }
@@ -208,18 +212,18 @@ impl Session {
         self.granted.grantee()
     }
 
-    /// Until the guard is dropped the run waits for its client, which takes no time of the guest's.
+    /// Until the guard is dropped, the run waits for its client, which does not count as the guest's time.
     pub fn wait_for_client(self: &Arc<Self>) -> ClientWait {
         enter(&self.clock);
         ClientWait(self.background())
     }
 
-    /// What the configuration opens to its hook.
+    /// The grants of its hook.
     pub(super) fn granted(&self) -> &Granted {
         &self.granted
     }
 
-    /// Who writes in this call.
+    /// The author of writes in this call.
     pub(super) fn writer(&self) -> Writer {
         let cause = self.grantee().hook().map(|hook| Cause {
             position: self.event_position,
@@ -235,9 +239,9 @@ impl Session {
         }
     }
 
-    /// Remembers in which form the call has seen instances.
+    /// Remembers in which form the call has read instances.
     pub(super) fn saw<'a>(&self, instances: impl IntoIterator<Item = &'a Instance>) {
-        // They matter to writes alone.
+        // Only needed for writes.
         if self.granted.write.is_empty() {
             return;
         }
@@ -250,7 +254,7 @@ impl Session {
         Expected { position, model_version: lock(&self.sightings).model_version(model, id, position) }
     }
 
-    /// Counts one host call; the one above the limit ends the guest.
+    /// Counts one host call; exceeding the limit stops the guest.
     pub(super) fn count_call(&self) -> Result<(), HostError> {
         // Relaxed: only the number itself matters.
         if self.calls.fetch_add(1, Ordering::Relaxed) < HOST_CALLS_MAX {
@@ -267,7 +271,7 @@ impl Session {
         }))
     }
 
-    /// Notes what was asked for and how it was answered; a refusal also goes to the hook's log.
+    /// Records the use of a capability and its result; a denial is also written to the hook's log.
     pub(super) fn check(
         &self,
         capability: Capability,
@@ -277,19 +281,19 @@ impl Session {
         let first = self.note(capability, target.into(), verdict.is_ok());
         let Err(error) = verdict else { return Ok(()) };
         if first {
-            // The log is full: the refusal itself still reaches the guest.
+            // If the log is full, the denial still reaches the guest.
             let _ = self.log(LogLevel::Warn, error.message.clone());
         }
         Err(HostError::Access(error))
     }
 
-    /// Waits until fewer than [`OUTSIDE_CALLS_MAX`] requests to the outside of this call are under way.
+    /// Waits until fewer than [`OUTSIDE_CALLS_MAX`] outgoing requests of this call are in progress.
     pub(super) async fn outside_slot(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        // Never closed, so never `None`; a caller without a permit would only be unbounded.
+        // Never closed, so never `None`; without a permit a caller would merely be unlimited.
         self.outside.acquire().await.ok()
     }
 
-    /// Runs a host call within its deadline and what is left of the run's time in the host.
+    /// Runs a host call within its deadline and the run's remaining time for host calls.
     pub(super) async fn within<T>(
         &self,
         deadline: Duration,
@@ -318,8 +322,35 @@ impl Session {
         }
     }
 
-    /// Appends a log line within the limits of one run.
+    /// Masks the secrets that the guest has read.
+    pub(super) fn masked<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.services.masks.mask(text, &self.granted.secret)
+    }
+
+    /// The same for the message of a failure.
+    pub(super) fn masked_failure(&self, mut failure: Failure) -> Failure {
+        self.services.masks.mask_in(&mut failure.message, &self.granted.secret);
+        failure
+    }
+
+    /// The same for what clients see of an outcome. Amended data stays as it is.
+    pub(super) fn masked_outcome(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Failed(failure) => Outcome::Failed(self.masked_failure(failure)),
+            Outcome::Reject(mut rejection) => {
+                let fields = rejection.fields.iter_mut().flat_map(|field| [&mut field.pointer, &mut field.message]);
+                for text in fields.chain([&mut rejection.message]) {
+                    self.services.masks.mask_in(text, &self.granted.secret);
+                }
+                Outcome::Reject(rejection)
+            }
+            other => other,
+        }
+    }
+
+    /// Appends a log line, with secrets masked, if the limits of the run allow it.
     pub(super) fn append_log(&self, level: LogLevel, mut message: String) -> Result<(), HostError> {
+        self.services.masks.mask_in(&mut message, &self.granted.secret);
         let mut notes = lock(&self.notes);
         let (lines, bytes) = (notes.log.len() + 1, notes.log_bytes.saturating_add(message.len()));
         if lines > LOG_LINES_MAX || bytes > LOG_BYTES_MAX {
@@ -341,9 +372,10 @@ impl Session {
         Ok(())
     }
 
-    /// Answers whether the same was not noted before. When the list is full, a refusal takes the place of something that
-    /// was granted: it is what somebody will look for.
+    /// Returns whether this use was not recorded before. If the list is full, a denial replaces a granted use, because
+    /// denials matter more to readers.
     pub(super) fn note(&self, capability: Capability, mut target: String, granted: bool) -> bool {
+        self.services.masks.mask_in(&mut target, &self.granted.secret);
         shorten(&mut target, TARGET_BYTES_MAX);
         let asked = Asked { capability: capability.as_str(), target, granted };
         let mut notes = lock(&self.notes);
@@ -362,7 +394,7 @@ impl Session {
     }
 }
 
-/// A host call beside which the guest goes on, such as a request that it waits for later.
+/// A host call during which the guest continues, such as a request that it awaits later.
 pub struct Background(Arc<Session>);
 
 impl Background {
@@ -384,13 +416,13 @@ struct Notes {
     asked: Vec<Asked>,
 }
 
-/// Time during which at least one host call was under way.
+/// Time during which at least one host call was in progress.
 #[derive(Default)]
 struct HostClock {
     under_way: u32,
     since: Option<Instant>,
     finished: Duration,
-    /// Of all this, the time in which the guest ran.
+    /// The part of this time in which the guest ran.
     guest: Duration,
 }
 
@@ -400,7 +432,7 @@ impl HostClock {
     }
 }
 
-/// One host call under way; ends when dropped, so a call that is cancelled ends too.
+/// One host call in progress; it ends when this is dropped, including when the call is cancelled.
 struct Span<'a>(&'a Mutex<HostClock>);
 
 impl<'a> Span<'a> {
@@ -416,7 +448,7 @@ impl Drop for Span<'_> {
     }
 }
 
-/// A wait for the client of the run, for what it sends or takes.
+/// A wait for the run's client to send or receive.
 pub struct ClientWait(Background);
 
 impl Drop for ClientWait {
@@ -440,7 +472,7 @@ fn leave(clock: &Mutex<HostClock>) {
     }
 }
 
-/// Nothing that holds these locks can leave the data half changed, so a panic elsewhere does not matter.
+/// Code that holds these locks never leaves the data inconsistent, so poisoning can be ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

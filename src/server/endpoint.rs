@@ -27,6 +27,7 @@ use super::problem::{Problem, ProblemType, Result};
 use super::reply::{Reply, Response, hand_over};
 use super::request::{Call, Verb};
 use super::request_id::X_REQUEST_ID;
+use super::request_log::RequestLine;
 use super::{audit, custom, identify, problem_document, seen, sites, traced};
 use crate::memory::allocator;
 use crate::telemetry::trace::scope;
@@ -200,6 +201,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let (mut span, scope) =
         traced::begin(&head, &request_id, kind == Kind::Vital, peer.0.origin().address, &app.config);
     traced::describe(&mut span, route.as_ref().map(|route| &*route.template), &method, params.as_ref());
+    let line = RequestLine::begin(&method, head.uri.path(), &request_id, scope.as_ref(), started);
     let memory = RequestMemory::of(peer);
     let mut call = Call { app: Arc::clone(&app), head, params, caller: None, request_id: request_id.clone(), memory };
 
@@ -237,6 +239,9 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     }
     let metrics = route.as_ref().map_or(app.metrics.unknown(), |route| &route.metrics);
     metrics.record(&method, response.status(), started.elapsed());
+    if let Some(line) = line {
+        line.answered(response.status());
+    }
     // axum would say that a body of which nothing is sent has no bytes.
     if response.status() == StatusCode::NOT_MODIFIED {
         return response.map(|_| RequestBody::from_stream(futures::stream::empty::<std::io::Result<Vec<u8>>>()));

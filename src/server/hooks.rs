@@ -6,14 +6,16 @@ use futures::StreamExt;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use serde::Serialize;
+use snaphook_driver::Position;
 
 use super::body::{self, RequestBody};
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
+use super::query::{Query, shorten};
 use super::reply::{Reply, Response};
 use super::request::Call;
-use super::{accept, identify, sse};
-use crate::catalog::{Part, SourceLanguage, WEBHOOK, Webhook};
+use super::{accept, identify, list, sse};
+use crate::catalog::{HookOrigin, Part, SourceLanguage, WEBHOOK, Webhook};
 use crate::config::Phase;
 use crate::engine::command::{BindingCode, BindingInput, Defined, HookInfo};
 use crate::engine::input;
@@ -75,6 +77,40 @@ pub(super) async fn runs(call: &Call) -> Result<Response> {
     Ok(sse::respond(frames, call.app.stopping.clone()))
 }
 
+/// `GET /models/{model}/hooks/{phase}/history`: what was bound, newest first.
+pub(super) async fn history(call: &Call) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
+    let mut query = call.query()?;
+    let before = query.number("before", 1, Position::MAX)?;
+    let limit = list::limit(&mut query)?;
+    query.finish()?;
+    Reply::ok().serialize(&call.engine().definitions.hook_history(model, phase, before, limit).await?)
+}
+
+/// `GET /models/{model}/hooks/{phase}/source`: the code of one hook, as it is or was.
+pub(super) async fn source(call: &Call) -> Result<Response> {
+    let (model, phase) = (call.model()?, call.phase()?);
+    let mut query = call.query()?;
+    let (hook, artifact) = (query.text("hook")?, query.text("artifact")?);
+    query.finish()?;
+    let definitions = &call.engine().definitions;
+    let (record, bytes) = definitions.hook_source(model, phase, hook.as_deref(), artifact.as_deref()).await?;
+    call.hold(bytes.len())?;
+    let media_type = match record.language {
+        _ if record.engine == COMPONENT => WASM,
+        Some(SourceLanguage::TypeScript) => TYPESCRIPT,
+        Some(SourceLanguage::JavaScript) | None => JAVASCRIPT,
+    };
+    Ok(Reply::ok().fixed(CONTENT_TYPE, media_type).bytes(bytes))
+}
+
+/// `POST /hooks/check/{phase}`: whether a chain could be bound, to whichever model; nothing is stored.
+pub(super) async fn check(call: &Call, body: RequestBody) -> Result<Response> {
+    let phase = call.phase()?;
+    let chain = chain_of(call, call.query()?, body).await?;
+    Reply::ok().serialize(&call.engine().definitions.check_hooks(phase, chain).await?)
+}
+
 #[derive(Serialize)]
 struct Items<T> {
     items: Vec<T>,
@@ -104,46 +140,53 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
 /// `PUT /models/{model}/hooks/{phase}`
 pub(super) async fn put(call: &Call, body: RequestBody) -> Result<Response> {
     let (model, phase) = (call.model()?, call.phase()?);
-    let media_type = body::media_type(call.headers())?;
     let mut query = call.query()?;
     let options = call.write_options(&mut query, &Prefer::of(call.headers()), false)?;
-    let chain = match media_type.as_deref() {
+    let origin = origin(&mut query)?;
+    let mut chain = chain_of(call, query, body).await?;
+    chain.iter_mut().for_each(|binding| binding.origin = origin);
+    match call.engine().definitions.put_hooks(model, phase, chain, &options, &call.origin()).await? {
+        Defined::Done(bound) => Reply::ok().serialize(&bound),
+        Defined::DryRun(answer) => Reply::ok().serialize(&answer),
+    }
+}
+
+/// `origin=files`: `snaphook apply` binds, and takes the hook away again when its file is gone.
+fn origin(query: &mut Query<'_>) -> Result<HookOrigin> {
+    let Some(name) = query.take("origin")? else { return Ok(HookOrigin::Rest) };
+    HookOrigin::from_name(&name)
+        .ok_or_else(|| Problem::bad_request(format!("`origin` is `{}`, expected `files` or `rest`", shorten(&name))))
+}
+
+/// The chain that a request carries: code alone, or JSON.
+async fn chain_of(call: &Call, mut query: Query<'_>, body: RequestBody) -> Result<Vec<BindingInput>> {
+    let single = |name, engine, bytes, language| {
+        let code = BindingCode::Inline(bytes);
+        vec![BindingInput { name, engine, code, shadow: false, as_actor: false, language, origin: HookOrigin::Rest }]
+    };
+    match body::media_type(call.headers())?.as_deref() {
         None | Some(body::JSON) => {
             query.finish()?;
-            chain(&body::json(call, body).await?)?
+            chain(&body::json(call, body).await?)
         }
         Some(WASM) => {
             let name = query.text("name")?;
             let engine = query.text("engine")?.unwrap_or_else(|| COMPONENT.to_owned());
             query.finish()?;
-            let bytes = body::read_component(call, body).await?.into();
-            vec![BindingInput {
-                name,
-                engine,
-                code: BindingCode::Inline(bytes),
-                shadow: false,
-                as_actor: false,
-                language: None,
-            }]
+            Ok(single(name, engine, body::read_component(call, body).await?.into(), None))
         }
         Some(source @ (JAVASCRIPT | "application/javascript" | TYPESCRIPT | "text/typescript")) => {
             let name = query.text("name")?;
             let engine = query.text("engine")?.unwrap_or_else(|| ENGINE_DEFAULT.to_owned());
             query.finish()?;
-            let bytes = body::read(call, body).await?.into();
-            let code = BindingCode::Inline(bytes);
             let is_typescript = matches!(source, TYPESCRIPT | "text/typescript");
             let language = if is_typescript { SourceLanguage::TypeScript } else { SourceLanguage::JavaScript };
-            vec![BindingInput { name, engine, code, shadow: false, as_actor: false, language: Some(language) }]
+            Ok(single(name, engine, body::read(call, body).await?.into(), Some(language)))
         }
         Some(other) => {
             let expected = format!("{JAVASCRIPT}, {TYPESCRIPT}, {WASM} or {}", body::JSON);
-            return Err(body::unsupported(other, &expected));
+            Err(body::unsupported(other, &expected))
         }
-    };
-    match call.engine().definitions.put_hooks(model, phase, chain, &options, &call.origin()).await? {
-        Defined::Done(bound) => Reply::ok().serialize(&bound),
-        Defined::DryRun(answer) => Reply::ok().serialize(&answer),
     }
 }
 
@@ -189,6 +232,7 @@ fn binding(part: &Part<'_>) -> Result<BindingInput> {
         shadow: shadow.unwrap_or_default(),
         as_actor: as_actor.unwrap_or_default(),
         language,
+        origin: HookOrigin::Rest,
     })
 }
 

@@ -4,6 +4,7 @@
 //! [`endpoint`] (what holds for every operation; panics end there) → one file per resource → the engine. Whatever goes wrong
 //! becomes a [`problem::Problem`], and only there a status. Only this layer knows HTTP.
 
+mod about;
 mod accept;
 mod app;
 mod audit;
@@ -62,6 +63,7 @@ mod reference_tests;
 mod reply;
 mod request;
 mod request_id;
+mod request_log;
 mod routes;
 mod secrets;
 mod seen;

@@ -16,7 +16,7 @@ use super::query::shorten;
 use super::reply::{Reply, Response};
 use super::request::Call;
 use super::{
-    backup, batch, describe, docs, errors, event, events, health, hooks, import, instances, jobs, models, nodes,
+    about, backup, batch, describe, docs, errors, event, events, health, hooks, import, instances, jobs, models, nodes,
     openapi, plugins, problem, rebuild, secrets, tokens,
 };
 
@@ -57,6 +57,12 @@ pub(super) fn table() -> Vec<Path> {
             .get(Admin, describe::hooks::log, run!(hooks::log)),
         Path::new("/models/{model}/hooks/{phase}/stats")
             .get(Admin, describe::hooks::stats, run!(hooks::stats)),
+        Path::new("/models/{model}/hooks/{phase}/history")
+            .get(Admin, describe::hooks::history, run!(hooks::history)),
+        Path::large("/models/{model}/hooks/{phase}/source")
+            .get(Admin, describe::hooks::source, run!(hooks::source)),
+        Path::large("/hooks/check/{phase}")
+            .post(Admin, describe::hooks::check, run!(hooks::check, body)),
         Path::new("/hooks/runs")
             .get(Admin, describe::hooks::runs, run!(hooks::runs)),
         Path::new("/models/{model}/instances")
@@ -107,6 +113,8 @@ pub(super) fn table() -> Vec<Path> {
             .post(Admin, describe::access::create_token, run!(tokens::create, body)),
         Path::new("/tokens/{name}")
             .delete(Admin, describe::access::revoke_token, run!(tokens::revoke)),
+        Path::new("/server")
+            .get(Admin, describe::server::server, run!(about::get)),
         Path::new("/nodes")
             .get(Admin, describe::server::nodes, run!(nodes::list)),
         Path::new("/plugins")

@@ -3,8 +3,10 @@
 mod apply;
 pub(crate) mod authoring;
 mod authoring_compiled;
+mod bound;
 mod check;
 mod commands;
+mod completions;
 mod dev;
 mod help;
 mod rebuild;
@@ -43,6 +45,15 @@ impl Ended {
     fn fails(self) -> String {
         assert_eq!(self.code, Some(1), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self.stderr
+    }
+}
+
+impl Ended {
+    /// Nothing was done, since something is missing; what it said.
+    #[track_caller]
+    fn lacks(self) -> String {
+        assert_eq!(self.code, Some(3), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
         self.stderr
     }
 }

@@ -1,4 +1,5 @@
-//! The pages of `docs/hooks`, and `docs/rest.md`, keep their word: every block of every page runs, in order, as a reader would follow it.
+//! A newcomer follows the pages of `docs` and `docs/hooks`, from an empty folder, with the binary alone: every block of every page
+//! runs, in order. How many commands and minutes each page took is printed at the end.
 //!
 //! One page is one folder and one shell. In a block's info string:
 //!
@@ -11,17 +12,22 @@
 //! | `sh fails` | run; it must fail |
 //! | `sh eventually` | run until the `text` block after it is what it prints |
 //! | `text` | right after one of `sh`: what it prints; `…` stands for anything, alone on a line for any lines |
+//! | `toml config` | part of a `config.toml`, which `snaphook check` must accept |
+//! | `LANGUAGE shown` | only read: a part of something, or for another machine |
 //!
 //! Anything else fails the test, blocks that are only indented too. Pages serve at `127.0.0.1:1337`, the test on a free port. A page that needs programs
-//! says so in its first line: `<!-- needs: node, wasm32 -->`; without them it is skipped, which `CI=true` forbids.
-//! `SNAPHOOK_DOCS_PAGE=javascript` runs one page.
+//! says so in its first line: `<!-- needs: node, wasm32 -->`; without them it is skipped, which `CI=true` forbids. `server` is one
+//! that runs in mode `open`. `SNAPHOOK_DOCS_PAGE=javascript` runs one page, `SNAPHOOK_DOCS_BINARY=PATH` follows them with another
+//! binary, such as that of a release. The README has a test of its own (`demo`).
 
 pub(crate) mod needs;
 mod page;
 mod shell;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use page::{Block, Kind, Page};
 use shell::{Ended, Shell};
@@ -36,11 +42,16 @@ fn repository() -> &'static Path {
 fn every_block_runs() {
     let pages = Mutex::new(pages());
     let failures = Mutex::new(Vec::new());
+    let followed = Mutex::new(Vec::new());
     let work = || {
         while let Some(file) = { pages.lock().expect("no panic while locked").pop() } {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = file.strip_prefix(repository().join("docs")).unwrap_or(&file).display().to_string();
+            let started = Instant::now();
             match follow(&file) {
-                Ok(()) => {}
+                Ok(commands) => {
+                    let row = (name, commands, started.elapsed());
+                    followed.lock().expect("no panic while locked").push(row);
+                }
                 Err(failure) => failures.lock().expect("no panic while locked").push(format!("{name}{failure}")),
             }
         }
@@ -50,28 +61,41 @@ fn every_block_runs() {
             scope.spawn(work);
         }
     });
+    let mut followed = followed.into_inner().expect("no panic while locked");
+    followed.sort_unstable();
+    print_table(&followed);
     let failures = failures.into_inner().expect("no panic while locked");
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Where a reader of the test's output finds it although the test succeeded.
+fn print_table(followed: &[(String, usize, Duration)]) {
+    let mut table = "a newcomer followed these pages:\ncommands  minutes  page\n".to_owned();
+    for (page, commands, took) in followed {
+        table.push_str(&format!("{commands:>8}  {:>7.1}  {page}\n", took.as_secs_f64() / 60.0));
+    }
+    // What is printed with macros is shown of tests that fail only.
+    let _ = std::io::stderr().write_all(table.as_bytes());
 }
 
 /// The pages, those that take long last so that they are taken first.
 fn pages() -> Vec<PathBuf> {
     let only = std::env::var("SNAPHOOK_DOCS_PAGE").ok();
-    let folder = repository().join("docs/hooks");
-    let mut pages: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .expect("docs/hooks")
+    let entries = |folder: &str| std::fs::read_dir(repository().join(folder)).expect("a folder of pages");
+    let mut pages: Vec<PathBuf> = ["docs", "docs/hooks"]
+        .into_iter()
+        .flat_map(entries)
         .map(|entry| entry.expect("an entry").path())
-        .chain([repository().join("docs/rest.md")])
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .filter(|path| only.as_deref().is_none_or(|only| path.file_stem().is_some_and(|stem| stem == only)))
         .collect();
-    assert!(!pages.is_empty(), "no page in {}", folder.display());
+    assert!(!pages.is_empty(), "no page of that name");
     pages.sort();
     pages
 }
 
-/// Follows one page to its end. An error begins with where in the page it is.
-fn follow(file: &Path) -> Result<(), String> {
+/// Follows one page to its end; how many commands it has. An error begins with where in the page it is.
+fn follow(file: &Path) -> Result<usize, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!(": {error}"))?;
     let page = Page::parse(&text)?;
     let environment = match needs::environment(&page.needs) {
@@ -80,10 +104,14 @@ fn follow(file: &Path) -> Result<(), String> {
         Err(missing) if is_ci() => return Err(format!(": {missing}; with CI=true nothing may be skipped")),
         Err(missing) => {
             skip(&file.display().to_string(), &missing);
-            return Ok(());
+            return Ok(0);
         }
     };
     let mut shell = Shell::start(environment)?;
+    if page.needs.iter().any(|need| need == "server") {
+        shell.write("config.toml", OPEN)?;
+        shell.run("snaphook serve &", false)?;
+    }
     for (index, block) in page.blocks.iter().enumerate() {
         let expected = match page.blocks.get(index + 1) {
             Some(Block { kind: Kind::Output, text, .. }) => Some(text.as_str()),
@@ -91,8 +119,11 @@ fn follow(file: &Path) -> Result<(), String> {
         };
         run(&mut shell, block, expected).map_err(|what| format!(":{}: {what}", block.line))?;
     }
-    shell.end().map_err(|what| format!(": at its end: {what}"))
+    shell.end().map_err(|what| format!(": at its end: {what}"))?;
+    Ok(page.commands())
 }
+
+const OPEN: &str = "[server]\nmount-address = '127.0.0.1:1337'\n[auth]\nmode = 'open'\n";
 
 fn run(shell: &mut Shell, block: &Block, expected: Option<&str>) -> Result<(), String> {
     match &block.kind {
@@ -107,7 +138,8 @@ fn run(shell: &mut Shell, block: &Block, expected: Option<&str>) -> Result<(), S
             Err(error) => Err(format!("`{path}` cannot be read: {error}")),
         },
         // Compared together with the commands before it.
-        Kind::Output => Ok(()),
+        Kind::Output | Kind::Shown => Ok(()),
+        Kind::Config => shell.check(&block.text),
         Kind::Run { fails } => {
             let ended = shell.run(&block.text, *fails)?;
             check(&ended, expected)

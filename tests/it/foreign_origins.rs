@@ -5,12 +5,13 @@ use serde_json::json;
 use crate::support::{Server, ServerOptions};
 
 /// Every way to write, whether or not what it names is there: one line per route and method.
-const WRITES: [(&str, &str); 23] = [
+const WRITES: [(&str, &str); 24] = [
     ("POST", "/models"),
     ("PUT", "/models/order"),
     ("DELETE", "/models/order"),
     ("PUT", "/models/order/hooks/preCreate"),
     ("DELETE", "/models/order/hooks/preCreate"),
+    ("POST", "/hooks/check/preCreate"),
     ("POST", "/models/order/instances"),
     ("PUT", "/models/order/instances/a"),
     ("PATCH", "/models/order/instances/a"),

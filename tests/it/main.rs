@@ -18,6 +18,7 @@ mod draining;
 mod endpoints;
 #[cfg(target_os = "linux")]
 mod failed_hooks;
+mod first_start;
 mod floods;
 mod foreign_origins;
 #[cfg(target_os = "linux")]
@@ -33,6 +34,7 @@ mod json_values;
 #[cfg(target_os = "linux")]
 mod leaving;
 mod log_identity;
+mod masked;
 mod memory;
 mod metrics;
 mod modules;
@@ -42,8 +44,10 @@ mod openapi;
 mod other_drivers;
 mod peer;
 mod plugins;
+mod production;
 mod query_bounds;
 mod references;
+mod request_log;
 mod rest_batch;
 mod rest_bodies;
 mod rest_events;

@@ -43,7 +43,19 @@ fn bind_read_replace_remove() {
     let keys: Vec<&String> = hook.as_object().expect("an object").keys().collect();
     assert_eq!(
         keys,
-        ["name", "engine", "artifact", "size", "mode", "grants", "position", "state", "top_level", "language"]
+        [
+            "name",
+            "engine",
+            "artifact",
+            "size",
+            "mode",
+            "grants",
+            "position",
+            "origin",
+            "state",
+            "top_level",
+            "language"
+        ]
     );
     assert_eq!(
         (&hook["name"], &hook["engine"], &hook["mode"]),
@@ -349,6 +361,126 @@ fn a_hook_whose_code_is_lost_stops_the_change() {
         let response = api.post("/models/order/instances", &json!({"data": {"name": "x"}}));
         (response.status == 201).then_some(())
     });
+}
+
+/// What was bound in a phase: its own chains only, newest first, in pages; and the code of each.
+#[test]
+fn the_history_of_a_phase() {
+    let server = start();
+    let api = server.client();
+    let path = "/models/order/hooks/preCreate";
+    assert_eq!(api.get(&format!("{path}/history")).expect(200).json(), json!({"items": [], "next": null}));
+    let sources: Vec<String> = (0..5).map(|number| format!("export default () => {{ {number} }}")).collect();
+    for source in &sources {
+        api.put_javascript("order", "preCreate", source).expect(200);
+        // Another phase has its own.
+        api.put_javascript("order", "preUpdate", source).expect(200);
+    }
+    api.delete(path).expect(204);
+    let all = api.get(&format!("{path}/history")).expect(200).json();
+    let items = all["items"].as_array().expect("items");
+    assert_eq!((items.len(), &all["next"]), (6, &Value::Null), "{all}");
+    assert_eq!(items[0]["chain"], json!([]));
+    for (item, source) in items[1..].iter().zip(sources.iter().rev()) {
+        let hook = &item["chain"][0];
+        assert_eq!(hook["artifact"], format!("sha256:{}", sha256(source)));
+        assert_eq!(
+            (&hook["origin"], &hook["engine"], &hook["size"]),
+            (&json!("rest"), &json!("quickjs"), &json!(source.len()))
+        );
+        // Of each the code, by any number of digits that is enough.
+        for digits in [64, 12] {
+            let artifact = format!("sha256:{}", &sha256(source)[..digits]);
+            let code = api.get(&format!("{path}/source?artifact={artifact}")).expect(200);
+            assert_eq!((code.text(), code.header("content-type")), (source.clone(), Some("text/javascript")));
+        }
+    }
+    let mut paged = Vec::new();
+    let mut query = "?limit=2".to_owned();
+    loop {
+        let page = api.get(&format!("{path}/history{query}")).expect(200).json();
+        paged.extend(page["items"].as_array().expect("items").clone());
+        match page["next"].as_u64() {
+            Some(next) => query = format!("?limit=2&before={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(&paged, items);
+    for (query, status) in
+        [("before=0", 400), ("before=x", 400), ("limit=0", 400), ("limit=1001", 400), ("after=1", 400)]
+    {
+        assert_eq!(api.get(&format!("{path}/history?{query}")).status, status, "{query}");
+    }
+    for (query, status) in [
+        ("", 404),
+        ("?artifact=abc", 400),
+        ("?artifact=sha256:ABCDEF", 400),
+        ("?artifact=", 400),
+        ("?artifact=0000000000000", 404),
+        ("?hook=nobody", 404),
+        ("?foo=1", 400),
+    ] {
+        assert_eq!(api.get(&format!("{path}/source{query}")).status, status, "{query}");
+    }
+    // A model that is made anew has no past.
+    api.delete("/models/order").expect(204);
+    create_orders(&api, "order");
+    assert_eq!(api.get(&format!("{path}/history")).expect(200).json()["items"], json!([]));
+    api.get("/models/nobody/hooks/preCreate/history").expect_problem(404, "not-found");
+}
+
+/// Digits that name one artifact are enough to bind it again.
+#[test]
+fn artifacts_by_their_first_digits() {
+    let server = start();
+    let api = server.client();
+    let path = "/models/order/hooks/preCreate";
+    api.put_javascript("order", "preCreate", REJECT).expect(200);
+    api.put_javascript("order", "preCreate", ACCEPT_ALL).expect(200);
+    let bind =
+        |artifact: &str| api.put(path, &json!({"chain": [{"name": "x", "engine": "quickjs", "artifact": artifact}]}));
+    let bound = bind(&format!("sha256:{}", &sha256(REJECT)[..8])).expect(200).json();
+    assert_eq!(bound[0]["artifact"], format!("sha256:{}", sha256(REJECT)));
+    for (artifact, says) in [
+        ("sha256:000", "is no digest, expected 4 to 64"),
+        ("sha256:zzzz", "is no digest"),
+        ("sha256:00000000", "no hook has or had an artifact that begins with `sha256:00000000`"),
+    ] {
+        let problem = bind(artifact).expect_problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["pointer"], "/chain/0/artifact", "{problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(says)), "{problem}");
+    }
+    assert_eq!(api.get(path).expect(200).json(), bound);
+}
+
+/// A chain is checked for no model, and nothing of it is kept.
+#[test]
+fn hooks_are_checked_without_a_model() {
+    let server = start();
+    let api = server.client();
+    let events = api.get("/events").expect(200).json()["items"].clone();
+    let check = |phase: &str, source: &str| {
+        api.request("POST", &format!("/hooks/check/{phase}?name=x")).body("text/javascript", source).send()
+    };
+    let checked = check("preCreate", REJECT).expect(200).json();
+    assert_eq!(checked["items"][0]["name"], "x");
+    assert_eq!(
+        (&checked["items"][0]["artifact"], &checked["warnings"]),
+        (&json!(format!("sha256:{}", sha256(REJECT))), &json!([]))
+    );
+    let problem = check("preCreate", "export default () => {\n  return 1 +;\n}").expect_problem(422, "invalid");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("(line 2, column 13)")), "{problem}");
+    check("preUpdate", ACCEPT_ALL).expect_problem(422, "invalid");
+    check("precreate", ACCEPT_ALL).expect_problem(400, "bad-request");
+    let chain = json!({"chain": [{"engine": "quickjs", "artifact": format!("sha256:{}", sha256(REJECT))}]});
+    let problem = api.post("/hooks/check/preCreate", &chain).expect_problem(422, "invalid");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("does not have an artifact")), "{problem}");
+    api.post("/hooks/check/preCreate", &json!({"chain": []})).expect_problem(400, "bad-request");
+    assert_eq!(api.get("/events").expect(200).json()["items"], events);
+    api.request("PUT", "/models/order/hooks/preCreate?origin=elsewhere")
+        .body("text/javascript", ACCEPT_ALL)
+        .send()
+        .expect_problem(400, "bad-request");
 }
 
 #[test]

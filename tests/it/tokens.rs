@@ -8,7 +8,7 @@ use crate::support::{Client, Response, Server, ServerOptions, create_orders, eve
 
 /// Every operation, and the lowest role that may call it; `None`: no token is asked for.
 #[rustfmt::skip]
-pub(crate) const OPERATIONS: [(&str, &str, Option<&str>); 52] = [
+pub(crate) const OPERATIONS: [(&str, &str, Option<&str>); 56] = [
     ("GET", "/models", Some("reader")),
     ("POST", "/models", Some("admin")),
     ("GET", "/models/order", Some("reader")),
@@ -20,6 +20,9 @@ pub(crate) const OPERATIONS: [(&str, &str, Option<&str>); 52] = [
     ("DELETE", "/models/order/hooks/preCreate", Some("admin")),
     ("GET", "/models/order/hooks/preCreate/log", Some("admin")),
     ("GET", "/models/order/hooks/preCreate/stats", Some("admin")),
+    ("GET", "/models/order/hooks/preCreate/history", Some("admin")),
+    ("GET", "/models/order/hooks/preCreate/source", Some("admin")),
+    ("POST", "/hooks/check/preCreate", Some("admin")),
     ("GET", "/hooks/runs", Some("admin")),
     ("GET", "/models/order/instances", Some("reader")),
     ("HEAD", "/models/order/instances", Some("reader")),
@@ -49,6 +52,7 @@ pub(crate) const OPERATIONS: [(&str, &str, Option<&str>); 52] = [
     ("POST", "/tokens", Some("admin")),
     ("DELETE", "/tokens/nobody", Some("admin")),
     ("POST", "/backup", Some("admin")),
+    ("GET", "/server", Some("admin")),
     ("GET", "/nodes", Some("admin")),
     ("GET", "/plugins", Some("admin")),
     ("GET", "/rebuild", Some("admin")),

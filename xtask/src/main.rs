@@ -11,6 +11,7 @@ mod repository;
 mod runner;
 mod sdk;
 mod shell;
+mod size;
 mod test;
 mod tidy;
 mod v8;
@@ -38,6 +39,7 @@ usage: cargo xtask <command>
                    build `snaphook-zia-bridge` beside the server's binary; the folders are those that the modules of
                    ZiaModuleAPISpec were built with
   sdk              generate the types of sdk/js from the WIT text
+  size [BINARY]    check that the release binary has no symbols and at most 60 MB; builds it if none is named
   bench [--only NAME] [--seconds N] [--long] [--binary PATH] [--list]
                    measure the release binary against its goals; all rows of a fresh build are kept in
                    benches/results.md";
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         "sdk" => sdk::run(&rest),
         "v8" => v8::run(&rest),
         "runner" => runner::run(&rest),
+        "size" => size::run(&rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             return if command.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS };

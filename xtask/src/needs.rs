@@ -104,6 +104,14 @@ pub(crate) fn browser() -> Result {
     }
 }
 
+/// The reverse proxy that the guide sets up.
+pub(crate) fn proxy() -> Result {
+    match Path::new("/usr/sbin/nginx").is_file() {
+        true => Ok(()),
+        false => install_debian(&["nginx-light"]).map_err(|reason| format!("no nginx ({reason}); install it")),
+    }
+}
+
 /// Programs that read the OpenAPI document, in a virtual environment below the target folder: its path.
 pub(crate) fn openapi_tools() -> Result<PathBuf> {
     let requirements = crate::repository::root().join("tests/openapi/requirements.txt");

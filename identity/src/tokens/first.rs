@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use snaphook_driver::files::make_folder;
 use snaphook_driver::time::Millis;
 
 use super::error::{TokenError, TokenErrorKind};
@@ -72,7 +73,7 @@ fn draft(path: &Path) -> PathBuf {
 /// A new file, in place of an earlier draft.
 fn write(draft: &Path, token: &TokenText) -> io::Result<()> {
     if let Some(folder) = draft.parent() {
-        std::fs::create_dir_all(folder)?;
+        make_folder(folder)?;
     }
     remove(draft)?;
     let mut options = OpenOptions::new();

@@ -1,7 +1,7 @@
-//! Values by key, with compare and set: the last message of a subject is the value of its key.
+//! A key-value store with compare-and-set: the last message of a subject is the value of its key.
 //!
-//! The streams are those of NATS's key-value buckets, so its tools show them. All reads go to the leader: replicas
-//! answer with older values.
+//! The streams have the format of NATS's key-value buckets, so its tools can show them. All reads go to the leader,
+//! because replicas may return older values.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use crate::connection::{Link, READ_TRIES, Unstored};
 use crate::fault::unavailable;
 use crate::streams::{self, Kind};
 
-/// How long a write is tried.
+/// Timeout of a write, including retries.
 pub(crate) const WRITE_TIME: Duration = Duration::from_secs(15);
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The subject's last message must have this sequence (0: there is none).
+/// The expected sequence of the subject's last message (0: there is none).
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
-/// The message removes its key.
+/// Marks a message that removes its key.
 const OPERATION: &str = "KV-Operation";
 
-/// More keys than a bucket has.
+/// More keys than any bucket has.
 const KEYS_MAX: usize = 1 << 20;
 
 /// A bucket of the connection.
@@ -44,21 +44,21 @@ pub(crate) struct Bucket {
 pub(crate) struct Value {
     /// `None`: it was removed.
     pub(crate) bytes: Option<Bytes>,
-    /// What a write that replaces it names.
+    /// The revision that a replacing write must name.
     pub(crate) revision: u64,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     /// The value has this revision.
     At(u64),
-    /// Another one is there. After an answer that was lost it may be the very one that was to be written.
+    /// There is another value. After a lost response it may be the value that this write stored.
     Conflict,
 }
 
 impl Bucket {
-    /// The bucket of that name, made where it is missing.
+    /// Opens the bucket of that name, or creates it.
     pub(crate) async fn open(link: &Arc<Link>, name: &str, kind: Kind) -> Result<Bucket> {
         let bucket = format!("{}_{name}", link.config.name);
         let subject = format!("$KV.{bucket}");
@@ -66,7 +66,7 @@ impl Bucket {
         Ok(Bucket { link: Arc::clone(link), stream: streams::ensure(link, &config).await?, subject })
     }
 
-    /// The last value of a key; revision 0 if it never had one.
+    /// Reads the last value of a key; revision 0 if it never had one.
     pub(crate) async fn get(&self, operation: &'static str, key: &str) -> Result<Value> {
         let subject = format!("{}.{key}", self.subject);
         let mut tries = 0;
@@ -81,14 +81,14 @@ impl Bucket {
                     return Ok(Value { bytes: None, revision: 0 });
                 }
                 Err(error) if tries == READ_TRIES => return Err(unavailable(operation, "the bucket")(error)),
-                // An answer that went with its connection never comes.
+                // After a lost connection, the response never arrives.
                 Err(_) => self.link.connected(operation).await?,
             }
         }
     }
 
-    /// Writes or (`None`) removes a value, if the last one has this revision. An error of the kind `Uncertain` means that
-    /// it may have been written, or be written later.
+    /// Writes a value, or removes it (`None`), if the last one has this revision. After an error of kind `Uncertain`,
+    /// the write may have happened or may still happen.
     pub(crate) async fn set(
         &self,
         operation: &'static str,
@@ -99,7 +99,7 @@ impl Bucket {
         self.write(operation, key, bytes, Some(revision)).await
     }
 
-    /// Writes a value, whatever is there.
+    /// Writes a value unconditionally.
     pub(crate) async fn put(&self, operation: &'static str, key: &str, bytes: Bytes) -> Result<()> {
         self.write(operation, key, Some(bytes), None).await.map(drop)
     }

@@ -7,13 +7,13 @@ use async_nats::ServerAddr;
 use serde::Deserialize;
 use snaphook_driver::{Connection, DriverError, ErrorKind, OpenContext, Result, Setting, SettingKind};
 
-/// What `path` holds.
+/// The expected value of `path`.
 pub(crate) const PATH_EXPECTED: &str = "the path of a database file such as `data/nats.db`";
 
-/// Streams and buckets are named by it, so they are not longer than the server allows.
+/// Limits the names of streams and buckets, which contain it, to what the server allows.
 const NAME_BYTES_MAX: usize = 64;
 
-/// As many as a server accepts.
+/// The maximum that a server accepts.
 const REPLICAS_MAX: u64 = 5;
 
 /// The keys of `[connections.NAME]`.
@@ -36,7 +36,7 @@ pub(crate) const CONNECTION: &[Setting] = &[
     Setting::optional("password", SettingKind::Secret, "the user's password"),
 ];
 
-/// What stands below `driver = 'nats'`.
+/// The settings below `driver = 'nats'`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoreConfig {
@@ -47,7 +47,7 @@ pub(crate) struct StoreConfig {
     pub(crate) snapshots: u64,
 }
 
-/// What stands in `[connections.NAME]`.
+/// The settings in `[connections.NAME]`.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LinkConfig {
@@ -68,16 +68,16 @@ pub(crate) struct LinkConfig {
     pub(crate) password: Option<String>,
 }
 
-/// When a write counts as kept.
+/// When a write counts as durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Durability {
-    /// It is on the disks of those servers that acknowledged it.
+    /// It is on the disks of the servers that acknowledged it.
     #[default]
     Fsync,
-    /// Most of the replicas have it in memory; their disks get it a little later.
+    /// A majority of the replicas have it in memory and write it to disk slightly later.
     Replicated,
-    /// A server has it; a power failure may lose it.
+    /// One server has it; a power failure may lose it.
     Lazy,
 }
 
@@ -116,7 +116,7 @@ const fn snapshots() -> u64 {
 }
 
 impl StoreConfig {
-    /// The settings of a store, checked; paths are absolute.
+    /// Reads and checks the settings of a store; makes paths absolute.
     pub(crate) fn of(context: &OpenContext) -> Result<StoreConfig> {
         let mut config: StoreConfig = context.settings()?;
         if config.path.is_empty() {
@@ -167,7 +167,7 @@ impl LinkConfig {
         self.replicas as usize
     }
 
-    /// The servers. No part of them may be shown: they may hold passwords.
+    /// The servers' addresses. They must not be shown, because they may contain passwords.
     pub(crate) fn addresses(&self) -> Result<Vec<ServerAddr>> {
         let addresses = self.url.split(',').map(str::trim).enumerate();
         addresses

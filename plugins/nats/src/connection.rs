@@ -1,4 +1,4 @@
-//! The client of one `[connections.NAME]`, shared by all stores that name it, and how a message is published.
+//! The client of one `[connections.NAME]`, shared by all stores that refer to it, and publishing of messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,39 +16,39 @@ use crate::config::{LinkConfig, StoreConfig, Tls};
 use crate::fault::{Refusal, unavailable};
 use crate::monitor;
 
-/// The first server whose configuration has `sync_interval`.
+/// The first server version with `sync_interval`.
 const VERSION_LEAST: (u64, u64) = (2, 9);
 
-/// Bytes of data in one message, where a value is kept in parts. Fits with room to spare into what every server takes.
+/// Size of one part of a value. It fits easily into the message size that every server accepts.
 pub(crate) const PART_BYTES: usize = 128 * 1024;
 
-/// What a message may need beside a part of the data: subject, headers, the frame.
+/// Additional size of a message: subject, headers, the frame.
 const FRAME_BYTES: usize = 16 * 1024;
 
-/// Payload that a server must accept: a part of the data as its answers carry it, in base64 within JSON.
+/// Payload size that a server must accept: a part of the data as in its responses, in base64 within JSON.
 pub(crate) const PAYLOAD_LEAST: usize = 2 * PART_BYTES + FRAME_BYTES;
 
-/// How long a request to the server may take. A new leader of a cluster takes longer; then the request is made again.
+/// Timeout of a request to the server. Electing a new leader of a cluster takes longer; the request is then repeated.
 pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(3);
 
-/// How often something is read, before a call says that it cannot be.
+/// How many times a read is attempted before the call fails.
 pub(crate) const READ_TRIES: u32 = 2;
 
-/// How long a connection may be gone before a call says so.
+/// How long a connection may be lost before a call fails.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long connecting to one server may take.
+/// Timeout of connecting to one server.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// How often a server is asked whether it is there.
+/// The interval of pings.
 const PING: Duration = Duration::from_secs(5);
 
-/// Longest pause between two attempts to connect again.
+/// Longest pause between two attempts to reconnect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 static LINKS: Connections<LinkConfig, Link> = Connections::new();
 
-/// A client with what it was configured with.
+/// A client with its configuration.
 pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
@@ -56,13 +56,13 @@ pub(crate) struct Link {
     is_connected: watch::Receiver<bool>,
 }
 
-/// How a message was not stored.
+/// Why a message was not stored.
 pub(crate) enum Unstored {
-    /// Certainly not.
+    /// The server rejected it.
     Refused(Refusal),
-    /// Nobody takes such messages at the moment.
+    /// Nobody currently accepts such messages.
     Nobody,
-    /// It may have been stored, or be stored later.
+    /// It may have been stored, or may be stored later.
     Unknown,
 }
 
@@ -83,7 +83,7 @@ impl Unstored {
 }
 
 impl Link {
-    /// The client of a store's connection. The server is checked whenever a store is opened.
+    /// Returns the client of a store's connection. The server is checked whenever a store is opened.
     pub(crate) async fn of(config: &StoreConfig) -> Result<Arc<Link>> {
         let connection: &Connection<LinkConfig> = &config.connection;
         let named = |error: DriverError| error.with("connection", &connection.name);
@@ -94,7 +94,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Returns once there is a connection; an error if there is none for a while.
+    /// Waits for a connection; an error if there is none for a while.
     pub(crate) async fn connected(&self, operation: &'static str) -> Result<()> {
         if self.client.connection_state() == State::Connected {
             return Ok(());
@@ -102,7 +102,7 @@ impl Link {
         let mut is_connected = self.is_connected.clone();
         let deadline = Instant::now() + RECONNECT_PATIENCE;
         while self.client.connection_state() != State::Connected {
-            // The client tells of the connection a moment before or after it is used.
+            // The client reports the connection slightly before or after it can be used.
             let is_late = timeout_at(deadline, is_connected.wait_for(|is| *is)).await.is_err();
             if is_late || Instant::now() >= deadline {
                 return Err(DriverError::new(
@@ -217,7 +217,7 @@ async fn connect(config: &LinkConfig) -> Result<Link> {
                 .because(error)
         })?;
     }
-    // The client leaves out what stands in an address.
+    // The client ignores credentials in an address.
     let addresses = config.addresses()?;
     let within = addresses.iter().find_map(|address| Some((text(address.username()?), address.password().map(text))));
     options = match (&config.token, &config.user, &config.password, within) {
@@ -238,7 +238,7 @@ async fn connect(config: &LinkConfig) -> Result<Link> {
     Ok(Link { client, jetstream, config: config.clone(), is_connected })
 }
 
-/// A part of an address, whose special characters are escaped.
+/// Decodes the escaped characters in a part of an address.
 fn text(part: &str) -> String {
     percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
 }

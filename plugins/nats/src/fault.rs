@@ -1,10 +1,10 @@
-//! What errors of the client and answers of the server mean to whoever called a store.
+//! Converts errors of the client and responses of the server to errors for the caller of a store.
 
 use std::error::Error;
 
 use snaphook_driver::{DriverError, ErrorKind};
 
-/// A closure for `map_err`: the server cannot be asked now.
+/// A closure for `map_err`: the server is currently unavailable.
 pub(crate) fn unavailable<E: Error + Send + Sync + 'static>(
     operation: &'static str,
     what: &'static str,
@@ -12,19 +12,19 @@ pub(crate) fn unavailable<E: Error + Send + Sync + 'static>(
     move |error| DriverError::new(ErrorKind::Unavailable, operation, format!("{what} cannot be reached")).because(error)
 }
 
-/// What was stored is not what this driver stores.
+/// The error for stored data that this driver cannot have written.
 pub(crate) fn corrupt(operation: &'static str, message: impl Into<String>) -> DriverError {
     DriverError::new(ErrorKind::Corrupt, operation, message)
 }
 
-/// Codes of errors after which there is no room.
+/// Error codes for lack of space.
 const NO_ROOM: [u64; 6] = [10002, 10023, 10028, 10047, 10077, 10122];
 
-/// Codes of what is refused before other servers get it; 0: by the client.
+/// Codes of rejections before replication to other servers; 0: by the client.
 const BEFORE_REPLICATION: [u64; 6] = [0, 10002, 10028, 10047, WRONG_LAST, 10122];
 
-/// A condition on the last sequence does not hold. Beside it there is one that says that others are about to write, after
-/// which one may try again.
+/// A condition on the last sequence is not met. Another code means that others are about to write; that request can be
+/// retried.
 const WRONG_LAST: u64 = 10071;
 
 /// Why the server did not store a message.
@@ -35,13 +35,14 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The message's condition does not hold.
+    /// Whether the message's condition is not met.
     pub(crate) fn is_conflict(&self) -> bool {
         self.code == WRONG_LAST
     }
 
-    /// Whether no server has stored it. With replicas, some of these answers come from a leader that could not store what the others
-    /// may have: then only those are certain that a server gives before it asks the others.
+    /// Whether it is certain that no server has stored the message. With replicas, some of these responses come from a
+    /// leader that could not store a message that the others may have: then only responses from before the replication
+    /// are certain.
     pub(crate) fn is_certain(&self, replicas: usize) -> bool {
         replicas <= 1 || BEFORE_REPLICATION.contains(&self.code)
     }

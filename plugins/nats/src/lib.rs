@@ -1,13 +1,13 @@
 //! Events and secrets in NATS JetStream, shared by several nodes.
 //!
 //! The event log is a *judged log*: each batch of appends is one message of one stream, published without a condition.
-//! Every node follows the stream and judges each append in the stream's order with the same rules, so all nodes agree on
-//! what was appended without asking each other. What a node has judged is in an SQLite file of its own, which answers
-//! all reads and can be made again from the stream.
+//! Every node follows the stream and judges each append in stream order with the same rules, so all nodes agree on the
+//! accepted appends without coordination. Each node stores the result in its own SQLite file, which serves all reads
+//! and can be rebuilt from the stream.
 //!
-//! `connection` is the client and what is checked of the server, `streams` what is checked of a stream, `parts` keeps
-//! what is too large for one message, `bucket` is values by key with compare and set. `event` is the event store,
-//! `secure` the store of secrets.
+//! `connection` contains the client and the checks of the server, `streams` the checks of a stream, `parts` stores
+//! values that are too large for one message, and `bucket` is a key-value store with compare-and-set. `event` is the
+//! event store, `secure` the store of secrets.
 
 mod bucket;
 mod config;

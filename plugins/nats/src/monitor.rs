@@ -1,4 +1,4 @@
-//! What only a server's monitoring says: whether a write is on its disk before it is acknowledged.
+//! Reads a server's monitoring, the only source that tells whether writes are synced before they are acknowledged.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 
 use crate::config::{Durability, LinkConfig};
 
-/// How long monitoring may take to answer.
+/// Timeout of a monitoring request.
 const TIME: Duration = Duration::from_secs(5);
 
-/// More than it says.
+/// Larger than any response.
 const BYTES_MAX: usize = 4 << 20;
 
 #[derive(Deserialize)]
@@ -27,7 +27,7 @@ struct JetStream {
     sync_interval: u64,
 }
 
-/// Refuses servers that keep writes less well than configured. Without monitoring, nobody knows: a warning says so.
+/// Rejects servers that are less durable than configured. Without monitoring this is unknown, and a warning is logged.
 pub(crate) async fn check(config: &LinkConfig) -> Result<()> {
     if config.durability != Durability::Fsync {
         return Ok(());
@@ -58,17 +58,17 @@ pub(crate) async fn check(config: &LinkConfig) -> Result<()> {
     Ok(())
 }
 
-/// Without what may be a password.
+/// The address without a possible password.
 fn shown(address: &str) -> &str {
     address.rsplit_once('@').map_or(address, |(_, host)| host)
 }
 
 async fn ask(address: &str) -> Result<JetStream> {
     let fault = |message: &str| DriverError::new(ErrorKind::Unavailable, "open", message.to_owned());
-    // The only choice of a TLS implementation in this process; if it was made already, so much the better.
+    // Selects the process's TLS implementation; an error means that it is already selected.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = || reqwest::Client::builder().timeout(TIME).no_proxy();
-    // A machine without any certificate can still speak plain HTTP.
+    // A machine without any certificates can still use plain HTTP.
     let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
     let client = client.map_err(|_| fault("the HTTP client cannot start"))?;
     let response = client.get(format!("{}/jsz", address.trim_end_matches('/'))).send().await;

@@ -1,7 +1,7 @@
-//! What is too large for one message, in parts: a message each, which are put together again by their number.
+//! Stores values that are too large for one message in parts: one numbered message per part.
 //!
-//! The first part says how large the whole is and is written last, so what has a first part is complete. Whoever keeps
-//! the [`Reference`] knows the digest too, so what comes back is what was put.
+//! The first part contains the total size and is written last, so a value with a first part is complete. The
+//! [`Reference`] contains the digest, so a value that is read equals the one that was stored.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use crate::connection::{Link, PART_BYTES, READ_TRIES, Unstored};
 use crate::fault::{corrupt, unavailable};
 use crate::streams;
 
-/// Largest value: more than any batch, page or blob has.
+/// Largest value: larger than any batch, page or blob.
 pub(crate) const VALUE_BYTES_MAX: usize = 128 << 20;
 
-/// Parts that are on their way at once.
+/// How many parts are in transit at once.
 const AT_ONCE: usize = 8;
 
-/// How long one part of a file is tried.
+/// Timeout for one part of a file, including retries.
 const PART_TIME: Duration = Duration::from_secs(30);
 
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where a value is.
+/// The location of a value.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Reference {
     #[prost(string, tag = "1")]
@@ -54,7 +54,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The stream of that name, made where it is missing.
+    /// Opens the stream of that name, or creates it.
     pub(crate) async fn open(link: &Arc<Link>, name: &str, kind: streams::Kind) -> Result<Parts> {
         let subject = format!("{}.{name}", link.config.name);
         let stream = format!("{}_{name}", link.config.name);
@@ -62,7 +62,7 @@ impl Parts {
         Ok(Parts { link: Arc::clone(link), stream: streams::ensure(link, &config).await?, subject })
     }
 
-    /// Keeps a value; durable when it returns. An error means that nobody can have the reference.
+    /// Stores a value durably. After an error, nobody can have a reference to it.
     pub(crate) async fn put(&self, operation: &'static str, bytes: Bytes, deadline: Instant) -> Result<Reference> {
         if bytes.len() > VALUE_BYTES_MAX {
             return Err(DriverError::new(
@@ -91,7 +91,7 @@ impl Parts {
         }
     }
 
-    /// The value; it is there, as its reference was made after it.
+    /// Reads a value, which must exist because its reference was created after it.
     pub(crate) async fn get(&self, operation: &'static str, reference: &Reference) -> Result<Bytes> {
         if reference.size > VALUE_BYTES_MAX as u64 {
             return Err(corrupt(operation, "a value has more bytes than possible").with("bytes", reference.size));
@@ -114,7 +114,7 @@ impl Parts {
         Ok(bytes)
     }
 
-    /// Keeps a file, of any size, like a value.
+    /// Stores a file of any size.
     pub(crate) async fn put_file(&self, operation: &'static str, path: &Path) -> Result<Reference> {
         let id = new_log_identity();
         let put = self.put_file_as(&id, operation, path).await;
@@ -148,7 +148,7 @@ impl Parts {
         Ok(reference)
     }
 
-    /// Writes a file as it was kept.
+    /// Writes a stored file to disk.
     pub(crate) async fn get_file(&self, operation: &'static str, reference: &Reference, path: &Path) -> Result<()> {
         let fault = file_fault(operation, path);
         let mut file = File::create(path).await.map_err(&fault)?;
@@ -162,7 +162,7 @@ impl Parts {
             digest.update(&part);
             file.write_all(&part).await.map_err(&fault)?;
         }
-        // It takes the place of another file.
+        // It will replace another file.
         file.sync_all().await.map_err(&fault)?;
         match digest.finalize()[..] == reference.sha256[..] {
             true => Ok(()),
@@ -170,7 +170,7 @@ impl Parts {
         }
     }
 
-    /// Removes a value that nobody refers to any more. What fails stays, without harm.
+    /// Removes a value without references. If that fails, it stays, which does no harm.
     pub(crate) async fn remove(&self, id: &str) {
         let removed = self.stream.purge().filter(format!("{}.{id}.*", self.subject)).await;
         if let Err(error) = removed {
@@ -183,7 +183,7 @@ impl Parts {
             match self.link.publish(subject.clone(), HeaderMap::new(), part.clone()).await {
                 Ok(_) => return Ok(()),
                 Err(fault) if Instant::now() >= deadline => return Err(fault.into_error(operation)),
-                // What is stored twice is the same.
+                // Storing the same part twice does no harm.
                 Err(Unstored::Refused(refusal)) => {
                     let error = refusal.into_error(operation);
                     if error.kind() == ErrorKind::Full {
@@ -206,7 +206,7 @@ impl Parts {
                     return Err(corrupt(operation, "a part of a value is missing").with("subject", subject));
                 }
                 Err(error) if tries == READ_TRIES => return Err(unavailable(operation, "a part of a value")(error)),
-                // An answer that went with its connection never comes.
+                // After a lost connection, the response never arrives.
                 Err(_) => self.link.connected(operation).await?,
             }
         }
@@ -217,7 +217,7 @@ impl Parts {
     }
 }
 
-/// How many parts a value of that size has; an empty one has one.
+/// The number of parts of a value of that size; an empty value has one.
 fn count(size: u64) -> usize {
     (size as usize).div_ceil(PART_BYTES).max(1)
 }

@@ -1,5 +1,5 @@
-//! Secrets in a bucket. A value holds its version, since revisions count for all keys together; a name is encoded, since
-//! a key of NATS cannot be any.
+//! Secrets in a bucket. A value contains its version, because NATS counts revisions over all keys; names are encoded,
+//! because NATS does not allow arbitrary keys.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::fault::corrupt;
 use crate::parts::{Parts, Reference};
 use crate::streams::Kind;
 
-/// Values up to this size are in their message.
+/// Values up to this size are stored in their message.
 const INLINE_BYTES: usize = 128 * 1024;
 
-/// Writers of one name that a put loses against before it gives up: each loss is another's success.
+/// How many lost races make a put give up; each loss means that another writer succeeded.
 const LOST_MAX: usize = 1000;
 
 /// See the crate's documentation.
@@ -29,12 +29,12 @@ pub(crate) struct NatsSecureStore {
     parts: Parts,
 }
 
-/// A secret, or what is left of one.
+/// A secret, or the marker of a deleted one.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Record {
     #[prost(uint64, tag = "1")]
     version: u64,
-    /// Tells a write from every other, so that one whose answer was lost is found again.
+    /// Identifies a write, so that it can be recognized after a lost response.
     #[prost(string, tag = "2")]
     write: String,
     #[prost(bytes = "vec", optional, tag = "3")]
@@ -51,7 +51,7 @@ impl NatsSecureStore {
         Ok(NatsSecureStore { link, bucket, parts })
     }
 
-    /// The secret of that name and the revision of its key.
+    /// Reads the secret of that name and the revision of its key.
     async fn record(&self, operation: &'static str, name: &str) -> Result<(Option<Record>, u64)> {
         let Value { bytes, revision } = self.bucket.get(operation, &key(name)).await?;
         let Some(bytes) = bytes else { return Ok((None, revision)) };
@@ -61,14 +61,14 @@ impl NatsSecureStore {
         }
     }
 
-    /// Removes the parts of a record that is no longer there.
+    /// Removes the parts of a deleted record.
     async fn forget(&self, record: Option<Record>) {
         if let Some(Reference { id, .. }) = record.and_then(|record| record.parts) {
             self.parts.remove(&id).await;
         }
     }
 
-    /// The same, whose outcome the caller knows not to matter.
+    /// Creates a record and stores its parts.
     async fn new_record(&self, bytes: &[u8]) -> Result<Record> {
         let write = snaphook_driver::new_log_identity();
         if bytes.len() <= INLINE_BYTES {
@@ -97,7 +97,7 @@ impl SecureStore for NatsSecureStore {
     }
 
     async fn get(&self, name: &str) -> Result<Option<Sealed>> {
-        // Parts may go while they are read, when the secret is replaced: then the new one is read.
+        // Parts may disappear while they are read because the secret is replaced: then the new secret is read.
         let mut lost = None;
         for _ in 0..3 {
             let (Some(record), revision) = self.record("get", name).await? else { return Ok(None) };
@@ -125,7 +125,7 @@ impl SecureStore for NatsSecureStore {
         for _ in 0..LOST_MAX {
             let (current, revision) = self.record("put", name).await?;
             if let Some(current) = current.as_ref().filter(|current| current.write == record.write) {
-                // An earlier try whose answer was lost.
+                // An earlier attempt whose response was lost.
                 self.forget(replaced).await;
                 return Ok(current.version);
             }
@@ -164,7 +164,7 @@ impl SecureStore for NatsSecureStore {
             }
             let (after, _) = self.record("delete", name).await?;
             if after.is_none() {
-                // Removed by this call, whose answer was lost, or by another at the same time.
+                // Removed by this call with a lost response, or by another call at the same time.
                 return Ok(true);
             }
         }
@@ -176,7 +176,7 @@ impl SecureStore for NatsSecureStore {
         let mut names = Vec::new();
         for key in self.bucket.keys("list").await? {
             let Some(name) = name_of(&key).filter(|name| name.starts_with(prefix)) else { continue };
-            // Keys of removed secrets stay.
+            // Keys of deleted secrets remain.
             if self.record("list", &name).await?.0.is_some() {
                 names.push(name);
             }

@@ -1,4 +1,4 @@
-//! Streams: made where they are missing, refused where they are not as they must be.
+//! Streams: creates missing ones, and rejects those with the wrong configuration.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::config::Durability;
 use crate::connection::Link;
 use crate::fault::unavailable;
 
-/// How long a cluster that is starting may take to make a stream.
+/// How long a starting cluster may take to create a stream.
 const MAKE_TIME: Duration = Duration::from_secs(30);
 
 const PAUSE: Duration = Duration::from_millis(200);
@@ -19,10 +19,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The server has no such stream.
 const NOT_FOUND: u64 = 10059;
 
-/// There is one of that name with another configuration.
+/// There is a stream of that name with another configuration.
 const EXISTS: u64 = 10058;
 
-/// What a stream is for; the rest of its configuration follows.
+/// The purpose of a stream, which determines the rest of its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Nothing is ever removed.
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     Parts,
     /// The last value of each key.
     Bucket,
-    /// The same, for so long after it was written.
+    /// The same, with an expiry after the write.
     Leases(Duration),
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn config(link: &Link, name: &str, subject: &str, kind: Kind) -> Conf
         max_message_size: -1,
         max_messages_per_subject: -1,
         max_consumers: -1,
-        // What is read must be the last that was written, and only the leader knows that.
+        // Reads must return the last written value, which only the leader knows.
         allow_direct: false,
         ..Config::default()
     };
@@ -61,14 +61,14 @@ pub(crate) fn config(link: &Link, name: &str, subject: &str, kind: Kind) -> Conf
     }
 }
 
-/// The stream, made if it is missing; refused if it is not as configured.
+/// Opens the stream; creates it if it is missing, and rejects it if its configuration differs.
 pub(crate) async fn ensure(link: &Link, wanted: &Config) -> Result<Stream<()>> {
     let info = info_or_make(link, wanted).await?;
     check(&info.config, wanted, link.config.durability)?;
     handle(link, &wanted.name).await
 }
 
-/// A stream without asking the server.
+/// A handle of a stream, without a request to the server.
 pub(crate) async fn handle(link: &Link, name: &str) -> Result<Stream<()>> {
     link.jetstream.get_stream_no_info(name).await.map_err(unavailable("open", "the stream"))
 }
@@ -114,7 +114,7 @@ async fn info_or_make(link: &Link, wanted: &Config) -> Result<Info> {
     }
 }
 
-/// Everything that what is stored relies on.
+/// Checks everything on which the stored data depends.
 fn check(found: &Config, wanted: &Config, durability: Durability) -> Result<()> {
     let text = |config: &Config| {
         vec![
@@ -135,7 +135,7 @@ fn check(found: &Config, wanted: &Config, durability: Durability) -> Result<()> 
             ("mirror", config.mirror.is_some().to_string()),
             ("sources", config.sources.as_ref().is_some_and(|sources| !sources.is_empty()).to_string()),
             ("subject_transform", config.subject_transform.is_some().to_string()),
-            // What is acknowledged before it is written; only who asks for no more may have it.
+            // Acknowledgements before the write; only allowed if no more durability is requested.
             (
                 "persist_mode",
                 match durability {
@@ -158,7 +158,7 @@ fn check(found: &Config, wanted: &Config, durability: Durability) -> Result<()> 
     Ok(())
 }
 
-/// A limit; 0 and less are none.
+/// Formats a limit; 0 or less means unlimited.
 fn unlimited(limit: i64) -> String {
     if limit <= 0 { "unlimited".to_owned() } else { limit.to_string() }
 }

@@ -1,12 +1,11 @@
 //! Keeps the write-ahead log short without stalling the writer.
 //!
-//! SQLite's own checkpoint runs inside a commit and makes that commit wait for all its writes and fsyncs. Here a
-//! thread with its own connection copies the bulk, and brings it to the disk, while the writer goes on; what is left after
-//! that, a few pages, the writer copies between two commits. Only then, with the whole log copied, its next commit can
-//! start the log from the front.
+//! SQLite's own checkpoint runs inside a commit, which then waits for all its writes and fsyncs. Here a thread with its
+//! own connection copies and syncs most of the log while the writer continues; the writer copies the few remaining
+//! pages between two commits. Once the whole log is copied, the next commit can restart the log from the beginning.
 //!
-//! What is in the log a reader must look up and copy, page by page; what is in the file it has mapped. So where reads
-//! count the thread also copies everything once nothing was written for a moment: then readers pass the log by.
+//! A reader must look up and copy pages from the log one by one, but has the file mapped. So if read speed matters, the
+//! thread also copies everything once nothing has been written for a moment: then readers do not need the log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,13 +20,13 @@ use crate::database::Format;
 use crate::fault::fault;
 use crate::flush::flush;
 
-/// As few pages as are worth a moment of the writer.
+/// Number of remaining pages that the writer may copy.
 const PAGES_REST: u32 = 128;
 
-/// Passes that the thread makes at most to get down to that.
+/// Maximum number of passes of the thread to reach that number.
 const PASSES_MAX: u32 = 4;
 
-/// How long nothing is written before all is copied.
+/// How long nothing must be written before everything is copied.
 const QUIET: Duration = Duration::from_millis(200);
 
 const IDLE: u8 = 0;
@@ -37,17 +36,17 @@ const CLOSED: u8 = 3;
 
 struct Shared {
     state: AtomicU8,
-    /// Pages in the log, as of the last commit.
+    /// Pages in the log after the last commit.
     pages: AtomicU32,
     /// Commits so far.
     commits: AtomicU32,
-    /// All is copied, or need not be: the thread sleeps until it is woken.
+    /// Everything is copied or need not be: the thread sleeps until it is woken.
     resting: AtomicBool,
 }
 
 impl Shared {
-    /// Lets the thread sleep, unless there was a commit after the `seen`th. In the same order as the writer counts a
-    /// commit and then looks here, so that one of the two sees the other.
+    /// Lets the thread sleep unless there was a commit after number `seen`. The order of accesses matches that of the
+    /// writer, which first counts a commit and then checks this, so that one of the two sees the other.
     fn rest(&self, seen: u32) {
         self.resting.store(true, Ordering::SeqCst);
         if self.commits.load(Ordering::SeqCst) != seen {
@@ -56,22 +55,22 @@ impl Shared {
     }
 }
 
-/// The writer's side. Dropping it ends the thread and waits for that: SQLite removes the log only when the last
+/// The writer's side. Dropping it stops the thread and waits for it: SQLite only removes the log when the last
 /// connection is closed.
 pub(crate) struct Checkpointer {
     shared: Arc<Shared>,
-    /// `None` only while it is dropped.
+    /// Only `None` while this is dropped.
     thread: Option<JoinHandle<()>>,
     /// See [`Format::settles`].
     settles: bool,
-    /// Pages after which the thread starts.
+    /// Number of pages after which the thread starts.
     pages: u32,
-    /// Pages at which to ask again.
+    /// Number of pages at which to request the next checkpoint.
     next: u32,
 }
 
 impl Checkpointer {
-    /// Takes over checkpoints of the connection's database from SQLite.
+    /// Takes over the checkpoints of the connection's database from SQLite.
     pub(crate) fn start(path: &Path, writer: &mut Connection, format: &Format) -> Result<Checkpointer> {
         let connection = Connection::open(path).map_err(fault("open"))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fault("open"))?;
@@ -105,7 +104,7 @@ impl Checkpointer {
         })
     }
 
-    /// Called by the writer after each commit. Costs three loads unless there is something to do.
+    /// Called by the writer after each commit. Costs only three loads if there is nothing to do.
     pub(crate) fn after_commit(&mut self, writer: &Connection) {
         let pages = self.shared.pages.load(Ordering::Relaxed);
         match self.shared.state.load(Ordering::Acquire) {
@@ -113,7 +112,7 @@ impl Checkpointer {
                 // A failure here is met again, and reported, by a commit.
                 let _ = passive(writer);
                 self.shared.state.store(IDLE, Ordering::Release);
-                // If a reader holds the log it cannot start again; then it is not tried at every commit.
+                // If a reader prevents the log from restarting, do not retry at every commit.
                 self.next = pages + self.pages;
             }
             IDLE if pages >= self.next => {
@@ -141,7 +140,7 @@ impl Drop for Checkpointer {
         self.shared.state.store(CLOSED, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It cannot panic; if it did, its connection is closed all the same.
+            // It cannot panic; even if it did, its connection would be closed.
             let _ = thread.join();
         }
     }
@@ -157,15 +156,16 @@ fn run(connection: Connection, shared: &Shared) {
                         return;
                     }
                     let rest = passive(&connection);
-                    // Else the writer would wait for the disk to take all of it. A failure is met again by the writer.
+                    // Otherwise the writer would wait until the disk has written everything. The writer encounters a
+                    // failure again.
                     let _ = flush(&connection);
                     if rest.map_or(true, |rest| rest <= PAGES_REST) {
                         break;
                     }
                 }
-                // What came while the disk was waited for.
+                // Copy pages that were written while waiting for the disk.
                 let _ = passive(&connection);
-                // Unless it was closed meanwhile.
+                // Unless it was closed in the meantime.
                 let _ = shared.state.compare_exchange(ASKED, DONE, Ordering::AcqRel, Ordering::Acquire);
             }
             _ if shared.resting.load(Ordering::SeqCst) => std::thread::park(),
@@ -183,7 +183,7 @@ fn run(connection: Connection, shared: &Shared) {
     }
 }
 
-/// Copies what can be copied without waiting for anybody; answers how many pages came in meanwhile.
+/// Copies everything that can be copied without waiting; returns how many pages are left.
 fn passive(connection: &Connection) -> rusqlite::Result<u32> {
     let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2))?;
     let pages = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1))?;

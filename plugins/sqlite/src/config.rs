@@ -5,20 +5,20 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result};
 
-/// What `path` holds.
+/// The expected value of `path`.
 pub(crate) const PATH_EXPECTED: &str = "the path of a database file such as `data/events.db`";
 
-/// What stands below `driver = 'sqlite'`.
+/// The settings below `driver = 'sqlite'`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
-    /// The database file. Parent folders are made; files with the same name and `-wal`, `-shm`, `-lock` and
-    /// (events) `-groups` at its end belong to it.
+    /// The database file. Parent folders are created; files with the same name and the suffixes `-wal`, `-shm`, `-lock`
+    /// and (for events) `-groups` belong to it.
     pub path: String,
 }
 
 impl SqliteConfig {
-    /// The database file of a store that is to be opened.
+    /// The database file of the store to open.
     pub fn path(context: &OpenContext) -> Result<PathBuf> {
         let config: SqliteConfig = context.settings()?;
         if config.path.is_empty() {

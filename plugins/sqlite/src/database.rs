@@ -13,50 +13,51 @@ use crate::functions;
 use crate::lock::beside;
 use crate::meter::{Meter, STEPS_PER_LOOK, Stop};
 
-/// What tells the files of one store from all others.
+/// Identifies the files of one store.
 pub(crate) struct Format {
-    /// What the file holds, for messages.
+    /// The contents of the file, for messages.
     pub(crate) name: &'static str,
     /// SQLite's `application_id`.
     pub(crate) id: i32,
-    /// SQLite's `user_version`; raised when the tables change.
+    /// SQLite's `user_version`; increased when the tables change.
     pub(crate) version: i32,
-    /// Makes the tables.
+    /// Creates the tables.
     pub(crate) schema: &'static str,
-    /// `FULL` where a commit must last, else `NORMAL`: consistent after a power failure, at an older state.
+    /// `FULL` if commits must be durable, otherwise `NORMAL`: consistent after a power failure, at an older state.
     pub(crate) synchronous: &'static str,
     /// Largest page cache of the writing connection, in KiB.
     pub(crate) cache_kib: u32,
-    /// Pages (4 KiB) in the write-ahead log after which they are copied into the file. More: pages that change often
-    /// are copied less often; fewer: readers find pages faster.
+    /// Pages (4 KiB) in the write-ahead log after which they are copied into the file. With more, frequently changed
+    /// pages are copied less often; with fewer, readers find pages faster.
     pub(crate) log_pages: u32,
-    /// Whether the write-ahead log is copied into the file whenever nothing is written for a moment, for the sake of
-    /// reads.
+    /// Whether the write-ahead log is copied into the file whenever nothing is written for a moment, to make reads
+    /// faster.
     pub(crate) settles: bool,
-    /// Whether the log can give everything in the file back. Then a file of an older version is replaced by an empty one.
+    /// Whether the file can be rebuilt from the log. If so, a file of an older version is replaced by an empty one.
     pub(crate) derived: bool,
 }
 
-/// Bytes of a file that its writer maps rather than copies. Only addresses are taken until pages are touched.
+/// How many bytes of a file its writer maps instead of copying. This only uses address space until pages are touched.
 const WRITER_MMAP_BYTES_MAX: i64 = 1 << 30;
 
-/// The same for each connection that reads. Every one of them has a mapping of its own, whose pages all count as the
-/// process's memory: so only as much as makes small stores fast.
+/// The same for each reading connection. Each has its own mapping, whose pages all count as the process's memory, so
+/// this is only large enough to make small stores fast.
 const READER_MMAP_BYTES_MAX: i64 = 4 << 20;
 
-/// A write-ahead log that grew beyond this (a reader held it for long) is cut when it starts again.
+/// A write-ahead log that grew beyond this (because of a long read) is truncated when it restarts.
 const WAL_BYTES_MAX: i64 = 256 << 20;
 
-/// How long a lock of another process is waited for: less than the engine waits for an append, so that it learns what it was.
+/// How long to wait for a lock of another process: less than the engine waits for an append, so that the engine gets
+/// the actual error.
 const BUSY_MAX: Duration = Duration::from_secs(3);
 
-/// Statements that one connection keeps prepared. Each model needs a few.
+/// How many prepared statements one connection caches. Each model needs a few.
 const STATEMENTS_MAX: usize = 512;
 
-/// Opens the file for writing, making or checking what is in it.
+/// Opens the file for writing, and creates or checks its contents.
 pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
     let told = |error: DriverError| error.with("path", path.display());
-    // Nobody waits for a turn to write, and what is written is bounded before it comes here.
+    // Writes are not metered: their size is limited before.
     let open_it = || open(path, format.cache_kib, WRITER_MMAP_BYTES_MAX, &Arc::default()).map_err(told);
     let mut connection = open_it()?;
     if let Some(version) = older_version(&connection, format).map_err(told)? {
@@ -77,9 +78,9 @@ pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Removes a database with the files that SQLite keeps beside it.
+/// Removes a database with SQLite's additional files.
 pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
-    // The database last: without it the others mean nothing, but not the other way round.
+    // The database last: the other files are meaningless without it, but not vice versa.
     for path in [beside(path, "-wal"), beside(path, "-shm"), path.to_owned()] {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -90,12 +91,12 @@ pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
 }
 
 fn open(path: &Path, cache_kib: u32, mmap_bytes: i64, meter: &Arc<Meter>) -> Result<Connection> {
-    // Each connection is behind a mutex of ours, so SQLite needs none of its own.
+    // Each connection is protected by our own mutex, so SQLite needs none.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        // Else SQLite would prepare a statement again whenever a bound of a range changes.
+        // Otherwise SQLite would prepare a statement again whenever a bound of a range changes.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.busy_timeout(BUSY_MAX)?;
         connection.execute_batch(&format!(
@@ -107,7 +108,7 @@ fn open(path: &Path, cache_kib: u32, mmap_bytes: i64, meter: &Arc<Meter>) -> Res
     open().map_err(fault("open"))
 }
 
-/// Opens the file for reading alone, for work that keeps its connection.
+/// Opens the file read-only, for work that keeps its connection.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection> {
     let connection = open(path, READER_CACHE_KIB, READER_MMAP_BYTES_MAX, &Arc::default())?;
     connection.pragma_update(None, "query_only", true).map_err(fault("open"))?;
@@ -163,11 +164,11 @@ fn prepare_writer(connection: &Connection, format: &Format) -> rusqlite::Result<
     Ok(())
 }
 
-/// Connections for reading. Taking one is a push and a pop; a new one is opened only when all are in use.
+/// A pool of read connections. Taking one is cheap; a new one is only opened when all are in use.
 pub(crate) struct Readers {
     path: PathBuf,
     pool: Mutex<Pool>,
-    /// Tells who closes the pool that nobody reads any more.
+    /// Notifies the thread that closes the pool when no reads are left.
     unused: Condvar,
 }
 
@@ -178,7 +179,7 @@ struct Pool {
     closed: bool,
 }
 
-/// A connection and what its reads are charged to.
+/// A connection and the meter that its reads are charged to.
 struct Metered {
     connection: Connection,
     meter: Arc<Meter>,
@@ -187,17 +188,17 @@ struct Metered {
 /// How a turn of a read ended.
 pub(crate) enum Turn<T> {
     Done(T),
-    /// It was longer than the turn.
+    /// The read exceeded its turn.
     Over,
 }
 
-/// How long a closing store waits for reads that are under way. After that they go on; the last of them removes the log.
+/// How long closing a store waits for reads in progress. After that they continue; the last of them removes the log.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Connections that are kept for the next reader; more than that are in use at once only for a moment.
+/// How many idle connections are kept; more are rarely in use at once.
 const READERS_IDLE_MAX: usize = 8;
 
-/// Page cache of one reading connection, in KiB. What is not in it is likely to be in the system's.
+/// Page cache of one read connection in KiB. Other pages are probably in the system's cache.
 const READER_CACHE_KIB: u32 = 2048;
 
 impl Readers {
@@ -209,7 +210,7 @@ impl Readers {
         &self.path
     }
 
-    /// Runs `work` with a connection, on the caller's thread. For reads whose cost no client decides about.
+    /// Runs `work` with a connection on the caller's thread. For reads whose cost does not depend on clients.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let mut reader = self.take()?;
         work(&reader.connection()?.connection)
@@ -235,7 +236,7 @@ impl Readers {
         }
     }
 
-    /// Closes what is idle and waits for what is in use. Blocks.
+    /// Closes idle connections and waits for those in use. Blocks.
     pub(crate) fn close(&self) {
         let mut pool = locked(&self.pool);
         pool.closed = true;
@@ -266,7 +267,7 @@ impl Readers {
     }
 }
 
-/// A place among the readers; given back however the work ends.
+/// A permit to read, released however the work ends.
 struct Reader<'a> {
     readers: &'a Readers,
     connection: Option<Metered>,
@@ -288,7 +289,7 @@ impl Drop for Reader<'_> {
         let kept = !pool.closed && pool.idle.len() < READERS_IDLE_MAX;
         match self.connection.take() {
             Some(connection) if kept => pool.idle.push(connection),
-            // Closed before the place is given back, so that who waits for that finds it closed.
+            // Close the connection before the permit is released, so that a waiting `close` finds it closed.
             connection => drop(connection),
         }
         pool.in_use -= 1;
@@ -298,12 +299,12 @@ impl Drop for Reader<'_> {
     }
 }
 
-/// A panic of an earlier holder leaves nothing half done: SQLite rolls back what was not committed.
+/// A panic of an earlier holder never leaves the state inconsistent: SQLite rolls back uncommitted changes.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs work that may take long off the async threads; where there is no runtime, here.
+/// Runs work that may take long off the async threads, or on this thread if there is no runtime.
 pub(crate) async fn off_thread<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,

@@ -31,13 +31,13 @@ const FORMAT: Format = Format {
 
 /// See the crate's documentation.
 pub struct SqliteErrorStore {
-    /// One connection for all: failures are rare. `None` once closed.
+    /// A single connection, because failures are rare. `None` once closed.
     connection: Arc<Mutex<Option<Connection>>>,
     lock: Mutex<Option<FileLock>>,
 }
 
 impl SqliteErrorStore {
-    /// Opens the store at `path`, or makes it.
+    /// Opens the store at `path`, or creates it.
     pub fn open(path: &Path) -> Result<Self> {
         let lock = lock(path)?;
         let connection = open_writer(path, &FORMAT)?;
@@ -102,7 +102,7 @@ impl ErrorStore for SqliteErrorStore {
         self.with("list", move |connection| {
             let model = if query.model.is_some() { "model = ?1" } else { "?1 IS NULL" };
             let hook = if query.hook.is_some() { "hook = ?2" } else { "?2 IS NULL" };
-            // One more than wanted, to know whether there is one.
+            // One more than requested, to know whether there are more.
             let sql =
                 format!("SELECT record FROM errors WHERE {model} AND {hook} AND id > ?3 ORDER BY id LIMIT ?4 + 1");
             let mut statement = connection.prepare_cached(&sql)?;

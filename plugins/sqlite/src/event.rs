@@ -1,4 +1,4 @@
-//! The event store: the log, its claims and blobs in one file, the consumer groups in another.
+//! The event store: the log, its claims and its blobs are in one file, the consumer groups in another.
 
 mod append;
 mod blobs;
@@ -50,7 +50,7 @@ pub struct SqliteEventStore {
 }
 
 impl SqliteEventStore {
-    /// Opens the log at `path`, or makes it.
+    /// Opens the log at `path`, or creates it.
     pub fn open(path: &Path) -> Result<Self> {
         SqliteEventStore::open_as(path, false)
     }
@@ -112,11 +112,11 @@ impl EventStore for SqliteEventStore {
 
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
         let shared = &self.shared;
-        // Stays if the work panics.
+        // Stays set if the work panics.
         shared.failed.store(true, Ordering::Release);
         let answers = shared.writing("append", |writer| {
             let answers = writer.append(batch, atomic, &shared.names);
-            // The names are published by now: who sees the new head can read up to it.
+            // The names are already published, so whoever sees the new head can read up to it.
             shared.publish(writer.head());
             answers
         });

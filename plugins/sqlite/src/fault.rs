@@ -1,4 +1,4 @@
-//! What SQLite's errors mean to the server.
+//! Converts SQLite's errors to errors for the server.
 
 use rusqlite::{Error, ErrorCode};
 use snaphook_driver::{DriverError, ErrorKind};

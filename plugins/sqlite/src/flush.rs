@@ -1,8 +1,8 @@
-//! Brings a database file to the disk without a checkpoint.
+//! Syncs a database file without a checkpoint.
 //!
-//! SQLite syncs the file only at the end of a checkpoint that copied the whole log, which under load is one of the
-//! writer's. The file is asked for at the connection: a handle of our own, when it is closed, would give up every lock
-//! that this process has on the file.
+//! SQLite only syncs the file at the end of a checkpoint that copied the whole log, which under load is one of the
+//! writer's. The file handle is taken from the connection, because closing a separate handle would release all locks of
+//! this process on the file.
 #![expect(unsafe_code, reason = "the connection's file, which rusqlite does not wrap")]
 
 use std::ffi::c_int;
@@ -10,7 +10,7 @@ use std::ptr;
 
 use rusqlite::{Connection, Error, Result, ffi};
 
-/// Waits until all that was copied into the file is on the disk.
+/// Waits until everything that was copied into the file is on the disk.
 pub(crate) fn flush(connection: &Connection) -> Result<()> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
     // SAFETY: the connection is open as long as it is borrowed, and SQLite writes a pointer to its main file to where the

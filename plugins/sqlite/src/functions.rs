@@ -1,4 +1,4 @@
-//! The functions of SQL that every connection has; see [`crate::value`] for what they mean.
+//! The SQL functions of every connection; [`crate::value`] defines their meaning.
 //!
 //! - `_class(data, name…)` and `_value(data, name…)`: class and value at a path. Indexes are over these, so what they
 //!   return for a text must never change without a new version of the file's format.
@@ -17,7 +17,7 @@ use snaphook_driver::compare::{Pattern, number_key};
 use crate::meter::{Meter, Stop};
 use crate::value;
 
-/// Sort keys up to this size are not counted: there are no more of them at once than a page has rows.
+/// Sort keys up to this size are not counted: at most as many exist at once as a page has rows.
 const SORTED_BYTES_FREE: usize = 4096;
 
 const FLAGS: FunctionFlags =
@@ -88,7 +88,7 @@ fn with_found<T>(
     work(found)
 }
 
-/// An argument as text. Names that a literal of SQL cannot hold come as bytes.
+/// An argument as text. Names that cannot be written as an SQL literal are passed as bytes.
 fn text<'a>(context: &'a Context<'_>, index: usize) -> Option<&'a str> {
     match context.get_raw(index) {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => std::str::from_utf8(bytes).ok(),
@@ -96,7 +96,7 @@ fn text<'a>(context: &'a Context<'_>, index: usize) -> Option<&'a str> {
     }
 }
 
-/// Ends the statement. What the caller gets is the meter's reason.
+/// Ends the statement. The caller receives the meter's reason instead.
 fn stopped(_: Stop) -> Error {
     Error::UserFunctionError("the read was stopped".into())
 }

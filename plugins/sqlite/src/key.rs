@@ -1,9 +1,9 @@
-//! Ids in little room: a UUID in its usual spelling is kept as 16 bytes instead of 36 characters.
+//! Compact ids: a UUID in its usual spelling is stored as 16 bytes instead of 36 characters.
 
 use rusqlite::ToSql;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
-/// An id to be bound: a blob if it is a UUID as `Uuid::to_string` writes it, else the text.
+/// An id as a statement parameter: a blob if it is a UUID as `Uuid::to_string` writes it, otherwise the text.
 pub(crate) enum Key<'a> {
     Uuid([u8; 16]),
     Text(&'a str),
@@ -40,13 +40,13 @@ impl FromSql for Id {
 
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 
-/// Where the two digits of each byte begin.
+/// The offsets of the two digits of each byte.
 const PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
-/// What [`NIBBLES`] has for a character that is no digit.
+/// The value in [`NIBBLES`] for a character that is not a digit.
 const NO_DIGIT: u8 = 0xff;
 
-/// Values of hexadecimal digits; lowercase only: what is read back must be what was written.
+/// Values of hexadecimal digits; lowercase only, so that the text that is read equals the text that was written.
 const NIBBLES: [u8; 256] = {
     let mut nibbles = [NO_DIGIT; 256];
     let mut value = 0;

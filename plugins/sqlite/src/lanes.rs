@@ -1,8 +1,8 @@
-//! Turns of reads that may take long.
+//! Schedules reads that may take long.
 //!
-//! A read that is not known to be short first gets a short turn among many; what does not end in that starts again among
-//! the few long ones, which leave cores for everybody else. Reads that are known to be short take no turn at all, so
-//! nothing here holds them up.
+//! A read that may be long first gets a short turn, of which many run at once. If it does not finish, it starts again
+//! as one of the few long reads, which leave cores for other work. Reads that are known to be short need no turn, so
+//! nothing here delays them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::database::{Turn, off_thread};
 /// Steps of a short turn: a few milliseconds.
 pub(crate) const SHORT_STEPS: u64 = 50_000;
 
-/// Reads that wait for a turn of one kind at most.
+/// How many reads may wait for a turn of one kind.
 const WAITING_MAX: usize = 128;
 
 pub(crate) struct Lanes {
@@ -36,8 +36,8 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Runs a read that may take long. `work` gets the steps of its turn (`None`: to its end) and says whether it was done
-    /// within. When the future is dropped, the work ends within a moment.
+    /// Runs a read that may take long. `work` gets the number of steps of its turn (`None`: unlimited) and returns
+    /// whether it finished within them. When the future is dropped, the work ends soon.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -73,7 +73,7 @@ impl Lane {
         let place = self.place(operation, budget).await?;
         let (budget, work) = (budget.clone(), Arc::clone(work));
         off_thread(operation, move || {
-            // Taken along, so that it is given back when the work has ended, whoever waits for that.
+            // Moved into the work, so that it is released when the work ends, whether or not anybody still waits.
             let _place = place;
             if steps.is_none() {
                 budget.start();
@@ -96,7 +96,7 @@ impl Lane {
         if self.waiting.load(Ordering::Relaxed) > WAITING_MAX {
             return Err(overloaded(format!("{WAITING_MAX} queries are waiting for their turn already")));
         }
-        // Far beyond what a clock can count there is no end.
+        // A wait too long for the clock is unlimited.
         let wait = budget.wait_left().min(std::time::Duration::from_secs(24 * 60 * 60));
         match tokio::time::timeout(wait, Arc::clone(&self.places).acquire_owned()).await {
             Ok(place) => Ok(place.ok()),
@@ -108,7 +108,7 @@ impl Lane {
     }
 }
 
-/// One of those that wait, until it is dropped.
+/// Counts as a waiting read until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

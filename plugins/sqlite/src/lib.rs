@@ -1,9 +1,9 @@
 //! The embedded default: events, models and errors in SQLite files.
 //!
-//! Each store has its file and one writing connection; readers have a pool of their own and never wait for the
-//! writer (WAL). Ground state: the events file (fsync at every commit) with the claims and blobs in it. Derived or
-//! less durable: the models file (the log can give it back) and the groups file next to the events (its loss
-//! means that post hooks run again). A store is opened by one process at a time; a lock file sees to that.
+//! Each store has its own file and one writing connection; readers have a separate pool and never wait for the writer
+//! (WAL). Source of truth: the events file with the claims and blobs (fsync after every commit). Derived or less
+//! durable: the models file (it can be rebuilt from the log) and the groups file next to the events (if it is lost,
+//! post hooks run again). A store is opened by one process at a time; a lock file ensures that.
 
 mod checkpoint;
 mod config;
@@ -28,7 +28,7 @@ pub use error::SqliteErrorStore;
 pub use event::SqliteEventStore;
 pub use model::SqliteModelStore;
 
-/// For drivers whose log is elsewhere: a node's own copy of it.
+/// A node's own copy of a log, for drivers whose log is elsewhere.
 pub mod replica {
     pub use crate::event::change::{Change, Entry, Outcome};
     pub use crate::event::replica::Replica;

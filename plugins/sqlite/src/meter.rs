@@ -1,11 +1,10 @@
-//! Charges what a connection does to the budget of the read that uses it: SQLite's own steps, and the text that our
-//! functions look at.
+//! Charges a connection's work to the budget of the current read: SQLite's steps, and the text that our functions read.
 
 use std::sync::{Mutex, PoisonError};
 
 use snaphook_driver::{Budget, Exceeded};
 
-/// Steps of SQLite's virtual machine between two looks at the budget.
+/// Steps of SQLite's virtual machine between two checks of the budget.
 pub(crate) const STEPS_PER_LOOK: u32 = 1000;
 
 /// The meter of one connection.
@@ -16,7 +15,7 @@ pub(crate) struct Meter {
 
 struct Reading {
     budget: Budget,
-    /// Steps that are left of this turn; `None`: the read may go on to its end.
+    /// Steps left in this turn; `None` if the read may run to its end.
     turn_left: Option<u64>,
     stopped: Option<Stop>,
 }
@@ -24,19 +23,19 @@ struct Reading {
 /// Why a read was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// It may not go on.
+    /// It exceeded its budget.
     Exceeded(Exceeded),
-    /// Its turn is over: it is longer than short reads are.
+    /// Its turn is over: it is longer than a short read.
     Turn,
 }
 
 impl Meter {
-    /// From now on a read with this budget is charged, until [`Meter::end`].
+    /// Charges a read with this budget until [`Meter::end`].
     pub(crate) fn begin(&self, budget: &Budget, turn: Option<u64>) {
         *self.locked() = Some(Reading { budget: budget.clone(), turn_left: turn, stopped: None });
     }
 
-    /// Whether the read was stopped.
+    /// Why the read was stopped, if it was.
     pub(crate) fn end(&self) -> Option<Stop> {
         self.locked().take().and_then(|reading| reading.stopped)
     }
@@ -46,12 +45,12 @@ impl Meter {
         self.with(steps, |budget| budget.charge(steps))
     }
 
-    /// Counts a look at text.
+    /// Charges for reading text.
     pub(crate) fn charge_text(&self, bytes: usize) -> Result<(), Stop> {
         self.with((bytes / snaphook_driver::STEP_BYTES) as u64, |budget| budget.charge_text(bytes))
     }
 
-    /// Counts memory that SQLite keeps for a sort.
+    /// Charges memory that SQLite uses for sorting.
     pub(crate) fn hold(&self, bytes: usize) -> Result<(), Stop> {
         self.with(0, |budget| budget.hold(bytes))
     }

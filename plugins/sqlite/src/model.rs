@@ -1,4 +1,4 @@
-//! The model store: one table per model, and the checkpoint up to which the log is in them.
+//! The model store: one table per model, and the checkpoint up to which the log has been applied.
 
 mod apply;
 mod condition;
@@ -46,8 +46,8 @@ use table::Table;
 /// `_models` holds the shapes and their [`Names`](names::Names), both as JSON; `_state.names` is the last number of a name that was
 /// given out.
 ///
-/// The log can give everything here back, so commits are not synced. But they are in order: after a power failure
-/// the file is at some earlier checkpoint, never torn.
+/// Everything here can be rebuilt from the log, so commits are not synced. But they are ordered: after a power failure
+/// the file is at some earlier checkpoint, never inconsistent.
 const FORMAT: Format = Format {
     name: "model store",
     id: 0x534e_484d, // "SNHM"
@@ -64,7 +64,7 @@ const FORMAT: Format = Format {
     derived: true,
 };
 
-/// The identity of the log; no row if it is not known. Made when a file without it is opened.
+/// The identity of the log; no row if it is unknown. Created when a file without it is opened.
 const LOG: &str = "CREATE TABLE IF NOT EXISTS _log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
 
 /// Steps of a read that is expected to be short, on the caller's thread: about a millisecond.
@@ -77,7 +77,7 @@ pub struct SqliteModelStore {
 }
 
 impl SqliteModelStore {
-    /// Opens the store at `path`, or makes it.
+    /// Opens the store at `path`, or creates it.
     pub fn open(path: &Path) -> Result<Self> {
         let lock = lock(path)?;
         let mut connection = open_writer(path, &FORMAT)?;
@@ -139,7 +139,7 @@ impl ModelStore for SqliteModelStore {
         let tables = self.shared.tables();
         let mut garbage = Vec::new();
         self.shared.writing("define", after, position, |writer| {
-            // What is there decides, not what the caller remembers: they differ only after a crash.
+            // The stored state decides, not the caller's: they only differ after a crash.
             let old = tables.get(&new.model).map(|table| &**table);
             let connection = &writer.connection;
             let names = &mut writer.state.names;
@@ -168,7 +168,7 @@ impl ModelStore for SqliteModelStore {
             save(connection, new, table.names(), None)?;
             Ok(Some(publish(table)))
         })?;
-        // Else what is prepared is used, or has become of no use.
+        // Otherwise the prepared table is used or has become unusable.
         let is_record = carry.is_empty() && known.is_some_and(|known| known.is_like(new));
         if !is_record
             && let Some(writer) = locked(&self.shared.writer).as_mut()
@@ -182,7 +182,7 @@ impl ModelStore for SqliteModelStore {
     }
 
     async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
-        /// Tells the work that its caller is gone.
+        /// Notifies the work when its caller is gone.
         struct Caller {
             abandoned: Arc<AtomicBool>,
             waits: bool,
@@ -333,7 +333,7 @@ impl ModelStore for SqliteModelStore {
     async fn reset(&self, log: &str) -> Result<()> {
         self.shared.transaction("reset", |writer| {
             let clear = || -> rusqlite::Result<()> {
-                // Also those that are prepared, or about to be removed.
+                // Including prepared tables and those that will be removed.
                 for table in garbage::all(&writer.connection)? {
                     writer.connection.execute_batch(&format!("DROP TABLE {table}"))?;
                 }
@@ -352,7 +352,7 @@ impl ModelStore for SqliteModelStore {
     }
 }
 
-/// The change that puts a table in its model's place.
+/// The change that makes a table its model's current one.
 fn publish(table: Table) -> Publish {
     Box::new(move |tables: &mut Tables| {
         tables.insert(table.model.clone(), Arc::new(table));

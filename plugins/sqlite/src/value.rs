@@ -1,8 +1,8 @@
-//! The value at a path of an instance's data, as the model store compares it.
+//! The value at a path in an instance's data, as the model store compares it.
 //!
-//! SQLite's own JSON functions see another value than [`snaphook_driver::compare`] does: the first of two equal names,
-//! 64-bit numbers, no names with NUL. So filters, sorts and indexes go through these functions, which see in the text what
-//! everybody else does.
+//! SQLite's own JSON functions differ from [`snaphook_driver::compare`]: they use the first of two equal names and
+//! 64-bit numbers, and do not support names with NUL. So filters, sorts and indexes use these functions, which
+//! interpret the text in the same way as the rest of the system.
 //!
 //! | JSON | class | value |
 //! | --- | --- | --- |
@@ -17,16 +17,16 @@ use std::borrow::Cow;
 use rusqlite::types::Value as Sql;
 use snaphook_driver::compare::number_key;
 
-/// Class of what is absent or null.
+/// Class of absent values and null.
 pub(crate) const CLASS_ABSENT: i64 = 4;
 
 /// Class of arrays and objects.
 pub(crate) const CLASS_ARRAY: i64 = 3;
 
-/// The JSON text at a path; `None` if there is nothing. Of two members with one name the last counts.
+/// The JSON text at a path; `None` if there is nothing. Of two members with the same name, the last counts.
 ///
-/// The data was checked before it was stored, so this only finds its way: each index asks twice for each row that is
-/// written.
+/// The data was validated before it was stored, so this does not validate again: each index calls it twice for each
+/// written row.
 pub(crate) fn find<'a>(data: &'a str, path: &[&str]) -> Option<&'a str> {
     path.iter().try_fold(data, |text, name| member(text.trim_ascii_start(), name))
 }
@@ -85,11 +85,11 @@ fn after_value(bytes: &[u8], mut at: usize) -> Option<usize> {
                 at += 1;
             }
             b'}' | b']' => {
-                // At the depth of the value itself it is what the value stands in.
+                // At the depth of the value itself, this closes the enclosing list or object.
                 depth = depth.checked_sub(1)?;
                 at += 1;
             }
-            // Between the parts of a list or object.
+            // Separators between the elements of a list or object.
             b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' if depth > 0 => at += 1,
             b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => return None,
             _ => at += bytes[at..].iter().take_while(|byte| is_of_word(**byte)).count(),
@@ -148,7 +148,7 @@ pub(crate) fn has(array: &str, wanted: &(i64, Sql)) -> bool {
     }
 }
 
-/// What a JSON string says.
+/// The text of a JSON string.
 fn string_text(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(text).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }

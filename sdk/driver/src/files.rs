@@ -1,12 +1,12 @@
 //! Common code of drivers with files: durable folders, one process per store, and the meaning of file errors.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DriverError, ErrorKind, Result};
 
-/// Creates a folder and its parents, durably.
+/// Creates a folder and its parents, durably, and for their owner alone (0700). Existing folders keep their mode.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
@@ -15,11 +15,19 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     let folder: &Path = &folder.components().collect::<PathBuf>();
     let parent = folder.parent().unwrap_or(Path::new(""));
     make_folder(parent)?;
-    match fs::create_dir(folder) {
+    match private_folder().create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
         _ => {}
     }
     sync_folder(parent)
+}
+
+fn private_folder() -> DirBuilder {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "the mode is set on Unix only"))]
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
 }
 
 /// Makes creations, renames and removals in a folder durable.

@@ -153,6 +153,13 @@ pub(crate) fn secret_get(name: &str) -> Result<String, AccessError> {
     Ok(secret::get(name)?)
 }
 
+/// Before the first call: a panic is logged as an error, which the server adds to the failure. Not every target for WebAssembly
+/// has a standard error to print it to.
+pub fn begin() {
+    static BEGUN: std::sync::Once = std::sync::Once::new();
+    BEGUN.call_once(|| std::panic::set_hook(Box::new(|panic| log(3, &panic.to_string()))));
+}
+
 /// The change, from the world's type.
 pub fn change(context: Context) -> Raw {
     Raw {
@@ -179,7 +186,8 @@ pub fn change(context: Context) -> Raw {
     }
 }
 
-/// The verdict, as the world's type. In this version a pre hook can fail only by a trap.
+/// The verdict, as the world's type. In this version a pre hook can fail only by a trap; the server adds what the hook logged as an
+/// error before.
 pub fn verdict(result: crate::Result<crate::Verdict>) -> Result<Verdict, Rejection> {
     match result {
         Ok(crate::Verdict::Accept) => Ok(Verdict::Accept),
@@ -237,12 +245,14 @@ macro_rules! __export_function {
         fn check(
             context: $crate::__private::Context,
         ) -> Result<$crate::__private::Verdict, $crate::__private::Rejection> {
+            $crate::__private::begin();
             let result = $crate::__private::check::<$hook>($crate::__private::change(context));
             $crate::__private::verdict(result)
         }
     };
     (react $hook:ty) => {
         fn react(context: $crate::__private::Context) -> Result<(), String> {
+            $crate::__private::begin();
             $crate::__private::react::<$hook>($crate::__private::change(context))
         }
     };

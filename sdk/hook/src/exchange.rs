@@ -24,7 +24,11 @@ impl AccessError {
 
 impl fmt::Display for AccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.message, self.code)
+        match self.message.contains('\n') {
+            // It ends in lines of a configuration, to be copied as they are.
+            true => write!(f, "{}: {}", self.code, self.message),
+            false => write!(f, "{} ({})", self.message, self.code),
+        }
     }
 }
 

@@ -16,11 +16,11 @@ use serde_json::Value;
 
 use super::paths::shown;
 use crate::catalog::files::{BindingFile, CodeFile, FileError, read_what_is_whole};
-use crate::catalog::plan::{Step, plan};
+use crate::catalog::plan::{Plan, Step, plan};
 use crate::cli::apply::{carry_out, states};
 use crate::cli::client::{Client, path};
 use crate::cli::failure::{Failure, Result};
-use crate::cli::output;
+use crate::cli::{identity, output};
 use crate::config::Phase;
 
 /// What takes longer is announced.
@@ -30,8 +30,14 @@ const LONG: Duration = Duration::from_millis(300);
 pub(super) struct Pass {
     client: Arc<Client>,
     directory: PathBuf,
+    /// Where the server's data must be, unless the user named the server.
+    own: Option<String>,
+    /// The last error that is about no step.
+    error: String,
     /// What is wrong with the files.
     faults: String,
+    /// Which hooks stay though no file names them; said already.
+    kept: String,
     /// Of each step that failed: which code or definition, and why.
     failed: HashMap<String, (u64, String)>,
     /// Hooks on their way to the server.
@@ -54,11 +60,14 @@ struct Arrived {
 }
 
 impl Pass {
-    pub(super) fn new(client: Arc<Client>, directory: &Path) -> Self {
+    pub(super) fn new(client: Arc<Client>, directory: &Path, own: Option<String>) -> Self {
         Pass {
             client,
             directory: directory.to_owned(),
+            own,
+            error: String::new(),
             faults: String::new(),
+            kept: String::new(),
             failed: HashMap::new(),
             under_way: FuturesUnordered::new(),
             places: HashMap::new(),
@@ -107,8 +116,16 @@ impl Pass {
                 }
                 Ok(())
             }
-            Err(error) => output::line(error),
+            Err(error) => {
+                let error = error.to_string();
+                if error != self.error {
+                    output::line(&error)?;
+                    self.error = error;
+                }
+                Ok(())
+            }
             Ok(()) => {
+                self.error.clear();
                 if std::mem::take(&mut self.is_cut_off) {
                     output::line("the server is there again")?;
                 }
@@ -128,12 +145,23 @@ impl Pass {
             self.faults = faults;
         }
         let client = Arc::clone(&self.client);
+        if self.is_cut_off {
+            // Another project's may listen there now.
+            identity::check(&client, self.own.as_deref()).await?;
+        }
         let server = states(&client, files.iter().map(|model| model.id.as_str())).await?;
         let bound = || server.iter().flat_map(|model| model.hooks.values().flatten());
         self.has_libraries = bound().any(|hook| hook.library.is_some());
         let artifacts: Arc<HashSet<String>> =
             Arc::new(bound().map(|hook| hook.artifact.trim_start_matches("sha256:").to_owned()).collect());
-        let steps = plan(&files, &server);
+        let Plan { steps, kept } = plan(&files, &server);
+        let kept = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        if kept != self.kept {
+            if !kept.is_empty() {
+                output::line(&kept)?;
+            }
+            self.kept = kept;
+        }
         self.failed.retain(|step, _| steps.iter().any(|now| now.to_string() == *step));
         for step in steps {
             let Some(place) = place(&step) else {
@@ -168,10 +196,23 @@ impl Pass {
                 let now = (digest(step), error.to_string());
                 if self.failed.get(&name) != Some(&now) {
                     output::line(format!("{}: {}", position(step, &self.directory, &now.1), now.1))?;
+                    output::line(format!("    {}", goes_on(step)))?;
                     self.failed.insert(name, now);
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+/// What the server has instead of what it could not take.
+fn goes_on(step: &Step) -> String {
+    match step {
+        Step::CreateModel { id, .. } => format!("there is still no model `{id}`"),
+        Step::ChangeModel { id, .. } => format!("model `{id}` stays as it was"),
+        Step::PutHooks { model, phase, new: true, .. } => format!("`{model}.{phase}` still has no hook"),
+        Step::PutHooks { model, phase, new: false, .. } | Step::RemoveHooks { model, phase, .. } => {
+            format!("`{model}.{phase}` goes on with the code that was bound before")
         }
     }
 }

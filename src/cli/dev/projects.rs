@@ -49,6 +49,8 @@ struct Built {
     what: String,
     took: Duration,
     output: std::io::Result<Output>,
+    /// Whether there is something that was built before.
+    has_older: bool,
 }
 
 impl Projects {
@@ -127,7 +129,8 @@ impl Projects {
 
 impl Built {
     fn text(&self) -> String {
-        let Built { folder, place, what, took, output } = self;
+        let Built { folder, place, what, took, output, has_older } = self;
+        let older = if *has_older { "\n    what was built before goes on running" } else { "" };
         let took = format!("{:.0} ms", took.as_secs_f64() * 1e3);
         match output {
             Ok(output) => {
@@ -135,10 +138,10 @@ impl Built {
                 let said = said.trim_end().lines().map(|line| format!("\n    {line}")).collect::<String>();
                 match output.status.success() {
                     true => format!("{place}: built {what}, {took}{said}"),
-                    false => format!("{}: {place} is not built, {took}{said}", shown(folder)),
+                    false => format!("{}: {place} is not built, {took}{said}{older}", shown(folder)),
                 }
             }
-            Err(error) => format!("{}: {place} is not built: {error}", shown(folder)),
+            Err(error) => format!("{}: {place} is not built: {error}{older}", shown(folder)),
         }
     }
 }
@@ -163,6 +166,11 @@ fn find(directory: &Path) -> Vec<(String, PathBuf)> {
 fn target(project: &Project) -> Result<PathBuf, String> {
     let model = project.directory.parent().unwrap_or(Path::new(""));
     let phase = project.phase;
+    if project.native {
+        // Libraries are named from the folder of hooks on.
+        let file = project.target();
+        return Ok(model.parent().unwrap_or(Path::new("")).join(file.file_name().unwrap_or_default()));
+    }
     if model.join(format!("{phase}.toml")).is_file() {
         return Ok(project.target());
     }
@@ -189,7 +197,7 @@ async fn build(folder: PathBuf, out: PathBuf, config: Option<PathBuf>, place: St
         command.stdin(Stdio::null()).kill_on_drop(true).output().await
     };
     let output = run.await;
-    Built { folder, place, what, took: started.elapsed(), output }
+    Built { folder, place, what, took: started.elapsed(), output, has_older: out.is_file() }
 }
 
 /// The files that a project is made of.

@@ -23,7 +23,7 @@ use crate::cli::global::Global;
 use crate::cli::output;
 use crate::config::Phase;
 use crate::hooks::engines::{Candidate, Prepared, TopLevel};
-use built::{Built, component};
+use built::{Built, component, native};
 use tool::Tool;
 
 /// Build a hook to the single file that is bound
@@ -55,27 +55,46 @@ const TOP_LEVEL_MAX: Duration = Duration::from_millis(5);
 
 impl Build {
     pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
-        let (built, phase, name, out) = if self.source.is_dir() {
-            let project = Project::find(&self.source)?.ok_or_else(|| {
-                let folder = self.source.display();
-                Failure::new(format!(
-                    "`{folder}` has no `hook.toml`; `snaphook hook new` makes a folder that has one, or name a `.js` or `.ts` file"
-                ))
-            })?;
+        if self.source.is_dir() {
+            let project = Project::find(&self.source)?.ok_or_else(|| no_project(&self.source))?;
             let project = Project { phase: self.phase.unwrap_or(project.phase), ..project };
-            let out = self.out.clone().unwrap_or_else(|| project.target());
-            (build(&project, !self.no_minify)?, project.phase, project.name, out)
-        } else {
-            let folder = self.source.parent().unwrap_or(Path::new("."));
-            let place = Place { model: None, phase: self.phase, engine: None };
-            let phase = place.phase(self.out.as_deref().unwrap_or(&self.source))?;
-            let out = self.out.clone().unwrap_or_else(|| folder.join("dist").join(format!("{phase}.js")));
-            (javascript::bundle(&self.source, folder, !self.no_minify)?, phase, phase.to_string(), out)
-        };
-        check(global, &built, phase, &name, &out).await?;
+            return output::line(build_project(global, &project, self.out.clone(), !self.no_minify).await?);
+        }
+        let folder = self.source.parent().unwrap_or(Path::new("."));
+        let place = Place { model: None, phase: self.phase, engine: None };
+        let phase = place.phase(self.out.as_deref().unwrap_or(&self.source))?;
+        let out = self.out.clone().unwrap_or_else(|| folder.join("dist").join(format!("{phase}.js")));
+        let built = javascript::bundle(&self.source, folder, !self.no_minify)?;
+        check(global, &built, phase, phase.as_str(), &out).await?;
         write(&out, &built.bytes)?;
-        output::line(format!("{}: {} for {phase}, {} bytes", out.display(), built.engine, built.bytes.len()))
+        output::line(said(&out, &built, phase))
     }
+}
+
+/// Of a folder that is no hook's.
+pub(in crate::cli) fn no_project(folder: &Path) -> Failure {
+    let folder = folder.display();
+    Failure::new(format!(
+        "`{folder}` has no `hook.toml`; `snaphook hook new` makes a folder that has one, or name a file"
+    ))
+}
+
+/// Builds a hook's folder to the file that is bound. Gives a line about it.
+pub(in crate::cli) async fn build_project(
+    global: &Global,
+    project: &Project,
+    out: Option<PathBuf>,
+    minify: bool,
+) -> Result<String> {
+    let built = build(project, minify)?;
+    let out = out.unwrap_or_else(|| project.target());
+    check(global, &built, project.phase, &project.name, &out).await?;
+    write(&out, &built.bytes)?;
+    Ok(said(&out, &built, project.phase))
+}
+
+fn said(out: &Path, built: &Built, phase: Phase) -> String {
+    format!("{}: {} for {phase}, {} bytes", out.display(), built.engine, built.bytes.len())
 }
 
 fn build(project: &Project, minify: bool) -> Result<Built> {
@@ -83,6 +102,7 @@ fn build(project: &Project, minify: bool) -> Result<Built> {
         return own_way(project);
     }
     match project.language {
+        Language::Rust if project.native => rust::build_native(&project.directory),
         Language::Js | Language::Ts => {
             let extension = project.language.as_str();
             let entry = project.entry.clone().unwrap_or_else(|| format!("src/index.{extension}").into());
@@ -108,7 +128,7 @@ fn own_way(project: &Project) -> Result<Built> {
     let bytes = std::fs::read(&path).map_err(|error| {
         Failure::new(format!("the build went well, but `{}` cannot be read: {error}", path.display()))
     })?;
-    component(bytes)
+    if project.native { Ok(native(bytes)) } else { component(bytes) }
 }
 
 /// What a server would say of it.

@@ -7,13 +7,14 @@ use serde_json::Value;
 
 use super::place::{Place, read};
 use super::project::Project;
-use super::shown::text;
+use super::shown::{summary, text};
+use crate::catalog::HookOrigin;
 use crate::catalog::files::{BindingFile, CodeFile, read_chain_file};
-use crate::cli::apply::put_chain;
-use crate::cli::client::path;
+use crate::cli::bindings::put_chain;
+use crate::cli::client::{Client, path};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
-use crate::cli::output;
+use crate::cli::{identity, output};
 use crate::config::Phase;
 
 /// Bind files to phases of a running server's models, each in the place of what is bound there
@@ -43,8 +44,10 @@ pub(in crate::cli) struct Deploy {
 
 impl Deploy {
     pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
+        let client = global.client()?;
+        output::note(identity::own_server(&client, global).await?);
         for file in &self.files {
-            self.one(global, file).await?;
+            self.one(&client, file).await?;
         }
         Ok(())
     }
@@ -75,7 +78,7 @@ impl Deploy {
         })
     }
 
-    async fn one(&self, global: &Global, file: &Path) -> Result<()> {
+    async fn one(&self, client: &Client, file: &Path) -> Result<()> {
         let (project, file) = match file.is_dir() {
             true => {
                 let project = Project::find(file)?.ok_or_else(|| {
@@ -95,9 +98,8 @@ impl Deploy {
             true => self.chain(&file, phase)?,
             false => vec![self.single(file, project)?],
         };
-        let client = global.client()?;
         let before = client.get(&path(&["models", &model, "hooks", phase.as_str()])).await?;
-        let after = put_chain(&client, &model, phase, &chain, &[]).await?;
+        let after = put_chain(client, &model, phase, &chain, &[], HookOrigin::Rest).await?;
         let hooks = |chain: &Value| chain.as_array().cloned().unwrap_or_default();
         let (before, after) = (hooks(&before), hooks(&after));
         for hook in &after {
@@ -107,8 +109,8 @@ impl Deploy {
             let label = format!("{model}.{phase}/{}", text(hook, "name"));
             match before.iter().find(named) {
                 Some(old) if same(old) => output::line(format!("{label} is bound already, unchanged"))?,
-                Some(old) => output::line(format!("{label} is bound: {} (was {})", shown(hook), shown(old)))?,
-                None => output::line(format!("{label} is bound: {}", shown(hook)))?,
+                Some(old) => output::line(format!("{label} is bound: {} (was {})", summary(hook), summary(old)))?,
+                None => output::line(format!("{label} is bound: {}", summary(hook)))?,
             }
         }
         for gone in before.iter().filter(|old| !after.iter().any(|hook| text(hook, "name") == text(old, "name"))) {
@@ -116,12 +118,4 @@ impl Deploy {
         }
         Ok(())
     }
-}
-
-/// Engine, mode and artifact of a hook. Twelve digits tell artifacts apart.
-fn shown(hook: &Value) -> String {
-    let artifact: String = text(hook, "artifact").chars().take("sha256:".len() + 12).collect();
-    let mode = if text(hook, "mode") == "shadow" { ", shadow" } else { "" };
-    let right = if text(hook, "as") == "actor" { ", as the actor" } else { "" };
-    format!("{}{mode}{right}, {artifact}", text(hook, "engine"))
 }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::phase::phase;
-use super::types;
 use crate::cli::failure::{Failure, Result};
-use crate::cli::{output, templates};
+use crate::cli::{output, sdk, templates};
 use crate::config::Phase;
 
 /// Make a folder with a hook to begin with
+///
+/// The SDK is in the folder: it needs no package of Snaphook's.
 ///
 /// Example: snaphook hook new check-total --language ts --phase preCreate
 #[derive(Args, Debug)]
@@ -21,6 +22,9 @@ pub(in crate::cli) struct New {
     language: Language,
     #[arg(long, value_parser = phase, default_value = "preCreate")]
     phase: Phase,
+    /// A library that runs in the server's own process, without a sandbox (Rust and C)
+    #[arg(long)]
+    native: bool,
     /// Where the folder is made [default: here]
     #[arg(long, value_name = "DIR")]
     r#in: Option<PathBuf>,
@@ -50,6 +54,9 @@ impl Language {
     }
 }
 
+/// What `hook.toml` says of a native hook.
+const NATIVE: &str = "\n# A library that runs in the server's own process, without a sandbox.\nengine = 'native'";
+
 impl New {
     pub(in crate::cli) fn run(&self) -> Result<()> {
         if !crate::catalog::is_hook_name(&self.name) || self.name.starts_with(['.', '-']) {
@@ -58,27 +65,49 @@ impl New {
                 self.name.escape_debug()
             )));
         }
+        if self.native && !matches!(self.language, Language::Rust | Language::C) {
+            return Err(Failure::new(format!(
+                "native hooks are in Rust or C; one in `{}` runs in a sandbox, without `--native`",
+                self.language.as_str()
+            )));
+        }
         let directory = match &self.r#in {
             Some(parent) => parent.join(&self.name),
             None => PathBuf::from(&self.name),
         };
         let phase = self.phase.as_str();
+        let engine = if self.native { NATIVE } else { "" };
         let values = [
             ("name", self.name.as_str()),
             ("phase", phase),
             ("Phase", &capital(phase)),
+            ("engine", engine),
             // A crate's or a module's name takes fewer characters.
             ("crate", &self.name.replace('.', "-")),
         ];
-        let mut files = templates::write(self.language.as_str(), &directory, &values)?;
-        if self.language == Language::Ts {
-            files.push(types::write_contract(&directory)?);
+        let template = match (self.language, self.native) {
+            (Language::C, true) => "c-native",
+            (language, _) => language.as_str(),
+        };
+        let mut files = templates::write(template, &directory, &values)?;
+        let package = directory.join("snaphook");
+        match self.language {
+            Language::Rust => sdk::write_hook_crate(&package)?,
+            Language::Js | Language::Ts => sdk::write_hook_package(&package)?,
+            Language::C if self.native => {
+                sdk::write_file(&directory.join("snaphook_hook.h"), sdk::HOOK_HEADER.as_bytes())?;
+                files.push("snaphook_hook.h".to_owned());
+            }
+            Language::C | Language::Python => {}
+        }
+        if package.is_dir() {
+            files.push("snaphook".to_owned());
         }
         for file in files {
             output::line(format!("created {}", directory.join(file).display()))?;
         }
         let install = if matches!(self.language, Language::Js | Language::Ts) { "npm install && " } else { "" };
-        output::line(format!("next: cd {} && {install}snaphook hook build", directory.display()))
+        output::line(format!("next: cd {} && {install}snaphook hook test", directory.display()))
     }
 }
 

@@ -38,7 +38,7 @@ impl Place {
             let name = folder.file_name()?.to_str()?.to_owned();
             folder.join("model.json").is_file().then_some(name)
         };
-        let project = || Project::of_output(file)?.model;
+        let project = || Project::of_output(file)?.model();
         self.model.clone().or_else(folder).or_else(project)
     }
 }

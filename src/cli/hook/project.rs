@@ -21,6 +21,8 @@ pub(in crate::cli) struct Project {
     pub(super) model: Option<String>,
     /// JavaScript and TypeScript: the file that the bundle begins with.
     pub(super) entry: Option<PathBuf>,
+    /// A library that runs in the server's own process.
+    pub(in crate::cli) native: bool,
     /// Commands that build it, instead of the language's own way.
     pub(super) build: Vec<Vec<String>>,
     /// What those commands make.
@@ -34,6 +36,7 @@ struct File {
     language: Spanned<String>,
     phase: Spanned<String>,
     model: Option<String>,
+    engine: Option<Spanned<String>>,
     entry: Option<PathBuf>,
     #[serde(default)]
     build: Vec<Vec<String>>,
@@ -66,6 +69,19 @@ impl Project {
         })?;
         let phase = super::phase::phase(file.phase.as_ref())
             .map_err(|message| Failure::new(format!("{shown}:{}: {message}", line(file.phase.span().start))))?;
+        let native = match &file.engine {
+            Some(engine) if engine.as_ref() != "native" => {
+                let line = line(engine.span().start);
+                return Err(Failure::new(format!(
+                    "{shown}:{line}: `engine` is `{}`, expected 'native' or none: a component, or JavaScript",
+                    engine.as_ref()
+                )));
+            }
+            engine => engine.is_some(),
+        };
+        if native && !matches!(language, Language::Rust | Language::C) {
+            return Err(Failure::new(format!("{shown}: native hooks are in Rust or C, found `{}`", language.as_str())));
+        }
         if !file.build.is_empty() && file.output.is_none() {
             return Err(Failure::new(format!("{shown}: `build` needs `output`, the file that its commands make")));
         }
@@ -76,6 +92,7 @@ impl Project {
             phase,
             model: file.model,
             entry: file.entry,
+            native,
             build: file.build,
             output: file.output,
         }))
@@ -92,9 +109,31 @@ impl Project {
 
     /// What the project is built to.
     pub(in crate::cli) fn target(&self) -> PathBuf {
+        let folder = self.directory.strip_prefix(".").unwrap_or(&self.directory).join("dist");
+        if self.native {
+            return folder.join(format!("{}.{}", self.name, std::env::consts::DLL_EXTENSION));
+        }
         let extension = if matches!(self.language, Language::Js | Language::Ts) { "js" } else { "wasm" };
-        let folder = self.directory.strip_prefix(".").unwrap_or(&self.directory);
-        folder.join("dist").join(format!("{}.{extension}", self.phase))
+        folder.join(format!("{}.{extension}", self.phase))
+    }
+
+    /// The model that it is for: as `hook.toml` says, or that of the folder around it.
+    pub(super) fn model(&self) -> Option<String> {
+        self.model.clone().or_else(|| {
+            let folder = self.model_folder()?;
+            Some(folder.file_name()?.to_str()?.to_owned())
+        })
+    }
+
+    /// The folder of the model's files that it lies in.
+    pub(super) fn model_folder(&self) -> Option<PathBuf> {
+        let folder = std::path::absolute(&self.directory).ok()?.parent()?.to_owned();
+        folder.join("model.json").is_file().then_some(folder)
+    }
+
+    /// Sample data, as the templates have it.
+    pub(super) fn sample(&self) -> Option<PathBuf> {
+        Some(self.directory.join("test/data.json")).filter(|file| file.is_file())
     }
 }
 
@@ -111,6 +150,8 @@ mod tests {
             ("name = 'a'\nlanguage = 'c'\nphase = 'precreate'\n", ":3: no phase, did you mean `preCreate`?"),
             ("name = 'a'\nlanguage = 'c'\nphase = 'preCreate'\nentri = 'x'\n", ":4: unknown field `entri`"),
             ("name = 'a'\nlanguage = 'c'\nphase = 'preCreate'\nbuild = [['make']]\n", "`build` needs `output`"),
+            ("name = 'a'\nlanguage = 'c'\nphase = 'preCreate'\nengine = 'v8'\n", ":4: `engine` is `v8`"),
+            ("name = 'a'\nlanguage = 'ts'\nphase = 'preCreate'\nengine = 'native'\n", "in Rust or C, found `ts`"),
         ] {
             std::fs::write(folder.path().join(FILE), text).unwrap();
             let error = Project::find(folder.path()).unwrap_err().to_string();

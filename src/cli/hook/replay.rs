@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
 
 use super::prepare::prepare;
-use crate::catalog::{Schema, SourceLanguage, query};
+use crate::catalog::{HookOrigin, Schema, SourceLanguage, query};
 use crate::cli::client::{Client, path, with_query};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
@@ -52,6 +52,7 @@ impl Replay<'_> {
                 self.decide(&config, log, &schema, past).await?
             }
             Err(Failure::NoServer(_)) if !client.is_named() => {
+                check_data(&config)?;
                 let stores = Stores::open(&config).await.map_err(|error| Failure::new(error.to_string()))?;
                 let found = self.on_stores(&config, stores.clone(), kind).await;
                 stores.close().await;
@@ -96,9 +97,25 @@ impl Replay<'_> {
             library: None,
             language: self.language,
             as_actor: false,
+            origin: HookOrigin::Files,
         };
         let hook = host.bind(binding, Some(prepared));
         Ok(backtest::run(&host, &hook, schema, past).await)
+    }
+}
+
+/// Refuses to open stores that are not there: to open one is to make it.
+fn check_data(config: &Config) -> Result<()> {
+    let stores = [&config.secure, &config.event, &config.model, &config.error];
+    let paths = stores.into_iter().filter_map(|store| store.settings.get("path").and_then(Value::as_str));
+    match paths.map(|path| config.directory.join(path)).find(|path| !path.exists()) {
+        None => Ok(()),
+        Some(path) => Err(Failure::new(format!(
+            "there is nothing to replay: no server answers at {}, and `{}` is not there; start the server, or name one with \
+             `--url`",
+            config.url(),
+            path.display()
+        ))),
     }
 }
 

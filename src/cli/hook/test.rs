@@ -1,7 +1,7 @@
 //! `snaphook hook test`: runs a hook here, in the real engine, without a server.
 //!
 //! What it may do is what the configuration grants it, against stores in memory that hold the models kept as files
-//! and nothing else.
+//! and nothing else. The data is checked against the model's schema first, with its defaults filled in, as a server does it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use snaphook_driver::{Json, time};
 use super::place::{Place, read};
 use super::prepare::prepare;
 use super::replay::Replay;
-use crate::catalog::SourceLanguage;
+use super::subject::{Subject, with_configuration};
 use crate::catalog::files::{ModelFiles, read_directory};
+use crate::catalog::{Effort, HookOrigin, SourceLanguage, Unfit};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::output;
@@ -30,9 +31,12 @@ use crate::hooks::host::{Binding, HookHost, Mode, NOT_SANDBOXED};
 
 /// Run a hook here, in the real sandbox, without a server
 ///
+/// Without a file, in a folder that `snaphook hook new` made: builds it and tries it on `test/data.json`.
+///
 /// Prints what it decides, its log, its time and memory, and each capability that it asked for. It may do what
-/// config.toml grants it, on stores in memory that hold the models of the folder of hooks and no instances. A native
-/// library has no sandbox and runs in this process.
+/// config.toml grants it, on stores in memory that hold the models of the folder of hooks and no instances. Data that does not
+/// fit the model is rejected as a server does it, and defaults are filled in. A native library has no sandbox and runs in this
+/// process.
 ///
 /// With --replay it decides over changes that were let pass: which of those decisions would change?
 ///
@@ -40,17 +44,18 @@ use crate::hooks::host::{Binding, HookHost, Mode, NOT_SANDBOXED};
 ///           snaphook hook test hooks/movie/preCreate.ts --replay --last 1000
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
-    /// JavaScript, TypeScript, a WebAssembly component or a native library
-    file: PathBuf,
+    /// JavaScript, TypeScript, a WebAssembly component, a native library, or a hook's folder
+    #[arg(default_value = ".")]
+    source: PathBuf,
     #[command(flatten)]
     place: Place,
-    /// The hook's name, which grants may ask for [default: the file's name]
+    /// The hook's name, which grants may ask for [default: as it is bound: that of `hook.toml`, or the phase]
     #[arg(long)]
     name: Option<String>,
-    /// File with the instance's data before the change (update and delete)
+    /// File with the instance's data before the change (update and delete) [default: the folder's `test/data.json`]
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
-    /// File with the instance's data after the change (create and update)
+    /// File with the instance's data after the change (create and update) [default: the folder's `test/data.json`]
     #[arg(long, value_name = "FILE")]
     after: Option<PathBuf>,
     /// Decide again over changes that the log already has, and list the decisions that would change
@@ -72,27 +77,30 @@ pub(in crate::cli) struct Test {
 
 impl Test {
     pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
+        let global = &with_configuration(global, &self.source);
         let config = global.config()?;
-        let phase = self.place.phase(&self.file)?;
-        let (engine, code, language) = read(&self.file, &self.place)?;
-        let stem = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let subject = Subject::of(&self.source, &self.place, self.name.as_deref(), global).await?;
+        let (engine, code, language) = read(&subject.file, &self.place)?;
         let id = HookId {
-            model: self.place.model(&self.file).unwrap_or_else(|| "test".to_owned()),
-            phase,
-            name: self.name.clone().unwrap_or(stem),
+            model: subject.model.clone().unwrap_or_else(|| "test".to_owned()),
+            phase: subject.phase,
+            name: subject.name.clone(),
             artifact: artifact(&code),
         };
         if self.replay {
-            if self.place.model(&self.file).is_none() {
+            if subject.model.is_none() {
                 return Err(Failure::new("name the model with `--model`"));
             }
             let replay = Replay { engine: &engine, code: &code, language, id, last: self.last, json: self.json };
             return replay.run(global).await;
         }
-        let context = self.context(&id)?;
+        let context = self.context(&id, subject.sample.as_deref())?;
         let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
-        let (engine_in_memory, host) = open(&config, folder.path()).await?;
-        let run = run_once(&host, &engine, (&code, language), id, &context).await;
+        let (engine_in_memory, host) = open(&config, subject.models.as_deref(), folder.path()).await?;
+        let run = match fitted(&engine_in_memory, context).await {
+            Ok(context) => run_once(&host, &engine, (&code, language), id, &context).await,
+            Err(error) => Err(error),
+        };
         let sandbox = host.code.is_native(&engine).then_some(NOT_SANDBOXED);
         engine_in_memory.close(Duration::ZERO).await;
         let (run, top_level) = run?;
@@ -108,7 +116,7 @@ impl Test {
         }
     }
 
-    fn context(&self, id: &HookId) -> Result<Context> {
+    fn context(&self, id: &HookId, sample: Option<&Path>) -> Result<Context> {
         let phase = id.phase;
         let wants_before = !matches!(phase, Phase::PreCreate | Phase::PostCreate);
         let wants_after = !matches!(phase, Phase::PreDelete | Phase::PostDelete);
@@ -117,8 +125,8 @@ impl Test {
             model: id.model.clone(),
             model_version: 1,
             instance: self.id.clone(),
-            before: data(phase, "--before", self.before.as_deref(), wants_before)?,
-            after: data(phase, "--after", self.after.as_deref(), wants_after)?,
+            before: data(phase, "--before", self.before.as_deref(), sample, wants_before)?,
+            after: data(phase, "--after", self.after.as_deref(), sample, wants_after)?,
             actor: None,
             request_id: None,
             time: time::now(),
@@ -135,8 +143,8 @@ fn artifact(code: &[u8]) -> String {
     format!("sha256:{:x}", Sha256::digest(code))
 }
 
-fn data(phase: Phase, option: &str, file: Option<&Path>, wanted: bool) -> Result<Option<Json>> {
-    match file {
+fn data(phase: Phase, option: &str, file: Option<&Path>, sample: Option<&Path>, wanted: bool) -> Result<Option<Json>> {
+    match file.or(sample.filter(|_| wanted)) {
         None if wanted => Err(Failure::new(format!("`{phase}` needs `{option}`, a file with the instance's data"))),
         Some(_) if !wanted => Err(Failure::new(format!("`{phase}` has no data for `{option}`"))),
         None => Ok(None),
@@ -153,8 +161,38 @@ fn data(phase: Phase, option: &str, file: Option<&Path>, wanted: bool) -> Result
     }
 }
 
-/// An engine on stores in memory, with the models that are kept as files, and the host that runs the hook.
-async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHost>)> {
+/// The change as a server would put it before the hook: with the defaults of the model's schema, which the data must fit.
+async fn fitted(engine: &Engine, context: Context) -> Result<Context> {
+    // A model that is not kept as a file is not known here.
+    let Ok(model) = engine.definitions.get(&context.model) else { return Ok(context) };
+    let context = Context { model_version: model.record.version, ..context };
+    let Some(after) = &context.after else { return Ok(context) };
+    let mut data = after.to_value().map_err(|error| Failure::new(format!("the data is no JSON: {error}")))?;
+    let fit = move |effort: &Effort| {
+        let is_changed = model.schema.fill_defaults(&mut data, effort)?;
+        model.schema.check(&data, "", effort)?;
+        Ok::<_, Unfit>(is_changed.then(|| Json::from_value(&data)))
+    };
+    let fit = engine.definitions.in_turn(fit).await.map_err(|error| Failure::new(error.to_string()))?;
+    match fit {
+        Ok(None) => Ok(context),
+        Ok(filled) => Ok(Context { after: filled, ..context }),
+        Err(Unfit::Errors(rows)) => {
+            let rows: Vec<String> = rows.iter().map(|row| format!("\n  {}: {}", row.pointer, row.message)).collect();
+            let model = &context.model;
+            Err(Failure::new(format!(
+                "the data does not fit the model `{model}`, so a server rejects it before the hook runs:{}",
+                rows.concat()
+            )))
+        }
+        Err(Unfit::TooComplex(message)) => Err(Failure::new(message)),
+        Err(Unfit::Late) => Err(Failure::new("checking the data took too long")),
+    }
+}
+
+/// An engine on stores in memory, with the models that are kept as files, and the host that runs the hook. `models`: where those
+/// are, if the hook's place says so.
+async fn open(config: &Config, models: Option<&Path>, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHost>)> {
     let memory = DriverConfig::default;
     let in_memory = Config {
         // Only the private key is written below it.
@@ -173,10 +211,11 @@ async fn open(config: &Config, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHo
     let progress = replay::Progress::default();
     let engine = Engine::open(handle, stores, Arc::clone(&host), &progress).await.map_err(|error| failed(&error))?;
     // Without their hooks: this is about one.
-    let files = read_directory(&config.hooks.directory).unwrap_or_default();
+    let directory = models.unwrap_or(&config.hooks.directory);
+    let files = read_directory(directory).unwrap_or_default();
     let models: Vec<_> = files.into_iter().map(|model| ModelFiles { phases: Vec::new(), ..model }).collect();
     if let Err(error) = engine.definitions.apply_files(&models, &Origin::default()).await {
-        tracing::warn!("the models of `{}` are not there for the test: {error}", config.hooks.directory.display());
+        tracing::warn!("the models of `{}` are not there for the test: {error}", directory.display());
     }
     Ok((engine, host))
 }
@@ -200,6 +239,7 @@ async fn run_once(
         library: None,
         language,
         as_actor: false,
+        origin: HookOrigin::Files,
     };
     let hook = host.bind(binding, Some(prepared));
     Ok((host.runs.run(&hook, context).await, top_level))

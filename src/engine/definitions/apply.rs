@@ -9,8 +9,8 @@ use snaphook_driver::json;
 
 use super::Definitions;
 use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
-use crate::catalog::plan::{HookState, ModelState, Step, plan};
-use crate::catalog::{HookMode, Model};
+use crate::catalog::plan::{HookState, Kept, ModelState, Plan, Step, plan};
+use crate::catalog::{HookMode, HookOrigin, Model};
 use crate::engine::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::input::model_version;
@@ -20,10 +20,18 @@ const RACES_MAX: u32 = 10;
 /// Delay before the remaining steps are determined again.
 const RACE_PAUSE: Duration = Duration::from_millis(200);
 
+/// What became of files.
+#[derive(Debug)]
+pub struct Applied {
+    /// Those that were taken.
+    pub steps: Vec<Step>,
+    pub kept: Vec<Kept>,
+}
+
 impl Definitions {
-    /// Makes the models and hooks match the files of a directory. Models and hooks that already match, and models
-    /// without files, are left alone. Returns the steps that were taken.
-    pub async fn apply(&self, directory: &Path, origin: &Origin) -> Result<Vec<Step>> {
+    /// Makes the models and hooks match the files of a directory. Models and hooks that already match, models without files,
+    /// and hooks that were bound over REST are left alone.
+    pub async fn apply(&self, directory: &Path, origin: &Origin) -> Result<Applied> {
         let folder = directory.to_owned();
         let files = tokio::task::spawn_blocking(move || read_directory(&folder))
             .await
@@ -36,14 +44,15 @@ impl Definitions {
     }
 
     /// The same for files that were read already.
-    pub async fn apply_files(&self, files: &[ModelFiles], origin: &Origin) -> Result<Vec<Step>> {
+    pub async fn apply_files(&self, files: &[ModelFiles], origin: &Origin) -> Result<Applied> {
         let mut done = Vec::new();
         let mut lost = 0;
         'plan: loop {
             // Steps that other nodes have already taken are not repeated.
             self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
             let states: Vec<ModelState> = self.all().iter().map(state).collect();
-            for step in plan(files, &states) {
+            let Plan { steps, kept } = plan(files, &states);
+            for step in steps {
                 match self.carry_out(&step, origin).await {
                     Ok(()) => done.push(step),
                     // Another node that starts with the same files was first: each step is done by one of them.
@@ -55,7 +64,7 @@ impl Definitions {
                     Err(error) => return Err(Error { detail: format!("{step}: {}", explain(&error)), ..error }),
                 }
             }
-            return Ok(done);
+            return Ok(Applied { steps: done, kept });
         }
     }
 
@@ -104,6 +113,7 @@ fn state(model: &Arc<Model>) -> ModelState {
         library: hook.library.clone(),
         language: hook.language,
         as_actor: hook.as_actor,
+        origin: hook.origin,
     };
     ModelState {
         id: record.id.clone(),
@@ -132,5 +142,6 @@ fn binding(file: &BindingFile) -> BindingInput {
         shadow: file.shadow,
         as_actor: file.as_actor,
         language: file.code.language(),
+        origin: HookOrigin::Files,
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use super::Definitions;
 use super::faults::cannot_bind;
+use super::past_hooks::{DIGEST_LENGTH, is_hex};
 use crate::catalog::{HookRecord, is_hook_name};
 use crate::config::{Phase, read_regular};
 use crate::engine::command::{BindingCode, BindingInput};
@@ -37,6 +38,7 @@ impl Definitions {
     /// The code of a binding, and the name of the file that it came from.
     pub(super) async fn binding_code(
         &self,
+        model: Option<&str>,
         binding: &BindingInput,
         pointer: &str,
     ) -> Result<(Vec<u8>, Option<String>)> {
@@ -66,9 +68,18 @@ impl Definitions {
             )),
             BindingCode::Artifact(name) => {
                 let pointer = format!("{pointer}/artifact");
-                let hex = name.strip_prefix("sha256:").unwrap_or(name);
-                if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-                    return match self.core.stores.event.get_blob(hex).await? {
+                let digits = name.strip_prefix("sha256:");
+                let hex = match digits {
+                    Some(digits) if digits.len() < DIGEST_LENGTH => {
+                        self.whole_digest(model, digits).await.map_err(|error| match error.kind {
+                            ErrorKind::BadRequest => cannot_bind(pointer.clone(), error.detail),
+                            _ => error,
+                        })?
+                    }
+                    _ => digits.unwrap_or(name).to_owned(),
+                };
+                if is_hex(&hex) && hex.len() == DIGEST_LENGTH {
+                    return match self.core.stores.event.get_blob(&hex).await? {
                         Some(bytes) => Ok((bytes, None)),
                         None => {
                             Err(cannot_bind(pointer, format!("the server does not have an artifact `sha256:{hex}`")))

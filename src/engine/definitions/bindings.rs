@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use snaphook_driver::{CarryOver, EventKind, Expected};
 
@@ -10,6 +11,7 @@ use super::Definitions;
 use super::define::NewDefinition;
 use super::event::definition_append;
 use super::faults::{cannot_bind, check_precondition};
+use super::past_hooks::PastHook;
 use crate::catalog::{FieldError, HookMode, HookRecord, Model, ModelRecord, free_hook_name, is_hook_name};
 use crate::config::Phase;
 use crate::engine::change::DefinitionChange;
@@ -33,6 +35,14 @@ struct Checked {
     warnings: Vec<String>,
 }
 
+/// What could be bound.
+#[derive(Debug, Serialize)]
+pub struct CheckedHooks {
+    pub items: Vec<PastHook>,
+    /// What the trial itself did that stays, one sentence each.
+    pub warnings: Vec<String>,
+}
+
 impl Definitions {
     /// Replaces a phase's chain. The same chain again changes nothing.
     pub async fn put_hooks(
@@ -44,39 +54,31 @@ impl Definitions {
         origin: &Origin,
     ) -> Result<Defined<Vec<HookInfo>>> {
         self.core.availability.check_model(model)?;
-        if chain.is_empty() {
-            return Err(Error::bad_request("the chain is empty; DELETE removes a phase's hooks"));
-        }
-        if chain.len() > CHAIN_MAX {
-            return Err(Error::bad_request(format!(
-                "{} hooks in one chain, at most {CHAIN_MAX} are allowed",
-                chain.len()
-            )));
-        }
+        check_length(&chain)?;
         let entry = self.core.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
         // Before any lock: a component may compile for seconds, and others may change definitions meanwhile.
-        let Checked { mut records, code: code_ready, warnings } = self.check_chain(chain, phase, options).await?;
+        let Checked { mut records, code: code_ready, warnings } =
+            self.check_chain(Some(model), chain, phase, options.dry_run).await?;
         let one = self.lock_model(model).await?;
         self.core.availability.check_model(model)?;
         let entry = self.core.models.require(model)?;
         check_precondition(&entry, &options.precondition)?;
+        let bound = entry.model.chain(phase);
+        let is_same = |new: &HookRecord, old: &HookRecord| {
+            *old == HookRecord { position: old.position, origin: old.origin, ..new.clone() }
+        };
+        // Whoever binds what is bound already does not take it over.
+        let is_unchanged =
+            records.len() == bound.len() && records.iter().zip(bound).all(|(new, old)| is_same(new, old));
         for record in &mut records {
-            let same = entry.model.chain(phase).iter().find(|old| {
-                old.name == record.name
-                    && old.artifact == record.artifact
-                    && old.engine == record.engine
-                    && old.mode == record.mode
-                    && old.library == record.library
-                    && old.language == record.language
-                    && old.as_actor == record.as_actor
-            });
+            let same = bound.iter().find(|old| is_same(record, old));
             record.position = same.map_or(0, |old| old.position);
         }
         if !options.dry_run {
             code_ready.iter().for_each(|code| code.bound_anew(model));
         }
-        if records == entry.model.chain(phase) {
+        if is_unchanged {
             return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)).warn(warnings));
         }
         let mut record = next_version(&entry.model.record);
@@ -87,8 +89,22 @@ impl Definitions {
         Ok(changed.map(|model| self.hook_infos(&model, phase)).warn(warnings))
     }
 
-    /// Prepares the code of a chain and stores it; the error says what cannot be bound.
-    async fn check_chain(&self, chain: Vec<BindingInput>, phase: Phase, options: &WriteOptions) -> Result<Checked> {
+    /// Whether a chain could be bound, to whichever model.
+    pub async fn check_hooks(&self, phase: Phase, chain: Vec<BindingInput>) -> Result<CheckedHooks> {
+        check_length(&chain)?;
+        let Checked { records, warnings, .. } = self.check_chain(None, chain, phase, true).await?;
+        Ok(CheckedHooks { items: records.into_iter().map(PastHook::from).collect(), warnings })
+    }
+
+    /// Prepares the code of a chain and, unless it is `only_tried`, stores it; the error says what cannot be bound. `model`: whose
+    /// earlier artifacts may be named by their first digits.
+    async fn check_chain(
+        &self,
+        model: Option<&str>,
+        chain: Vec<BindingInput>,
+        phase: Phase,
+        only_tried: bool,
+    ) -> Result<Checked> {
         let closed = |_| Error::new(ErrorKind::Unavailable, "the server is stopping");
         let _place = self.preparing.acquire().await.map_err(closed)?;
         let mut checked = Checked::default();
@@ -101,7 +117,7 @@ impl Definitions {
                     format!("`shadow` is for pre hooks; `{phase}` runs after the change"),
                 ));
             }
-            let (code, file) = self.binding_code(&binding, &pointer).await?;
+            let (code, file) = self.binding_code(model, &binding, &pointer).await?;
             let name = match binding.name {
                 Some(name) => name,
                 None => free_hook_name(file.as_deref().unwrap_or(phase.as_str()), &names),
@@ -131,13 +147,13 @@ impl Definitions {
             let artifact = format!("{:x}", Sha256::digest(&code));
             if let Some(library) = &library {
                 let warning = self.core.host.libraries.checked(library, &format!("sha256:{artifact}"));
-                if options.dry_run {
+                if only_tried {
                     tracing::warn!("a dry run has a lasting effect: {warning}");
                     checked.warnings.push(warning);
                 }
             }
             // Libraries are not shared with other nodes: each has its own directory.
-            if !options.dry_run && library.is_none() {
+            if !only_tried && library.is_none() {
                 let put = self.core.stores.event.put_blob(&artifact, &code);
                 self.core.committer.answered(put).await.ok_or_else(hanging)??;
             }
@@ -151,6 +167,7 @@ impl Definitions {
                 library,
                 language: binding.language,
                 as_actor: binding.as_actor,
+                origin: binding.origin,
             });
         }
         Ok(checked)
@@ -216,6 +233,16 @@ impl Definitions {
         };
         self.core.commit(define).await.map(Defined::Done)
     }
+}
+
+fn check_length(chain: &[BindingInput]) -> Result<()> {
+    if chain.is_empty() {
+        return Err(Error::bad_request("the chain is empty; DELETE removes a phase's hooks"));
+    }
+    if chain.len() > CHAIN_MAX {
+        return Err(Error::bad_request(format!("{} hooks in one chain, at most {CHAIN_MAX} are allowed", chain.len())));
+    }
+    Ok(())
 }
 
 fn next_version(record: &ModelRecord) -> ModelRecord {

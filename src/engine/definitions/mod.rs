@@ -14,6 +14,7 @@ mod faults;
 mod hold;
 pub(super) mod lists;
 mod pace;
+mod past_hooks;
 mod prepared;
 mod references;
 mod review;
@@ -24,6 +25,7 @@ mod update;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
@@ -36,6 +38,7 @@ use super::locks::OneModel;
 use super::models::Entry;
 use crate::catalog::{Definition, Effort, Model};
 use crate::config::Phase;
+use crate::hooks::host::BoundHook;
 
 /// Chains that are prepared concurrently.
 const PREPARING_MAX: usize = 64;
@@ -75,6 +78,30 @@ impl Definitions {
         for hook in entry.hooks() {
             self.core.host.runs.look_at(hook).await;
         }
+    }
+
+    /// Compiles the code of hooks that is not in the cache, so that no request has to wait for it. Logs the progress.
+    pub async fn compile_hooks(&self) {
+        let runs = &self.core.host.runs;
+        let entries = self.core.models.all();
+        let waiting = |hook: &&Arc<BoundHook>| runs.must_compile(hook);
+        let hooks: Vec<_> = entries.iter().flat_map(|entry| entry.hooks()).filter(waiting).collect();
+        if hooks.is_empty() {
+            return;
+        }
+        let (start, count) = (Instant::now(), hooks.len());
+        tracing::info!("compiling the code of {count} hooks, which is not in the cache; the port opens afterwards");
+        for (number, hook) in (1..).zip(hooks) {
+            // A hook before it may have the same code, or the same engine.
+            if !runs.must_compile(hook) {
+                continue;
+            }
+            match runs.load(hook).await {
+                Ok(()) => tracing::info!("compiled `{}`, {number} of {count}", hook.label()),
+                Err(message) => tracing::warn!("its calls fail: {message}"),
+            }
+        }
+        tracing::info!("the code of hooks is compiled, {:.1} s", start.elapsed().as_secs_f64());
     }
 
     /// A phase's hooks, in order.

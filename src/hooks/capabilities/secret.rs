@@ -11,7 +11,7 @@ use super::check_name;
 const SECRET_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Session {
-    /// The value as text. A secret is never noted or logged, only its name.
+    /// The value as text. A secret is never noted or logged, only its name; and where the guest writes it, it is masked.
     pub async fn secret_get(&self, name: &str) -> Result<String, HostError> {
         self.count_call()?;
         check_name("the name of a secret", name)?;
@@ -33,14 +33,18 @@ impl Session {
                 format!("there is no secret `{name}`; `snaphook secret set {name}` stores it"),
             )
         })?;
-        String::from_utf8(value)
-            .map_err(|_| AccessError::new(AccessCode::Failed, format!("secret `{name}` is not text")).into())
+        let value = String::from_utf8(value)
+            .map_err(|_| AccessError::new(AccessCode::Failed, format!("secret `{name}` is not text")))?;
+        self.services.masks.give(name, &value);
+        Ok(value)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::super::access::AccessCode;
+    use super::super::super::context::{Failure, FailureCause, LogLevel};
+    use super::super::super::session::{HttpRequest, Redirect};
     use super::super::super::testing::{Bench, access_error};
     use crate::config::Phase;
 
@@ -59,6 +63,45 @@ mod tests {
         assert_eq!(log.len(), 1, "the refusal is in the hook's log");
         assert!(asked.iter().any(|asked| asked.target == "pay'key" && !asked.granted));
         assert!(!format!("{log:?}{asked:?}").contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn what_the_guest_says_of_it_is_masked() {
+        let bench = Bench::new()
+            .with_names(&[])
+            .with_secret("mail-key", b"s3cret-value")
+            .with_secret("other", b"another-value");
+        let lines = "secret = ['mail-*']\nhttp = ['http://nowhere.invalid/*']";
+        let session = bench.session("invoice", Phase::PostCreate, "check", lines);
+        session.log(LogLevel::Info, "before: s3cret-value".to_owned()).unwrap();
+        session.secret_get("mail-key").await.unwrap();
+        session.log(LogLevel::Info, "key=s3cret-value, bXI6czNjcmV0LXZhbHVl, another-value".to_owned()).unwrap();
+        let url = "http://nowhere.invalid/s3cret-value/x";
+        let request = HttpRequest {
+            method: "GET".to_owned(),
+            url: url.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            timeout: None,
+            redirect: Redirect::Follow,
+        };
+        let error = access_error(session.http_send(request).await.unwrap_err());
+        let failure = Failure {
+            cause: FailureCause::Exception,
+            message: format!("{}: s3cret-value", error.message),
+            limit: None,
+        };
+        let failure = session.masked_failure(failure);
+        assert!(failure.message.contains("/***/x") && failure.message.ends_with(": ***"), "{}", failure.message);
+        let (log, asked) = session.finish();
+        let log: Vec<_> = log.into_iter().map(|line| line.message).collect();
+        // What was written before anybody had it is no secret of the guest's.
+        assert_eq!(log, ["before: s3cret-value", "key=***, bXI6***, another-value"]);
+        assert!(asked.iter().any(|asked| asked.target == "GET http://nowhere.invalid/***/x"), "{asked:?}");
+        // Another run of any hook that may have it may have it in memory.
+        let session = bench.session("invoice", Phase::PostUpdate, "later", "secret = ['*']");
+        session.log(LogLevel::Info, "s3cret-value".to_owned()).unwrap();
+        assert_eq!(session.finish().0[0].message, "***");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What an engine is: how it makes code ready, runs it, and says what came of it.
+//! The interface of an engine: it prepares code, runs it, and reports the result.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::hooks::context::{Context, Failure, Outcome, Retry};
 use crate::hooks::grants::Granted;
 use crate::hooks::session::Session;
 
-/// A fact about an engine, for metrics: a gauge that is 1 with one of some labels.
+/// A fact about an engine for metrics: a gauge with value 1 and a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineFact {
     pub name: &'static str,
@@ -23,14 +23,14 @@ pub struct EngineFact {
     pub label: (&'static str, &'static str),
 }
 
-/// Code that is to be made ready.
+/// Code to prepare.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     pub code: &'a [u8],
     pub phase: Phase,
-    /// The hook's.
+    /// The hook's name.
     pub name: &'a str,
-    /// Of a source, if something says so.
+    /// The language of a source, if known.
     pub language: Option<SourceLanguage>,
 }
 
@@ -40,48 +40,54 @@ pub trait Engine: Send + Sync {
     /// The word in bindings, such as `quickjs`.
     fn name(&self) -> &'static str;
 
-    /// What metrics tell of it, once it runs.
+    /// A fact for metrics, once the engine runs.
     fn fact(&self) -> Option<EngineFact> {
         None
     }
 
-    /// Checks the code for the phase and makes it ready. Called when a hook is bound and at start; what cannot work
-    /// is refused here, with the reason, not at the first call.
+    /// Checks and prepares the code for the phase. Called when a hook is bound and at start, so that code that cannot
+    /// work is rejected here, with the reason, and not at the first call.
     async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError>;
 
-    /// Whether what the REST API tells of a hook stands in its code, so that the code is read to tell it.
+    /// Whether code with this digest (hexadecimal) has to be compiled before it can run, which takes seconds. Cheap: looks only at
+    /// the names of cached files.
+    fn must_compile(&self, _digest: &str) -> bool {
+        false
+    }
+
+    /// Whether the code contains information that the REST API shows, so that the code must be read for it.
     fn describes_hooks(&self) -> bool {
         false
     }
 
-    /// What a call may use, of what the grants say.
+    /// The limits of a call, given the grants.
     fn limits(&self, granted: &Granted) -> Limits {
         granted.limits
     }
 
-    /// Whether its code are libraries that run as the server does, without a sandbox: they come from the hooks directory
-    /// and from nowhere else.
+    /// Whether its code consists of libraries that run with the server's privileges, without a sandbox: these may only
+    /// come from the hooks directory.
     fn is_native(&self) -> bool {
         false
     }
 }
 
-/// Code that is ready to run. Dropped when no binding uses it any more.
+/// Prepared code. Dropped when no binding uses it any more.
 #[async_trait]
 pub trait Prepared: Send + Sync {
-    /// Runs it once. Never panics, never runs longer than the limits allow; what goes wrong in the guest is an
-    /// [`Outcome::Failed`]. Capability calls go to the session, which checks the grants.
+    /// Runs it once. Never panics, and never runs longer than the limits allow; errors of the guest become
+    /// [`Outcome::Failed`]. Host calls go to the session, which checks the grants.
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport;
 
-    /// The same code was bound to a model anew: what it did there before is not held against it any more.
+    /// Called when the same code is bound to a model again: forgives its earlier failures there.
     fn bound_anew(&self, _model: &str) {}
 
-    /// Whether it runs at the moment for a model that it is bound to.
+    /// Whether it currently runs for a model to which it is bound.
     fn state(&self, _model: &str) -> HookState {
         HookState::Ok
     }
 
-    /// What of it was done when it was bound; `None` for engines that load all code alike.
+    /// How its top level is handled; `None` for engines without this distinction.
     fn top_level(&self) -> Option<TopLevel> {
         None
     }
@@ -91,19 +97,19 @@ pub trait Prepared: Send + Sync {
         None
     }
 
-    /// Where it sends events, if that is what it does.
+    /// The receiver of events, for a webhook.
     fn webhook(&self) -> Option<&Webhook> {
         None
     }
 }
 
-/// What a call need not do again of a hook's code: all of it is compiled, and its top level, the code outside of functions, may
-/// have run.
+/// How a call handles the top level of a hook's code (the code outside of functions), which may already have run when
+/// the hook was bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopLevel {
-    /// A call starts from what the top level left.
+    /// A call starts from the state that the top level left.
     Captured,
-    /// The top level runs at each call; `reason` says what it does that forbids to keep what it left.
+    /// The top level runs at each call; `reason` says why its result cannot be kept.
     EachCall { reason: String },
 }
 
@@ -116,7 +122,7 @@ impl TopLevel {
         }
     }
 
-    /// Why it runs at each call, if it does.
+    /// Why the top level runs at each call, if it does.
     pub fn reason(&self) -> Option<&str> {
         match self {
             TopLevel::Captured => None,
@@ -134,54 +140,54 @@ impl fmt::Display for TopLevel {
     }
 }
 
-/// Whether a hook runs.
+/// Whether a hook currently runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookState {
     Ok,
-    /// Its calls fail at once until then; only some of them, if that is said.
+    /// Its calls, or only some of them, fail at once until then.
     BackingOff {
         retry_at: Millis,
         held_back: Option<HeldBack>,
     },
-    /// Its calls fail until somebody does something about it.
+    /// Its calls fail until somebody intervenes.
     Unavailable,
 }
 
-/// Which calls fail at once while a hook backs off in part.
+/// Which calls fail at once while a hook partly backs off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct HeldBack {
-    /// Instances, and data of instances that are to be created.
+    /// Instances, and data of instances to create.
     pub changes: usize,
     pub actors: usize,
 }
 
-/// What holds for one call, grants included.
+/// The settings of one call, including grants.
 #[derive(Clone, Copy, Debug)]
 pub struct CallSettings {
     pub limits: Limits,
     pub isolation: Isolation,
 }
 
-/// What an engine says of one call.
+/// An engine's report of one call.
 #[derive(Clone, Debug)]
 pub struct CallReport {
     pub outcome: Outcome,
-    /// Time on a core, as far as the engine can tell (wall time without the time in the host, if not).
+    /// CPU time, if the engine can measure it, otherwise wall time without host calls.
     pub cpu: Duration,
     pub memory_bytes: u64,
-    /// Of a failure.
+    /// When to retry, for a failure.
     pub retry: Retry,
 }
 
-/// What kind of reason it is.
+/// The kind of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PrepareErrorKind {
-    /// The code is not what it should be.
+    /// The code is invalid.
     Invalid,
-    /// Making it ready exceeds a budget of time, memory, size or depth.
+    /// Preparing it exceeds a budget of time, memory, size or depth.
     TooComplex,
-    /// The server has no place for it now; the same code may be taken later.
+    /// The server is overloaded; the same code may be accepted later.
     Overloaded,
 }
 
@@ -189,7 +195,7 @@ pub enum PrepareErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareError {
     pub kind: PrepareErrorKind,
-    /// One sentence that says what, where and what to do.
+    /// One sentence: what is wrong, where, and how to fix it.
     pub message: String,
     /// 1-based, in the author's source.
     pub line: Option<u32>,
@@ -198,17 +204,17 @@ pub struct PrepareError {
 }
 
 impl PrepareError {
-    /// Without a place in the source.
+    /// An error without a position in the source.
     pub fn plain(message: impl Into<String>) -> Self {
         PrepareError::of(PrepareErrorKind::Invalid, message)
     }
 
-    /// More than a budget allows.
+    /// An error for code that exceeds a budget.
     pub fn too_complex(message: impl Into<String>) -> Self {
         PrepareError::of(PrepareErrorKind::TooComplex, message)
     }
 
-    /// Not now.
+    /// An error for an overloaded server.
     pub fn overloaded(message: impl Into<String>) -> Self {
         PrepareError::of(PrepareErrorKind::Overloaded, message)
     }
@@ -218,7 +224,7 @@ impl PrepareError {
     }
 }
 
-/// With the place, if there is one.
+/// Includes the position, if there is one.
 impl fmt::Display for PrepareError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -231,12 +237,12 @@ impl fmt::Display for PrepareError {
 }
 
 impl CallReport {
-    /// A call whose end says nothing of another one.
+    /// The report of a call without consequences for other calls.
     pub(super) fn new(outcome: Outcome, cpu: Duration, memory_bytes: u64) -> Self {
         CallReport { outcome, cpu, memory_bytes, retry: Retry::Usual }
     }
 
-    /// A call that never got to the guest.
+    /// The report of a call that never reached the guest.
     pub(super) fn failed(failure: Failure) -> Self {
         CallReport::new(Outcome::Failed(failure), Duration::ZERO, 0)
     }

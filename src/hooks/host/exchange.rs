@@ -1,8 +1,8 @@
-//! One request that a component answers: the run, its response as it comes, and what became of it.
+//! One request to a component: the run, its response, and the outcome.
 //!
-//! Most runs end before anybody waits; their response is whole at once. Of another the guest goes on while its body is taken:
-//! it runs when the body is polled, so a client that goes away takes the sandbox with it. While the client is waited for, for
-//! what it sends or takes, the guest's time stands still.
+//! Most runs end quickly, and their response is complete at once. Otherwise the guest continues while its body is read:
+//! it runs when the body is polled, so if the client disconnects, the sandbox is dropped. While the guest waits for the
+//! client to send or receive, its time does not count.
 
 use std::io;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ pub struct Exchange {
     pub request_id: Option<String>,
 }
 
-/// Why a request's body ends early, as the component learns it.
+/// Why a request's body ends early, as reported to the component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadError {
     TooLarge,
@@ -55,14 +55,14 @@ impl From<UploadError> for Error {
     }
 }
 
-/// What a component answers.
+/// A component's response.
 pub(super) type Answer = hyper::Response<ResponseBody>;
 
 /// The body of a response.
 pub enum ResponseBody {
-    /// All of it, and what comes after it.
+    /// The complete body with its trailers.
     Whole(Bytes, Option<HeaderMap>),
-    /// The guest writes it.
+    /// The guest is writing the body.
     Running(Box<Running>),
 }
 
@@ -70,11 +70,11 @@ pub enum ResponseBody {
 pub struct Running {
     guest: Guest,
     body: WasiBody,
-    /// The body's last frame was taken.
+    /// Whether the body's last frame was read.
     is_over: bool,
-    /// Bytes that the head promises beyond those that were taken.
+    /// How many of the bytes announced in the head are left.
     left: Option<u64>,
-    /// Since the last frame was taken.
+    /// Waits for the client since the last frame was read.
     waits: Option<ClientWait>,
     session: Arc<Session>,
     ledger: Option<Ledger>,
@@ -82,9 +82,9 @@ pub struct Running {
 
 enum Guest {
     Runs(Pin<Box<dyn Future<Output = ProxyEnd> + Send>>),
-    /// Kept: what it wrote may not be taken yet.
+    /// Kept because its output may not have been read yet.
     Ended(ProxyEnd),
-    /// Failed, and that was said.
+    /// Failed, and the failure was reported.
     Over,
 }
 
@@ -113,6 +113,7 @@ impl Exchange {
                 ResponseBody::Running(running)
             })),
             Err(failure) => {
+                let failure = ledger.session.masked_failure(failure);
                 ledger.failure = Some(failure.clone());
                 Err(failure)
             }
@@ -159,7 +160,7 @@ impl Exchange {
         ledger.note(&end);
         let (head, body) = answer_of(head.try_recv().ok())?.into_parts();
         let body = match whole(body) {
-            // What it would be long is all that counts.
+            // Only the length of the body matters.
             Err(_) if is_head => ResponseBody::empty(),
             body => body?,
         };
@@ -177,7 +178,7 @@ type Head = tokio::sync::oneshot::Receiver<
     Result<hyper::Response<WasiBody>, wasmtime_wasi_http::p2::bindings::http::types::ErrorCode>,
 >;
 
-/// A guest within all the time that it can have, whatever it waits for.
+/// A guest with an upper limit on its total time, including waits.
 struct ProxyStarted {
     guest: Pin<Box<dyn Future<Output = ProxyEnd> + Send>>,
     head: Head,
@@ -208,7 +209,7 @@ impl ProxyStarted {
     }
 }
 
-/// The response that a guest set; `None`: it let go of it.
+/// The response that a guest set; `None` if the guest dropped it.
 fn answer_of(
     answer: Option<Result<hyper::Response<WasiBody>, wasmtime_wasi_http::p2::bindings::http::types::ErrorCode>>,
 ) -> Result<hyper::Response<WasiBody>, Failure> {
@@ -219,7 +220,7 @@ fn answer_of(
     }
 }
 
-/// The body of a guest that has ended: all of it is there.
+/// The complete body of a guest that has ended.
 fn whole(mut body: WasiBody) -> Result<ResponseBody, Failure> {
     let (mut bytes, mut more) = (Bytes::new(), BytesMut::new());
     loop {
@@ -324,7 +325,7 @@ impl Running {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => self.break_off(Some(unfinished(Some(&error)))),
-            // A guest that is killed leaves a body that looks whole, so its end is waited for.
+            // A killed guest leaves a body that looks complete, so wait for the guest's end.
             Poll::Ready(None) => {
                 self.is_over = true;
                 if has_ended { Poll::Ready(None) } else { Poll::Pending }
@@ -334,18 +335,19 @@ impl Running {
         }
     }
 
-    /// The client sees that there is more to come and that it does not come.
+    /// Breaks off, so that the client sees that the body is incomplete.
     fn break_off(&mut self, failure: Option<Failure>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.guest = Guest::Over;
         if let Some(ledger) = &mut self.ledger {
-            ledger.failure = failure;
+            ledger.failure = failure.map(|failure| self.session.masked_failure(failure));
         }
         self.ledger = None;
         Poll::Ready(Some(Err(io::Error::other("the endpoint failed in the middle of its response"))))
     }
 }
 
-/// A client that has all of the response lets the guest come to its end; one that went away ends it at once.
+/// If the client has received the whole response, the guest may finish; if the client disconnected, the guest is
+/// stopped.
 impl Drop for Running {
     fn drop(&mut self) {
         let has_all = self.is_over || self.left == Some(0);
@@ -357,7 +359,7 @@ impl Drop for Running {
                         let mut end = guest.await;
                         if let Some(mut ledger) = ledger {
                             ledger.note(&end);
-                            ledger.failure = end.failure.take();
+                            ledger.failure = end.failure.take().map(|failure| ledger.session.masked_failure(failure));
                         }
                     });
                 }
@@ -368,7 +370,7 @@ impl Drop for Running {
     }
 }
 
-/// The body of a request, which takes no time of the guest's that waits for it.
+/// The body of a request; waiting for it does not count as the guest's time.
 struct Upload {
     body: UnsyncBoxBody<Bytes, UploadError>,
     session: Arc<Session>,
@@ -398,7 +400,7 @@ impl Body for Upload {
     }
 }
 
-/// What becomes of a run; tells it when dropped, so also of one whose client went away.
+/// Records the outcome of a run when it is dropped, including runs whose client disconnected.
 struct Ledger {
     record: Arc<Record>,
     session: Arc<Session>,
@@ -447,7 +449,7 @@ impl Drop for Ledger {
         match failure {
             Some(failure) => {
                 span.fail(|| failure.message.clone());
-                // The limits speak of hooks, whose limits they are.
+                // The messages of limits mention hooks; adapt them.
                 let message = shown(&failure.message.replace("the hook", "the endpoint"));
                 tracing::error!(endpoint, request_id, "failed ({}): {message}", failure.cause.as_str());
             }

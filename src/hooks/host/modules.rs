@@ -1,5 +1,5 @@
-//! Sandboxed server modules: components that take part in requests. Which there are, and their order, is the server's business;
-//! here a hook of one is called, with what grants open to it.
+//! Sandboxed server modules: components that take part in requests. The server manages the list of modules and their
+//! order; this file calls their hooks with their grants.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::hooks::places::Places;
 use crate::hooks::session::{HOST_TIME_PRE_MAX, Services, Session};
 use crate::telemetry::trace::{Span, SpanKind, scope};
 
-/// Makes modules.
+/// Creates modules.
 pub struct SandboxedModules {
     config: Arc<ArcSwap<Config>>,
     codes: ModuleCodes,
@@ -44,12 +44,12 @@ impl SandboxedModules {
         SandboxedModules { config, codes, services: OnceLock::new() }
     }
 
-    /// What is attached later is ignored.
+    /// Only the first call has an effect.
     pub(super) fn attach(&self, services: Arc<Services>) {
         let _ = self.services.set(services);
     }
 
-    /// Makes a module of a component. `settings`: JSON text.
+    /// Creates a module from a component. `settings` is JSON text.
     pub async fn make(&self, name: &str, code: &[u8], settings: String) -> Result<SandboxedModule, String> {
         let services = self.services.get().ok_or_else(|| "the server is not ready to run modules".to_owned())?;
         let code = self.codes.prepare(code).await.map_err(|error| error.to_string())?;
@@ -66,12 +66,12 @@ impl SandboxedModules {
 }
 
 impl SandboxedModule {
-    /// Which hooks it has.
+    /// The prepared code, which tells the module's hooks.
     pub fn code(&self) -> &ModuleCode {
         &self.code
     }
 
-    /// JSON text, for calls that begin from now on.
+    /// Sets the settings, as JSON text, for calls that begin from now on.
     pub fn configure(&self, settings: String) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
     }
@@ -119,7 +119,7 @@ impl SandboxedModule {
         self.granted().limits.timeout
     }
 
-    /// `hook`: as the WIT calls it.
+    /// `hook` is its name in the WIT.
     async fn begin<'a>(&'a self, hook: &'static str, by: &mut RequestNote) -> Result<Running<'a>, Failure> {
         let mut span = Span::begin("module", SpanKind::Internal);
         span.name(|| format!("module {}", self.name));
@@ -136,12 +136,12 @@ impl SandboxedModule {
     }
 
     fn log(&self, failure: &Failure, request_id: &str) {
-        // The limits speak of hooks, whose limits they are.
+        // The messages of limits mention hooks; adapt them.
         let message = shown(&failure.message.replace("the hook", "the module"));
         tracing::error!(module = &*self.name, request_id, "failed ({}): {message}", failure.cause.as_str());
     }
 
-    /// What the configuration in force opens to it.
+    /// What the current configuration grants it.
     fn granted(&self) -> Arc<Granted> {
         let config = self.config.load();
         if let Some(granted) = &*self.granted.load()
@@ -155,7 +155,7 @@ impl SandboxedModule {
     }
 }
 
-/// What is kept of one request for the module: its id, and what the module's hooks leave for each other.
+/// The module's state of one request: the request's id, and the note that the module's hooks pass on.
 #[derive(Default)]
 pub struct RequestNote {
     request_id: Option<String>,
@@ -168,7 +168,7 @@ impl RequestNote {
     }
 }
 
-/// One call. What the guest logged is written when it ends, also if its client went away.
+/// One call. The guest's log lines are written when it ends, even if the client disconnected.
 struct Running<'a> {
     module: &'a SandboxedModule,
     request_id: Option<String>,
@@ -180,6 +180,7 @@ struct Running<'a> {
 impl Running<'_> {
     fn end<T>(mut self, by: &mut RequestNote, called: Result<T, Failure>) -> Result<T, Failure> {
         by.note = std::mem::take(&mut self.call.note);
+        let called = called.map_err(|failure| self.call.session.masked_failure(failure));
         if let Err(failure) = &called {
             self.span.fail(|| failure.message.clone());
             self.module.log(failure, self.request_id.as_deref().unwrap_or_default());

@@ -1,15 +1,16 @@
-//! Runs: one call of a hook's code, and what its outcome counts for.
+//! Runs hooks: calls their code and handles the outcome.
 //!
-//! The path of one run: grants and limits as they are now, a place among the calls of this hook, the engine with a
-//! session, the amend grant, stats and log. Nothing on it takes a lock that hooks share.
+//! The steps of a run: current grants and limits, a permit among the calls of this hook, the engine with a session, the
+//! amend grant, statistics and log. None of them takes a lock that hooks share.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::FutureExt;
-use snaphook_driver::PAYLOAD_BYTES_MAX;
+use snaphook_driver::{Json, PAYLOAD_BYTES_MAX};
 
 use super::bound::BoundHook;
 use super::code::HookCode;
@@ -22,16 +23,17 @@ use crate::hooks::artifacts::Artifacts;
 use crate::hooks::binding::Mode;
 use crate::hooks::code::Code;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Retry, Run};
+use crate::hooks::denial;
 use crate::hooks::engines::engine::{CallReport, CallSettings};
 use crate::hooks::session::{Services, Session};
 use crate::telemetry::line::shorten;
 use crate::telemetry::trace::{Span, SpanKind, scope};
 
-/// What a refusal may say, message and fields together, and of how many fields.
+/// Maximum size of a rejection, message and fields together, and number of fields.
 const REJECTION_BYTES_MAX: usize = 64 * 1024;
 const REJECTION_FIELDS_MAX: usize = 1_000;
 
-/// What of a failure's message is kept: it goes into logs, answers and the error store.
+/// Maximum size of a failure's message, which goes into logs, responses and the error store.
 pub(crate) const FAILURE_BYTES_MAX: usize = 4 * 1024;
 
 /// Runs hooks.
@@ -58,35 +60,50 @@ impl Runs {
         Runs { config, code, libraries, logs, attached: OnceLock::new() }
     }
 
-    /// What is attached later is ignored.
+    /// Only the first call has an effect.
     pub(super) fn attach(&self, services: Arc<Services>, artifacts: Arc<dyn Artifacts>) {
         let _ = self.attached.set(Attached { services, artifacts });
     }
 
-    /// Reads the code of a hook that the REST API cannot tell without it.
+    /// Reads a hook's code if the REST API needs it for the description.
     pub async fn look_at(&self, hook: &BoundHook) {
         let code = self.libraries.current(hook).await;
         let describes = self.code.engine(&hook.binding.engine).is_some_and(|engine| engine.describes_hooks());
         if let Some(attached) = self.attached.get().filter(|_| describes && !code.is_settled()) {
-            // Why it cannot be read is told as the hook's state.
+            // An error is reported as the hook's state.
             let _ = self.code.load(hook, &code, &*attached.artifacts).await;
         }
     }
 
-    /// Runs a hook once. Never panics. A hook in shadow mode runs the same, but its outcome is always
-    /// [`Outcome::Accept`]: what it would have been is in its log and stats.
+    /// Whether a hook's first run would have to wait until its code is compiled.
+    pub fn must_compile(&self, hook: &BoundHook) -> bool {
+        let code = hook.code.load();
+        let digest = code.id.artifact.strip_prefix("sha256:");
+        let engine = self.code.engine(&hook.binding.engine).filter(|_| hook.file.is_none() && !code.is_settled());
+        engine.zip(digest).is_some_and(|(engine, digest)| engine.must_compile(digest))
+    }
+
+    /// Loads a hook's code before its first run. The error is one sentence.
+    pub async fn load(&self, hook: &BoundHook) -> Result<(), String> {
+        let Some(attached) = self.attached.get() else { return Ok(()) };
+        let code = hook.code.load_full();
+        self.code.load(hook, &code, &*attached.artifacts).await.map(drop).map_err(|failure| failure.message)
+    }
+
+    /// Runs a hook once. Never panics. A hook in shadow mode runs in the same way, but its outcome is always
+    /// [`Outcome::Accept`]; the actual outcome is in its log and statistics.
     pub async fn run(&self, hook: &BoundHook, context: &Context) -> Run {
         self.checked(hook, context, |_| {}).await
     }
 
-    /// The same, with a `check` of the caller that may turn the outcome into another before it is counted and logged.
+    /// The same, with a `check` of the caller that may change the outcome before it is counted and logged.
     pub async fn checked(&self, hook: &BoundHook, context: &Context, check: impl FnOnce(&mut Run)) -> Run {
         let mut run = self.unsettled(hook, context).await;
         check(&mut run);
         self.settle(hook, context, run)
     }
 
-    /// The same, neither counted nor logged: the caller turns the outcome into what it takes it for, and hands it to
+    /// The same, but neither counted nor logged: the caller may change the outcome and then passes it to
     /// [`Runs::settle`].
     pub async fn unsettled(&self, hook: &BoundHook, context: &Context) -> Run {
         let code = self.libraries.current(hook).await;
@@ -98,11 +115,14 @@ impl Runs {
         Run { span, ..run }
     }
 
-    /// Counts and logs a run. Of one that only looks on, the outcome is forgotten.
+    /// Counts and logs a run. In shadow mode the outcome is then dropped.
     pub fn settle(&self, hook: &BoundHook, context: &Context, mut run: Run) -> Run {
         let shadow = hook.binding.mode == Mode::Shadow;
-        if let Outcome::Failed(failure) = &mut run.outcome {
-            shorten(&mut failure.message, FAILURE_BYTES_MAX);
+        match &mut run.outcome {
+            Outcome::Failed(failure) => shorten(&mut failure.message, FAILURE_BYTES_MAX),
+            // It is only logged.
+            Outcome::Amend(data) if shadow => self.mask(hook, data),
+            _ => {}
         }
         hook.stats.record(&run, shadow);
         hook.metrics.record(&run);
@@ -126,6 +146,14 @@ impl Runs {
             run.outcome = Outcome::Accept;
         }
         run
+    }
+
+    fn mask(&self, hook: &BoundHook, data: &mut Json) {
+        let Some(attached) = self.attached.get() else { return };
+        let granted = hook.code.load().granted(&self.config);
+        if let Cow::Owned(masked) = attached.services.masks.mask(data.as_str(), &granted.secret) {
+            *data = Json::trusted(masked);
+        }
     }
 
     async fn call(&self, hook: &BoundHook, code: &Code, context: &Context) -> Result<Run, Failure> {
@@ -154,8 +182,16 @@ impl Runs {
             CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0, retry: Retry::Usual }
         });
         let outcome = check_outcome(outcome, context.phase, &session);
+        let mut outcome = session.masked_outcome(outcome);
         let host = session.host_time();
-        let (log, asked) = session.finish();
+        let (mut log, asked) = session.finish();
+        if asked.iter().any(|asked| !asked.granted) {
+            let failure = match &mut outcome {
+                Outcome::Failed(failure) => Some(&mut failure.message),
+                _ => None,
+            };
+            denial::tidy(failure, &mut log);
+        }
         Ok(Run {
             hook: Arc::clone(&code.id),
             outcome,
@@ -171,7 +207,7 @@ impl Runs {
     }
 }
 
-/// What of an outcome may stand: the phase, the amend grant and the sizes decide.
+/// Checks an outcome against the phase, the amend grant and the size limits.
 fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
     let too_large = |what: &str, bytes: usize, limit: usize| {
         let limit = format_size(limit);
@@ -187,7 +223,7 @@ fn check_outcome(outcome: Outcome, phase: Phase, session: &Session) -> Outcome {
             Ok(()) if data.len() > PAYLOAD_BYTES_MAX => too_large("the amended data", data.len(), PAYLOAD_BYTES_MAX),
             Ok(()) => Outcome::Amend(data),
         },
-        // What happened cannot be refused any more: the run failed and is tried again.
+        // The event already happened and cannot be rejected: the run counts as failed and is retried.
         Outcome::Reject(rejection) if !phase.is_pre() => {
             Outcome::Failed(Failure { cause: FailureCause::Exception, message: rejection.message, limit: None })
         }

@@ -139,6 +139,7 @@ impl Stage {
             library: None,
             language: None,
             as_actor: false,
+            origin: crate::catalog::HookOrigin::Rest,
         };
         self.host.bind(binding, None)
     }

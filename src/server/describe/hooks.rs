@@ -24,7 +24,7 @@ pub(in crate::server) fn get() -> Operation {
 pub(in crate::server) fn put() -> Operation {
     Operation::new("putHooks", Tag::Hooks, "Replace the chain of a phase")
         .details("Code alone is a chain of one; a chain of any length is JSON. What cannot work is refused, with the reason.")
-        .parameters(&["model", "phase", "hookName", "hookEngine"])
+        .parameters(&["model", "phase", "hookName", "hookEngine", "hookOrigin"])
         .writes()
         .if_match()
         .takes(&["NewHookChain"])
@@ -65,6 +65,40 @@ pub(in crate::server) fn stats() -> Operation {
         .parameters(&["model", "phase"])
         .returns(200, "Runs, failures and what they cost, for each hook of the chain.", &["HookStats"])
         .problems(&[ProblemType::NotFound])
+}
+
+pub(in crate::server) fn history() -> Operation {
+    Operation::new("getHookHistory", Tag::Hooks, "List the chains that a phase has had")
+        .details(
+            "Newest first; an empty chain: the hooks were removed. Binding the hooks of an earlier chain by their artifacts \
+             rolls back.",
+        )
+        .parameters(&["model", "phase", "historyBefore", "limit"])
+        .returns(200, "The chains.", &["HookHistory"])
+        .problems(&[ProblemType::NotFound])
+}
+
+pub(in crate::server) fn source() -> Operation {
+    Operation::new("getHookSource", Tag::Hooks, "Read the code of a hook")
+        .details("Of one that is bound or, with `artifact`, that was bound to the phase before.")
+        .parameters(&["model", "phase", "sourceHook", "sourceArtifact"])
+        .returns_nothing(200, "The code.")
+        .or_type("text/javascript", &[])
+        .or_type("application/typescript", &[])
+        .or_type("application/wasm", &[])
+        .problems(&[ProblemType::NotFound])
+}
+
+pub(in crate::server) fn check() -> Operation {
+    Operation::new("checkHooks", Tag::Hooks, "Check whether a chain could be bound")
+        .details("To whichever model. Nothing is stored, and the response has the reason if it could not.")
+        .parameters(&["phase", "hookName", "hookEngine"])
+        .takes(&["NewHookChain"])
+        .takes_type("text/javascript", &[])
+        .takes_type("application/typescript", &[])
+        .takes_type("application/wasm", &[])
+        .returns(200, "It could.", &["CheckedHooks"])
+        .problems(&[ProblemType::Invalid, ProblemType::TooComplex, ProblemType::HookFailed, ProblemType::NotSupported])
 }
 
 pub(in crate::server) fn runs() -> Operation {

@@ -3,6 +3,14 @@
 use crate::server::openapi::{Operation, Tag};
 use crate::server::problem::ProblemType;
 
+pub(in crate::server) fn server() -> Operation {
+    Operation::new("getServer", Tag::Server, "Read which server this is").returns(
+        200,
+        "Its version, its log and where its data is.",
+        &["Server"],
+    )
+}
+
 pub(in crate::server) fn nodes() -> Operation {
     Operation::new("listNodes", Tag::Server, "List the nodes that share the log").returns(
         200,

@@ -25,6 +25,7 @@ use crate::server::problem::Problem;
 use crate::server::problem_document;
 use crate::server::reply;
 use crate::server::request_id::X_REQUEST_ID;
+use crate::server::request_log::RequestLine;
 use crate::server::traced;
 use crate::telemetry::trace::scope;
 
@@ -57,14 +58,17 @@ pub(in crate::server) async fn serve(
             Ok(response) => response,
         };
     }
-    let method = request.method().clone();
     let (head, body) = request.into_parts();
+    let method = head.method.clone();
     let is_probe = is_vital(&app, &head.uri);
     let (mut span, scope) = traced::begin(&head, &request_id, is_probe, peer.0.origin().address, &app.config);
     traced::describe(&mut span, None, &method, None);
+    let is_reached = Arc::new(AtomicBool::new(false));
+    let line = RequestLine::begin(&method, head.uri.path(), &request_id, scope.as_ref(), started);
+    // The API writes its own.
+    let line = line.map(|line| line.unless(&is_reached));
     let memory: Box<dyn Hold> = Box::new(Held(RequestMemory::of(peer.clone())));
     let exchange = Exchange::new(head, body, connection.origin.clone(), memory, app.max_body_bytes());
-    let is_reached = Arc::new(AtomicBool::new(false));
     let given_out = memory_of(&peer);
     let server = ForModules {
         app: Arc::clone(&app),
@@ -92,6 +96,9 @@ pub(in crate::server) async fn serve(
     }
     if !is_reached.load(Ordering::Relaxed) {
         app.metrics.modules().record(&method, response.status(), started.elapsed());
+    }
+    if let Some(line) = line {
+        line.answered(response.status());
     }
     response
 }

@@ -430,7 +430,7 @@ fn odd_model_id(chance: &mut Chance) -> Case {
     match chance.below(6) {
         0 => Case::get(&format!("/models/{id}")),
         1 => Case::get(&format!("/models/{id}/instances")),
-        2 => Case::get(&format!("/models/{id}/hooks/preCreate/log")),
+        2 => Case::get(&format!("/models/{id}/hooks/preCreate/{}", chance.pick(&["log", "history", "source"]))),
         3 => Case::json("PUT", &format!("/models/{id}"), r#"{"schema":{"type":"object"}}"#),
         4 => Case::new("DELETE", &format!("/models/{id}?cascade=true"), &[], None),
         _ => Case::json("POST", &format!("/models/{id}/instances"), r#"{"data":{"name":"x"}}"#),
@@ -783,6 +783,7 @@ fn wrong_method(chance: &mut Chance) -> Case {
         ("POST", "/models/order/hooks"),
         ("PATCH", "/models/order/hooks/preCreate"),
         ("DELETE", "/rebuild"),
+        ("GET", "/hooks/check/preCreate"),
         ("POST", "/errors"),
         ("PUT", "/errors/01890a5d-ac96-774b-bcce-b302099a8057"),
         ("GET", "/errors/retry"),
@@ -793,7 +794,7 @@ fn wrong_method(chance: &mut Chance) -> Case {
         ("TRACE", "/models"),
         ("get", "/models"),
         ("PROPFIND", COLLECTION),
-    ][chance.below(25)];
+    ][chance.below(27)];
     Case::new(method, target, &[], None)
 }
 

@@ -105,6 +105,16 @@ fn javascript_from_new_to_bound() {
         let said = run(here, &["hook", "new", "check", "--language", language]).ok();
         assert!(said.contains(&format!("created check/{source}")), "{said}");
         let hook = here.join("check");
+        // As `npm install` puts them there, without a registry.
+        let modules = hook.join("node_modules");
+        std::fs::create_dir_all(modules.join("@snaphook")).expect("a folder");
+        std::os::unix::fs::symlink("../../snaphook", modules.join("@snaphook/hook")).expect("a link");
+        if language == "ts" {
+            let mut node = std::process::Command::new("node");
+            let output =
+                node.arg(sdk.join("node_modules/typescript/bin/tsc")).current_dir(&hook).output().expect("node");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
 
         // Before it is built there is nothing to bind; built with another file beside it, it is one file.
         let missing = ask(&server, &["hook", "deploy", hook.to_str().expect("text"), "--model", "order"]).fails();
@@ -119,6 +129,12 @@ fn javascript_from_new_to_bound() {
         write(&hook, source, &changed);
         let said = build(here, Some(&sdk), &["hook", "build", "check"]).ok();
         assert!(said.starts_with("check/dist/preCreate.js: quickjs for preCreate, "), "{said}");
+
+        // In its folder nothing has to be named.
+        let tried = build(&hook, Some(&sdk), &["hook", "test", "--json"]);
+        assert!(tried.stderr.contains("dist/preCreate.js: quickjs for preCreate, "), "{}", tried.stderr);
+        let tried: Value = serde_json::from_str(&tried.ok()).expect("one document");
+        assert_eq!((tried["verdict"].as_str(), tried["message"].as_str()), (Some("reject"), Some("at most 7")));
 
         // In the real engine, without a server.
         write(here, "new.json", r#"{"total": 8}"#);
@@ -158,9 +174,19 @@ fn what_cannot_be_built_is_said() {
         ("python", "componentize-py", "`pip install componentize-py`"),
     ] {
         run(here, &["hook", "new", language, "--language", language]).ok();
-        let said = fails(None, &["hook", "build", language]);
-        assert!(said.contains(&format!("`{tool}` is not there")) && said.contains(way), "{said}");
+        for args in [&["hook", "build", language][..], &["hook", "test", language]] {
+            let said = build(here, None, args).lacks();
+            assert!(said.contains(&format!("`{tool}` is not there")) && said.contains(way), "{said}");
+        }
     }
+    for language in ["rust", "c"] {
+        let name = format!("{language}-native");
+        run(here, &["hook", "new", &name, "--language", language, "--native"]).ok();
+        let said = build(here, None, &["hook", "build", &name]).lacks();
+        assert!(said.contains("is not there, and the hook is built with it; "), "{said}");
+    }
+    let name = run(here, &["hook", "new", "x", "--language", "js", "--native"]).fails();
+    assert!(name.contains("native hooks are in Rust or C"), "{name}");
     let name = run(here, &["hook", "new", "a b", "--language", "js"]).fails();
     assert!(name.contains("`a b` is no hook name"), "{name}");
     assert_eq!(run(here, &["hook", "new", "x", "--language", "cobol"]).code, Some(2));
@@ -229,7 +255,29 @@ fn types_of_a_model_hold() {
         if (before.name !== after.name) write.create(\"audit\", { name: after.name, at: event.position });\n};";
     let (fits, said) = check(good);
     assert!(fits, "{said}");
+    // Every global that the engines have is declared, and every one that is declared is there.
+    let declared = globals(&std::fs::read_to_string(sdk.join("index.d.ts")).expect("types"));
+    for name in ["console", "fetch", "URL", "setTimeout", "Response", "crypto", "performance", "structuredClone"] {
+        assert!(declared.iter().any(|known| known == name), "{name}: {declared:?}");
+    }
+    let uses: Vec<String> = declared.iter().map(|name| format!("typeof {name}")).collect();
+    let (fits, said) =
+        check(&format!("export const preCreate: PreCreate = ({{ log }}) => log.info([{}]);", uses.join(", ")));
+    assert!(fits, "{said}");
+    let names = serde_json::to_string(&declared).expect("JSON");
+    write(
+        here,
+        "look.js",
+        &format!(
+            "export default ({{ log }}) => log.info('missing:', ...{names}.filter((name) => !(name in globalThis)), '.');"
+        ),
+    );
+    write(here, "new.json", "{}");
+    let said = run(here, &["hook", "test", "look.js", "--phase", "preCreate", "--after", "new.json"]).ok();
+    assert!(said.contains("log: info: missing: .\n"), "{said}");
     for bad in [
+        "export const preCreate: PreCreate = ({ log }) => log.info(new Blob());",
+        "export const preCreate: PreCreate = ({ log }) => log.info(new URL('https://a.example').hots);",
         "export const preCreate: PreCreate = ({ after }) => { after.nmae; };",
         "export const preCreate: PreCreate = ({ after }) => ({ ...after, paid: 1 });",
         "export const preCreate: PreCreate = ({ write }) => {};",
@@ -248,9 +296,18 @@ fn types_of_a_model_hold() {
     assert_eq!(again, "wrote hooks/order/order.d.ts\nwrote hooks/snaphook-hook.d.ts\n");
 }
 
+/// The names of the globals that types declare as values.
+fn globals(types: &str) -> Vec<String> {
+    let (_, global) = types.split_once("declare global {").expect("globals");
+    let name = |line: &str| {
+        let rest = ["var ", "function ", "class "].into_iter().find_map(|word| line.trim_start().strip_prefix(word))?;
+        Some(rest.split(|char: char| !char.is_ascii_alphanumeric()).next()?.to_owned())
+    };
+    global.lines().filter_map(name).collect()
+}
+
 #[test]
 fn the_rust_template_is_a_hook() {
-    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/hook");
     let environment = match crate::docs::needs::environment(&["wasm32".to_owned()]) {
         Ok(environment) => environment,
         Err(missing) => {
@@ -259,13 +316,17 @@ fn the_rust_template_is_a_hook() {
     };
     let place = folder(ALONE);
     let here = place.path();
-    // The crate of this checkout stands for the one in the registry.
-    write(
-        here,
-        ".cargo/config.toml",
-        &format!("[patch.crates-io]\nsnaphook-hook = {{ path = \"{}\" }}\n", sdk.display()),
-    );
     run(here, &["hook", "new", "check", "--language", "rust"]).ok();
+    // An error that `?` returns, and a panic: both reach the caller.
+    let source = here.join("check/src/lib.rs");
+    let text = std::fs::read_to_string(&source).expect("a source");
+    let changed = text.replace(
+        "        if data.total < 0.0 {",
+        "        if data.total > 1e6 {\n            snaphook_hook::read::get::<Data>(\"secret\", \"x\")?;\n        }\n        \
+         assert!(data.total < 1000.0, \"a total of {}\", data.total);\n        if data.total < 0.0 {",
+    );
+    assert_ne!(changed, text);
+    std::fs::write(&source, changed).expect("written");
     let mut building = command(here, &["hook", "build", "check"]);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rust-template");
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
@@ -285,6 +346,90 @@ fn the_rust_template_is_a_hook() {
             "{tried}"
         );
     }
+    for (data, says) in [
+        (r#"{"total": 5000}"#, "the hook gave up: panicked at src/lib.rs:"),
+        (r#"{"total": 5e6}"#, "asked for read of model `secret`, which no grant opens; to allow it, add to "),
+    ] {
+        write(here, "new.json", data);
+        let tried = run(here, &["hook", "test", "check/dist/preCreate.wasm", "--after", "new.json", "--json"]);
+        let tried: Value = serde_json::from_str(&tried.stdout).expect("one document");
+        let message = tried["message"].as_str().unwrap_or_default();
+        assert!(message.contains(says), "{says}: {tried}");
+        // The lines that would grant it end the message and name the hook as it is bound.
+        if let Some((_, lines)) = message.split_once("[[grants]]") {
+            let table: toml::Table = format!("[[grants]]{lines}").parse().expect("TOML");
+            assert_eq!(table["grants"][0]["hook"].as_str(), Some("check"), "{message}");
+        }
+    }
+}
+
+/// A library for this machine, from its template to a bound hook.
+#[test]
+fn native_hooks_from_new_to_bound() {
+    for (language, tool, message) in [("c", "cc", "a name is missing"), ("rust", "cargo", "a total below zero")] {
+        if let Err(missing) = crate::docs::needs::environment(&[tool.to_owned()]) {
+            skip(&format!("native hooks in {language}"), &missing);
+            continue;
+        }
+        let server = Server::start();
+        let api = server.client();
+        api.post("/models", &json!({"id": "note", "schema": {"type": "object"}})).expect(201);
+        let place = folder(ALONE);
+        let here = place.path();
+        run(here, &["hook", "new", "check", "--language", language, "--native"]).ok();
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("native-template");
+        let library = format!("check.{}", std::env::consts::DLL_EXTENSION);
+        let bound = server.directory().join("hooks").join(&library);
+        std::fs::create_dir_all(bound.parent().expect("a folder")).expect("a folder");
+        let mut building = command(here, &["hook", "build", "check", "--out", bound.to_str().expect("text")]);
+        let built: Ended = building.env("CARGO_TARGET_DIR", &target).output().expect("the binary runs").into();
+        assert!(built.stderr.contains("native code is not sandboxed"), "{}", built.stderr);
+        assert!(built.ok().contains(&format!("{library}: native for preCreate, ")));
+        let data = r#"{"total": -1}"#;
+        write(here, "new.json", data);
+        let mut trying = command(&here.join("check"), &["hook", "test", "--after", "../new.json", "--json"]);
+        let tried: Ended = trying.env("CARGO_TARGET_DIR", &target).output().expect("the binary runs").into();
+        let tried: Value = serde_json::from_str(&tried.ok()).expect("one document");
+        assert_eq!((&tried["verdict"], &tried["message"]), (&json!("reject"), &json!(message)), "{tried}");
+        let deploy = ["hook", "deploy", bound.to_str().expect("text"), "--model", "note", "--phase", "preCreate"];
+        assert!(ask(&server, &deploy).ok().starts_with("note.preCreate/check is bound: native, "));
+        let refused =
+            api.post("/models/note/instances", &json!({"data": {"total": -1}})).expect_problem(422, "rejected");
+        assert_eq!(refused["detail"], message);
+    }
+}
+
+/// Data is what a server would put before the hook: with the defaults of the model's schema, which it must fit. A hook's folder
+/// beside the model's files finds schema and configuration by itself.
+#[test]
+fn a_trial_is_of_data_that_fits() {
+    let Some(sdk) = sdk_js() else { return };
+    let place =
+        folder(&format!("{ALONE}[[grants]]\nmodel = 'order'\nhook = 'check'\nphase = 'preCreate'\namend = true\n"));
+    let here = place.path();
+    let schema = json!({"schema": {"type": "object", "required": ["total"], "properties": {
+        "total": {"type": "number", "maximum": 100}, "status": {"type": "string", "default": "open"}}}});
+    write(here, "hooks/order/model.json", &schema.to_string());
+    run(here, &["hook", "new", "check", "--language", "js", "--in", "hooks/order"]).ok();
+    let hook = here.join("hooks/order/check");
+    write(&hook, "src/index.js", "export const preCreate = ({ after }) => ({ ...after, seen: after.status });\n");
+    let test = |more: &[&str]| build(&hook, Some(&sdk), &[&["hook", "test"], more].concat());
+    let tried: Value = serde_json::from_str(&test(&["--json"]).ok()).expect("one document");
+    assert_eq!(
+        (&tried["verdict"], &tried["data"]),
+        (&json!("amend"), &json!({"total": 42, "status": "open", "seen": "open"})),
+        "{tried}"
+    );
+    write(&hook, "test/data.json", r#"{"total": 1000, "status": 7}"#);
+    let said = test(&[]).fails();
+    assert!(said.contains("the data does not fit the model `order`"), "{said}");
+    assert!(said.contains("\n  /total: ") && said.contains("\n  /status: "), "{said}");
+    // Also of a file in the model's folder.
+    write(here, "hooks/order/preCreate.js", "export const preCreate = ({ after, log }) => log.info(after.status);\n");
+    write(here, "new.json", r#"{"total": 1}"#);
+    let said = build(here, None, &["hook", "test", "hooks/order/preCreate.js", "--after", "new.json"]).ok();
+    assert!(said.contains("log: info: open\n"), "{said}");
+    assert!(!here.join("data").exists());
 }
 
 /// The package's own tests, with the binary of this build.

@@ -51,7 +51,7 @@ fn from_new_to_bound(language: &str, source: &str, rule: Option<(&str, &str)>) {
     let here = place.path();
     let said = run(here, &["hook", "new", "check", "--language", language]).ok();
     assert!(said.contains(&format!("created check/{source}")), "{said}");
-    assert!(said.ends_with("next: cd check && snaphook hook build\n"), "{said}");
+    assert!(said.ends_with("next: cd check && snaphook hook test\n"), "{said}");
     let said = with_tools(here, &["hook", "build", "check"]).ok();
     assert!(said.starts_with("check/dist/preCreate.wasm: component for preCreate, "), "{said}");
 
@@ -94,6 +94,30 @@ fn from_new_to_bound(language: &str, source: &str, rule: Option<(&str, &str)>) {
     assert!(ask(&server, &deploy).ok().contains("(was component, sha256:"));
     let problem = api.post("/models/note/instances", &json!({"data": {"name": "a"}})).expect_problem(422, "rejected");
     assert_eq!(problem["detail"], "another rule", "{problem}");
+}
+
+/// A verdict that the author forgot, or whose tag is none, is a failure that says so; it never passes for ACCEPT.
+#[test]
+fn a_verdict_in_c_fails_closed() {
+    if !has("clang") {
+        return;
+    }
+    let place = folder(&alone());
+    let here = place.path();
+    run(here, &["hook", "new", "check", "--language", "c"]).ok();
+    let hook = here.join("check");
+    let text = std::fs::read_to_string(hook.join("src/hook.c")).expect("a source");
+    let accept = "ret->tag = SNAPHOOK_HOOK_TYPES_VERDICT_ACCEPT;";
+    assert!(text.contains(accept), "the template has what is changed");
+    write(here, "named.json", r#"{"name": "a"}"#);
+    for verdict in ["(void)ret;", "ret->tag = 2;", "ret->tag = 200;"] {
+        write(&hook, "src/hook.c", &text.replace(accept, verdict));
+        with_tools(here, &["hook", "build", "check"]).ok();
+        let tried = run(here, &["hook", "test", "check/dist/preCreate.wasm", "--after", "named.json", "--json"]);
+        let tried: Value = serde_json::from_str(&tried.stdout).expect("one document");
+        let message = "the hook gave up: the hook left a verdict whose tag is neither ACCEPT nor AMEND";
+        assert_eq!((&tried["verdict"], &tried["message"]), (&json!("failed"), &json!(message)), "{verdict}");
+    }
 }
 
 #[test]

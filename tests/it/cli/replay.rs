@@ -115,6 +115,12 @@ fn of_a_source(engine: &str) {
     assert!(post.contains("`postCreate` runs after the change"), "{post}");
     let unknown = ask(&server, &["hook", "test", "preUpdate.js", "--replay", "--model", "gone"]).fails();
     assert!(unknown.contains("gone"), "{unknown}");
+    // Where no server ever ran there is nothing to replay, and nothing is made.
+    let empty = super::folder("[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n");
+    write(empty.path(), "preUpdate.js", "export default () => {};");
+    let nothing = run(empty.path(), &["hook", "test", "preUpdate.js", "--replay", "--model", "order"]).fails();
+    assert!(nothing.contains("there is nothing to replay: no server answers at http://127.0.0.1:1"), "{nothing}");
+    assert!(!empty.path().join("data").exists());
     assert!(ask(&server, &["hook", "test", "preUpdate.js", "--replay"]).fails().contains("`--model`"));
 
     // The same on the stores, when no server holds them.
@@ -199,7 +205,7 @@ fn components_and_a_library() {
             &[
                 (1, "reject", json!("unknown customer")),
                 (2, "amend", currency.clone()),
-                // A component without WASI cannot say why it gave up; its log can.
+                // Which is a failure with its own words, not a trap.
                 (3, "failed", Value::Null),
             ],
         );

@@ -1,8 +1,5 @@
 //! What a client began at one node goes on at another: keys, tags, cursors, secrets, hooks and their artifacts.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use super::backend::Backend;
@@ -175,25 +172,4 @@ fn a_copy_of_another_log_is_refused(nodes: &mut Nodes) {
     nodes.mend();
     let listed = nodes.client(0).get(&format!("{INSTANCES}?limit=1000")).expect(200).text();
     assert!(!listed.contains("foreign"), "{listed}");
-}
-
-/// The configurations of the page on clusters are whole.
-#[test]
-fn the_page_has_configurations_that_pass() {
-    let page =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cluster.md")).expect("the page");
-    let blocks: Vec<&str> =
-        page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("it ends")).collect();
-    assert_eq!(blocks.len(), 2);
-    for block in blocks {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("config.toml"), block).expect("a config");
-        let output = Command::new(env!("CARGO_BIN_EXE_snaphook"))
-            .arg("check")
-            .current_dir(folder.path())
-            .envs(["POSTGRES_URL", "REDIS_URL", "NATS_PASSWORD", "SNAPHOOK_KEY"].map(|name| (name, "x")))
-            .output()
-            .expect("the binary starts");
-        assert!(output.status.success(), "{block}\n{}", String::from_utf8_lossy(&output.stderr));
-    }
 }

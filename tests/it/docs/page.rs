@@ -21,11 +21,19 @@ pub(super) enum Kind {
     Excerpt(String),
     Source(String),
     Run { fails: bool },
+    Config,
+    Shown,
     Eventually,
     Output,
 }
 
 impl Page {
+    /// How many commands a reader types: lines of the blocks that run, without comments and what continues a command.
+    pub(super) fn commands(&self) -> usize {
+        let blocks = self.blocks.iter().filter(|block| matches!(block.kind, Kind::Run { .. } | Kind::Eventually));
+        blocks.map(|block| commands(&block.text)).sum()
+    }
+
     pub(super) fn parse(text: &str) -> Result<Page, String> {
         let needs = text.lines().next().and_then(|line| line.strip_prefix("<!-- needs:")?.strip_suffix("-->"));
         let needs = needs.into_iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned()).collect();
@@ -81,11 +89,24 @@ fn kind(info: &str) -> Result<Kind, String> {
         ("sh", ["fails"]) => Ok(Kind::Run { fails: true }),
         ("sh", ["eventually"]) => Ok(Kind::Eventually),
         ("text", []) => Ok(Kind::Output),
+        ("toml", ["config"]) => Ok(Kind::Config),
+        (_, ["shown"]) => Ok(Kind::Shown),
         _ => Err(format!(
-            "nothing runs this block: `{info}`; expected `sh`, `text`, or a language with `file=PATH`, \
-             `excerpt=PATH` or `source=PATH`"
+            "nothing runs this block: `{info}`; expected `sh`, `text`, `toml config`, or a language with `file=PATH`, \
+             `excerpt=PATH`, `source=PATH` or `shown`"
         )),
     }
+}
+
+fn commands(block: &str) -> usize {
+    let (mut count, mut in_quotes, mut continues) = (0, false, false);
+    for line in block.lines() {
+        let is_new = !in_quotes && !continues && !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        count += usize::from(is_new);
+        in_quotes ^= line.matches('\'').count() % 2 == 1;
+        continues = !in_quotes && line.ends_with('\\');
+    }
+    count
 }
 
 /// Whether output is what a page says: line by line, `…` for anything.
@@ -128,6 +149,11 @@ fn output_is_compared_with_room_for_anything() {
     assert!(matches("time: … ms", "time: 0.20 ms"));
     assert!(!matches("a", "a\nb") && !matches("a\nb", "a") && !matches("a…b", "a"));
     assert!(!matches("", "a") && !matches("…b…b", "ab"));
+}
+
+#[test]
+fn commands_are_counted() {
+    assert_eq!(commands("a\n# no\n\nb -d '{\n  \"x\": 1\n}'\nc \\\n  d \\\n  e\nf\n"), 4);
 }
 
 #[test]

@@ -41,19 +41,12 @@ impl Shell {
     pub(super) fn start(environment: Vec<(String, String)>) -> Result<Shell, String> {
         let failed = |error: std::io::Error| format!(": no shell: {error}");
         let folder = tempfile::tempdir().map_err(failed)?;
-        for name in ["page", "bin", ".cargo"] {
+        for name in ["page", "bin"] {
             std::fs::create_dir(folder.path().join(name)).map_err(failed)?;
         }
         let bin = folder.path().join("bin");
-        symlink(env!("CARGO_BIN_EXE_snaphook"), bin.join("snaphook")).map_err(failed)?;
-        // Crates that readers take from the registry are those of this checkout.
-        let patch = format!(
-            "[patch.crates-io]\nsnaphook-hook = {{ path = \"{}\" }}\n",
-            repository().join("sdk/hook").display()
-        );
-        if repository().join("sdk/hook/Cargo.toml").is_file() {
-            std::fs::write(folder.path().join(".cargo/config.toml"), patch).map_err(failed)?;
-        }
+        let binary = std::env::var_os("SNAPHOOK_DOCS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_snaphook").into());
+        symlink(&binary, bin.join("snaphook")).map_err(failed)?;
         // Whoever asked for it holds it until the shell stands: others ask for free ports, too.
         let (mut listeners, mut ports) = (Vec::new(), PORTS);
         for port in &mut ports {
@@ -94,6 +87,21 @@ impl Shell {
     pub(super) fn read(&self, path: &str) -> Result<String, String> {
         let text = std::fs::read_to_string(self.current.join(path));
         text.map(|text| self.theirs(&text)).map_err(|error| format!("`{path}` cannot be read: {error}"))
+    }
+
+    /// Has `snaphook check` look at a configuration, in a folder where nothing else is. Variables that it names are set.
+    pub(super) fn check(&mut self, text: &str) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("cannot be checked: {error}");
+        let folder = tempfile::tempdir_in(self.folder.path()).map_err(failed)?;
+        std::fs::write(folder.path().join("config.toml"), text).map_err(failed)?;
+        let names = text.split("'env:").skip(1).filter_map(|rest| rest.split('\'').next());
+        let mut command = Command::new(self.folder.path().join("bin/snaphook"));
+        command.arg("check").current_dir(folder.path()).envs(names.map(|name| (name, "x")));
+        let ended = command.output().map_err(failed)?;
+        match ended.status.success() {
+            true => Ok(()),
+            false => Err(format!("`snaphook check` rejects it: {}", String::from_utf8_lossy(&ended.stderr))),
+        }
     }
 
     /// Runs commands in the shell: what they set and where they go stays.

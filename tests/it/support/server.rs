@@ -174,6 +174,16 @@ impl Server {
         kill_process(pid, signal).expect("a process");
     }
 
+    /// Signals, one after the other, until it ends.
+    #[track_caller]
+    pub(crate) fn end_by(&mut self, signal: Signal) -> ExitStatus {
+        eventually("the server ends", || {
+            self.signal(signal);
+            self.process.try_wait().expect("a child")
+        });
+        self.wait()
+    }
+
     /// The end of the server; its log is whole then.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {

@@ -90,6 +90,7 @@ fn bindings() -> Result<Vec<(String, String)>> {
     for (name, bytes) in files.iter() {
         let mut text = String::from_utf8_lossy(bytes).into_owned();
         if name.ends_with(".c") {
+            text = closed(&text)?;
             text.push_str(&section("component-type:hook", &metadata));
             // What would be in the object file besides.
             text.push_str("\nvoid __component_type_object_force_link_hook(void) {}\n");
@@ -97,6 +98,29 @@ fn bindings() -> Result<Vec<(String, String)>> {
         texts.push((name.to_owned(), text));
     }
     Ok(texts)
+}
+
+/// The bindings, with a verdict that fails closed: what is generated takes any number that is no tag for the first one, ACCEPT,
+/// and so a verdict that the author forgot to set.
+fn closed(text: &str) -> Result<String> {
+    const CHECK: &str = "\
+    // A tag that is none must not pass for ACCEPT.
+    if ((*payload).tag > SNAPHOOK_HOOK_TYPES_VERDICT_AMEND) {
+      hook_string_t words;
+      hook_string_set(&words, \"the hook left a verdict whose tag is neither ACCEPT nor AMEND\");
+      snaphook_hook_log_write(SNAPHOOK_HOOK_LOG_LEVEL_ERROR, &words);
+      __builtin_trap();
+    }
+";
+    const UNSET: &str = "  hook_verdict_t ok;\n";
+    const SWITCH: &str = "    switch ((int32_t) (*payload).tag) {\n";
+    if text.matches(UNSET).count() != 1 || text.matches(SWITCH).count() != 1 {
+        return Err(
+            "the bindings in C are generated in another way now: look at `closed` of xtask/src/guests/c.rs".to_owned()
+        );
+    }
+    let unset = "  hook_verdict_t ok = { .tag = 0xff };\n";
+    Ok(text.replace(UNSET, unset).replace(SWITCH, &format!("{CHECK}{SWITCH}")))
 }
 
 /// A custom section as text for the assembler, which clang takes between functions.

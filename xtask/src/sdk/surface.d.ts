@@ -58,21 +58,48 @@ export interface FetchInit {
   signal?: unknown;
 }
 
+/** Names and values in the order of the names. */
 export interface FetchHeaders extends Iterable<[string, string]> {
+  append(name: string, value: string): void;
+  delete(name: string): void;
   get(name: string): string | null;
+  getSetCookie(): string[];
   has(name: string): boolean;
+  set(name: string, value: string): void;
+  forEach(callback: (value: string, name: string, headers: FetchHeaders) => void, self?: unknown): void;
+  entries(): IterableIterator<[string, string]>;
+  keys(): IterableIterator<string>;
+  values(): IterableIterator<string>;
 }
 
-export interface FetchResponse extends ResponseHead {
-  readonly ok: boolean;
+/** A body is read as a whole, once. */
+export interface FetchBody {
   readonly headers: FetchHeaders;
+  readonly bodyUsed: boolean;
+  /** There are no streams. */
+  readonly body: null;
   text(): Promise<string>;
   json(): Promise<any>;
+  bytes(): Promise<Uint8Array>;
   arrayBuffer(): Promise<ArrayBuffer>;
 }
 
+export interface FetchResponse extends ResponseHead, FetchBody {
+  readonly ok: boolean;
+  readonly statusText: string;
+  clone(): FetchResponse;
+}
+
+export interface FetchRequest extends FetchBody {
+  readonly method: string;
+  readonly url: string;
+  readonly redirect: Redirect;
+  readonly signal: WebAbortSignal;
+  clone(): FetchRequest;
+}
+
 /** Requests to the addresses that the grant `http` opens. */
-export type Fetch = (url: string | { toString(): string }, init?: FetchInit) => Promise<FetchResponse>;
+export type Fetch = (url: string | { toString(): string } | FetchRequest, init?: FetchInit) => Promise<FetchResponse>;
 
 interface Before<Data> {
   before: Data;
@@ -95,9 +122,189 @@ type Awaitable<Value> = Value | Promise<Value>;
 /** Nothing: the change may pass. Data: with this data instead, which needs the grant `amend`. A thrown `Reject`: no. */
 export type Decision<Data> = Awaitable<Data | null | undefined | void>;
 
+// What the engines have of the web; docs/hooks/engines.md lists what they lack. Where a project has these globals from
+// `lib: ["dom"]`, those stay.
+
+type Own<Type> = typeof globalThis extends { onmessage: any } ? {} : Type;
+
+interface WebConsole {
+  log(...values: unknown[]): void;
+  info(...values: unknown[]): void;
+  debug(...values: unknown[]): void;
+  trace(...values: unknown[]): void;
+  dir(...values: unknown[]): void;
+  table(...values: unknown[]): void;
+  group(...values: unknown[]): void;
+  groupCollapsed(...values: unknown[]): void;
+  groupEnd(): void;
+  warn(...values: unknown[]): void;
+  error(...values: unknown[]): void;
+  assert(condition?: unknown, ...values: unknown[]): void;
+  count(label?: string): void;
+  time(label?: string): void;
+  timeEnd(label?: string): void;
+}
+
+interface WebEvent {
+  readonly type: string;
+  readonly target: unknown;
+  readonly cancelable: boolean;
+  readonly defaultPrevented: boolean;
+  preventDefault(): void;
+}
+
+type WebListener = ((event: WebEvent) => void) | { handleEvent(event: WebEvent): void };
+
+interface WebEventTarget {
+  addEventListener(type: string, listener: WebListener | null, options?: { once?: boolean } | boolean): void;
+  removeEventListener(type: string, listener: WebListener | null): void;
+  dispatchEvent(event: WebEvent): boolean;
+}
+
+interface WebAbortSignal extends WebEventTarget {
+  readonly aborted: boolean;
+  readonly reason: any;
+  onabort: ((event: WebEvent) => void) | null;
+  throwIfAborted(): void;
+}
+
+interface WebAbortController {
+  readonly signal: WebAbortSignal;
+  abort(reason?: unknown): void;
+}
+
+interface WebDOMException extends Error {
+  readonly code: number;
+}
+
+type WebBytes = ArrayBuffer | ArrayBufferView;
+
+interface WebTextEncoder {
+  readonly encoding: string;
+  encode(text?: string): Uint8Array;
+}
+
+interface WebTextDecoder {
+  readonly encoding: string;
+  readonly fatal: boolean;
+  readonly ignoreBOM: boolean;
+  decode(bytes?: WebBytes): string;
+}
+
+interface WebURLSearchParams extends Iterable<[string, string]> {
+  readonly size: number;
+  append(name: string, value: string): void;
+  delete(name: string, value?: string): void;
+  get(name: string): string | null;
+  getAll(name: string): string[];
+  has(name: string, value?: string): boolean;
+  set(name: string, value: string): void;
+  sort(): void;
+  forEach(callback: (value: string, name: string, params: WebURLSearchParams) => void, self?: unknown): void;
+  entries(): IterableIterator<[string, string]>;
+  keys(): IterableIterator<string>;
+  values(): IterableIterator<string>;
+  toString(): string;
+}
+
+interface WebURL {
+  href: string;
+  protocol: string;
+  username: string;
+  password: string;
+  host: string;
+  hostname: string;
+  port: string;
+  pathname: string;
+  search: string;
+  hash: string;
+  readonly origin: string;
+  readonly searchParams: WebURLSearchParams;
+  toString(): string;
+  toJSON(): string;
+}
+
+interface WebCrypto {
+  randomUUID(): string;
+  getRandomValues<Values extends ArrayBufferView>(values: Values): Values;
+  readonly subtle: {
+    /** SHA-1, SHA-256, SHA-384 and SHA-512. */
+    digest(algorithm: string | { name: string }, data: WebBytes): Promise<ArrayBuffer>;
+  };
+}
+
+interface WebPerformance {
+  now(): number;
+  readonly timeOrigin: number;
+}
+
 declare global {
   /** Thrown in a pre hook it refuses the change (422). `fields`: a JSON Pointer into the data and a message each. */
   class Reject extends Error {
     constructor(message?: string, fields?: Record<string, string>);
   }
+
+  interface Console extends Own<WebConsole> {}
+  interface Event extends Own<WebEvent> {}
+  interface EventTarget extends Own<WebEventTarget> {}
+  interface AbortSignal extends Own<WebAbortSignal> {}
+  interface AbortController extends Own<WebAbortController> {}
+  interface DOMException extends Own<WebDOMException> {}
+  interface TextEncoder extends Own<WebTextEncoder> {}
+  interface TextDecoder extends Own<WebTextDecoder> {}
+  interface URL extends Own<WebURL> {}
+  interface URLSearchParams extends Own<WebURLSearchParams> {}
+  interface Headers extends Own<FetchHeaders> {}
+  interface Request extends Own<FetchRequest> {}
+  interface Response extends Own<FetchResponse> {}
+  interface Crypto extends Own<WebCrypto> {}
+  interface Performance extends Own<WebPerformance> {}
+
+  var console: typeof globalThis extends { onmessage: any; console: infer There } ? There : Console;
+  var Event: typeof globalThis extends { onmessage: any; Event: infer There } ? There : { new (type: string, init?: { cancelable?: boolean }): Event };
+  var EventTarget: typeof globalThis extends { onmessage: any; EventTarget: infer There } ? There : { new (): EventTarget };
+  var AbortSignal: typeof globalThis extends { onmessage: any; AbortSignal: infer There } ? There : {
+    abort(reason?: unknown): AbortSignal;
+    timeout(milliseconds: number): AbortSignal;
+    any(signals: Iterable<AbortSignal>): AbortSignal;
+  };
+  var AbortController: typeof globalThis extends { onmessage: any; AbortController: infer There } ? There : { new (): AbortController };
+  var DOMException: typeof globalThis extends { onmessage: any; DOMException: infer There } ? There : { new (message?: string, name?: string): DOMException };
+  var TextEncoder: typeof globalThis extends { onmessage: any; TextEncoder: infer There } ? There : { new (): TextEncoder };
+  var TextDecoder: typeof globalThis extends { onmessage: any; TextDecoder: infer There } ? There : { new (label?: string, options?: { fatal?: boolean; ignoreBOM?: boolean }): TextDecoder };
+  var URL: typeof globalThis extends { onmessage: any; URL: infer There } ? There : {
+    new (url: string | URL, base?: string | URL): URL;
+    canParse(url: string | URL, base?: string | URL): boolean;
+    parse(url: string | URL, base?: string | URL): URL | null;
+  };
+  var URLSearchParams: typeof globalThis extends { onmessage: any; URLSearchParams: infer There } ? There : {
+    new (init?: string | Record<string, string> | Iterable<[string, string]>): URLSearchParams;
+  };
+  var Headers: typeof globalThis extends { onmessage: any; Headers: infer There } ? There : {
+    new (init?: Record<string, string> | Iterable<[string, string]>): Headers;
+  };
+  var Request: typeof globalThis extends { onmessage: any; Request: infer There } ? There : {
+    new (input: string | URL | Request, init?: FetchInit): Request;
+  };
+  var Response: typeof globalThis extends { onmessage: any; Response: infer There } ? There : {
+    new (
+      body?: string | WebBytes | URLSearchParams | null,
+      init?: { status?: number; statusText?: string; headers?: Record<string, string> | Iterable<[string, string]> },
+    ): Response;
+    json(data: unknown, init?: { status?: number; headers?: Record<string, string> | Iterable<[string, string]> }): Response;
+  };
+  var crypto: typeof globalThis extends { onmessage: any; crypto: infer There } ? There : Crypto;
+  var performance: typeof globalThis extends { onmessage: any; performance: infer There } ? There : Performance;
+
+  function fetch(url: string | URL | Request, init?: FetchInit): Promise<Response>;
+  function setTimeout(callback: (...args: any[]) => void, milliseconds?: number, ...args: any[]): number;
+  function setInterval(callback: (...args: any[]) => void, milliseconds?: number, ...args: any[]): number;
+  function setImmediate(callback: (...args: any[]) => void, ...args: any[]): number;
+  function clearTimeout(timer?: number): void;
+  function clearInterval(timer?: number): void;
+  function clearImmediate(timer?: number): void;
+  function queueMicrotask(callback: () => void): void;
+  function structuredClone<Value>(value: Value): Value;
+  function btoa(text: string): string;
+  function atob(text: string): string;
 }

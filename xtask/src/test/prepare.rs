@@ -80,6 +80,9 @@ pub(super) fn prepare() -> Result<Prepared> {
     if let Err(reason) = needs::programs() {
         prepared.missing.push(format!("some tests of metrics and of the capabilities http and process: {reason}"));
     }
+    if let Err(reason) = needs::proxy() {
+        prepared.missing.push(format!("tests behind a reverse proxy: {reason}"));
+    }
     if let Err(reason) = needs::browser() {
         prepared.missing.push(format!("tests in a browser: {reason}"));
     }

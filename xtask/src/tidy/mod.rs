@@ -7,6 +7,7 @@ mod circles;
 mod code;
 mod json;
 mod layers;
+mod readme;
 mod sdk;
 mod text;
 mod unsafety;
@@ -83,6 +84,7 @@ fn check(files: &[File]) -> Vec<Finding> {
     findings.extend(text::check(files));
     findings.extend(wit::check(files));
     findings.extend(sdk::check(files));
+    findings.extend(readme::check(files));
     findings.extend(architecture::check(files));
     findings.extend(circles::check(files));
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));

@@ -4,12 +4,12 @@
 //! A cycle begins a journal, writes what changed before that, then the state, and then the older journals are not needed
 //! any more. It may fail or be killed at any point: until the state is replaced, the journals have everything.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use snaphook_driver::files::make_folder;
 use snaphook_driver::{Instances, Result, Row};
 
 use super::dirty::Dirty;
@@ -112,7 +112,7 @@ impl Cycle {
         for (model, dirty) in &self.dirty.models {
             let Some((_, folder)) = self.state.models.iter().find(|(shape, _)| shape.model == *model) else { continue };
             let folder = folder_of(&shared.folder, folder);
-            fs::create_dir_all(&folder).map_err(fault("flush", &folder))?;
+            make_folder(&folder).map_err(fault("flush", &folder))?;
             let ids: Vec<&String> = dirty.ids.iter().collect();
             for ids in ids.chunks(ROWS_AT_ONCE) {
                 let (rows, checkpoint) = shared.look(|instances| {

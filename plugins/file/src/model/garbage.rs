@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use snaphook_driver::Result;
+use snaphook_driver::files::make_folder;
 
 use super::folders::{INSTANCES, number_of};
 use crate::fault::fault;
@@ -21,7 +22,7 @@ impl Garbage {
     /// Finds what is there besides the folders that models have.
     pub(super) fn find(store: &Path, wanted: &[&str]) -> Result<Garbage> {
         let folder = store.join(INSTANCES);
-        let names = fs::create_dir_all(&folder).and_then(|()| names_in(&folder)).map_err(fault("open", &folder))?;
+        let names = make_folder(&folder).and_then(|()| names_in(&folder)).map_err(fault("open", &folder))?;
         // Only what looks like ours.
         let is_garbage = |name: &&String| number_of(name) > 0 && !wanted.contains(&name.as_str());
         Ok(Garbage(names.iter().filter(is_garbage).map(|name| folder.join(name)).collect()))

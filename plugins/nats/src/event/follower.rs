@@ -1,8 +1,8 @@
-//! Follows the stream of the log and judges what comes, in its order.
+//! Follows the stream of the log and judges its messages in order.
 //!
-//! Messages come by a consumer that is made anew, from the place where this node is, whenever anything about it is odd:
-//! an error, a silence without heartbeats, a gap. Before that the stream itself is looked at: it must still be the same
-//! log, and not shorter than what this node has judged.
+//! Messages arrive through a consumer that is recreated from this node's position after any anomaly: an error, missing
+//! heartbeats, or a gap. Before that, the stream itself is checked: it must still contain the same log, and must not be
+//! shorter than what this node has judged.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,23 +20,23 @@ use super::log::{Log, Stop, locked, read_frame};
 use super::message::{Content, Operation};
 use crate::fault::unavailable;
 
-/// Messages that are asked for at once.
+/// How many messages are requested at once.
 const AHEAD: usize = 256;
 
-/// Messages and bytes that are judged in one step.
+/// How many messages and bytes are judged in one step.
 const STEP_MESSAGES: usize = 256;
 const STEP_BYTES: usize = 8 << 20;
 
-/// The server says that often that it is there.
+/// The interval of the server's heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How long one request for messages stands.
+/// How long one request for messages is valid.
 const EXPIRES: Duration = Duration::from_secs(30);
 
-/// The server forgets a consumer that nobody asks for so long.
+/// After this time without requests, the server forgets a consumer.
 const FORGET: Duration = Duration::from_secs(60);
 
-/// How long a stream may seem shorter than it was.
+/// How long a stream may seem shorter than before, during a change of leaders.
 const LEADERS_CHANGE: Duration = Duration::from_secs(15);
 
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -47,11 +47,11 @@ pub(crate) struct Follower {
     task: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
-/// How following ends.
+/// Why following ended.
 enum End {
-    /// It begins again.
+    /// It must be restarted.
     Again(DriverError),
-    /// For good.
+    /// It must not be restarted.
     Stop(Stop),
 }
 
@@ -63,7 +63,7 @@ impl From<Stop> for End {
 
 impl From<DriverError> for End {
     fn from(error: DriverError) -> Self {
-        // What a node's own file cannot take now it may take later.
+        // An error of the node's own file may be temporary.
         match error.kind() {
             ErrorKind::Corrupt => {
                 End::Stop(Stop::new(ErrorKind::Corrupt, format!("{error}; see what is said of the log or the file")))
@@ -78,7 +78,7 @@ impl Follower {
         Follower { task: std::sync::Mutex::new(Some(tokio::spawn(run(Arc::clone(log))))) }
     }
 
-    /// Ends the task, and waits for it.
+    /// Stops the task and waits for its end.
     pub(crate) async fn close(&self) {
         let task = locked(&self.task).take();
         if let Some(task) = task {
@@ -113,7 +113,7 @@ async fn run(log: Arc<Log>) {
     }
 }
 
-/// Follows until something is odd.
+/// Follows until there is an anomaly.
 async fn follow(log: &Arc<Log>) -> End {
     match follow_from(log).await {
         Ok(()) => End::Again(DriverError::new(ErrorKind::Unavailable, "follow", "messages are missing or late")),
@@ -142,7 +142,7 @@ async fn follow_from(log: &Arc<Log>) -> Result<(), End> {
         let first = tokio::select! {
             message = messages.next() => message,
             () = log.kick.notified() => {
-                // The first may come from the time before; a message that is late twice is not on its way.
+                // The first signal may be outdated; a message that is late twice is not in transit.
                 kicks += 1;
                 if kicks > 1 { return Ok(()) }
                 continue;
@@ -158,7 +158,7 @@ async fn follow_from(log: &Arc<Log>) -> Result<(), End> {
                     bytes += message.payload.len();
                     step.push(message);
                 }
-                // What is wrong shows again with the next.
+                // The next call reports the error again.
                 _ => break,
             }
         }
@@ -172,12 +172,12 @@ async fn follow_from(log: &Arc<Log>) -> Result<(), End> {
     }
 }
 
-/// Whether the stream still is the log that this node knows.
+/// Checks that the stream still contains the log that this node knows.
 async fn check_stream(log: &Log) -> Result<(), End> {
     let sequence = log.replica.sequence();
     let mut last = log.last_sequence("follow").await?;
     let first_look = Instant::now();
-    // A server that was the leader, or is about to be, may not know all that was acknowledged.
+    // A former or future leader may not know everything that was acknowledged.
     while last < sequence {
         if first_look.elapsed() > LEADERS_CHANGE {
             return Err(shorter(last, sequence).into());
@@ -198,7 +198,7 @@ async fn check_stream(log: &Log) -> Result<(), End> {
     Ok(())
 }
 
-/// A stream that lost what this node has judged, and has something else in its place.
+/// The error for a stream that lost messages that this node has judged, and has others in their place.
 pub(crate) fn parted(sequence: u64) -> Stop {
     Stop::new(
         ErrorKind::Corrupt,
@@ -209,7 +209,7 @@ pub(crate) fn parted(sequence: u64) -> Stop {
     )
 }
 
-/// A stream that lost what this node has judged.
+/// The error for a stream that lost messages that this node has judged.
 pub(crate) fn shorter(last: u64, sequence: u64) -> Stop {
     Stop::new(
         ErrorKind::Corrupt,
@@ -221,8 +221,8 @@ pub(crate) fn shorter(last: u64, sequence: u64) -> Stop {
     )
 }
 
-/// Judges the first of these messages, as far as their contents go into one step, and answers how many; `None` if one before
-/// them is missing.
+/// Judges as many of these messages as fit into one step and returns their number; `None` if an earlier message is
+/// missing.
 async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<Option<usize>, End> {
     let mut last = log.replica.sequence();
     let mut changes = Vec::with_capacity(messages.len());
@@ -247,7 +247,7 @@ async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<Option<usize>, En
         let frame = match read_frame(&message.payload) {
             Ok(frame) => frame,
             Err(stop) if changes.is_empty() => return Err(stop.into()),
-            // What is before it is judged first.
+            // The messages before it are judged first.
             Err(_) => break,
         };
         let content = content(log, &frame.writer, frame.counter, frame.content).await?;
@@ -287,7 +287,7 @@ async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<Option<usize>, En
     Ok(done)
 }
 
-/// The content of a message. This node still has that of its own.
+/// Reads the content of a message. This node still has the contents of its own messages.
 async fn content(log: &Log, writer: &str, counter: u64, content: Option<Content>) -> Result<Bytes, End> {
     match content {
         Some(Content::Here(content)) => Ok(content),

@@ -1,8 +1,8 @@
-//! How a node's changes get into the log: one at a time on each lane, sent again until they are seen.
+//! Sends a node's changes to the log: one at a time on each lane, repeated until they are seen.
 //!
-//! A lane is a writer of the log with a counter. Of a writer only messages with a rising counter have an effect, so a
-//! message that was sent twice counts once, and one that turns up after a later one of its lane counts for nobody. What
-//! became of a message whose answer is lost is thus known as soon as any later message of its lane is seen.
+//! A lane is a writer of the log with a counter. Only messages with an increasing counter have an effect, so a message
+//! that was sent twice counts once, and a message that appears after a later one of its lane is ignored by all nodes.
+//! If a response is lost, the outcome is therefore known as soon as any later message of the lane is seen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,13 @@ use super::log::Log;
 use super::message::{Content, FORMAT, Frame, INLINE_BYTES, encode};
 use crate::connection::Unstored;
 
-/// How long a change is tried. Less than anybody waits for it.
+/// Timeout of a change, including retries. Less than any caller waits for it.
 const CALL_TIME: Duration = Duration::from_secs(20);
 
-/// After so long without an answer a message is sent again.
+/// After this time without a response, a message is sent again.
 const SEEN_TIME: Duration = Duration::from_millis(1500);
 
-/// Between two tries of a message that nobody took.
+/// Pause between two attempts to send a message that nobody accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Lane {
@@ -39,15 +39,15 @@ pub(crate) struct Lane {
 
 struct State {
     counter: u64,
-    /// What became of the last message is not known.
+    /// Whether the outcome of the last message is unknown.
     is_unsettled: bool,
 }
 
-/// What is known of a message.
+/// What is known about a message.
 enum Sent {
     /// Certainly not stored.
     No(DriverError),
-    /// It may be in the stream, or get there.
+    /// It may be in the stream, or arrive there later.
     Maybe,
 }
 
@@ -62,7 +62,7 @@ impl Lane {
         }
     }
 
-    /// Makes a change. It goes on when the caller does not wait for it any more.
+    /// Makes a change, which continues even if the caller stops waiting.
     pub(crate) async fn change(self: &Arc<Self>, operation: &'static str, change: Change<'_>) -> Result<Outcome> {
         let (lane, content) = (Arc::clone(self), encode(change));
         let sent = self.runtime.spawn(async move { lane.send(operation, content).await });
@@ -71,9 +71,9 @@ impl Lane {
         })
     }
 
-    /// Finds out what became of a message whose outcome is not known.
+    /// Finds out the outcome of a message if it is unknown.
     pub(crate) async fn settle(self: &Arc<Self>, operation: &'static str) -> Result<()> {
-        // Whoever sends at the moment settles it too.
+        // A concurrent sender settles it too.
         let is_settled = self.state.try_lock().is_ok_and(|state| !state.is_unsettled);
         if is_settled { Ok(()) } else { self.change(operation, Change::Nothing).await.map(drop) }
     }
@@ -90,7 +90,7 @@ impl Lane {
         let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else {
             return Err(DriverError::new(ErrorKind::Unavailable, operation, "others write, and none gets an answer"));
         };
-        // The time that others took is not this one's.
+        // The deadline does not include the time that others took.
         let deadline = Instant::now() + CALL_TIME;
         state.counter += 1;
         let counter = state.counter;

@@ -1,6 +1,7 @@
-//! The shared log as one node sees it: its stream, the node's copy, and who waits for what.
+//! One node's view of the shared log: its stream, the node's copy, and the waiting callers.
 //!
-//! The [`follower`](super::follower) applies messages, the [`lanes`](super::lanes) send them; here is what both need.
+//! The [`follower`](super::follower) applies messages, the [`lanes`](super::lanes) send them; this is their shared
+//! state.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,19 +22,19 @@ use crate::parts::Parts;
 pub(crate) struct Log {
     pub(crate) link: Arc<Link>,
     pub(crate) stream: Stream<()>,
-    /// Where messages of the log are published.
+    /// The subject of the log's messages.
     pub(crate) subject: String,
     pub(crate) parts: Parts,
     pub(crate) replica: Replica,
-    /// The place of the last message that was judged.
+    /// The sequence of the last judged message.
     pub(crate) judged: watch::Sender<u64>,
-    /// Why this node can judge no more, for good.
+    /// Why this node has permanently stopped judging.
     stopped: Mutex<Option<Stop>>,
-    /// What keeps this node from judging at the moment.
+    /// Why this node currently cannot judge.
     trouble: Mutex<Option<String>>,
-    /// Those who wait for a change of theirs, by writer and counter.
+    /// Callers that wait for their changes, by writer and counter.
     waiting: Mutex<HashMap<(String, u64), Waiting>>,
-    /// A message is in the stream, or should be, that was not seen.
+    /// Signals that the stream has, or should have, a message that this node has not seen.
     pub(crate) kick: Notify,
 }
 
@@ -89,12 +90,12 @@ impl Log {
             tracing::error!("nats: this node no longer follows the log: {}", stop.message);
         }
         *locked(&self.stopped) = Some(stop);
-        // Nobody is answered any more; whoever waits finds out now.
+        // Dropping the waiters notifies them that there will be no outcome.
         locked(&self.waiting).clear();
         self.judged.send_modify(|_| {});
     }
 
-    /// What keeps this node from judging, if anything does.
+    /// Why this node currently cannot judge, if so.
     pub(crate) fn trouble(&self) -> Option<String> {
         locked(&self.trouble).clone()
     }
@@ -103,7 +104,7 @@ impl Log {
         *locked(&self.trouble) = trouble;
     }
 
-    /// The answer to a change, once it is judged.
+    /// Returns the outcome of a change once it is judged.
     pub(crate) fn wait_for(&self, writer: &str, counter: u64, content: Bytes) -> oneshot::Receiver<Outcome> {
         let (answer, receiver) = oneshot::channel();
         locked(&self.waiting).insert((writer.to_owned(), counter), Waiting { answer, content });
@@ -119,17 +120,17 @@ impl Log {
             return;
         }
         if let Some(waiting) = locked(&self.waiting).remove(&(writer.to_owned(), counter)) {
-            // Whoever gave up waiting needs no answer.
+            // Ignored: the receiver is gone if the caller gave up.
             let _ = waiting.answer.send(outcome);
         }
     }
 
-    /// The content of a change that this node sent itself.
+    /// The content of a change that this node has sent.
     pub(crate) fn own_content(&self, writer: &str, counter: u64) -> Option<Bytes> {
         locked(&self.waiting).get(&(writer.to_owned(), counter)).map(|waiting| waiting.content.clone())
     }
 
-    /// The last message of the stream, as its leader knows.
+    /// The sequence of the stream's last message, according to its leader.
     pub(crate) async fn last_sequence(&self, operation: &'static str) -> Result<u64> {
         let info = self.stream.get_info().await.map_err(unavailable(operation, "the stream of the log"))?;
         Ok(info.state.last_sequence)
@@ -145,7 +146,8 @@ impl Log {
         identity_of(&self.stream, operation).await
     }
 
-    /// Returns once everything up to that place is judged; an error if the node stops or nothing happens for so long.
+    /// Returns once everything up to that sequence is judged; an error if the node stops, or if nothing happens for
+    /// `patience`.
     pub(crate) async fn judged_up_to(&self, operation: &'static str, sequence: u64, patience: Duration) -> Result<()> {
         let mut judged = self.judged.subscribe();
         loop {
@@ -164,8 +166,8 @@ impl Log {
     }
 }
 
-/// Whether a stream still has the last message that was judged into a copy. One that lost it and has grown again has
-/// another there.
+/// Whether a stream still has the last message that was judged into a copy. A stream that lost it and has grown again
+/// has a different message there.
 pub(crate) async fn has_last_of(stream: &Stream<()>, replica: &Replica, operation: &'static str) -> Result<bool> {
     let sequence = replica.sequence();
     if sequence == 0 {
@@ -177,7 +179,7 @@ pub(crate) async fn has_last_of(stream: &Stream<()>, replica: &Replica, operatio
     Ok((frame.writer, frame.counter) == replica.last_change()?)
 }
 
-/// The identity of the log in a stream: its first message has it.
+/// The identity of the log in a stream, from its first message.
 pub(crate) async fn identity_of(stream: &Stream<()>, operation: &'static str) -> Result<String> {
     let fault = unavailable(operation, "the first message of the log");
     let first = stream.get_raw_message(1).await.map_err(fault)?;
@@ -192,7 +194,7 @@ pub(crate) async fn identity_of(stream: &Stream<()>, operation: &'static str) ->
     }
 }
 
-/// Reads a message, or says why this node must not go on.
+/// Reads a message, or returns why this node must stop.
 pub(crate) fn read_frame(payload: &[u8]) -> Result<Frame, Stop> {
     let rules = snaphook_driver::judge::VERSION;
     let frame = Frame::decode(payload)
@@ -209,14 +211,14 @@ pub(crate) fn read_frame(payload: &[u8]) -> Result<Frame, Stop> {
         ));
     }
     if frame.format != FORMAT || frame.rules != rules {
-        // There was none before.
+        // There is no earlier version.
         let message = format!("a message of the log has rules {}.{}, which never were", frame.format, frame.rules);
         return Err(Stop::new(ErrorKind::Corrupt, message));
     }
     Ok(frame)
 }
 
-/// A panic of an earlier holder leaves nothing half done.
+/// A panic of an earlier holder never leaves the state inconsistent.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! What the messages of the log say.
+//! The messages of the log.
 //!
-//! A message is a frame around one change. The frame can be read by every version of this driver: who wrote it, with
-//! which rules it is to be judged, and where its content is. The content is the change; a large one is kept in parts.
+//! A message is a frame around one change. Every version of this driver can read the frame: it contains the writer, the
+//! version of the rules, and the location of the content. The content is the change; a large one is stored in parts.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -12,13 +12,13 @@ use snaphook_sqlite::replica::Change;
 
 use crate::parts::Reference;
 
-/// How far a node's clock may be ahead of the server's, in milliseconds, before its times are cut.
+/// How far a node's clock may be ahead of the server's, in milliseconds, before its times are limited.
 const CLOCKS_DIFFER: Millis = 5_000;
 
-/// How contents are written. Raised when older versions of the driver would misread them.
+/// The format of contents. Increased when older versions of the driver would misread them.
 pub(crate) const FORMAT: u32 = 1;
 
-/// Contents up to this size are in their message.
+/// Contents up to this size are stored in their message.
 pub(crate) const INLINE_BYTES: usize = 128 * 1024;
 
 /// A message of the log.
@@ -29,20 +29,20 @@ pub(crate) struct Frame {
     /// The rules of the judge, [`snaphook_driver::judge::VERSION`].
     #[prost(uint32, tag = "2")]
     pub(crate) rules: u32,
-    /// The node, for people.
+    /// The node's name, for people.
     #[prost(string, tag = "3")]
     pub(crate) node: String,
-    /// A sender of a node that was opened; different for each.
+    /// A sender of an opened node; unique.
     #[prost(string, tag = "4")]
     pub(crate) writer: String,
-    /// Rises with each change of the writer.
+    /// Increases with each change of the writer.
     #[prost(uint64, tag = "5")]
     pub(crate) counter: u64,
     #[prost(oneof = "Content", tags = "6, 7")]
     pub(crate) content: Option<Content>,
 }
 
-/// Where a change is.
+/// The location of a change.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(crate) enum Content {
     #[prost(bytes = "bytes", tag = "6")]
@@ -132,9 +132,9 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Events are no later than the server that took their message says, but for a little: times never go back in a log, so one
-    /// node with a clock that is ahead would decide the times of all others from then on. The server's time is in the stream, so
-    /// every node bounds alike.
+    /// Limits the times of events to the time at which the server received their message, plus a margin: times never
+    /// decrease in a log, so one node with a clock that is ahead would determine the times of all later events. The
+    /// server's time is in the stream, so every node computes the same limit.
     pub(crate) fn bound_times(&mut self, published: Millis) {
         if let Operation::Append { batch, .. } = self {
             let latest = published.saturating_add(CLOCKS_DIFFER);
@@ -143,7 +143,7 @@ impl Operation {
     }
 }
 
-/// A change as the content of a message.
+/// Encodes a change as the content of a message.
 pub(crate) fn encode(change: Change<'_>) -> Bytes {
     let what = match change {
         Change::Nothing => What::Nothing(Empty {}),
@@ -165,7 +165,7 @@ pub(crate) fn encode(change: Change<'_>) -> Bytes {
 }
 
 impl Operation {
-    /// The change in a content. An error says what is wrong with it.
+    /// Decodes the change in a content. An error says what is wrong with it.
     pub(crate) fn decode(content: &[u8]) -> Result<Operation, String> {
         fn each<A, B: TryFrom<A>>(items: Vec<A>) -> Result<Vec<B>, String>
         where

@@ -33,16 +33,16 @@ use crate::connection::Link;
 use crate::parts::Parts;
 use crate::streams::{self, Kind};
 
-/// How long nothing may come while a node that is opened reads what it missed.
+/// How long an opening node waits without progress while it reads missed messages.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a node that is closed tries to give its groups back.
+/// How long a closing node tries to release its groups.
 const GIVE_BACK_TIME: Duration = Duration::from_secs(5);
 
-/// The same for a node that is asked whether it works.
+/// The same for a health check.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long nothing may come while a node judges what it is asked to tell of.
+/// How long a read waits without progress until the node has judged the requested messages.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the crate's documentation.
@@ -50,13 +50,13 @@ pub(crate) struct NatsEventStore {
     identity: String,
     log: Arc<Log>,
     follower: Follower,
-    /// The committer's, and that of all others, so that those do not hold it up.
+    /// A lane for the committer and one for all others, so that these do not delay it.
     appends: Arc<Lane>,
     others: Arc<Lane>,
     groups: Groups,
     nodes: Nodes,
     making: Option<Making>,
-    /// The last append failed.
+    /// Whether the last append failed.
     has_failed: AtomicBool,
     is_closed: AtomicBool,
 }
@@ -80,7 +80,7 @@ impl NatsEventStore {
                 Ok(store)
             }
             Err(error) => {
-                // Else the file would stay in use.
+                // Otherwise the file would stay open.
                 let _ = log.replica.close().await;
                 Err(error)
             }
@@ -94,7 +94,7 @@ impl NatsEventStore {
         let node = if context.node.is_empty() { log.replica.id() } else { &context.node };
         let (appends, others) = (Arc::new(Lane::new(log, node)), Arc::new(Lane::new(log, node)));
         if last == 0 {
-            // Of several nodes that begin a log the first decides.
+            // If several nodes begin a log, the first one determines its identity.
             let identity = new_log_identity();
             appends.change("open", Change::Begin { identity: &identity }).await.map_err(|error| {
                 match error.kind() {
@@ -144,14 +144,14 @@ impl NatsEventStore {
         }
     }
 
-    /// The same for what must be as new as the log.
+    /// The same for operations that must see the newest state of the log.
     fn check_following(&self, operation: &'static str) -> Result<()> {
         self.check(operation)?;
         self.log.check(operation)
     }
 }
 
-/// The node's copy of the log. One that is damaged is made again.
+/// Opens the node's copy of the log. A damaged copy is recreated.
 async fn open_replica(path: &Path) -> Result<Replica> {
     let path = path.to_owned();
     let open = move || match Replica::open(&path) {
@@ -166,7 +166,7 @@ async fn open_replica(path: &Path) -> Result<Replica> {
     })
 }
 
-/// Refuses a copy of another log, and one that has more than the stream.
+/// Rejects a copy of another log, and one with more messages than the stream.
 async fn check_same(log: &Log, last: u64) -> Result<()> {
     let sequence = log.replica.sequence();
     if last < sequence {
@@ -215,7 +215,7 @@ impl EventStore for NatsEventStore {
         self.check_following("health")?;
         self.log.link.connected("health").await?;
         if self.has_failed.load(Ordering::Acquire) {
-            // Whatever was sent before this has its place in the log, or none.
+            // Everything sent before this either has its position in the log or never gets one.
             self.appends.change("health", Change::Nothing).await?;
             self.has_failed.store(false, Ordering::Release);
         }
@@ -230,7 +230,7 @@ impl EventStore for NatsEventStore {
         if let Some(making) = &self.making {
             making.close().await;
         }
-        // What is not given back in time is taken over a little later.
+        // Groups that are not released in time are taken over slightly later.
         let _ = tokio::time::timeout(GIVE_BACK_TIME, self.groups.close()).await;
         self.follower.close().await;
         self.log.stop(log::Stop::new(ErrorKind::Unavailable, "the store is closed"));
@@ -242,7 +242,7 @@ impl EventStore for NatsEventStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        // Stays if the work is broken off.
+        // Stays set if the work is interrupted.
         self.has_failed.store(true, Ordering::Release);
         match self.appends.change("append", Change::Append { batch, atomic }).await? {
             Outcome::Appended(answers) if answers.len() == batch.len() => {
@@ -270,7 +270,7 @@ impl EventStore for NatsEventStore {
 
     async fn head(&self) -> Result<Position> {
         self.check("head")?;
-        // The log's, not that of this node's copy: who comes from another node may have seen more.
+        // The head of the log, not of this node's copy: a client of another node may have seen more.
         let last = self.log.last_sequence("head").await?;
         self.log.judged_up_to("head", last, HEAD_PATIENCE).await?;
         Ok(self.log.replica.head())

@@ -1,4 +1,4 @@
-//! The nodes that share the log, as they say of themselves: one value of a bucket each.
+//! The nodes that share the log: each announces itself with one value in a bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::bucket::{Bucket, Written};
 use crate::connection::Link;
 use crate::streams::Kind;
 
-/// When the server forgets what a node said that never took its leave.
+/// When the server forgets the announcement of a node that did not withdraw.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a node says, and until when it holds, by its own clock.
+/// A node's announcement, with its expiry by the node's clock.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Said {
     #[prost(message, optional, tag = "1")]
@@ -37,14 +37,14 @@ impl Nodes {
             if there.bytes.is_none() {
                 return Ok(());
             }
-            // A conflict is this node's own word, said once more.
+            // A conflict means that this node announced itself again.
             return match self.0.set("announce", &key, None, there.revision).await? {
                 Written::At(_) | Written::Conflict => Ok(()),
             };
         }
         let said = Said { node: Some(node.into()), until: time::now().saturating_add(keep) };
         match self.0.put("announce", &key, said.encode_to_vec().into()).await {
-            // It is said again soon.
+            // It will be announced again soon.
             Err(error) if error.kind() == ErrorKind::Uncertain => Err(error.as_kind(ErrorKind::Unavailable)),
             written => written,
         }
@@ -55,7 +55,7 @@ impl Nodes {
         let mut nodes = Vec::new();
         for key in self.0.keys("nodes").await? {
             let Some(bytes) = self.0.get("nodes", &key).await?.bytes else { continue };
-            // What cannot be read is the word of a later version.
+            // An unreadable value comes from a later version.
             let Ok(Said { node: Some(node), until }) = Said::decode(bytes) else { continue };
             if until > now && nodes.len() < NODES_MAX {
                 nodes.push(Node::from(node));
@@ -66,7 +66,7 @@ impl Nodes {
     }
 }
 
-/// `n` and the bytes of the id as hexadecimal digits: a subject takes less than an id.
+/// `n` and the bytes of the id as hexadecimal digits: a subject allows fewer characters than an id.
 fn key(id: &str) -> String {
     let digits: String = id.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("n{digits}")

@@ -1,8 +1,7 @@
-//! Copies of a node's file for nodes that are new, so that those need not judge the whole log.
+//! Snapshots of a node's file, so that new nodes need not judge the whole log.
 //!
-//! One node at a time makes a copy, now and then, and keeps it beside the log; a value says what the newest one is. A node
-//! whose own file is empty begins with it. What is wrong with a copy costs time, nothing else: then the log is read from
-//! its start.
+//! From time to time, one node makes a copy and stores it beside the log; a value names the newest copy. A node with an
+//! empty file starts with it. A faulty copy only costs time: the log is then read from its start.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -22,14 +21,14 @@ use crate::fault::{corrupt, unavailable};
 use crate::parts::{Parts, Reference};
 use crate::streams::Kind;
 
-/// The key of the newest copy, and of the turn to make one.
+/// The key of the newest copy, and of the lease for making one.
 const NEWEST: &str = "newest";
 const TURN: &str = "turn";
 
-/// After so long another node may make the copy that one began.
+/// After this time another node may make the copy instead.
 const TURN_TIME: Duration = Duration::from_secs(15 * 60);
 
-/// Before it is tried again, or looked whether another node has made it.
+/// Pause before a retry, or before checking whether another node has made it.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// A copy.
@@ -38,10 +37,10 @@ struct Snapshot {
     /// The log's identity.
     #[prost(string, tag = "1")]
     log: String,
-    /// The last message that it has judged.
+    /// The last judged message.
     #[prost(uint64, tag = "2")]
     sequence: u64,
-    /// The rules by which it was judged.
+    /// The version of the rules by which it was judged.
     #[prost(uint32, tag = "3")]
     rules: u32,
     #[prost(uint32, tag = "4")]
@@ -50,12 +49,12 @@ struct Snapshot {
     parts: Option<Reference>,
 }
 
-/// Where copies are.
+/// The stored copies.
 pub(crate) struct Snapshots {
     newest: Bucket,
     turns: Bucket,
     parts: Parts,
-    /// This node's file, and the one beside it that is a copy under way.
+    /// This node's file, beside which a copy in progress is written.
     path: PathBuf,
     beside: PathBuf,
 }
@@ -73,7 +72,7 @@ impl Snapshots {
         })
     }
 
-    /// The node's file: if it is empty, the newest copy in its place.
+    /// Opens the node's file; if it is empty, replaces it by the newest copy.
     pub(crate) async fn begin_with(&self, stream: &Stream<()>, replica: Replica) -> Result<Replica> {
         if replica.sequence() > 0 {
             return Ok(replica);
@@ -109,7 +108,7 @@ impl Snapshots {
         Ok(replica)
     }
 
-    /// Gets the newest copy of the stream's log, if there is one.
+    /// Downloads the newest copy of the stream's log, if there is one.
     async fn fetch(&self, stream: &Stream<()>) -> Result<Option<u64>> {
         let fault = unavailable("open", "the stream of the log");
         let last = stream.get_info().await.map_err(fault)?.state.last_sequence;
@@ -132,7 +131,7 @@ impl Snapshots {
         }
     }
 
-    /// Makes a copy whenever there were so many messages since the last, until it is dropped.
+    /// Makes a copy after every `every` messages, until it is dropped.
     pub(crate) fn keep_making(self, log: &Arc<Log>, every: u64) -> Making {
         let task = (every > 0).then(|| {
             let log = Arc::clone(log);
@@ -156,12 +155,12 @@ impl Snapshots {
         let identity = log.replica.identity();
         let newest = self.newest().await?.0.filter(|newest| Some(&newest.log) == identity.as_ref());
         let due = newest.map_or(0, |newest| newest.sequence).saturating_add(every);
-        // The sender is in the log.
+        // The sender lives in the log.
         let _ = log.judged.subscribe().wait_for(|judged| *judged >= due).await.map(drop);
         self.make(log, due).await
     }
 
-    /// Makes a copy unless there is one by now; `false` if it is another node's turn.
+    /// Makes a copy unless there already is one; `false` if it is another node's turn.
     async fn make(&self, log: &Arc<Log>, due: u64) -> Result<bool> {
         let turn = self.turns.get("snapshot", TURN).await?;
         if turn.bytes.is_some() {
@@ -171,7 +170,7 @@ impl Snapshots {
             return Ok(false);
         };
         let made = self.make_in_turn(log, due).await;
-        // If it fails the turn ends by itself.
+        // If this fails, the turn expires.
         let _: Result<Written> = self.turns.set("snapshot", TURN, None, turn).await;
         made.map(|()| true)
     }
@@ -184,7 +183,7 @@ impl Snapshots {
         }
         let (own, path) = (Arc::clone(log), self.beside.clone());
         let copied = blocking(move || {
-            // What is left of one that was broken off.
+            // Remove the remains of an interrupted copy.
             let _ = std::fs::remove_file(&path);
             own.replica.copy_to(&path)
         });
@@ -216,7 +215,7 @@ impl Making {
         let task = locked(&self.0).take();
         if let Some(task) = task {
             task.abort();
-            // Its end is all that matters.
+            // Only its end matters.
             let _ = task.await;
         }
     }

@@ -1,7 +1,6 @@
-//! Copies of the log, and logs made of copies.
+//! Exports and imports of the log.
 //!
-//! The progress of groups is read first and the log after it, so every event that was written before an acknowledgement
-//! is in the copy.
+//! The progress of groups is read before the log, so that the copy contains every acknowledged event.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::groups::Groups;
 use super::lanes::Lane;
 use super::log::Log;
 
-/// How long this node's copy of the log may be behind the groups.
+/// How long to wait until this node's copy of the log has caught up with the groups.
 const BEHIND_TIME: Duration = Duration::from_secs(30);
 
 pub(super) struct Export {
@@ -30,7 +29,7 @@ impl Export {
             let message = format!("this node does not have the log up to event {reached} yet");
             return Err(DriverError::new(ErrorKind::Unavailable, "export", message));
         }
-        // Also what nobody has acknowledged in a group.
+        // Including events that no group has acknowledged.
         let last = log.last_sequence("export").await?;
         log.judged_up_to("export", last, BEHIND_TIME).await?;
         Ok(Export { log: log.replica.export().await?, is_log_over: false, groups })

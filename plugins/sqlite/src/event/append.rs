@@ -1,6 +1,6 @@
-//! What an append writes: the events that the SDK's judge accepts, and their claims.
+//! Writes appends: the events that the SDK's judge accepts, and their claims.
 //!
-//! A batch is decided as a whole before anything of it is written, so rows that conflict need no savepoint.
+//! A batch is judged as a whole before any of it is written, so conflicting rows need no savepoint.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{claims, import};
 use crate::fault::fault;
 use crate::key::Key;
 
-/// What is known of the log, as committed; while an import writes, as it will be.
+/// The cached end of the log, as committed; during an import, as it will be.
 pub(super) struct Log {
     pub(super) end: LogEnd,
     pub(super) names: Arc<Names>,
@@ -73,7 +73,7 @@ struct Lookup<'l> {
 
 impl LogState for Lookup<'_> {
     fn tail(&mut self, stream: StreamRef<'_>) -> Result<Tail> {
-        // A model without a number has no event.
+        // A model without a number has no events.
         let Some(number) = self.names.number(stream.model) else { return Ok(Tail::NONE) };
         self.tails.find(self.connection, number, stream.instance.map(Key::new))
     }
@@ -98,14 +98,14 @@ impl LogState for Lookup<'_> {
     }
 }
 
-/// What is known of the log once a batch is committed.
+/// The end of the log once a batch is committed.
 pub(super) struct Written<'a> {
     pub(super) end: LogEnd,
     /// By model number and instance, in order.
     pub(super) tails: Vec<(i64, Option<Key<'a>>, Tail)>,
 }
 
-/// Writes what a batch changes; models that are new get their numbers.
+/// Writes the changes of a batch; new models get their numbers.
 pub(super) fn write<'a>(connection: &Connection, judged: &Judged<'a>, names: &mut Arc<Names>) -> Result<Written<'a>> {
     let mut tails = Vec::with_capacity(judged.accepted.len());
     let mut insert = connection.prepare_cached(INSERT).map_err(fault("append"))?;

@@ -1,22 +1,22 @@
-//! Changes of a log that several nodes share, and what comes of them.
+//! Changes of a log that several nodes share, and their outcomes.
 
 use snaphook_driver::{Append, Appended, Conflict, Holder, LogRecord, Result, Stream};
 
-/// A change at its place in the shared log.
+/// A change with its sequence number in the shared log.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Its place; the entries of a call rise, and follow what was applied before.
+    /// Its sequence number; the entries of a call are in increasing order and follow those applied before.
     pub sequence: u64,
-    /// Who wrote it. Of each writer only changes with a rising counter have an effect.
+    /// The writer. For each writer, only changes with an increasing counter have an effect.
     pub writer: &'a str,
     pub counter: u64,
     pub change: Change<'a>,
 }
 
-/// What happens to a log.
+/// A change of a log.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
-    /// Whatever its writer sent before and is not there yet comes too late.
+    /// No change; but all earlier changes of its writer that have not arrived yet become void.
     Nothing,
     /// Gives the log its identity, if it has none.
     Begin {
@@ -43,15 +43,15 @@ pub enum Change<'a> {
     FinishImport,
 }
 
-/// What came of a change.
+/// The outcome of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// It was there before, or a later one of its writer was: it has no effect.
+    /// It, or a later change of its writer, was applied before: it has no effect.
     Repeated,
     Done,
     Appended(Vec<Result<Appended, Conflict>>),
     Reserved(Vec<(usize, Holder)>),
     Forgotten(u64),
-    /// Why the log does not take the import.
+    /// Why the log rejects the import.
     Refused(String),
 }

@@ -1,15 +1,15 @@
-//! Claims: those that events take and release, and those that are taken and given back without an event.
+//! Claims: those that events take and release, and those that are reserved and released without an event.
 //!
-//! The latter come a few hundred at a time, between two batches of the log. They need not be durable on their own: the next
-//! batch's fsync covers all that is in the log before it. So these transactions do without, and hold the writer for as
-//! long as the rows take.
+//! The latter come a few hundred at a time, between two batches of the log. They need no fsync of their own: the next
+//! batch's fsync covers everything before it. So these transactions skip it, and hold the writer only while the rows
+//! are written.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use snaphook_driver::judge::{Accepted, HolderRef, REMOVALS_MAX};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Holder, Position, Stream, StreamRef};
 
-/// Who holds a claim.
+/// The holder of a claim.
 pub(super) fn holder(connection: &Connection, key: &str) -> rusqlite::Result<Option<Holder>> {
     connection
         .prepare_cached("SELECT model, instance, position, expires, value FROM claims WHERE key = ?1")?
@@ -29,7 +29,7 @@ pub(super) fn next(connection: &Connection, from: &str) -> rusqlite::Result<Opti
         .optional()
 }
 
-/// Takes and releases what an accepted append says.
+/// Takes and releases the claims of an accepted append.
 pub(super) fn put(connection: &Connection, row: &Accepted<'_>) -> rusqlite::Result<()> {
     if !row.append.releases.is_empty() {
         let mut delete = connection.prepare_cached("DELETE FROM claims WHERE key = ?1")?;
@@ -49,7 +49,8 @@ pub(super) fn put(connection: &Connection, row: &Accepted<'_>) -> rusqlite::Resu
     Ok(())
 }
 
-/// Removes claims that have expired by `time`, as [`snaphook_driver::judge::Judged::removal`] has it. Returns how many.
+/// Removes claims that have expired by `time`, as [`snaphook_driver::judge::Judged::removal`] specifies. Returns their
+/// number.
 pub(super) fn remove_expired(connection: &Connection, time: Millis) -> rusqlite::Result<usize> {
     connection
         .prepare_cached(
@@ -85,6 +86,6 @@ pub(super) fn forget(connection: &Connection, prefix: &str, limit: u32) -> rusql
     let mut delete = connection.prepare_cached(
         "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3)",
     )?;
-    // No key of the server goes on with the last of all characters.
+    // No key of the server continues with the last Unicode character.
     delete.execute(params![prefix, format!("{prefix}\u{10ffff}"), limit]).map(|count| count as u64)
 }

@@ -1,8 +1,8 @@
-//! Copies of a log.
+//! Exports of a log.
 //!
-//! An export is two read transactions, one of each file. They begin while nothing can be acknowledged, the one of the
-//! groups first: so every event that was written before an acknowledgement is in the copy of the log. Until the export
-//! ends, the write-ahead logs of both files grow with what others write.
+//! An export uses two read transactions, one per file. They begin while nothing can be acknowledged, first that of the
+//! groups, so that the copy of the log contains every acknowledged event. Until the export ends, the write-ahead logs
+//! of both files grow with all writes.
 
 use std::sync::Arc;
 
@@ -19,24 +19,24 @@ use super::shared::Shared;
 use crate::database::{off_thread, open_reader};
 use crate::fault::{corrupt, fault};
 
-/// Claims that one step reads at most.
+/// How many claims one step reads at most.
 const CLAIMS_MAX: u32 = 4096;
 
 pub(super) struct Export {
     head: Position,
-    /// `None` while a step has it, and after one failed.
+    /// `None` while a step uses it, and after a step has failed.
     copy: Option<Snapshot>,
 }
 
 struct Snapshot {
     shared: Arc<Shared>,
     log: Connection,
-    /// `None` where others keep the groups.
+    /// `None` if the groups are stored elsewhere.
     groups: Option<Connection>,
     next: Next,
 }
 
-/// What comes next: everything of one kind after a key.
+/// The next part: everything of one kind after a key.
 enum Next {
     Events(Position),
     Claims(Option<String>),

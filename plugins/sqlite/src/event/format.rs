@@ -50,13 +50,14 @@ const EVENTS: &str = "
 pub(super) const LOG: &str =
     "CREATE TABLE IF NOT EXISTS log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
 
-/// How far the file is: the place of the last change, who wrote it with which counter, and when expired claims are removed next.
+/// The file's position: the sequence number of the last change, its writer and counter, and when expired claims are
+/// removed next.
 const REPLICA: &str = "
     CREATE TABLE replica(one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, sequence INTEGER NOT NULL,
         writer TEXT NOT NULL, counter INTEGER NOT NULL, next_removal INTEGER NOT NULL);
     CREATE TABLE writers(name TEXT PRIMARY KEY, counter INTEGER NOT NULL) WITHOUT ROWID;";
 
-/// Tables of the log as in a file of the driver `sqlite`, the log's identity, and how far the file is.
+/// Tables of the log as in a file of the driver `sqlite`, the log's identity, and the file's position.
 pub(super) fn replica() -> &'static Format {
     static FORMAT: std::sync::OnceLock<Format> = std::sync::OnceLock::new();
     static SCHEMA: std::sync::OnceLock<String> = std::sync::OnceLock::new();
@@ -65,7 +66,7 @@ pub(super) fn replica() -> &'static Format {
         id: 0x534e_484e, // "SNHN"
         version: 1,
         schema: SCHEMA.get_or_init(|| format!("{EVENTS}{};{}", LOG, REPLICA)),
-        // The shared log has all of it; the file is older after a power failure, but whole.
+        // The shared log has everything; after a power failure the file is older, but consistent.
         synchronous: "NORMAL",
         cache_kib: 16 * 1024,
         log_pages: 16384,
@@ -74,14 +75,14 @@ pub(super) fn replica() -> &'static Format {
     })
 }
 
-/// The log's identity, which a new log gets now.
+/// Reads the log's identity; a new log gets one now.
 pub(super) fn identity(connection: &Connection) -> rusqlite::Result<String> {
     connection.execute_batch(LOG)?;
     connection.execute("INSERT INTO log(one, identity) VALUES (1, ?1) ON CONFLICT DO NOTHING", [new_log_identity()])?;
     connection.query_row("SELECT identity FROM log", [], |row| row.get(0))
 }
 
-/// When expired claims are removed next; at once where the file does not say.
+/// When expired claims are removed next; at once if the file does not contain it.
 pub(super) fn next_removal(connection: &Connection) -> rusqlite::Result<Millis> {
     let is_replica: bool =
         connection
@@ -93,7 +94,7 @@ pub(super) fn next_removal(connection: &Connection) -> rusqlite::Result<Millis> 
     Ok(kept.unwrap_or(LogEnd::EMPTY.next_removal))
 }
 
-/// Files that were made before claims could expire get the columns; an older program does not see them.
+/// Adds the columns to files that were created before claims could expire; older programs ignore them.
 pub(super) fn add_expiry(connection: &Connection) -> rusqlite::Result<()> {
     let found: bool =
         connection.query_row("SELECT count(*) FROM pragma_table_info('claims') WHERE name = 'expires'", [], |row| {
@@ -111,7 +112,7 @@ pub(super) fn add_expiry(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Files that were made before events had their place in a trace get the column; an older program does not see it.
+/// Adds the column to files that were created before events had a trace context; older programs ignore it.
 pub(super) fn add_trace(connection: &Connection) -> rusqlite::Result<()> {
     let found: bool =
         connection

@@ -1,8 +1,8 @@
-//! Consumer groups: their progress in a second file, so that acknowledging never waits for the log's fsync.
+//! Consumer groups: their progress is in a second file, so that acknowledging never waits for the log's fsync.
 //!
-//! The state of a group lives in memory ([`GroupState`]); what changed is written before `claim`, `ack` and
-//! `release` return, without fsync. Callers that come at once share a transaction. After a power failure the file
-//! may be a little behind the log: then events are delivered again.
+//! The state of a group is in memory ([`GroupState`]); changes are written before `claim`, `ack` and `release` return,
+//! without fsync. Concurrent callers share a transaction. After a power failure the file may be slightly older than the
+//! log: then events are delivered again.
 
 mod file;
 
@@ -23,13 +23,13 @@ use crate::database::{locked, open_writer};
 use crate::fault::fault;
 use crate::lock::beside;
 
-/// Events that one claim looks at before it lets others have the group.
+/// How many events one claim scans before it releases the group's lock.
 const SCAN_MAX: usize = 512;
 
-/// A backlog up to this is looked through on the caller's thread.
+/// A backlog up to this size is scanned on the caller's thread.
 const BACKLOG_INLINE_MAX: u64 = 64;
 
-/// More changes than there will ever be.
+/// A number of changes that is never reached.
 const DROPPED: u64 = u64::MAX;
 
 pub(super) struct Groups {
@@ -78,7 +78,7 @@ impl Groups {
         &self.path
     }
 
-    /// Runs work while nobody can acknowledge anything.
+    /// Runs work while nothing can be acknowledged.
     pub(super) fn halted<T>(&self, operation: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         match &*locked(&self.file) {
             Some(_) => work(),
@@ -86,7 +86,7 @@ impl Groups {
         }
     }
 
-    /// `Conflict` if there were groups before an import. While one runs they are in the file only.
+    /// `Conflict` if there were groups before an import. During an import, groups are only in the file.
     pub(super) fn check_empty_before_import(&self) -> Result<()> {
         if self.all().is_empty() {
             return Ok(());
@@ -98,12 +98,12 @@ impl Groups {
         self.writing("import", |file| file::put(file, records))
     }
 
-    /// While an import goes on the groups are in the file only.
+    /// Removes the groups from memory: during an import they are only in the file.
     pub(super) fn set_aside(&self) {
         self.groups.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Takes the groups from the file again.
+    /// Reloads the groups from the file.
     pub(super) fn reload(&self) -> Result<()> {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &*locked(&self.file) {
@@ -122,7 +122,7 @@ impl Groups {
         let filter = serde_json::to_string(&group.filter).map_err(|error| {
             DriverError::new(ErrorKind::Invalid, "create_group", "the filter cannot be written as JSON").because(error)
         })?;
-        // Held to the end: a group that is dropped meanwhile would leave its number to another.
+        // Locked until the end: a group that is dropped in the meantime would free its number for another.
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(member) = groups.get(&group.name) {
             self.writing("create_group", |file| {
@@ -151,7 +151,7 @@ impl Groups {
             transaction.execute("DELETE FROM pending WHERE number = ?1", [member.number])?;
             transaction.execute("DELETE FROM groups WHERE number = ?1", [member.number])?;
             transaction.commit()?;
-            // Others may still work with the group, and the next one that is made may get its number.
+            // Other calls may still use the group, and the next new group may get its number.
             *locked(&member.written) = DROPPED;
             Ok(())
         })?;
@@ -159,7 +159,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Whether a claim is short enough for an async thread.
+    /// Whether a claim is quick enough for an async thread.
     pub(super) fn claims_at_once(&self, name: &str) -> Result<bool> {
         let member = self.member("claim", name)?;
         let cursor = locked(&member.state).group.cursor();
@@ -188,7 +188,7 @@ impl Groups {
                         let note = taken.note.as_deref().map(str::to_owned);
                         deliveries.push(Delivery { event, attempt: taken.attempt, token: taken.token, note });
                     }
-                    // Only if somebody changed the files by hand.
+                    // This only happens if somebody changed the files by hand.
                     None => drop(state.group.forget(taken.position)),
                 }
             }
@@ -202,7 +202,7 @@ impl Groups {
         Ok(deliveries)
     }
 
-    /// Looks at the next events of the log; answers those that may be handed out.
+    /// Scans the next events of the log; returns those that may be delivered.
     fn scan(&self, state: &mut State, wanted: usize, head: Position) -> Result<HashMap<Position, Event>> {
         let State { filter, group } = state;
         let mut fresh = HashMap::new();
@@ -214,7 +214,7 @@ impl Groups {
             }
             group.ready_count() < wanted
         })?;
-        // Neither stopped by enough nor by the limit: nothing else matches.
+        // If neither the wanted number nor the limit ended the scan, nothing else matches.
         if seen < SCAN_MAX && group.ready_count() < wanted {
             group.advance(head);
         }
@@ -285,11 +285,11 @@ impl Groups {
                 count += read::count(&self.shared, &within(&filter, stream), *position, cursor)?;
             }
         }
-        // All that match are acknowledged: then up to the end of the log.
+        // If all matching events are acknowledged, progress reaches the end of the log.
         Ok((count, if count == 0 { head } else { floor }))
     }
 
-    /// The next event of a stream whose oldest was dealt with becomes the oldest.
+    /// When the oldest event of a stream is done, its next event becomes the oldest.
     fn follow(&self, state: &mut State, after: Position, stream: Stream) -> Result<()> {
         let State { filter, group } = state;
         let filter = within(filter, &stream);
@@ -304,7 +304,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Drops what a new filter does not want.
+    /// Drops pending events that a new filter excludes.
     fn refilter(&self, member: &Member, filter: &EventFilter) -> Result<()> {
         let mut state = locked(&member.state);
         state.filter = filter.clone();
@@ -318,7 +318,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Writes what changed in a group, unless another caller wrote it meanwhile.
+    /// Writes a group's changes, unless another caller has written them in the meantime.
     fn write(&self, member: &Member) -> Result<()> {
         let wanted = locked(&member.state).group.changes();
         self.writing("ack", |file| {
@@ -368,7 +368,7 @@ impl Member {
     }
 }
 
-/// A group's filter, for one stream only.
+/// A group's filter, restricted to one stream.
 fn within(filter: &EventFilter, stream: &Stream) -> EventFilter {
     EventFilter {
         model: Some(stream.model.clone()),
@@ -386,8 +386,8 @@ fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<
                 .with("group", &name)
                 .because(error)
         })?;
-        // The log may have lost its end in a power failure that this file survived: never; but a copy of an older
-        // log may have been put in place.
+        // A power failure never truncates the log while this file survives; but somebody may have replaced the log with
+        // an older copy.
         let cursor = (cursor as Position).min(shared.head());
         let mut state = GroupState::new(cursor, token_base());
         for kept in file::pending(connection, number).map_err(fault("open"))? {
@@ -400,8 +400,8 @@ fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<
     Ok(groups)
 }
 
-/// Tokens of this life of the store are greater than those of any before: microseconds, in which fewer claims are
-/// made than pass.
+/// Tokens are greater than those of all earlier opens of the store: they start at the time in microseconds, and fewer
+/// claims are made than microseconds pass.
 fn token_base() -> u64 {
     time::now().unsigned_abs() * 1000
 }

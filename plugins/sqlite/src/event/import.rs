@@ -1,4 +1,4 @@
-//! Logs made of copies. While an import is under way, the file is marked as part of a log.
+//! Imports of a log. During an import, the file is marked as incomplete.
 
 use rusqlite::{Connection, params};
 use snaphook_driver::{DriverError, ErrorKind, LogRecord, Result};
@@ -6,10 +6,10 @@ use snaphook_driver::{DriverError, ErrorKind, LogRecord, Result};
 use super::blobs;
 use crate::fault::fault;
 
-/// A table that is there while an import is under way.
+/// A table that exists while an import is in progress.
 const IMPORTING: &str = "importing";
 
-/// Puts what is no event into the log, in the caller's transaction.
+/// Imports records other than events into the log, in the caller's transaction.
 pub(super) fn put(connection: &Connection, record: &LogRecord) -> rusqlite::Result<()> {
     match record {
         LogRecord::Claim { key, holder } => {
@@ -28,13 +28,13 @@ pub(super) fn put(connection: &Connection, record: &LogRecord) -> rusqlite::Resu
                 ])?;
         }
         LogRecord::Blob { sha256, bytes } => blobs::put(connection, sha256, bytes)?,
-        // Events have a way of their own, groups a file of their own.
+        // Events are imported separately, and groups have their own file.
         LogRecord::Event(_) | LogRecord::Group { .. } | LogRecord::Pending { .. } => {}
     }
     Ok(())
 }
 
-/// Marks the log as part of one, in the caller's transaction; `Conflict` if it held data before.
+/// Marks the log as incomplete, in the caller's transaction; `Conflict` if it contained data before.
 pub(super) fn begin(connection: &Connection) -> Result<()> {
     if is_importing(connection)? {
         return Ok(());
@@ -62,7 +62,7 @@ fn is_importing(connection: &Connection) -> Result<bool> {
         .map_err(fault("open"))
 }
 
-/// Part of a log is no log.
+/// Fails if the log is incomplete.
 pub(super) fn check_whole(connection: &Connection) -> Result<()> {
     if !is_importing(connection)? {
         return Ok(());

@@ -1,7 +1,7 @@
 //! Models by number: the log refers to a model by a small integer, so that its indexes stay small.
 //!
-//! Invariant: numbers are given out in order from 1 and never change; the table only grows. The writer adds to
-//! a copy of its own and publishes that as a whole once it is committed, so that no reader holds it up.
+//! Invariant: numbers are assigned in order from 1 and never change; the table only grows. The writer extends its own
+//! copy and publishes it as a whole after the commit, so that readers never block it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 #[derive(Clone, Default)]
 pub(super) struct Names {
     by_name: HashMap<Arc<str>, i64>,
-    /// Number `n` is at `n - 1`.
+    /// Number `n` is at index `n - 1`.
     by_number: Vec<Arc<str>>,
 }
 
@@ -34,7 +34,7 @@ impl Names {
         usize::try_from(number - 1).ok().and_then(|index| self.by_number.get(index))
     }
 
-    /// Gives a new model its number, within the caller's transaction.
+    /// Assigns a number to a new model within the caller's transaction.
     pub(super) fn add(&mut self, connection: &Connection, name: &str) -> rusqlite::Result<i64> {
         let number = self.by_number.len() as i64 + 1;
         connection

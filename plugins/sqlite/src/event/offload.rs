@@ -1,4 +1,4 @@
-//! Answers to reads: short ones on the caller's thread, long ones on another; and the wait for events to come.
+//! Runs short reads on the caller's thread and long ones on another; also waits for new events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::fault::fault;
 /// Pages up to this size are read on the caller's thread.
 const PAGE_INLINE_MAX: u32 = 128;
 
-/// Events of a stream that are passed over on the caller's thread.
+/// How many events of a stream are skipped on the caller's thread.
 const SKIP_INLINE_MAX: u64 = 2000;
 
 impl Shared {
@@ -28,7 +28,7 @@ impl Shared {
             if !page.events.is_empty() {
                 return Ok(page);
             }
-            // Nothing up to there matched, so it is not looked at again.
+            // Nothing matched up to there, so it is not scanned again.
             query.after = query.after.max(page.reached);
             if page.next().is_some() {
                 continue;

@@ -1,4 +1,4 @@
-//! Reading events back: by position, by model, by stream.
+//! Reads events: by position, by model, by stream.
 
 use std::sync::Arc;
 
@@ -18,16 +18,15 @@ use crate::key::{Id, Key};
 const COLUMNS: &str = "position, model, instance, kind, model_version, revision, time, id, \
                        request_id, actor, cause, hooks, data, trace";
 
-/// Positions that one statement looks at when a filter may pass over most of them, so that it never holds the log
-/// for long.
+/// How many positions one statement scans if the filter may skip most of them, so that no statement runs for long.
 const STEP: u64 = 50_000;
 
-/// Events that the first part of a page looks at; each further part looks at twice as many as the one before.
+/// How many events the first part of a page scans; each further part scans twice as many as the one before.
 const PART: u64 = 1000;
 
 /// One page; see [`snaphook_driver::EventStore::read`].
 pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
-    // Taken before the read: what is committed by now is seen by it.
+    // Taken before the read, which sees everything that is committed by now.
     let head = shared.head();
     let mut page = EventPage { events: Vec::new(), head, reached: head.max(query.after) };
     let Some(plan) = Plan::new(&query.filter, &shared.names()) else { return Ok(page) };
@@ -62,7 +61,7 @@ pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
     Ok(page)
 }
 
-/// Feeds matching events after `after`, up to `until`, to `each` in order, until `limit` were fed or it says
+/// Passes matching events after `after`, up to `until`, to `each` in order, until `limit` is reached or it returns
 /// `false`.
 pub(super) fn scan(
     shared: &Shared,
@@ -117,7 +116,7 @@ pub(super) fn last(shared: &Shared, stream: &Stream, at_most: Position) -> Resul
     })
 }
 
-/// Feeds every event after a position to `each`, in order, until it says `false`; in the transaction of the caller.
+/// Passes every event after a position to `each` in order, until it returns `false`; in the caller's transaction.
 pub(super) fn each_after(
     connection: &Connection,
     names: &Names,
@@ -135,7 +134,7 @@ pub(super) fn each_after(
     Ok(())
 }
 
-/// See [`snaphook_driver::EventStore::last_but`]. Only the index is read for the events that are passed over.
+/// See [`snaphook_driver::EventStore::last_but`]. For skipped events, only the index is read.
 pub(super) fn last_but(shared: &Shared, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
     let Some(number) = shared.names().number(&stream.model) else { return Ok(None) };
     let condition = if stream.instance.is_some() { "instance = ?3" } else { "instance IS NULL AND ?3 IS NULL" };
@@ -170,15 +169,15 @@ pub(super) fn at(shared: &Shared, position: Position) -> Result<Option<Event>> {
     })
 }
 
-/// A filter as a statement: which index serves it, and what remains to be compared.
+/// A filter as a statement: the index that serves it, and the remaining conditions.
 struct Plan {
     index: &'static str,
-    /// What the index serves, where there is one.
+    /// The conditions that the index serves, if there is one.
     conditions: String,
-    /// What must be compared event by event.
+    /// The conditions that are checked for each event.
     rest: String,
     parameters: Vec<Value>,
-    /// Whether many events may be passed over to find one.
+    /// Whether many events may be skipped to find one.
     sparse: bool,
 }
 
@@ -226,16 +225,16 @@ impl Plan {
         }
         if !filter.kinds.is_empty() {
             let kinds: Vec<String> = filter.kinds.iter().map(|kind| (*kind as i64).to_string()).collect();
-            // The plus keeps SQLite from looking for an index.
+            // The plus sign prevents SQLite from using an index.
             plan.rest.push_str(&format!(" AND +kind IN ({})", kinds.join(", ")));
             plan.sparse = true;
         }
         Some(plan)
     }
 
-    /// The position up to which there are at most `count` events to look at after `after`.
+    /// The position up to which there are at most `count` events to scan after `after`.
     fn end_of_part(&self, connection: &Connection, after: Position, head: Position, count: u64) -> Result<Position> {
-        // No more events than positions.
+        // There are no more events than positions.
         if !self.sparse || head - after <= count {
             return Ok(head);
         }
@@ -256,7 +255,7 @@ impl Plan {
         Ok(find().map_err(fault("read"))?.map_or(head, |position| position as Position))
     }
 
-    /// How many events were fed; `None` if `each` stopped it.
+    /// The number of events passed; `None` if `each` stopped it.
     fn run(
         &self,
         connection: &Connection,
@@ -297,7 +296,7 @@ impl Plan {
     }
 }
 
-/// SQLite's integers are signed; no position is beyond them.
+/// SQLite's integers are signed; no position exceeds them.
 fn bounded(position: Position) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX)
 }

@@ -1,8 +1,8 @@
-//! A copy of a log that several nodes share, for drivers whose store only puts changes in order: each node applies the
-//! same changes to a file of its own and answers all reads from there.
+//! A copy of a log that several nodes share, for drivers whose store only orders changes: each node applies the same
+//! changes to its own file and serves all reads from it.
 //!
-//! The file can be made again from the shared log, so nothing waits for the disk. What a node does with a change is
-//! decided here, by the SDK's judge, and by nothing but the changes before it: all nodes have the same file contents.
+//! The file can be rebuilt from the shared log, so nothing waits for the disk. The SDK's judge decides about each
+//! change, depending only on the changes before it, so all nodes have the same file contents.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use crate::database::{locked, off_thread, remove};
 use crate::fault::fault;
 use crate::lock::lock;
 
-/// One node's copy. Reads answer what [`Replica::apply`] has written.
+/// One node's copy. Reads return what [`Replica::apply`] has written.
 pub struct Replica {
     shared: Arc<Shared>,
     id: String,
@@ -35,21 +35,21 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the copy at `path`, or makes an empty one. `ErrorKind::Corrupt` if it is damaged: then it can be
-    /// [made anew](Replica::remake).
+    /// Opens the copy at `path`, or creates an empty one. `ErrorKind::Corrupt` if it is damaged: then it can be
+    /// [recreated](Replica::remake).
     pub fn open(path: &Path) -> Result<Replica> {
         Replica::open_locked(path, lock(path)?)
     }
 
-    /// Removes the copy at `path` and makes an empty one.
+    /// Removes the copy at `path` and creates an empty one.
     pub fn remake(path: &Path) -> Result<Replica> {
         let lock = lock(path)?;
         remove(path).map_err(snaphook_driver::files::unusable_file(path))?;
         Replica::open_locked(path, lock)
     }
 
-    /// Puts a file that [`Replica::copy_to`] made in the place of the copy at `path`, and opens it. It is as if another
-    /// node had judged everything up to there.
+    /// Replaces the copy at `path` with a file from [`Replica::copy_to`], and opens it. The result is the same as if
+    /// this node had judged everything up to there.
     pub fn adopt(path: &Path, copy: &Path) -> Result<Replica> {
         let lock = lock(path)?;
         let unusable = snaphook_driver::files::unusable_file(path);
@@ -83,7 +83,7 @@ impl Replica {
         })
     }
 
-    /// Tells this file from all other copies; constant over its life.
+    /// Identifies this file among all copies; never changes.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -93,12 +93,12 @@ impl Replica {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The place of the last change that was applied; 0 before the first.
+    /// The sequence number of the last applied change; 0 before the first.
     pub fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Acquire)
     }
 
-    /// Who wrote the last change that was applied, and its counter there: no two changes of a log have both in common.
+    /// The writer and counter of the last applied change; together they identify a change of the log.
     pub fn last_change(&self) -> Result<(String, u64)> {
         self.shared.readers.with(|connection| {
             connection
@@ -109,7 +109,7 @@ impl Replica {
         })
     }
 
-    /// Applies changes, all of them or, if it fails, none. Blocks.
+    /// Applies all changes or, on failure, none. Blocks.
     pub fn apply(&self, entries: &[Entry<'_>]) -> Result<Vec<Outcome>> {
         let shared = &self.shared;
         let outcomes = shared.writing("apply", |writer| {
@@ -127,12 +127,12 @@ impl Replica {
         Ok(outcomes)
     }
 
-    /// An error if the log is part of one, as an import began and did not end.
+    /// Fails if the log is incomplete because an import has not finished.
     pub fn check_whole(&self) -> Result<()> {
         self.shared.readers.with(import::check_whole)
     }
 
-    /// Whether an import is under way.
+    /// Whether an import is in progress.
     pub fn is_importing(&self) -> Result<bool> {
         match self.check_whole() {
             Ok(()) => Ok(false),
@@ -161,7 +161,7 @@ impl Replica {
         self.shared.head()
     }
 
-    /// Waits until the log has an event at that position or beyond.
+    /// Waits until the log has an event at or after that position.
     pub async fn reached(&self, position: Position) {
         // The sender lives as long as this.
         let _ = self.shared.head.subscribe().wait_for(|head| *head >= position).await;
@@ -182,7 +182,8 @@ impl Replica {
         self.shared.get_blob(sha256).await
     }
 
-    /// Feeds matching events after `after`, up to `until`, to `each` in order, until `limit` were fed or it says `false`.
+    /// Passes matching events after `after`, up to `until`, to `each` in order, until `limit` is reached or it returns
+    /// `false`.
     pub fn scan(
         &self,
         filter: &EventFilter,
@@ -204,22 +205,22 @@ impl Replica {
         read::at(&self.shared, position)
     }
 
-    /// Events, claims and blobs as they are at this moment; groups are none of them.
+    /// A snapshot of events, claims and blobs, without groups.
     pub async fn export(&self) -> Result<Box<dyn LogExport>> {
         let shared = Arc::clone(&self.shared);
         off_thread("export", move || Ok(Box::new(Export::begin(&shared, None)?) as _)).await
     }
 
-    /// Writes the copy as it is at this moment into a new file. Returns the place up to which it has everything. Blocks;
-    /// changes are applied meanwhile.
+    /// Writes a snapshot of the copy to a new file. Returns the sequence number of its last change. Blocks; changes can
+    /// be applied in the meantime.
     pub fn copy_to(&self, path: &Path) -> Result<u64> {
-        // A connection that may only query makes no copy either.
+        // A query-only connection cannot make a copy.
         let connection = rusqlite::Connection::open(self.shared.readers.path()).map_err(fault("copy"))?;
         let name = path.to_string_lossy();
         connection
             .execute("VACUUM INTO ?1", [&name])
             .and_then(|_| rusqlite::Connection::open(path))
-            // The copy is another file, and gets an id of its own when it is opened.
+            // The copy is a different file, and gets its own id when it is opened.
             .and_then(|copy| {
                 copy.query_row("UPDATE replica SET id = '' RETURNING sequence", [], |row| row.get::<_, i64>(0))
             })
@@ -227,7 +228,7 @@ impl Replica {
             .map_err(fault("copy"))
     }
 
-    /// Ends all use of the file. Called once, last.
+    /// Ends all use of the file. Must be the last call.
     pub async fn close(&self) -> Result<()> {
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return Ok(());

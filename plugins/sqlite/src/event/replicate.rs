@@ -1,8 +1,8 @@
-//! Writing what others have put in order: the changes of a log that several nodes share, each with its place there.
+//! Applies the ordered changes of a log that several nodes share.
 //!
-//! Every node judges the same changes with the same rules, so nothing here may depend on anything but the changes and
-//! what the file holds. How far the file is, and the last counter of each writer, change in the same transaction, so a
-//! file is always right for some place of the log, and goes on from there.
+//! Every node judges the same changes with the same rules, so everything here may only depend on the changes and the
+//! contents of the file. The file's position and the last counter of each writer change in the same transaction, so a
+//! file is always consistent with one position in the log and continues from there.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -17,16 +17,16 @@ use super::writer::{State, Writer};
 use super::{blobs, claims, import};
 use crate::fault::fault;
 
-/// As the file keeps it.
+/// The counter as it is stored in the file.
 fn counter_of(entry: &Entry<'_>) -> i64 {
     i64::try_from(entry.counter).unwrap_or(i64::MAX)
 }
 
 impl Writer {
-    /// Judges and writes changes, in their order, all in one transaction. One outcome for each.
+    /// Judges and writes changes in order, all in one transaction. Returns one outcome for each.
     pub(super) fn replicate(&mut self, entries: &[Entry<'_>], published: &RwLock<Arc<Names>>) -> Result<Vec<Outcome>> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("replicate"))?;
-        // Stays if the work panics.
+        // Stays set if the work panics.
         self.state = State::Unknown;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));
         let written = self.changes(entries).and_then(|outcomes| {
@@ -43,7 +43,7 @@ impl Writer {
                 Ok(outcomes)
             }
             Err(error) => {
-                // If it was the commit that failed, the file is opened again before the next write.
+                // If the commit failed, the file is reopened before the next write.
                 if self.execute("ROLLBACK").is_ok() {
                     self.state = State::Failed;
                 }
@@ -73,7 +73,7 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// Whether a change is the next one of its writer; one that comes again or too late is not, for nobody.
+    /// Whether a change has an effect: a repeated or late change has none, on any node.
     fn counts(&self, entry: &Entry<'_>) -> Result<bool> {
         let counter = counter_of(entry);
         let changed = self
@@ -123,7 +123,7 @@ impl Writer {
         }
     }
 
-    /// An import that is refused is refused by all, and leaves nothing.
+    /// All nodes reject the same imports, and a rejected import leaves nothing.
     fn import_part(&mut self, records: &[LogRecord]) -> Result<Outcome> {
         self.execute("SAVEPOINT import").map_err(fault("replicate"))?;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));

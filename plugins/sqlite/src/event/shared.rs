@@ -1,4 +1,4 @@
-//! One open file of a log, as the threads that work with it share it.
+//! One open file of a log, shared by the threads that use it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,23 +11,23 @@ use super::names::Names;
 use super::writer::Writer;
 use crate::database::{Readers, locked};
 
-/// What work on other threads needs.
+/// The data that work on other threads needs.
 pub(super) struct Shared {
     /// `None` once closed. Readers never take it.
     pub(super) writer: Mutex<Option<Writer>>,
     pub(super) readers: Readers,
-    /// As committed; replaced as a whole when an event is the first of its model.
+    /// The committed names; replaced as a whole with the first event of a new model.
     pub(super) names: RwLock<Arc<Names>>,
-    /// Position of the last committed event; changes wake those that wait.
+    /// Position of the last committed event; a change wakes waiting readers.
     pub(super) head: watch::Sender<Position>,
-    /// An append runs, or the last one failed.
+    /// An append is running, or the last one failed.
     pub(super) failed: AtomicBool,
-    /// Places of pages that look at many events: no more at once than there are cores.
+    /// Permits for pages that scan many events: at most one per core at a time.
     pub(super) scans: Arc<Semaphore>,
 }
 
 impl Shared {
-    /// The file at `path`, which that writer has open.
+    /// Shares the file at `path`, which `writer` has open.
     pub(super) fn new(path: &Path, writer: Writer) -> Arc<Shared> {
         let (head, names) = (writer.head(), Arc::clone(writer.names()));
         Arc::new(Shared {
@@ -40,7 +40,7 @@ impl Shared {
         })
     }
 
-    /// The models' numbers as they are now.
+    /// The current numbers of the models.
     pub(super) fn names(&self) -> Arc<Names> {
         Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -64,7 +64,7 @@ impl Shared {
 
     pub(super) fn recover_with(&self, writer: &mut Writer) -> Result<()> {
         let recovered = writer.recover();
-        // Also if it failed: what the file holds may be known again.
+        // Even if it failed: the contents of the file may be known again.
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(writer.names());
         self.publish(writer.head());
         recovered

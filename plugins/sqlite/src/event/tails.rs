@@ -1,10 +1,10 @@
-//! The last event of a stream, which an append may not have passed.
+//! The last event of a stream, for checking the conditions of appends.
 //!
-//! Definitions are few and every append asks for one: they are remembered. Of instances only this much is: ids of new
-//! ones rise (UUIDs of version 7 begin with the time), so one beyond all others of its model has no event, and nobody
-//! needs to look.
+//! Definitions are few and every append needs one, so they are cached. For instances, only the greatest id of each
+//! model is cached: ids of new instances increase (UUIDs of version 7 begin with the time), so an id greater than all
+//! others of its model has no event, and no lookup is needed.
 //!
-//! Only this process writes, so what is known here stays right: it changes with every batch that is committed.
+//! Only this process writes, so the cache stays correct: it is updated with every committed batch.
 
 use std::collections::HashMap;
 
@@ -43,7 +43,7 @@ impl Tails {
         }
     }
 
-    /// Takes note of the end of a stream that was committed.
+    /// Records the committed end of a stream.
     pub(super) fn moved(&mut self, model: i64, instance: Option<&Key<'_>>, tail: Tail) {
         match instance {
             None => drop(self.definitions.insert(model, tail)),

@@ -1,6 +1,6 @@
-//! The one writer of the log.
+//! The only writer of the log.
 //!
-//! A batch is one transaction with one fsync. What is known of the log changes only once the batch is committed.
+//! A batch is one transaction with one fsync. The cached state of the log only changes once the batch is committed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,7 +18,7 @@ use crate::checkpoint::Checkpointer;
 use crate::database::{Format, open_writer};
 use crate::fault::fault;
 
-/// The writing connection and what it knows without asking.
+/// The writing connection and its cached state.
 pub(super) struct Writer {
     path: PathBuf,
     format: &'static Format,
@@ -28,18 +28,19 @@ pub(super) struct Writer {
     pub(super) state: State,
 }
 
-/// What the last write left behind.
+/// The result of the last write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum State {
     Works,
-    /// The write failed and nothing of it is there.
+    /// The write failed and nothing of it remains.
     Failed,
-    /// What is in the file is known only after opening it again: the disk failed in a commit, or the work panicked.
+    /// The contents of the file are unknown until it is reopened: the disk failed during a commit, or the code
+    /// panicked.
     Unknown,
 }
 
 impl Writer {
-    /// Opens the log at `path`, or makes it.
+    /// Opens the log at `path`, or creates it.
     pub(super) fn open(path: &Path, format: &'static Format) -> Result<Writer> {
         let mut connection = open_writer(path, format)?;
         format::add_trace(&connection).map_err(fault("open"))?;
@@ -58,19 +59,19 @@ impl Writer {
         Ok(Writer { path: path.to_owned(), format, connection, checkpointer, log, state: State::Works })
     }
 
-    /// The models' numbers, as committed.
+    /// The committed numbers of the models.
     pub(super) fn names(&self) -> &Arc<Names> {
         &self.log.names
     }
 
-    /// Finds out whether writing works again after a write failed; does nothing if none did.
+    /// Checks whether writing works again after a failed write; does nothing if none failed.
     pub(super) fn recover(&mut self) -> Result<()> {
         if self.state == State::Unknown {
-            // The old connection is closed only when the new one is there, so that a failure changes nothing.
+            // The old connection is only closed once the new one is open, so that a failure changes nothing.
             *self = Writer { state: State::Failed, ..Writer::open(&self.path, self.format)? };
         }
         if self.state == State::Failed {
-            // Writes one page, the same as it was.
+            // Rewrites one page with the same contents.
             let version = self.format.version;
             self.connection
                 .execute_batch(&format!("BEGIN IMMEDIATE; PRAGMA user_version = {version}; COMMIT"))
@@ -81,7 +82,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether nothing can be written before [`Writer::recover`].
+    /// Whether [`Writer::recover`] is required before the next write.
     pub(super) fn is_unknown(&self) -> bool {
         self.state == State::Unknown
     }
@@ -91,14 +92,14 @@ impl Writer {
         self.log.end.position
     }
 
-    /// Runs one statement outside of `append`, in a transaction of its own.
+    /// Runs one statement outside of `append`, in its own transaction.
     pub(super) fn with<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let result = work(&self.connection);
         self.checkpointer.after_commit(&self.connection);
         result
     }
 
-    /// The same without an fsync, which the next batch of the log makes up for.
+    /// The same without an fsync; the next batch's fsync covers it.
     pub(super) fn unsynced<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         self.connection.execute_batch("PRAGMA synchronous = NORMAL")?;
         let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
@@ -109,7 +110,7 @@ impl Writer {
             // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
-        // Before anything else can be appended; a file that is opened again has it from the start.
+        // Before anything else can be appended; a reopened file has this setting from the start.
         if let Err(error) = self.connection.execute_batch("PRAGMA synchronous = FULL") {
             self.state = State::Unknown;
             return Err(error);
@@ -118,7 +119,7 @@ impl Writer {
         result
     }
 
-    /// Leaves one file without a log beside it.
+    /// Closes the file and removes its write-ahead log.
     pub(super) fn close(self) -> Result<()> {
         drop(self.checkpointer);
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(fault("close"))?;
@@ -148,7 +149,7 @@ impl Writer {
         result
     }
 
-    /// Puts records of an export into the log; see [`snaphook_driver::EventStore::import`].
+    /// Imports records of an export into the log; see [`snaphook_driver::EventStore::import`].
     pub(super) fn import(&mut self, records: &[LogRecord], published: &RwLock<Arc<Names>>) -> Result<()> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("import"))?;
         // Stays if the work panics.
@@ -157,7 +158,7 @@ impl Writer {
         let put = import::begin(&self.connection)
             .and_then(|()| self.log.import(&self.connection, records))
             .and_then(|()| self.execute("COMMIT").map_err(fault("import")));
-        // Nothing was appended, and nothing that is remembered of the log's end is so any more.
+        // Nothing was appended, and the cached end of the log is no longer valid.
         self.log.tails = Tails::default();
         if let Err(error) = put {
             // If it was the commit that failed, the file is opened again before the next write.
@@ -194,7 +195,7 @@ impl Writer {
         }
         if let Err(error) = self.execute("COMMIT") {
             let _ = self.execute("ROLLBACK");
-            // The commit may have reached the file all the same.
+            // The commit may nevertheless have reached the file.
             let uncertain = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
             return Err(match uncertain {
                 true => DriverError::new(ErrorKind::Uncertain, "append", "the disk failed in a commit").because(error),

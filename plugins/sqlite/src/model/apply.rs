@@ -1,4 +1,4 @@
-//! Events as rows: the statements that write what instances become.
+//! Applies events: the statements that write the resulting rows.
 
 use rusqlite::{CachedStatement, Connection, ToSql, params};
 use snaphook_driver::{DriverError, ErrorKind, Event, EventKind, Json, Result};
@@ -9,7 +9,7 @@ use crate::fault::fault;
 
 impl Writer {
     pub(super) fn apply<'a>(&self, events: impl Iterator<Item = &'a Event>, tables: &Tables) -> Result<()> {
-        // Most events of a batch are of one model: its statements are taken from the cache once.
+        // Most events of a batch belong to one model, so its statements are only taken from the cache once.
         let mut ready: Option<Ready<'_>> = None;
         for event in events {
             let invalid = |message: String| {
@@ -33,7 +33,7 @@ impl Writer {
     }
 }
 
-/// The statements that write one model's rows, prepared when they are needed.
+/// The statements that write one model's rows, prepared on demand.
 struct Ready<'a> {
     connection: &'a Connection,
     model: &'a str,
@@ -41,7 +41,7 @@ struct Ready<'a> {
     prepared: [Option<CachedStatement<'a>>; 3],
 }
 
-/// Places in [`Ready`] and [`Table::writes`].
+/// Indexes in [`Ready`] and [`Table::writes`].
 const CREATE: usize = 0;
 const UPDATE: usize = 1;
 const DELETE: usize = 2;

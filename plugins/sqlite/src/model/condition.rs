@@ -1,7 +1,7 @@
 //! Conditions of a filter as SQL.
 //!
-//! Every comparison is "class equals and value compares" (see [`super::table`]), which is both the trait's meaning
-//! and what the indexes hold.
+//! Every comparison is "class equals and value compares" (see [`super::table`]), which matches both the trait's
+//! definition and the contents of the indexes.
 
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
@@ -13,22 +13,22 @@ use super::statement::Statement;
 use super::table::{Operand, Table};
 use crate::value::CLASS_ARRAY;
 
-/// What is the same in all rows that meet a condition.
+/// What a condition makes equal in all matching rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fixed {
     Nothing,
     Class,
-    /// And with it the class.
+    /// The value, and with it the class.
     Value,
 }
 
-/// Paths that the filter compares with one value.
+/// Paths that the filter compares with a single value.
 pub(super) fn fixed_paths<'a>(table: &Table, query: &'a InstanceQuery) -> Vec<&'a Path> {
     let fixes = |condition: &&Condition| fixed_by(&table.operand(&condition.path), &condition.operator) == Fixed::Value;
     conditions(&query.filter).into_iter().filter(fixes).map(|condition| &condition.path).collect()
 }
 
-/// The conditions that all rows of a filter meet.
+/// The conditions that all matching rows of a filter satisfy.
 pub(super) fn conditions(filter: &Filter) -> Vec<&Condition> {
     let conditions = filter.conjuncts().into_iter().map(|part| match part {
         Filter::Condition(condition) => Some(condition),
@@ -37,8 +37,8 @@ pub(super) fn conditions(filter: &Filter) -> Vec<&Condition> {
     conditions.flatten().collect()
 }
 
-/// The conditions of a filter. `bounded` are sort keys that a cursor bounds from the side on which the rows begin: a
-/// condition that bounds them from there too is written so that SQLite does not take it for the index instead.
+/// The conditions of a filter. `bounded` are sort keys that a cursor bounds at the start of the rows: other conditions
+/// that bound them there are written so that SQLite does not use those for the index instead.
 pub(super) fn where_clause(table: &Table, filter: &Filter, bounded: &[SortKey]) -> Statement {
     let mut statement = Statement::default();
     for part in filter.conjuncts() {
@@ -53,7 +53,7 @@ pub(super) fn where_clause(table: &Table, filter: &Filter, bounded: &[SortKey]) 
     statement
 }
 
-/// A filter in parentheses: true where it matches, else false or NULL.
+/// A filter in parentheses: true if it matches, otherwise false or NULL.
 fn write_filter(sql: &mut Statement, table: &Table, filter: &Filter) {
     let (parts, joint, none) = match filter {
         Filter::Condition(condition) => {
@@ -88,7 +88,7 @@ fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition, bo
     let from_below = matches!(condition.operator, Operator::Gt(_) | Operator::Gte(_));
     let from_above = matches!(condition.operator, Operator::Lt(_) | Operator::Lte(_));
     if bounded.is_some_and(|key| if key.descending { from_above } else { from_below }) {
-        // The plus changes nothing but that.
+        // The plus sign has no other effect.
         operand.value.insert(0, '+');
     }
     match &condition.operator {
@@ -104,16 +104,16 @@ fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition, bo
         Operator::Ilike(pattern) => ilike(sql, &operand, pattern),
         Operator::Has(value) => has(sql, &operand, value),
         Operator::Exists(true) => sql.push(&present(&operand)),
-        // The second says nothing new, but with it an index gives these rows by id.
+        // The second condition is redundant, but lets an index return these rows by id.
         Operator::Exists(false) => {
             sql.push(&format!("{} = {} AND {} IS NULL", operand.class, operand.class_absent(), operand.value));
         }
     }
 }
 
-/// What [`write_condition`] makes the same in all rows.
+/// What [`write_condition`] makes equal in all rows.
 pub(super) fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
-    // It has one class in any case, and no index is worth to know more.
+    // It always has one class, and no index needs more information.
     if operand.is_meta {
         return Fixed::Class;
     }
@@ -135,7 +135,7 @@ pub(super) fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
         Operator::Has(_) if operand.kind.is_none() => Fixed::Class,
         Operator::Ne(_) | Operator::Nin(_) | Operator::Exists(true) => one_class,
         Operator::Exists(false) => Fixed::Value,
-        // These match nothing.
+        // These never match.
         Operator::Eq(_)
         | Operator::Lt(_)
         | Operator::Lte(_)
@@ -147,13 +147,14 @@ pub(super) fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
     }
 }
 
-/// There is a value. Where there is one class for that, as an equation, so that what follows in an index counts.
+/// The condition that there is a value. If only one class means that, it is an equation, so that the following columns
+/// of an index can be used.
 pub(super) fn present(operand: &Operand) -> String {
     let operator = if operand.kind.is_some() { "= 0".to_owned() } else { format!("< {}", operand.class_absent()) };
     format!("{} {operator}", operand.class)
 }
 
-/// The class of a JSON value under an operand; `None` if nothing there can compare with it.
+/// The class of a JSON value for an operand; `None` if no value of the operand can compare with it.
 pub(super) fn class_of(operand: &Operand, value: &Value) -> Option<i64> {
     let class = match value {
         Value::Bool(_) => 0,
@@ -178,7 +179,7 @@ pub(super) fn class_of(operand: &Operand, value: &Value) -> Option<i64> {
 fn compare(sql: &mut Statement, operand: &Operand, operator: &str, value: &Value) {
     match class_of(operand, value) {
         None => sql.push("FALSE"),
-        // Values of different classes are never equal, and where there is one class, NULL compares with nothing.
+        // Values of different classes are never equal, and if there is one class, NULL compares with nothing.
         Some(_) if !operand.indexed && (operand.kind.is_some() || operator == "=") => {
             sql.push(&format!("{} {operator} ", operand.value));
             sql.bind(bound(value));
@@ -191,7 +192,7 @@ fn compare(sql: &mut Statement, operand: &Operand, operator: &str, value: &Value
     }
 }
 
-/// Values that an instance may compare with, in lists of one class each.
+/// The comparable values, grouped by class.
 fn by_class<'a>(operand: &Operand, values: &'a [Value]) -> Vec<(i64, Vec<&'a Value>)> {
     let mut lists: Vec<(i64, Vec<&Value>)> = Vec::new();
     for value in values {
@@ -247,7 +248,7 @@ fn like(sql: &mut Statement, operand: &Operand, pattern: &str, bounded: Option<&
     sql.push(&format!("({} = {class} AND _like({}, ", operand.class, operand.value));
     sql.bind(Sql::Text(pattern.to_owned()));
     sql.push(")");
-    // What the text must begin with bounds it from below in an index, the next text of that length from above.
+    // The required prefix is a lower bound in an index, and its successor an upper bound.
     let prefix: String = pattern.chars().take_while(|char| !matches!(char, '%' | '_' | '\\')).collect();
     if !prefix.is_empty() {
         let plus = |descending| if bounded.is_some_and(|key| key.descending == descending) { "+" } else { "" };
@@ -273,7 +274,7 @@ fn ilike(sql: &mut Statement, operand: &Operand, pattern: &str) {
     sql.push(if operand.indexed { "))" } else { ")" });
 }
 
-/// The function looks at the data itself: what an index holds of an array is its class.
+/// The function reads the data itself, because an index only contains the class of an array.
 fn has(sql: &mut Statement, operand: &Operand, value: &Value) {
     let is_scalar = !matches!(value, Value::Null | Value::Array(_) | Value::Object(_));
     if operand.kind.is_some() || !is_scalar {
@@ -300,7 +301,7 @@ fn successor(prefix: &str) -> Option<String> {
     None
 }
 
-/// A scalar as [`crate::value`] gives it.
+/// A scalar as [`crate::value`] returns it.
 pub(super) fn bound(value: &Value) -> Sql {
     match value {
         Value::Bool(value) => Sql::Integer(i64::from(*value)),

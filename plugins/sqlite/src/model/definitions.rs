@@ -1,4 +1,4 @@
-//! The definitions of models, as the file has them.
+//! The definitions of models in the file.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
@@ -7,16 +7,16 @@ use snaphook_driver::{CarryOver, DriverError, ErrorKind, ModelShape, Result, jso
 use super::names::Names;
 use crate::fault::fault;
 
-/// What is due to a model.
+/// The deferred work of a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pending {
-    /// Versions and the steps that lead to them.
+    /// Versions and the conversion steps that lead to them.
     pub(super) steps: Vec<(u64, CarryOver)>,
-    /// The table is not that of the shape: a new one takes its rows.
+    /// The table does not match the shape: a new one must receive its rows.
     pub(super) refill: bool,
 }
 
-/// Writes down a model's definition.
+/// Stores a model's definition.
 pub(super) fn save(
     connection: &Connection,
     shape: &ModelShape,

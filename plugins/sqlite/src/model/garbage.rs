@@ -1,7 +1,7 @@
-//! Tables that no model has any more: the one before a change, or one that was prepared and is not used.
+//! Removes tables that belong to no model any more: the table before a change, or a prepared table that is not used.
 //!
-//! SQLite drops a table in one piece, in a time that grows with it. So its rows are deleted first, a few at a time between
-//! the commits. What a crash leaves is found when the file is opened.
+//! SQLite drops a table in one step, whose time grows with the table. So its rows are deleted first, a few at a time
+//! between other commits. Tables left by a crash are found when the file is opened.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -12,14 +12,14 @@ use rusqlite::Connection;
 use super::pace::{Pace, Rest};
 use super::shared::{Shared, Tables};
 
-/// All tables of models in the file, whether a model has them or not.
+/// All tables of models in the file, in use or not.
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement =
         connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'm[0-9]*'")?;
     statement.query_map([], |row| row.get(0))?.collect()
 }
 
-/// Those that no model has.
+/// Those that belong to no model.
 pub(super) fn find(connection: &Connection, tables: &Tables) -> rusqlite::Result<Vec<String>> {
     let used: HashSet<&str> = tables.values().map(|table| table.name.as_str()).collect();
     Ok(all(connection)?.into_iter().filter(|name| !used.contains(name.as_str())).collect())
@@ -41,7 +41,7 @@ pub(super) fn clear(shared: &Arc<Shared>, tables: Vec<String>) {
 fn step(shared: &Weak<Shared>, table: &str) -> bool {
     let Some(shared) = shared.upgrade() else { return false };
     let mut pace = Pace::new(&shared.writes, Rest::Garbage);
-    // Some steps for each time that the store is asked for.
+    // Several steps for each upgrade of the weak reference.
     for _ in 0..16 {
         let began = Instant::now();
         let mut gone = true;
@@ -62,7 +62,7 @@ fn step(shared: &Weak<Shared>, table: &str) -> bool {
         });
         match done {
             Ok(held) if !gone => pace.rest(began, held),
-            // Done; or closed, or removed by a reset.
+            // Done, or the store is closed, or a reset has removed the table.
             _ => return false,
         }
     }

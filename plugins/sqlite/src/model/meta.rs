@@ -1,4 +1,4 @@
-//! Conditions on what an instance has besides its data, as SQL over the table's own columns, which are never NULL.
+//! Conditions on an instance's metadata, as SQL over the table's own columns, which are never NULL.
 
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
@@ -56,7 +56,7 @@ fn compare(sql: &mut Statement, meta: Meta, operator: &str, value: &Value) {
                 sql.push(&format!("{column} {operator} "));
                 sql.bind(Sql::Integer(whole));
             }
-            // With a fraction, or larger than any column.
+            // A number with a fraction, or larger than any column value.
             None => {
                 sql.push(&format!("_number({column}) {operator} "));
                 sql.bind(Sql::Blob(number_key(number.as_str())));

@@ -1,5 +1,5 @@
-//! Brings a model from one shape to the next, within the caller's transaction: in place where neither rows nor indexes change,
-//! else by a new table, which takes the rows of the old one.
+//! Changes a model's shape within the caller's transaction: in place if neither rows nor indexes change, otherwise with
+//! a new table that receives the rows of the old one.
 
 use std::collections::HashSet;
 
@@ -13,13 +13,13 @@ use crate::fault::fault;
 
 /// Whether a change needs no new table: the rows and the indexes stay as they are.
 pub(super) fn is_in_place(old: &Table, new: &ModelShape, carry: &CarryOver) -> bool {
-    // The numbers are not used, and none is in use.
+    // These numbers are only for comparison and never used.
     let follower = Table::follow(Some(old), new, &mut Counter(u64::MAX / 2));
     let names = |table: &Table| table.index_definitions().into_iter().map(|(name, _)| name).collect::<HashSet<_>>();
     carry.is_empty() && names(old) == names(&follower)
 }
 
-/// Makes the table of a model with its indexes.
+/// Creates the table of a model with its indexes.
 pub(super) fn create(connection: &Connection, table: &Table) -> Result<()> {
     connection.execute_batch(&table.create()).map_err(fault("define"))?;
     create_indexes(connection, table)

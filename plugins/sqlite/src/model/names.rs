@@ -1,21 +1,21 @@
-//! Names in the database: numbers that the store gives out, never what a client chose.
+//! Names in the database: numbers that the store assigns, never names that a client chose.
 //!
-//! A model's table is `m<number>`, an index `i<number>`. All numbers come from one counter and none is used twice. So no
-//! model id and no property name can collide with another one, with a name of SQLite (`json_each`, `rowid`,
-//! `sqlite_master`) or with a name of this store. A reader that still has the definition before a change finds that a name is
-//! gone; it never finds that the name means something else.
+//! A model's table is `m<number>`, an index `i<number>`. All numbers come from one counter and none is used twice. So
+//! no model id or property name can collide with another one, with a name of SQLite (`json_each`, `rowid`,
+//! `sqlite_master`) or with a name of this store. A reader with an outdated definition finds that a name no longer
+//! exists, but never that it means something else.
 
 use serde::{Deserialize, Serialize};
 use snaphook_driver::SortKey;
 
-/// The numbers of one model, as the store keeps them.
+/// The stored numbers of one model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Names {
     pub(super) table: u64,
     pub(super) indexes: Vec<(Vec<SortKey>, u64)>,
 }
 
-/// Gives out numbers that were never used in this file.
+/// Assigns numbers that were never used in this file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Counter(pub(super) u64);
 

@@ -1,9 +1,9 @@
 //! Sort orders and cursors as SQL: class and value of each key, then the id.
 //!
-//! SQLite reads in the order of an index only if the statement asks for no more than the index gives. It does not see
-//! that an expression which is compared with one value is the same in all rows, so what the conditions fix ([`Fixed`])
-//! is left out of ORDER BY here. For the same reason the rows after a cursor are asked for in parts, one range of the
-//! index after the other, as far as an index gives the order; what comes after that is one condition.
+//! SQLite only reads in the order of an index if the statement requests no more than the index provides. It does not
+//! recognize that an expression that is compared with one value is the same in all rows, so everything that the
+//! conditions fix ([`Fixed`]) is omitted from ORDER BY here. For the same reason the rows after a cursor are read in
+//! parts, one range of the index after the other, as far as an index provides the order; the rest is one condition.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,28 +18,28 @@ use super::table::{Operand, Table};
 /// A sort order.
 pub(super) struct Order {
     pub(super) keys: Vec<Key>,
-    /// Of how many of the keys an index gives the order, those that the filter fixes between them included.
+    /// For how many of the keys an index provides the order, including keys in between that the filter fixes.
     given: usize,
-    /// The key that is read one class after the other: because an index that is read from its end gives the values in order
-    /// but not the classes, or because an index gives only the first keys.
+    /// The key that is read one class after the other: because an index that is read backwards has the values in order
+    /// but not the classes, or because an index only provides the first keys.
     by_class: Option<usize>,
 }
 
 pub(super) struct Key {
     operand: Operand,
     descending: bool,
-    /// What the filter fixes.
+    /// The keys that the filter fixes.
     fixed: Fixed,
 }
 
-/// A part of the rows in question; all of one part come before those of the next.
+/// A part of the rows; all rows of one part come before those of the next.
 pub(super) struct Part {
     conditions: Statement,
-    /// What the filter and these conditions fix of each key.
+    /// For each key, what the filter and these conditions fix.
     fixed: Vec<Fixed>,
 }
 
-/// Where a page ended: class and value of each key.
+/// The position at which a page ended: class and value of each key.
 type Place = (i64, Sql);
 
 impl Order {
@@ -60,13 +60,13 @@ impl Order {
             Some(given) => free.get(given.keys).copied().unwrap_or(keys.len()),
             None => 0,
         };
-        // Where SQLite must sort some of it anyway, it takes the index only for a condition that the index serves.
+        // If SQLite must sort some of it anyway, it only uses the index for a condition that the index serves.
         let by_class = free.first().copied().filter(|_| given.is_some_and(|given| !given.by_id));
         let by_class = by_class.filter(|first| keys[*first].fixed < Fixed::Class);
         Order { keys, given: count, by_class }
     }
 
-    /// Keys in the order of an index that a cursor bounds.
+    /// The keys in index order that a cursor bounds.
     pub(super) fn bounded<'a>(&self, query: &'a InstanceQuery) -> &'a [SortKey] {
         if query.cursor.is_some() { &query.sort[..self.given] } else { &[] }
     }
@@ -103,7 +103,7 @@ impl Order {
         (sql, all.parameters)
     }
 
-    /// The rows after a cursor: as far as an index gives the order, one range of it after the other, nearest first.
+    /// The rows after a cursor: as far as an index provides the order, one range after the other, nearest first.
     pub(super) fn parts(&self, cursor: Option<&Cursor>) -> Result<Vec<Part>> {
         let Some(cursor) = cursor else {
             return Ok(match self.by_class {
@@ -115,7 +115,7 @@ impl Order {
         let mut behind = Statement::default();
         behind.push("_id > ");
         behind.bind(Sql::Text(cursor.id.clone()));
-        // What is equal in the keys that the index gives, from the nearest to the farthest, in one condition.
+        // Rows that are equal in the index's keys, from nearest to farthest, as one condition.
         let mut nearest = vec![self.equal(&places, self.given..places.len(), behind)];
         for depth in (self.given..places.len()).rev() {
             let beyond = self.beyond(&places, depth).into_iter().map(|(condition, _)| condition);
@@ -131,7 +131,7 @@ impl Order {
         Ok(parts)
     }
 
-    /// What comes after the cursor in the key at `depth`, in order, and what each condition fixes of it.
+    /// The rows after the cursor in the key at `depth`, in order, and what each condition fixes.
     fn beyond(&self, places: &[Place], depth: usize) -> Vec<(Statement, Fixed)> {
         let Key { operand, descending, fixed } = &self.keys[depth];
         let (class, value) = &places[depth];
@@ -193,7 +193,7 @@ impl Order {
         conditions
     }
 
-    /// Rows that equal the cursor in its first keys and meet one more condition, which fixes `by_last` of the key at
+    /// Rows that equal the cursor in its first keys and satisfy one more condition, which fixes `by_last` of the key at
     /// `depth`.
     fn part(&self, places: &[Place], depth: usize, by_last: Fixed, last: Statement) -> Part {
         let mut fixed: Vec<Fixed> = self.keys.iter().map(|key| key.fixed).collect();
@@ -216,7 +216,7 @@ impl Order {
     }
 }
 
-/// Conditions of which one must hold.
+/// The disjunction of conditions.
 fn any_of(mut conditions: Vec<Statement>) -> Statement {
     if conditions.len() == 1 {
         return conditions.remove(0);

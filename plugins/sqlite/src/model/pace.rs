@@ -1,29 +1,29 @@
-//! Work on the file beside the commits: in transactions of about a millisecond, with rests between them while others write.
+//! Paces background work on the file: transactions of about a millisecond, with pauses in between while others write.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long one step may keep the writer, its commit included.
+/// How long one step may hold the writer, including its commit.
 const STEP: Duration = Duration::from_millis(1);
 const ROWS_FIRST: usize = 32;
 const ROWS_MAX: usize = 4096;
 
-/// How long work rests, in times of what its last step took.
+/// How long work pauses, as a multiple of its last step's duration.
 #[derive(Clone, Copy)]
 pub(super) enum Rest {
-    /// Somebody waits for it: a quarter of the speed.
+    /// Somebody waits for it: it runs at a quarter of the speed.
     Change = 3,
-    /// Nobody does.
+    /// Nobody waits for it.
     Garbage = 15,
 }
 
-/// The pace of one piece of work.
+/// The pace of one job.
 pub(super) struct Pace<'a> {
     /// Counts the writes of others.
     writes: &'a AtomicU64,
     seen: u64,
     rest: Rest,
-    /// Rows of the next step.
+    /// Number of rows in the next step.
     pub(super) rows: usize,
 }
 
@@ -32,8 +32,8 @@ impl Pace<'_> {
         Pace { writes, seen: writes.load(Ordering::Relaxed), rest, rows: ROWS_FIRST }
     }
 
-    /// After a step of which the writer was kept for `held`: makes the next one larger or smaller, and rests if
-    /// anybody wrote meanwhile.
+    /// Called after a step that held the writer for `held`: adjusts the size of the next step, and pauses if anybody
+    /// wrote in the meantime.
     pub(super) fn rest(&mut self, began: Instant, held: Duration) {
         if held > STEP {
             self.rows = (self.rows / 2).max(1);

@@ -1,8 +1,8 @@
-//! Building the next table of a model beside the one that is read.
+//! Builds the next table of a model beside the current one.
 //!
-//! Rows are copied in small transactions. An event that is applied meanwhile is written to both tables, so the new one
-//! is right from the moment in which the last row is copied. `define` then only writes down that it is the model's table.
-//! Nothing else names it until then, so whatever ends the work leaves a table that nobody knows, for
+//! Rows are copied in small transactions. An event that is applied in the meantime is written to both tables, so the
+//! new table is correct as soon as the last row is copied. `define` then only records that it is the model's table.
+//! Nothing refers to it before that, so if the work is interrupted, the table is removed by
 //! [`garbage`](super::garbage).
 
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub(super) fn build(
     abandoned: &Arc<AtomicBool>,
 ) -> Result<u64> {
     let gone = || DriverError::new(ErrorKind::Unavailable, "prepare", "the caller is gone");
-    // Looked at under the writer's lock, here and below: whoever prepares after this caller was given up comes later, and
-    // what that one builds must stay.
+    // Checked under the writer's lock, here and below: a caller that prepares after this one was given up comes later,
+    // and its table must stay.
     if !discard_unless(shared, &new.model, abandoned) {
         return Err(gone());
     }
@@ -73,7 +73,7 @@ pub(super) fn build(
             shadow.complete = true;
             Ok(ticket)
         }
-        // The store was reset or closed, or the table could not follow.
+        // The store was reset or closed, or the table could not be kept up to date.
         _ => Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the prepared table is gone; try again")),
     }
 }
@@ -94,7 +94,7 @@ fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: 
                 Ok(())
             })?;
         } else if let Some((rows, end)) =
-            // Read and carried over without the writer; who changes one of them meanwhile changes both tables.
+            // Read and converted without the writer; changes in the meantime are made to both tables.
             shared
                 .readers
                 .with(|connection| rows::read(connection, from, after, pace.rows, &mut steps))?
@@ -110,7 +110,7 @@ fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: 
     }
 }
 
-/// Gives up whatever is prepared for a model, for a caller that prepares another one; `false` if that caller is gone.
+/// Discards any table prepared for a model, for a caller that prepares another one; `false` if that caller is gone.
 fn discard_unless(shared: &Arc<Shared>, model: &str, abandoned: &AtomicBool) -> bool {
     let mut writer = locked(&shared.writer);
     if abandoned.load(Ordering::Relaxed) {
@@ -122,7 +122,7 @@ fn discard_unless(shared: &Arc<Shared>, model: &str, abandoned: &AtomicBool) -> 
     true
 }
 
-/// Gives up the table that is prepared for a model: the one with this ticket, or any.
+/// Discards the table prepared for a model: the one with this ticket, or any.
 pub(super) fn discard(shared: &Arc<Shared>, model: &str, ticket: Option<u64>) {
     let mut writer = locked(&shared.writer);
     let Some(writer) = writer.as_mut() else { return };
@@ -133,7 +133,7 @@ pub(super) fn discard(shared: &Arc<Shared>, model: &str, ticket: Option<u64>) {
     }
 }
 
-/// Brings what events did over to the tables that are prepared.
+/// Applies the effects of events to the prepared tables.
 pub(super) fn follow<'a>(shared: &Arc<Shared>, writer: &mut Writer, events: impl Iterator<Item = &'a Event>) {
     for event in events {
         let Some(shadow) = writer.shadows.get_mut(&event.model) else { continue };

@@ -13,18 +13,18 @@ use super::statement::Statement;
 use super::table::{COLUMNS, Table};
 use crate::fault::fault;
 
-/// Pages up to this size that an index gives are read on the caller's thread.
+/// Pages up to this size that an index serves are read on the caller's thread.
 const PAGE_INLINE_MAX: u32 = 100;
 
-/// Values in one statement; SQLite takes a few more.
+/// Maximum number of values in one statement; SQLite accepts slightly more.
 const PARAMETERS_MAX: usize = 32_000;
 
-/// Whether the query is expected to touch about as many rows as it answers. Its turn is short all the same.
+/// Whether the query is expected to read about as many rows as it returns. Its turn is limited in any case.
 pub(super) fn is_short(table: &Table, query: &InstanceQuery) -> bool {
     query.limit <= PAGE_INLINE_MAX && is_served(table, query)
 }
 
-/// Whether an index gives exactly these rows, in this order.
+/// Whether an index returns exactly these rows, in this order.
 fn is_served(table: &Table, query: &InstanceQuery) -> bool {
     let mut fixed = fixed_paths(table, query);
     fixed.dedup();
@@ -40,16 +40,16 @@ pub(super) fn page(connection: &Connection, table: &Table, query: &InstanceQuery
     check_size("query", &filter)?;
     let limit = query.limit.max(1) as usize;
     let parts = order.parts(cursor.as_ref())?;
-    // More than one statement must see the same state.
+    // All statements must see the same state.
     let transaction = connection.unchecked_transaction().map_err(fault("query"))?;
-    // What SQLite sorts it keeps in memory, so then it gets the keys only, and the rows are read one by one.
+    // SQLite sorts in memory, so in that case it only selects the keys, and the rows are read one by one.
     let mut reader = if is_served(table, query) {
         PageReader::whole(connection, table, order.keys.len())
     } else {
         PageReader::by_number(connection, table, order.keys.len()).map_err(fault("query"))?
     };
     for part in parts {
-        // One more than the page tells whether there is a next one.
+        // One more than the page, to know whether there is a next page.
         let wanted = limit + 1 - reader.rows.len();
         let (sql, parameters) = order.statement(table, reader.columns, &filter, part, wanted);
         reader.read(&sql, &parameters).map_err(fault("query"))?;
@@ -112,9 +112,9 @@ pub(super) fn decode(row: &Row<'_>, model: &str) -> rusqlite::Result<Instance> {
 struct PageReader<'a> {
     connection: &'a Connection,
     model: &'a str,
-    /// What the statements select before the keys.
+    /// The columns that the statements select before the keys.
     columns: &'static str,
-    /// Reads a row by its number, where the statements select no more than that.
+    /// Reads a row by its number, if the statements only select the number.
     by_number: Option<rusqlite::CachedStatement<'a>>,
     keys: usize,
     rows: Vec<(Instance, Vec<Value>)>,
@@ -141,7 +141,7 @@ impl<'a> PageReader<'a> {
         Ok(PageReader { columns: "rowid", by_number: Some(statement), ..reader })
     }
 
-    /// Whether the last of these rows is more than the page may hold.
+    /// Whether the last of these rows exceeds the page's size.
     fn is_large(&self) -> bool {
         self.bytes > PAGE_BYTES_MAX && self.rows.len() > 1
     }
@@ -162,7 +162,7 @@ impl<'a> PageReader<'a> {
                 .collect::<rusqlite::Result<_>>()?;
             self.bytes += instance.data.len();
             self.rows.push((instance, keys));
-            // The row that is too much tells that there is a next page.
+            // The extra row shows that there is a next page.
             if self.is_large() {
                 break;
             }

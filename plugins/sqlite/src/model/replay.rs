@@ -1,7 +1,7 @@
-//! Definitions while many changes are made up with the log: what they do to instances is put off and done once.
+//! Definitions during a replay of the log: their effect on instances is deferred and carried out once.
 //!
-//! Until then a model's rows stay in the table that they are in, without indexes if it is new, each row with the version
-//! under which it was written. What is due is written down with the checkpoint, so a crash in between forgets nothing.
+//! Until then a model's rows stay in their table, without indexes if it is new, and each row keeps the version under
+//! which it was written. The deferred work is stored with the checkpoint, so a crash does not lose it.
 
 use rusqlite::Connection;
 use snaphook_driver::{CarryOver, ModelShape, Result};
@@ -14,7 +14,7 @@ use super::shared::{Publish, Tables, Writer};
 use super::table::Table;
 use crate::fault::fault;
 
-/// Whether two shapes make the same table.
+/// Whether two shapes have the same table layout.
 fn same_layout(a: &ModelShape, b: &ModelShape) -> bool {
     (&a.columns, &a.indexes, &a.unique) == (&b.columns, &b.indexes, &b.unique)
 }
@@ -45,7 +45,7 @@ pub(super) fn define(
     Ok(None)
 }
 
-/// Models to which something is due.
+/// Models with deferred work.
 pub(super) fn due(connection: &Connection) -> Result<Vec<String>> {
     let read = || -> rusqlite::Result<Vec<String>> {
         connection
@@ -56,7 +56,7 @@ pub(super) fn due(connection: &Connection) -> Result<Vec<String>> {
     read().map_err(fault("end_replay"))
 }
 
-/// Does what is due to a model.
+/// Carries out the deferred work of a model.
 pub(super) fn settle(writer: &mut Writer, tables: &Tables, model: &str) -> Result<Option<Publish>> {
     let (shape, pending) = load(&writer.connection, model)?;
     let (Some(pending), Some(old)) = (pending, tables.get(model)) else { return Ok(None) };

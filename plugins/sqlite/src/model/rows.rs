@@ -1,4 +1,4 @@
-//! Rows on their way from one table of a model to the next.
+//! Copies rows from one table of a model to the next.
 
 use std::collections::HashMap;
 
@@ -11,16 +11,16 @@ use crate::fault::fault;
 
 /// The columns of a row.
 const OWN: &str = "_id, _model_version, _revision, _position, _created_at, _updated_at, _data";
-/// What [`Carried::read`] needs.
+/// The columns that [`Carried::read`] needs.
 const READ: &str = "rowid, _id, _position, _model_version, _data";
-/// Bytes of data that are held at once.
+/// How many bytes of data are in memory at once.
 const BYTES_MAX: usize = 1 << 20;
 
-/// The steps of several versions, each with the version that it leads to.
+/// The conversion steps of several versions, each with its target version.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Steps {
     steps: Vec<(u64, CarryOver)>,
-    /// What rows of a version have ahead of them.
+    /// The remaining steps for rows of a version.
     composed: HashMap<u64, CarryOvers>,
 }
 
@@ -37,7 +37,7 @@ impl Steps {
         self.steps.is_empty()
     }
 
-    /// What a row that was last written or carried over under this version has ahead of it.
+    /// The remaining steps for a row that was last written or converted under this version.
     fn ahead_of(&mut self, version: u64) -> &CarryOvers {
         let steps = &self.steps;
         self.composed.entry(version).or_insert_with(|| {
@@ -48,11 +48,11 @@ impl Steps {
     }
 }
 
-/// A row and what becomes of its data.
+/// A row and its converted data.
 pub(super) struct Carried {
     row: i64,
     position: i64,
-    /// The new data and the version that changed it; `None`: it stays as it is.
+    /// The new data and the version that changed it; `None` if it is unchanged.
     data: Option<(String, u64)>,
 }
 
@@ -75,7 +75,7 @@ impl Carried {
         Ok(Carried { row: number, position, data })
     }
 
-    /// Puts the row into the table `to`, unless it has changed in `from` since it was read.
+    /// Writes the row to the table `to`, unless it has changed in `from` since it was read.
     fn write(&self, connection: &Connection, from: &Table, to: &Table, word: &str) -> rusqlite::Result<()> {
         let mut put = connection.prepare_cached(&format!(
             "INSERT OR {word} INTO {}(rowid, {OWN}) SELECT rowid, _id, coalesce(?3, _model_version), _revision, _position, \
@@ -112,7 +112,7 @@ pub(super) fn read(
     Ok((!found.is_empty()).then_some((found, last)))
 }
 
-/// Puts rows that were read into the table `to`. What is there already came later and stays.
+/// Writes rows to the table `to`. Existing rows there are newer and stay.
 pub(super) fn put(connection: &Connection, from: &Table, to: &Table, rows: &[Carried]) -> Result<()> {
     rows.iter().try_for_each(|row| row.write(connection, from, to, "IGNORE")).map_err(fault("define"))
 }
@@ -156,7 +156,7 @@ pub(super) fn copy_all(connection: &Connection, from: &Table, to: &Table, steps:
     Ok(())
 }
 
-/// Brings one instance in `to` to what it is in `from`.
+/// Makes one instance in `to` equal to the one in `from`.
 pub(super) fn mirror(connection: &Connection, from: &Table, to: &Table, id: &str, steps: &mut Steps) -> Result<()> {
     let sql = format!("SELECT {READ} FROM {} WHERE _id = ?1", from.name);
     let mut statement = connection.prepare_cached(&sql).map_err(fault("apply"))?;

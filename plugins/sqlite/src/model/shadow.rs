@@ -1,4 +1,4 @@
-//! The next table of a model, beside the one that is read; [`prepare`](super::prepare) builds it.
+//! The next table of a model, beside the current one; [`prepare`](super::prepare) builds it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,12 @@ use snaphook_driver::{CarryOver, Event, ModelShape};
 use super::rows::{self, Steps};
 use super::table::Table;
 
-/// A table that is being built, or is complete.
+/// A table that is being built or is complete.
 pub(super) struct Shadow {
     pub(super) from: Arc<Table>,
     pub(super) to: Arc<Table>,
     pub(super) steps: Steps,
-    /// What it was prepared for.
+    /// The shape for which it was prepared.
     pub(super) shape: ModelShape,
     pub(super) carry: CarryOver,
     pub(super) complete: bool,
@@ -23,7 +23,7 @@ pub(super) struct Shadow {
 }
 
 impl Shadow {
-    /// Whether it is what this change needs. The record is no part of the table.
+    /// Whether it fits this change. The record is not part of the table.
     pub(super) fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
         self.complete && !self.abandoned.load(Ordering::Relaxed) && self.shape.is_like(new) && self.carry == *carry
     }
@@ -32,8 +32,7 @@ impl Shadow {
         self.to.names().table
     }
 
-    /// Brings the instance of an event that was applied over to the new table; `false` if the shadow is of no use any
-    /// more.
+    /// Copies the instance of an applied event to the new table; `false` if the shadow has become unusable.
     pub(super) fn follow(&mut self, connection: &Connection, event: &Event) -> bool {
         let Some(id) = &event.instance else { return true };
         if self.abandoned.load(Ordering::Relaxed) {

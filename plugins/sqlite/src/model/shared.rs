@@ -1,4 +1,4 @@
-//! What the store's calls share: one writer with its transactions, readers, and the tables as they are committed.
+//! The state shared by the store's calls: one writer with its transactions, readers, and the committed tables.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,32 +20,33 @@ pub(super) struct Shared {
     /// `None` once closed.
     pub(super) writer: Mutex<Option<Writer>>,
     pub(super) readers: Readers,
-    /// Where reads that may take long wait for their turn.
+    /// Queues for reads that may take long.
     pub(super) lanes: Lanes,
-    /// As committed; replaced as a whole when a definition changes.
+    /// The committed tables; replaced as a whole when a definition changes.
     pub(super) tables: RwLock<Arc<Tables>>,
-    /// Counts the changes of `tables`: whoever reads between two equal counts has read a model's table while it was that.
+    /// Counts the changes of `tables`: if the count is equal before and after a read, the table was the model's table
+    /// throughout.
     pub(super) changes: AtomicU64,
-    /// Counts the batches of events, so that work beside them can be slow while there are any.
+    /// Counts the batches of events, so that background work can slow down during writes.
     pub(super) writes: AtomicU64,
 }
 
 pub(super) type Tables = HashMap<String, Arc<Table>>;
 
-/// A change of the tables that is due when its transaction is committed.
+/// A change of the tables that is made when its transaction is committed.
 pub(super) type Publish = Box<dyn FnOnce(&mut Tables)>;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) checkpointer: Checkpointer,
     pub(super) state: State,
-    /// Tables that are prepared, by model.
+    /// Prepared tables, by model.
     pub(super) shadows: HashMap<String, Shadow>,
-    /// Whether definitions are put off; see [`super::replay`].
+    /// Whether definitions are deferred; see [`super::replay`].
     pub(super) replaying: bool,
 }
 
-/// What `_state` holds.
+/// The contents of `_state`.
 #[derive(Clone, Copy)]
 pub(super) struct State {
     pub(super) checkpoint: Position,
@@ -94,7 +95,7 @@ impl Shared {
         })
     }
 
-    /// Runs work in a transaction. What it returns changes the tables to match.
+    /// Runs work in a transaction. The returned change updates the tables accordingly.
     pub(super) fn transaction(
         &self,
         operation: &'static str,
@@ -115,7 +116,8 @@ impl Shared {
             let Some(publish) = work(writer)? else {
                 return writer.execute("COMMIT").map_err(fault(operation));
             };
-            // Over the commit, so that a reader whose statement no longer fits finds the new tables; see `reading`.
+            // Locked during the commit, so that a reader with an outdated statement finds the new tables; see
+            // `reading`.
             let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
             writer.execute("COMMIT").map_err(fault(operation))?;
             publish(Arc::make_mut(&mut tables));
@@ -124,7 +126,7 @@ impl Shared {
         };
         let result = run(writer);
         if result.is_err() {
-            // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
+            // SQLite may have rolled back automatically; then this fails and nothing is left to do.
             let _ = writer.execute("ROLLBACK");
             writer.state = state;
         }
@@ -132,7 +134,7 @@ impl Shared {
         result
     }
 
-    /// Runs a piece of longer work in a transaction of its own. Returns how long it kept the writer, its commit included.
+    /// Runs one step of longer work in its own transaction. Returns how long it held the writer, including the commit.
     pub(super) fn step(
         &self,
         operation: &'static str,
@@ -140,7 +142,7 @@ impl Shared {
     ) -> Result<Duration> {
         let mut began = Instant::now();
         self.transaction(operation, |writer| {
-            // From here on, not while it waited for the writer.
+            // Measured from here on, without the wait for the writer.
             began = Instant::now();
             work(&writer.connection).map(|()| None)
         })?;
@@ -164,8 +166,8 @@ impl Shared {
         )
     }
 
-    /// Runs a read of one model; `none` if the model is not there. If a model was redefined between the choice of the table
-    /// and the end of the read, which then may have met a table that is being emptied, the read is done again.
+    /// Runs a read of one model; `none` if the model does not exist. If the model was redefined between the choice of
+    /// the table and the end of the read, the read may have used a table that is being emptied, so it is repeated.
     pub(super) fn retried<T>(
         &self,
         model: &str,
@@ -181,7 +183,7 @@ impl Shared {
             }
             match self.table(model) {
                 None => return Ok(none()),
-                // Another model was redefined.
+                // A different model was redefined.
                 Some(same) if Arc::ptr_eq(&same, &table) => return result,
                 Some(_) => {}
             }
@@ -196,7 +198,7 @@ impl Shared {
 }
 
 impl Writer {
-    /// Writes down the last number that was given out.
+    /// Stores the last assigned number.
     pub(super) fn save_names(&self, operation: &'static str) -> Result<()> {
         self.connection
             .prepare_cached("UPDATE _state SET names = ?1")

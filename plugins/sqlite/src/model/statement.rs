@@ -1,8 +1,8 @@
-//! The conditions of a query as they are written: SQL with its parameters.
+//! The conditions of a query as SQL with parameters.
 
 use rusqlite::types::Value as Sql;
 
-/// Conditions joined by "and", with their parameters in order of appearance.
+/// Conditions joined with AND, with their parameters in order of appearance.
 #[derive(Clone, Default)]
 pub(super) struct Statement {
     pub(super) conditions: String,
@@ -26,7 +26,7 @@ impl Statement {
         self.parameters.push(value);
     }
 
-    /// Adds what another one says, with its parameters.
+    /// Appends another statement with its parameters.
     pub(super) fn append(&mut self, other: Statement) {
         self.conditions.push_str(&other.conditions);
         self.parameters.extend(other.parameters);

@@ -1,11 +1,11 @@
-//! What a model looks like as a table: its columns and its indexes, under the names of [`super::names`].
+//! A model as a table: its columns and its indexes, with names from [`super::names`].
 //!
-//! An instance is one row: its id, versions and times, and `_data`, the JSON as it came. No property has a column of its
-//! own: filters, sorts and indexes read the JSON through the functions of [`crate::value`], so that a property is compared in
-//! the same way wherever it is, and a change of the schema alone changes no table.
+//! An instance is one row: its id, versions and times, and `_data`, the JSON as it was received. Properties have no
+//! separate columns: filters, sorts and indexes read the JSON through the functions of [`crate::value`], so that a
+//! property is compared in the same way wherever it is, and a change of the schema alone changes no table.
 //!
-//! Under one sort key a value is compared by two expressions, its class and then its value. The class puts absent
-//! values last in either direction and keeps types apart:
+//! For a sort key, a value is compared by two expressions, first its class and then its value. The class sorts absent
+//! values last in either direction and separates types:
 //!
 //! - a property that the schema gives one type: whether the value is NULL, which is 0 or 1;
 //! - anything else: 0 boolean, 1 number, 2 string, 3 array or object, 4 absent or null.
@@ -20,8 +20,7 @@ use super::names::{Counter, Names};
 /// Columns of an instance in the order that [`super::query::decode`] expects.
 pub(super) const COLUMNS: &str = "_id, _model_version, _revision, _position, _created_at, _updated_at, _data";
 
-/// The table's own columns. `_id` has an index of its own, by the way of UNIQUE; rows lie in the order in which
-/// they were made.
+/// The table's own columns. UNIQUE gives `_id` an index; rows are stored in order of creation.
 const OWN_COLUMNS: &str = "_id TEXT NOT NULL UNIQUE, _model_version INTEGER NOT NULL, _revision INTEGER NOT NULL, \
      _position INTEGER NOT NULL, _created_at INTEGER NOT NULL, _updated_at INTEGER NOT NULL, _data TEXT NOT NULL";
 
@@ -36,7 +35,7 @@ pub(super) struct Table {
     /// The statements that create, update and delete a row.
     pub(super) writes: [String; 3],
     names: Names,
-    /// What the schema promises of scalar properties.
+    /// The types that the schema guarantees for scalar properties.
     kinds: HashMap<String, ColumnKind>,
 }
 
@@ -44,42 +43,43 @@ pub(super) struct Table {
 pub(super) struct Operand {
     pub(super) class: String,
     pub(super) value: String,
-    /// The same as `value`, where SQLite keeps it in memory to sort by it.
+    /// The same as `value`, for sorting in memory.
     pub(super) sorted: String,
-    /// `None` if the class tells types apart, else the one type that there is.
+    /// `None` if the class distinguishes types, otherwise the only type.
     pub(super) kind: Option<ColumnKind>,
-    /// Whether an index holds class and value. Else a condition names no more than it must: each costs a look at the data.
+    /// Whether an index contains class and value. Otherwise a condition uses as few of them as possible, because each
+    /// requires reading the data.
     pub(super) indexed: bool,
-    /// Whether it is a column of the table; `kind` says no more than that there is one class.
+    /// Whether it is a column of the table; `kind` then only means that there is one class.
     pub(super) is_meta: bool,
-    /// Of the functions that look for the path.
+    /// The arguments of the functions that find the path.
     pub(super) arguments: String,
 }
 
-/// How an index gives an order; see [`Table::given`].
+/// How an index provides an order; see [`Table::given`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Given {
-    /// How many of the fixed paths the index begins with.
+    /// With how many of the fixed paths the index begins.
     pub(super) lead: usize,
-    /// How many sort keys, of those that are not fixed, come in its order.
+    /// How many of the sort keys that are not fixed follow its order.
     pub(super) keys: usize,
-    /// Whether these are all.
+    /// Whether these are all sort keys.
     pub(super) whole: bool,
-    /// Whether rows that are equal in these come by id.
+    /// Whether rows that are equal in these are sorted by id.
     pub(super) by_id: bool,
-    /// Whether it must be read from its end: then the values come in order, but the classes do not.
+    /// Whether it must be read backwards: then the values are in order, but the classes are not.
     pub(super) backwards: bool,
 }
 
 impl Operand {
-    /// The class that stands for "absent or null".
+    /// The class that means "absent or null".
     pub(super) fn class_absent(&self) -> i64 {
         if self.kind.is_some() { 1 } else { 4 }
     }
 }
 
 impl Table {
-    /// The table of a shape that follows `old`: what stays as it was keeps its name, the rest gets new ones.
+    /// The table of a shape that follows `old`: unchanged parts keep their names, the others get new ones.
     pub(super) fn follow(old: Option<&Table>, shape: &ModelShape, counter: &mut Counter) -> Table {
         let mut names = Names { table: old.map_or_else(|| counter.next(), |old| old.names.table), ..Names::default() };
         let table = Table::restore(shape, names.clone());
@@ -118,7 +118,7 @@ impl Table {
         }
     }
 
-    /// What [`Table::restore`] needs besides the shape.
+    /// The names that [`Table::restore`] needs besides the shape.
     pub(super) fn names(&self) -> &Names {
         &self.names
     }
@@ -157,8 +157,8 @@ impl Table {
         }
     }
 
-    /// What an index gives of this order among rows that are the same in the paths `fixed`; `None` if no index gives
-    /// even its first key.
+    /// How far an index provides this order among rows that are equal in the paths `fixed`; `None` if no index provides
+    /// even the first key.
     pub(super) fn given(&self, fixed: &[&Path], sort: &[SortKey]) -> Option<Given> {
         let is_fixed = |key: &&SortKey| fixed.contains(&&key.path);
         let sort: Vec<&SortKey> = sort.iter().filter(|key| !is_fixed(key)).collect();
@@ -186,12 +186,12 @@ impl Table {
         ids.into_iter().chain(indexes).max_by_key(|given| (given.lead, given.keys, !given.backwards))
     }
 
-    /// The statement that makes the table, without its indexes.
+    /// The statement that creates the table, without its indexes.
     pub(super) fn create(&self) -> String {
         format!("CREATE TABLE {}({OWN_COLUMNS})", self.name)
     }
 
-    /// Indexes: name, and the statement that makes it.
+    /// Indexes: the name, and the statement that creates it.
     pub(super) fn index_definitions(&self) -> Vec<(String, String)> {
         self.names
             .indexes
@@ -204,7 +204,7 @@ impl Table {
             .collect()
     }
 
-    /// What an index holds besides the id.
+    /// The terms of an index besides the id.
     fn terms(&self, keys: &[SortKey]) -> String {
         let terms = keys.iter().flat_map(|key| {
             let operand = self.operand(&key.path);
@@ -215,7 +215,7 @@ impl Table {
     }
 }
 
-/// The indexes of a shape. One serves every shorter list that it begins with.
+/// The indexes of a shape. An index also serves every prefix of its list.
 fn indexes(shape: &ModelShape) -> Vec<Vec<SortKey>> {
     let unique = shape.unique.iter().map(|properties| {
         properties
@@ -233,7 +233,7 @@ fn indexes(shape: &ModelShape) -> Vec<Vec<SortKey>> {
     indexes
 }
 
-/// A name as an argument of SQL. A literal of text ends at NUL, so such a name goes as bytes.
+/// A name as an SQL argument. A text literal ends at NUL, so such a name is passed as bytes.
 fn name_literal(name: &str) -> String {
     if name.contains('\0') {
         let bytes: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();

@@ -944,7 +944,7 @@ uint8_t * __wasm_export_exports_hook_check(uint8_t * arg) {
     (uint32_t) (uint32_t) (*((int32_t*) (arg + (32+20*sizeof(void*))))),
   };
   hook_result_verdict_rejection_t ret;
-  hook_verdict_t ok;
+  hook_verdict_t ok = { .tag = 0xff };
   hook_rejection_t err;
   ret.is_err = !exports_hook_check(&arg4, &ok, &err);
   if (ret.is_err) {
@@ -963,6 +963,13 @@ uint8_t * __wasm_export_exports_hook_check(uint8_t * arg) {
     *((uint8_t **)(ptr + (3*sizeof(void*)))) = (uint8_t *) ((*payload7).fields).ptr;
   } else {
     const hook_verdict_t *payload = &(ret).val.ok;*((int8_t*)(ptr + 0)) = 0;
+    // A tag that is none must not pass for ACCEPT.
+    if ((*payload).tag > SNAPHOOK_HOOK_TYPES_VERDICT_AMEND) {
+      hook_string_t words;
+      hook_string_set(&words, "the hook left a verdict whose tag is neither ACCEPT nor AMEND");
+      snaphook_hook_log_write(SNAPHOOK_HOOK_LOG_LEVEL_ERROR, &words);
+      __builtin_trap();
+    }
     switch ((int32_t) (*payload).tag) {
       case 0: {
         *((int8_t*)(ptr + sizeof(void*))) = 0;

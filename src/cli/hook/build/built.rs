@@ -17,6 +17,11 @@ pub(super) struct Built {
     pub(super) largest: Vec<String>,
 }
 
+/// A library that runs in the server's process.
+pub(super) fn native(bytes: Vec<u8>) -> Built {
+    Built { engine: "native", bytes, language: None, largest: Vec::new() }
+}
+
 /// A component stays as it is, and so does a module that speaks WASI preview 1; a core module that carries its WIT world
 /// becomes a component.
 pub(super) fn component(module: Vec<u8>) -> Result<Built> {

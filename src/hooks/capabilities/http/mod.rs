@@ -1,8 +1,9 @@
 //! `http`: requests of post hooks to granted URLs.
 //!
-//! Each hop of a request is checked alike, redirects included: the URL against the grants, then the address. An
-//! address that is not public (loopback, private, link-local, metadata …) is reached only if the grant names the
-//! host or address whole. A grant with `*` in the host never opens one, whatever name leads there.
+//! Each hop of a request, including redirects, is checked in the same way: first the URL against the grants, then the
+//! address. An address that is not public (loopback, private, link-local, metadata …) is only reached if the grant
+//! names the host or address in full. A grant with `*` in the host never allows such an address, whatever name resolves
+//! to it.
 
 mod address;
 pub(in crate::hooks) mod client;
@@ -28,7 +29,7 @@ pub use client::{HttpClient, Lookup};
 pub(in crate::hooks) use connection::Connection;
 use url_pattern::{Target, UrlPattern};
 
-/// From the first byte sent to the last byte received, redirects included; a request may ask for less or more.
+/// From the first byte sent to the last byte received, including redirects; a request may set another timeout.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub(in crate::hooks) const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 
@@ -36,7 +37,7 @@ const REDIRECTS_MAX: usize = 10;
 pub(in crate::hooks) const HEADERS_BYTES_MAX: usize = 64 * 1024;
 pub(in crate::hooks) const BODY_BYTES_MAX: usize = client::BODY_BYTES_MAX;
 
-/// Headers that decide where a message goes or where it ends: the client sets them itself.
+/// Headers that determine where a message goes or where it ends: only the client sets them.
 const HEADERS_OF_THE_CLIENT: [&str; 9] =
     ["connection", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-connection"];
 
@@ -44,12 +45,12 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 impl Session {
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the complete response.
     pub async fn http_send(&self, request: HttpRequest) -> Result<HttpResponse, HostError> {
         self.http_send_paced(request, Pace::default()).await
     }
 
-    /// The same, with bounds on the parts of each hop.
+    /// The same, with timeouts for the parts of each hop.
     pub(in crate::hooks) async fn http_send_paced(
         &self,
         request: HttpRequest,
@@ -64,12 +65,12 @@ impl Session {
         let named = self.check_http(&method, &target, None)?;
         let mut held = self.hold(request.body.len())?;
         let mut headers = self.headers(&request.headers).await?;
-        let shown = pace.shown(&target);
+        let shown = self.masked(&pace.shown(&target)).into_owned();
         let mut span = self.begin_request_span(&method, &shown, &mut headers.headers);
         let timeout = request.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let what = format!("{method} {shown}");
         let mut hop = Hop { method, target, headers, body: request.body.into(), named, pace, count: 0 };
-        // What the fatal errors of a hop would be is kept apart: `within` speaks of errors for the guest.
+        // Fatal errors of a hop are kept separately: `within` handles errors for the guest.
         let call = async {
             let _slot = self.outside_slot().await;
             loop {
@@ -84,23 +85,23 @@ impl Session {
         let answer = self.within(timeout, &what, call).await.flatten();
         match &answer {
             Ok(response) => span.note("http.response.status_code", || u64::from(response.status)),
-            Err(HostError::Access(error)) => span.fail(|| error.message.clone()),
-            Err(HostError::Fatal(failure)) => span.fail(|| failure.message.clone()),
+            Err(HostError::Access(error)) => span.fail(|| self.masked(&error.message).into_owned()),
+            Err(HostError::Fatal(failure)) => span.fail(|| self.masked(&failure.message).into_owned()),
         }
         answer
     }
 
-    /// The span of a request to the outside, whose headers say where it belongs unless the hook says so itself.
+    /// The span of an outgoing request; its trace headers are added unless the hook sets them.
     fn begin_request_span(&self, method: &Method, shown: &str, headers: &mut HeaderMap) -> Span {
         let Some(scope) = &self.scope else { return Span::default() };
         let mut span = Span::of(scope, "http", SpanKind::Client);
         span.name(|| method.to_string());
         span.note("http.request.method", || method.to_string());
-        // Without its query, which may hold what is nobody's business.
+        // Without its query, which may be confidential.
         span.note("url.full", || shown.to_owned());
         let context = span.context().or_else(|| scope.trace());
         if let Some(context) = context.filter(|_| !headers.contains_key(TRACEPARENT)) {
-            // Hexadecimal digits and dashes; what stands in the other was checked when it came.
+            // Only hexadecimal digits and dashes; the other header was validated when it was received.
             headers.extend(HeaderValue::try_from(context.traceparent()).ok().map(|value| (TRACEPARENT, value)));
             let state = context.state.as_deref().and_then(|state| HeaderValue::from_str(state).ok());
             headers.remove(TRACESTATE);
@@ -148,7 +149,7 @@ impl Session {
         Ok(Step::Next(hop))
     }
 
-    /// Whether a grant opens the request; answers whether one of those that do names the host whole.
+    /// Checks that a grant allows the request; returns whether such a grant names the host in full.
     fn check_http(&self, method: &Method, target: &Target, from: Option<&Target>) -> Result<bool, HostError> {
         let note = format!("{method} {target}");
         let mut opened = false;
@@ -168,7 +169,7 @@ impl Session {
         } else if let (false, Some(address)) = (named, target.literal())
             && let Some(kind) = address::special(address)
         {
-            // A connector does not ask the resolver for an address, so it is checked here.
+            // A connector does not pass an IP address to the resolver, so it is checked here.
             let refused = Refused { host: target.host().to_owned(), address, kind };
             Err(self.address_error(method, target, &refused.to_string()))
         } else {
@@ -178,7 +179,7 @@ impl Session {
         Ok(named)
     }
 
-    /// The refusal of a name that turned out to lead to an address that is not public.
+    /// The denial for a name that resolved to an address that is not public.
     fn refuse_address(&self, method: &Method, target: &Target, reason: &str) -> AccessError {
         let error = self.address_error(method, target, reason);
         match self.check(Capability::Http, format!("{method} {target}"), Err(error.clone())) {
@@ -199,7 +200,7 @@ impl Session {
         )
     }
 
-    /// The headers as they are sent, with secrets put in.
+    /// The headers to send, with secrets inserted.
     async fn headers(&self, headers: &[(String, String)]) -> Result<Headers, HostError> {
         let mut map = HeaderMap::new();
         let mut confidential = Vec::new();
@@ -211,7 +212,7 @@ impl Session {
                 return Err(invalid(format!("header `{name}` is set by the server itself")).into());
             }
             if name == header::CONTENT_LENGTH {
-                // The client counts the body itself; many libraries send it along.
+                // The client computes the length; many libraries pass this header.
                 continue;
             }
             let (value, secret) = self.with_secrets(value, HEADERS_BYTES_MAX - bytes).await?;
@@ -231,15 +232,15 @@ impl Session {
     }
 }
 
-/// The value for `http` in a grant that would open a POST to `url`; `None` if one opens it already, or it is no URL that any
-/// grant could open. Where the host leads to is seen only when it is asked for.
+/// The value for `http` in a grant that would allow a POST to `url`; `None` if a grant already allows it, or if no
+/// grant could allow this URL. The address of the host is only known when it is resolved.
 pub(in crate::hooks) fn lacks_post(granted: &Granted, url: &str) -> Option<String> {
     let target = Target::parse(url).ok()?;
     let is_open = granted.http.iter().any(|pattern| pattern.opens(&Method::POST, &target));
     (!is_open).then(|| grant_value(&Method::POST, &target))
 }
 
-/// Whether a URL could be asked for by any hook; the error is what is wrong with it.
+/// Checks that hooks could request a URL at all; the error says what is wrong with it.
 pub(in crate::hooks) fn check_url(url: &str) -> Result<(), String> {
     Target::parse(url).map(drop)
 }
@@ -250,10 +251,10 @@ struct Hop {
     target: Target,
     headers: Headers,
     body: Bytes,
-    /// The grant names the host whole.
+    /// Whether the grant names the host in full.
     named: bool,
     pace: Pace,
-    /// Redirects before this one.
+    /// Number of redirects before this one.
     count: usize,
 }
 
@@ -265,12 +266,12 @@ enum Step {
 
 struct Headers {
     headers: HeaderMap,
-    /// Those with a secret in them: they stay with the origin that the hook addressed.
+    /// Headers that contain a secret: they are only sent to the origin that the hook addressed.
     confidential: Vec<HeaderName>,
 }
 
 impl Hop {
-    /// What the fetch standard changes of a request that is redirected from `from` with `status`.
+    /// Applies the changes of the fetch standard to a request that is redirected from `from` with `status`.
     fn rewrite(&mut self, status: u16, from: &Target) {
         let to_get = match status {
             301 | 302 => self.method == Method::POST,
@@ -315,7 +316,7 @@ fn to_response(target: &Target, redirected: bool, answer: Answer) -> HttpRespons
     }
 }
 
-/// The TOML value that opens exactly this method and path.
+/// The TOML value that allows exactly this method and path.
 fn grant_value(method: &Method, target: &Target) -> String {
     format!("[{}]", toml_string(&format!("{method} {target}")))
 }

@@ -1,8 +1,8 @@
-//! Commands: programs that read the context as JSON from their standard input and write what they decide to their standard
-//! output. Javy makes them of JavaScript, any compiler for WASI of its language.
+//! Commands: programs that read the context as JSON from standard input and write their verdict to standard output.
+//! Javy builds them from JavaScript, and compilers for WASI from other languages.
 //!
-//! The answer is `{"accept":true}`, `{"amend":{…}}` or `{"reject":"message","fields":{"/pointer":"message"}}`; nothing at all
-//! is enough after a change. What is written to standard error is the hook's log.
+//! The verdict is `{"accept":true}`, `{"amend":{…}}` or `{"reject":"message","fields":{"/pointer":"message"}}`; in post
+//! phases it may be empty. Standard error is the hook's log.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -41,8 +41,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// What it finds on its standard input: the context's members are named as in JavaScript. Data is there as it was stored,
-/// digit for digit.
+/// Its standard input: the context's members have the same names as in JavaScript. Data is passed exactly as it was
+/// stored.
 pub(super) fn input(context: &Context) -> Bytes {
     let event = context.event.as_ref().map(|event| json!({ "position": event.position, "id": event.id }));
     let rest = json!({
@@ -65,7 +65,7 @@ pub(super) fn input(context: &Context) -> Bytes {
     text.into()
 }
 
-/// Runs it to its end. The error is for what ended it from outside: a limit, a trap.
+/// Runs it to its end. An error means that it was stopped from outside: by a limit or a trap.
 pub(super) async fn call(
     store: &mut Store<State<Extra>>,
     instance: &Instance,
@@ -87,13 +87,13 @@ pub(super) async fn call(
             let read = look(written.len(), move || read(&written, phase)).await;
             Ok(read.unwrap_or_else(Outcome::Failed))
         }
-        // Which code it was is lost on the way from WASI preview 1 to 0.2.
+        // The exit code is lost in the conversion from WASI preview 1 to 0.2.
         Ok(_) => Ok(Outcome::Failed(gave_up("the command ended with an exit code that is not 0", store.data()))),
         Err(error) => Err(error),
     }
 }
 
-/// What a command writes to its standard output.
+/// The output of a command.
 struct Answer<'a> {
     accept: Option<Value>,
     amend: Option<&'a str>,

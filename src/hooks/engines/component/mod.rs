@@ -1,10 +1,10 @@
-//! The engine `component`: WebAssembly components for the worlds of wit/, and commands that speak JSON on their standard
-//! input and output, as Javy makes them.
+//! The engine `component`: WebAssembly components for the worlds of wit/, and commands that use JSON on standard input
+//! and output, such as those of Javy.
 //!
-//! A core module is made a component first (core_module.rs). A component is looked at (inspect.rs), compiled once per
-//! machine, linked for the version of the package that it speaks (versions.rs) and tried once, when it is bound. A call
-//! gets a fresh sandbox, or with `isolation = 'reuse'` one that served the same hook before; a command, which ends with
-//! its call, always gets a fresh one.
+//! A core module is first converted to a component (core_module.rs). When a component is bound, it is inspected
+//! (inspect.rs), compiled once per machine, linked for its version of the package (versions.rs) and instantiated once
+//! as a test. A call gets a new sandbox, or with `isolation = 'reuse'` one that served the same hook before; a command,
+//! which ends with its call, always gets a new one.
 
 mod command;
 mod core_module;
@@ -73,7 +73,7 @@ impl Engine for ComponentEngine {
         let runtime = wasm::runtime().map_err(PrepareError::plain)?;
         let (key, what) = match kind(code).map_err(PrepareError::plain)? {
             Kind::Component => (digest(code), "component"),
-            // What the module is put together with makes the component too.
+            // The component also depends on the adapters that the module is combined with.
             Kind::CoreModule => (format!("{}-{}", digest(code), core_module::ADAPTER), "module"),
         };
         let component = self.cache.component(runtime, &key, code).await.map_err(|error| match error.kind {
@@ -93,9 +93,14 @@ impl Engine for ComponentEngine {
         hook.check(phase).await.map_err(PrepareError::plain)?;
         Ok(Arc::new(hook))
     }
+
+    fn must_compile(&self, digest: &str) -> bool {
+        // Its keys begin with it.
+        !self.cache.may_have(digest)
+    }
 }
 
-/// What a subprocess does with the code of a hook: looks at how much there is in it, makes it a component, compiles it.
+/// Runs in the subprocess: checks the size of a hook's contents, converts it to a component, and compiles it.
 pub(super) fn compile(compiler: &wasmtime::Engine, code: &[u8]) -> Result<Vec<u8>, PrepareError> {
     counts::check(code)?;
     let component = core_module::componentized(code).map_err(PrepareError::plain)?;
@@ -125,7 +130,7 @@ fn link(
     Ok(Hook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, speech, runtime, idle })
 }
 
-/// A component that is ready to run.
+/// A prepared component.
 struct Hook {
     id: u64,
     code: InstancePre<State<Extra>>,
@@ -142,7 +147,7 @@ impl Drop for Hook {
 }
 
 impl Hook {
-    /// Instantiates it once, to see that it can be and that its handler has the right type.
+    /// Instantiates it once to check that this works and that its handler has the right type.
     async fn check(&self, phase: Phase) -> Result<(), String> {
         let mut sandbox = Sandbox::new(self.runtime, Extra::default()).await.map_err(|failure| failure.message)?;
         let clock = sandbox.begin(None, &CHECK_LIMITS);
@@ -214,7 +219,7 @@ impl Prepared for Hook {
                 };
                 CallReport::new(outcome, cpu, memory_bytes)
             }
-            // What trapped is never used again.
+            // A sandbox that trapped is never used again.
             Err(failure) => {
                 sandbox.discard();
                 CallReport::new(Outcome::Failed(failure), cpu, memory_bytes)

@@ -64,6 +64,7 @@ impl Stage {
             library: None,
             language: None,
             as_actor: false,
+            origin: crate::catalog::HookOrigin::Rest,
         };
         Ok(self.host.bind(binding, Some(prepared)))
     }

@@ -357,7 +357,7 @@ async fn capabilities_work_awaited_or_not() {
     let called = case.run(source.as_bytes()).await;
     assert_eq!(called.report.outcome, Outcome::Accept);
     // The number that JavaScript cannot hold went from the read to the write unchanged.
-    let expected = ["true null 1", r#"{"of": 9007199254740992, "more": true} 7"#, "hush hush"];
+    let expected = ["true null 1", r#"{"of": 9007199254740992, "more": true} 7"#, "*** ***"];
     assert_eq!(called.lines(), expected);
     assert_eq!(case.bench.access.writers().len(), 3);
 }

@@ -13,8 +13,13 @@ const DIGESTS: &str = include_str!("runner/runner.sha256");
 /// The module, and its SHA-256 in hexadecimal digits.
 pub(super) fn runner() -> Result<(Vec<u8>, &'static str), String> {
     let module = zstd::decode_all(COMPRESSED).map_err(|error| format!("the JavaScript runner is damaged: {error}"))?;
-    let digest = digest_of("runner.wasm").ok_or("the JavaScript runner has no digest")?;
+    let digest = digest().ok_or("the JavaScript runner has no digest")?;
     Ok((module, digest))
+}
+
+/// Its SHA-256.
+pub(super) fn digest() -> Option<&'static str> {
+    digest_of("runner.wasm")
 }
 
 fn digest_of(name: &str) -> Option<&'static str> {

@@ -68,6 +68,11 @@ impl Engine for QuickJs {
         let lost_change = LostChange::of(&source);
         Ok(Arc::new(Hook { id, source: Arc::new(source), loaded: Arc::new(loaded), lost_change, runner, idle }))
     }
+
+    fn must_compile(&self, _: &str) -> bool {
+        // A hook is loaded in milliseconds, once what runs it is there.
+        runner::must_compile(&self.cache)
+    }
 }
 
 /// One prepared hook.

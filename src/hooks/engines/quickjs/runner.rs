@@ -43,10 +43,20 @@ impl Runner {
     }
 }
 
+/// One per process, like the wasmtime engines that it belongs to.
+static RUNNER: OnceCell<Runner> = OnceCell::const_new();
+
+/// Whether it is neither in the process nor in the cache.
+pub(super) fn must_compile(cache: &CodeCache) -> bool {
+    !RUNNER.initialized() && artifact::digest().is_some_and(|digest| !cache.may_have(&key(digest)))
+}
+
+fn key(digest: &str) -> String {
+    format!("quickjs-{digest}")
+}
+
 /// The process's runner, created at the first use.
 pub(super) async fn runner(cache: &CodeCache) -> Result<&'static Runner, PrepareError> {
-    // One per process, like the wasmtime engines that it belongs to.
-    static RUNNER: OnceCell<Runner> = OnceCell::const_new();
     RUNNER.get_or_try_init(|| make(cache)).await
 }
 
@@ -54,8 +64,7 @@ async fn make(cache: &CodeCache) -> Result<Runner, PrepareError> {
     let runtime = wasm::runtime().map_err(PrepareError::plain)?;
     let loading_runtime = wasm::loading_runtime().map_err(PrepareError::plain)?;
     let (wasm, digest) = artifact::runner().map_err(PrepareError::plain)?;
-    let key = format!("quickjs-{digest}");
-    let [module, loading_module] = cache.own_module([runtime, loading_runtime], &key, &wasm).await?;
+    let [module, loading_module] = cache.own_module([runtime, loading_runtime], &key(digest), &wasm).await?;
     let code = Code::new(runtime, &module).map_err(unfit)?;
     let loading_code = Code::new(loading_runtime, &loading_module).map_err(unfit)?;
     let fresh = Sandbox::new(loading_runtime, Extra::default()).await;

@@ -1,6 +1,7 @@
 //! Compiled code on disk: a component is compiled once per machine, not once per start.
 //!
-//! Derived state: any file may go at any time, and is made again. What makes a file one that may be run: compiled.rs.
+//! Derived state: any file may be removed at any time and is then recreated. compiled.rs decides which files may be
+//! run.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,10 +17,10 @@ use super::compiled::{Compiled, Verified};
 use super::config::{ENGINE_NAME, Runtime};
 use crate::hooks::engines::engine::PrepareError;
 
-/// Compiled code that was not used for so long goes, whatever there is room for.
+/// Compiled code that was not used for this long is removed, even if there is room.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// All compiled code together; beyond it what was not used for longest goes.
+/// Total size of compiled code; beyond that, the least recently used is removed.
 const FOLDER_BYTES_MAX: u64 = 1 << 30;
 
 /// The folder of compiled code, `[hooks] cache`.
@@ -33,7 +34,17 @@ impl CodeCache {
         CodeCache { folder: folder.to_owned() }
     }
 
-    /// What is cached for `key`, if it is. `key` names the code and everything that went into it.
+    /// Whether there is a file for a key with this prefix. Its content is checked when it is loaded.
+    pub(in crate::hooks::engines) fn may_have(&self, key: &str) -> bool {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with(key) && name.contains(ENGINE_NAME) && name.ends_with(".bin")
+        })
+    }
+
+    /// The cached code for `key`, if any. `key` identifies the code and everything that it depends on.
     async fn find<C: Code>(&self, runtime: &Runtime, key: &str) -> Option<C> {
         static PRUNED: Once = Once::new();
         let (cache, engine, path) = (self.clone(), runtime.engine.clone(), self.path(&runtime.engine, key));
@@ -44,7 +55,7 @@ impl CodeCache {
         found.await.ok().flatten()
     }
 
-    /// What is cached for `key`, or `code` compiled, which is kept.
+    /// The cached code for `key`; otherwise compiles `code` and caches it.
     pub(in crate::hooks::engines) async fn component(
         &self,
         runtime: &Runtime,
@@ -60,7 +71,7 @@ impl CodeCache {
         }
     }
 
-    /// The same for a module of this program's own, which is not looked at, in each of the runtimes.
+    /// The same for one of this program's own modules, which is not checked, in each of the runtimes.
     pub(in crate::hooks::engines) async fn own_module<const N: usize>(
         &self,
         runtimes: [&Runtime; N],
@@ -73,7 +84,7 @@ impl CodeCache {
             modules.push(match self.find(runtime, key).await {
                 Some(module) => module,
                 None => {
-                    // What it comes to is the same in all of them.
+                    // The compiled code is the same for all of them.
                     let compiled = match &compiled {
                         Some(compiled) => compiled,
                         None => compiled.insert(Arc::new(Compiled::of_own(code).await?)),
@@ -89,7 +100,7 @@ impl CodeCache {
         let (cache, engine, path) = (self.clone(), runtime.engine.clone(), self.path(&runtime.engine, key));
         let loaded = tokio::task::spawn_blocking(move || {
             let code = artifact::load_compiled(&engine, &compiled).map_err(|error| format!("{error:#}"))?;
-            // Without a cache everything works, only slower.
+            // Without a cache everything still works, only slower.
             if let Err(error) = compiled.write(&cache.folder, &path) {
                 tracing::warn!(path = %path.display(), %error, "cannot keep compiled code");
             }
@@ -116,7 +127,8 @@ impl CodeCache {
         }
     }
 
-    /// Removes what was not used for long, and what does not fit. Only files that this wrote, whole or half.
+    /// Removes files that were not used for long or exceed the size limit. Only touches files that the cache wrote,
+    /// complete or not.
     fn prune(&self, now: SystemTime, bytes_max: u64) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         let mut files = Vec::new();
@@ -131,7 +143,7 @@ impl CodeCache {
                 files.push((used, metadata.len(), entry.path()));
             }
         }
-        // Last used first.
+        // Most recently used first.
         files.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
         let mut bytes = 0;
         for (used, size, path) in files {
@@ -156,6 +168,20 @@ impl CodeCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_is_known_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = CodeCache::new(&folder.path().join("none"));
+        assert!(!cache.may_have("ab"));
+        let cache = CodeCache::new(folder.path());
+        for name in
+            ["ab-wasmtime-1-0.bin", &format!("cd-{ENGINE_NAME}-0.bin.tmp"), &format!("ef-x-{ENGINE_NAME}-0.bin")]
+        {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(["ab", "cd", "e", "ef-x"].map(|key| cache.may_have(key)), [false, false, true, true]);
+    }
 
     #[test]
     fn what_nobody_uses_goes() {

@@ -1,10 +1,10 @@
-//! Machine code as bytes of which it is known that this server made them: a subprocess just gave them, or a file has them that
-//! only this user can have written.
+//! Machine code that certainly comes from this server: either a subprocess has just produced it, or it is from a file
+//! that only this user can have written.
 //!
-//! Loading a file runs it as machine code, so it must be one that this server wrote. There is no key that would show that
-//! better than the file system does: a secret key would have to lie beside the files, readable for the same user. So the
-//! folder is made for this user alone (0700), files of others or files and folders that others may write are not touched, and
-//! a checksum finds what a crash or a full disk left behind.
+//! Loading a file runs it as machine code, so it must be one that this server wrote. A key could not prove that better
+//! than the file system: a secret key would have to be stored beside the files, readable by the same user. So the
+//! folder is created for this user only (0700), files of others, and files and folders that others can write, are not
+//! used, and a checksum detects the results of a crash or a full disk.
 
 use std::fs;
 use std::io::{self, Write};
@@ -16,30 +16,33 @@ use sha2::{Digest, Sha256};
 use crate::hooks::engines::engine::PrepareError;
 use crate::hooks::engines::subprocess::{self, Job};
 
-/// First bytes of a file; another layout gets another number.
+/// First bytes of a file; the number changes with the layout.
 const MAGIC: &[u8; 8] = b"SNAPHK01";
 const HEADER_BYTES: usize = MAGIC.len() + 32;
 
-/// A use is noted as the file's time, but not at each start of a server that is started often.
+/// A use is recorded as the file's time, but at most this often.
 const USE_NOTED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The bytes of a cached file that only this user can have written and that are whole.
+/// Interval of progress messages.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// The complete bytes of a cached file that only this user can have written.
 pub(super) struct Verified(Vec<u8>);
 
-/// What a subprocess of this process just compiled.
+/// Code that a subprocess of this process has just compiled.
 pub(super) struct Compiled(Vec<u8>);
 
 impl Compiled {
-    /// Other people's code, within limits.
+    /// Compiles untrusted code, within limits.
     pub(super) async fn of_foreign(code: &[u8]) -> Result<Compiled, PrepareError> {
-        Ok(Compiled(subprocess::run(Job::Compile, code).await?))
+        Ok(Compiled(watched(subprocess::run(Job::Compile, code)).await?))
     }
 
-    /// A module of this program's own.
+    /// Compiles one of this program's own modules.
     pub(super) async fn of_own(code: &[u8]) -> Result<Compiled, PrepareError> {
         tracing::info!("compiling what runs JavaScript hooks, which is done once");
         let start = Instant::now();
-        let compiled = Compiled(subprocess::run_trusted(Job::CompileOwn, code).await?);
+        let compiled = Compiled(watched(subprocess::run_trusted(Job::CompileOwn, code)).await?);
         tracing::info!("compiled, {:.1} s", start.elapsed().as_secs_f64());
         Ok(compiled)
     }
@@ -48,11 +51,11 @@ impl Compiled {
         &self.0
     }
 
-    /// Keeps it in a file.
+    /// Writes it to a file.
     pub(super) fn write(&self, folder: &Path, path: &Path) -> io::Result<()> {
         make_folder(folder)?;
         only_ours(&fs::metadata(folder)?, "the cache folder")?;
-        // Made under another name, so that a crash leaves no half file; 0600 by tempfile.
+        // Written under a temporary name, so that a crash leaves no incomplete file; tempfile sets mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(MAGIC)?;
         file.write_all(&Sha256::digest(&self.0))?;
@@ -62,8 +65,20 @@ impl Compiled {
     }
 }
 
+/// Logs progress while code is being compiled.
+async fn watched<T>(compiling: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let mut compiling = std::pin::pin!(compiling);
+    loop {
+        match tokio::time::timeout(PROGRESS_EVERY, &mut compiling).await {
+            Ok(compiled) => return compiled,
+            Err(_) => tracing::info!("still compiling, {} s", start.elapsed().as_secs()),
+        }
+    }
+}
+
 impl Verified {
-    /// `None`: there is none.
+    /// `None` if there is no such file.
     pub(super) fn read(folder: &Path, path: &Path) -> io::Result<Option<Verified>> {
         let mut file = match fs::File::open(path) {
             Ok(file) => file,
@@ -71,11 +86,11 @@ impl Verified {
             Err(error) => return Err(error),
         };
         only_ours(&fs::metadata(folder)?, "the cache folder")?;
-        // Of the open file: what the name stands for may change meanwhile.
+        // Metadata of the open file, because the name may refer to another file later.
         let metadata = file.metadata()?;
         only_ours(&metadata, "the file")?;
         if metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > USE_NOTED_EVERY)) {
-            // If it cannot be noted, the file is only made again sooner.
+            // If this fails, the file is only recreated sooner.
             let _ = file.set_modified(SystemTime::now());
         }
         let mut bytes = Vec::new();
@@ -94,13 +109,8 @@ impl Verified {
 #[cfg(unix)]
 fn make_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
+    // Existing folders keep their mode.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(not(unix))]

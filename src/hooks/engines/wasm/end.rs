@@ -1,4 +1,4 @@
-//! How a call ends badly: what wasmtime reports, turned into the failures of the contract.
+//! Converts errors of wasmtime to the failures of the hook contract.
 
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
@@ -8,17 +8,17 @@ use super::state::State;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::limits::{Broken, copied_failure, stack_failure};
 
-/// How languages inside WebAssembly say that recursion went too deep: QuickJS (twice), CPython.
+/// How languages inside WebAssembly report that recursion is too deep: QuickJS (twice), CPython.
 const TOO_DEEP: [&str; 3] = [
     "Maximum call stack size exceeded",
     "InternalError: stack overflow",
     "RecursionError: maximum recursion depth exceeded",
 ];
 
-/// How wasmtime says that the host would have copied more than `COPIED_BYTES_MAX`; its error has no public type.
+/// How wasmtime reports that the host would have copied more than `COPIED_BYTES_MAX`; the error has no public type.
 const COPIED_TOO_MUCH: &str = "fuel allocated for hostcalls";
 
-/// What to report when a call into the guest came back with `error`.
+/// The failure to report when a call into the guest returned `error`.
 pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failure {
     if let Some(Broken(failure)) = error.downcast_ref::<Broken>() {
         return failure.clone();
@@ -27,10 +27,12 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
         return failure;
     }
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-        return plain(
-            FailureCause::Trap,
-            format!("the hook ended itself with exit code {code} instead of giving an answer"),
-        );
+        let mut message = format!("the hook ended itself with exit code {code} instead of giving an answer");
+        let words = state.last_words();
+        if !words.is_empty() {
+            message.push_str(&format!(": {words}"));
+        }
+        return plain(FailureCause::Trap, message);
     }
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
         let message = "the hook holds more streams, futures and requests at once than the server keeps for one call";
@@ -42,16 +44,17 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => stack_failure(),
-        // Whoever calls `abort` has said before what is wrong: Python and Javy of an exception, others of a panic.
+        // Whoever calls `abort` has said before what is wrong: Python and Javy of an exception, Rust of an error that a `?`
+        // returned or of a panic.
         Some(Trap::UnreachableCodeReached) if !state.last_words().is_empty() => gave_up("the hook gave up", state),
         Some(trap) => plain(FailureCause::Trap, format!("the hook trapped: {}", trap_text(*trap))),
         None if format!("{error:#}").contains(COPIED_TOO_MUCH) => copied_failure(),
-        // Text that is no UTF-8, a pointer to nowhere: the guest's, since host functions report in their own way.
+        // Invalid UTF-8 or an invalid pointer: an error of the guest, because host functions report errors differently.
         None => plain(FailureCause::Trap, format!("the hook broke the rules of its interface: {error:#}")),
     }
 }
 
-/// The end of a guest that gave up by itself: what it said last, unless that is a limit which its language has found.
+/// The failure of a guest that aborted: its last message, unless that reports a limit found by its language.
 pub(in crate::hooks::engines) fn gave_up<X>(what: &str, state: &State<X>) -> Failure {
     let words = state.last_words();
     if let Some(failure) = state.memory_failure() {

@@ -1,4 +1,4 @@
-//! What stands beside a sandbox on the host's side, and the one way from the guest to a capability.
+//! The host's state of a sandbox, and the only way from the guest to a capability.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::hooks::engines::clock::Clock;
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, memory_failure};
 use crate::hooks::session::{HOST_CALLS_MAX, HostError, Session};
 
-/// Things of WASI (streams, pollables) that a guest may hold at once: they are kept in the host's memory, which the
-/// guest's limit does not count.
+/// How many WASI resources (streams, pollables) a guest may hold at once: they use the host's memory, which does not
+/// count toward the guest's limit.
 const HANDLES_MAX: usize = 1_000;
 
-/// The same of the component model (futures, tasks). Smaller things, and each wait for a timer leaves some until the call
-/// ends, so there is room for as many as a call may make.
+/// The same for the component model (futures, tasks). These are smaller, and each wait for a timer leaves some until
+/// the call ends, so there is room for as many as a call can create.
 const CONCURRENT_HANDLES_MAX: usize = 5 * HOST_CALLS_MAX as usize + HANDLES_MAX;
 
 /// Data of one store. `X` is what the engine adds.
@@ -34,11 +34,11 @@ pub(in crate::hooks::engines) struct State<X> {
     clock: Option<Arc<Clock>>,
     limiter: Limiter,
     log: Arc<LogLines>,
-    /// Of a command; of others nothing is written there.
+    /// For commands only; others write nothing here.
     answer: AnswerPipe,
-    /// Of a command: its standard input.
+    /// For a command: its standard input.
     input: Option<Bytes>,
-    /// Made when it is first asked for: JavaScript never does.
+    /// Created on first use: JavaScript never uses it.
     wasi: Option<WasiCtx>,
     table: ResourceTable,
 }
@@ -53,8 +53,8 @@ where
     }
 }
 
-/// No files, no environment, no arguments, no network. Standard output is the log; a command has `input` to read and gives its
-/// answer there.
+/// No files, no environment, no arguments, no network. Standard output is the log; a command reads `input` and writes
+/// its answer to standard output.
 fn wasi(log: &Arc<LogLines>, answer: &AnswerPipe, input: Option<Bytes>) -> WasiCtx {
     let mut wasi = WasiCtxBuilder::new();
     wasi.allow_tcp(false).allow_udp(false);
@@ -68,7 +68,7 @@ fn wasi(log: &Arc<LogLines>, answer: &AnswerPipe, input: Option<Bytes>) -> WasiC
     wasi.build()
 }
 
-/// A store with nothing in it. `input`: of a command.
+/// An empty store. `input` is for a command.
 pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X, input: Option<Bytes>) -> Store<State<X>> {
     let (log, answer) = (Arc::default(), AnswerPipe::default());
     let mut table = ResourceTable::new();
@@ -85,14 +85,14 @@ pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X, input: O
         if let Some(clock) = &store.data().clock {
             clock.left().map_err(wasmtime::Error::new)?;
         }
-        // A guest that goes on gives its thread back at every tick.
+        // A running guest yields its thread at every tick.
         Ok(UpdateDeadline::Yield(1))
     });
     store
 }
 
 impl<X> State<X> {
-    /// Prepares a store for one call. `session`: `None` while code is only checked, then every capability fails.
+    /// Prepares a store for one call. `session` is `None` while code is only checked; every host call then fails.
     pub(super) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
         let clock = Arc::new(Clock::start(limits.timeout, session.clone()));
         self.limiter.begin(limits.memory_bytes, session.as_ref().map(|session| Arc::clone(session.memory())));
@@ -102,19 +102,19 @@ impl<X> State<X> {
         clock
     }
 
-    /// Lets go of the call: what stays behind in an idle sandbox must not keep a session alive.
+    /// Ends the call: the state in an idle sandbox must not keep a session alive.
     pub(super) fn end(&mut self) {
         self.log.end();
         self.session = None;
         self.clock = None;
     }
 
-    /// Most bytes during this call.
+    /// Peak size in bytes during this call.
     pub(in crate::hooks::engines) const fn memory_peak(&self) -> usize {
         self.limiter.peak()
     }
 
-    /// Bytes now.
+    /// Current size in bytes.
     pub(super) const fn memory_used(&self) -> usize {
         self.limiter.used()
     }
@@ -125,19 +125,23 @@ impl<X> State<X> {
         Some(memory_failure(self.limiter.limit(), Some((wanted, self.limiter.used() + self.limiter.host()))))
     }
 
-    /// What a command wrote to its standard output, taken out.
+    /// Takes a command's standard output.
     pub(in crate::hooks::engines) fn take_answer(&self) -> Vec<u8> {
         self.answer.take()
     }
 
-    /// What was written last to standard error.
+    /// What was written last to standard error, or to the log as an error.
     pub(in crate::hooks::engines) fn last_words(&self) -> String {
         self.log.last_words()
     }
 
-    /// A line for the hook's log; the error ends the guest.
+    /// Writes a line to the hook's log; an error stops the guest.
     pub(in crate::hooks::engines) fn write_log(&self, level: LogLevel, message: String) -> wasmtime::Result<()> {
-        self.session()?.log(level, message).map_err(fatal)
+        let session = self.session()?;
+        if level == LogLevel::Error {
+            self.log.said(&message);
+        }
+        session.log(level, message).map_err(fatal)
     }
 
     fn session(&self) -> wasmtime::Result<&Arc<Session>> {
@@ -165,18 +169,18 @@ impl<X> State<X> {
         self.clock.clone()
     }
 
-    /// For what WASI keeps in the table on behalf of an engine.
+    /// Access for resources that WASI keeps in the table on behalf of an engine.
     pub(in crate::hooks::engines) const fn extra_and_table(&mut self) -> (&mut X, &mut ResourceTable) {
         (&mut self.extra, &mut self.table)
     }
 
-    /// The session, for waits that the guest's own time pays for.
+    /// The session, for waits that count as the guest's time.
     pub(in crate::hooks::engines) fn session_for_sleep(&self) -> wasmtime::Result<Arc<Session>> {
         self.session().cloned()
     }
 }
 
-/// Runs one capability call. A broken limit ends the guest; the session measures the time.
+/// Runs one host call. An exceeded limit stops the guest; the session measures the time.
 ///
 /// The future does not borrow the state, which cannot be shared between threads.
 pub(in crate::hooks::engines) fn capability<X, T, C>(
@@ -196,7 +200,7 @@ where
     }
 }
 
-/// A broken limit as the error that ends the guest.
+/// Converts an exceeded limit to the error that stops the guest.
 pub(in crate::hooks::engines) fn fatal(error: HostError) -> wasmtime::Error {
     wasmtime::Error::new(Broken::from(error))
 }

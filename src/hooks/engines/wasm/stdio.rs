@@ -1,5 +1,5 @@
-//! Standard output and error of a guest: each line becomes a line of the hook's log. A command's standard output is its
-//! answer instead: see pipe.rs.
+//! Standard output and error of a guest: each line becomes a line of the hook's log. For a command, standard output is
+//! its answer instead: see pipe.rs.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use crate::hooks::context::LogLevel;
 use crate::hooks::engines::limits::Broken;
 use crate::hooks::session::{HostError, Session};
 
-/// Longest line; what is longer is cut into several. The session limits how much there may be in all.
+/// Longest line; a longer one is split into several. The session limits the total.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
-/// Lines on standard error that are kept apart: what a program says last tells why it gave up.
+/// How many lines of standard error are kept separately: the last ones tell why a program gave up.
 const LAST_LINES_MAX: usize = 8;
 
 /// Where lines go while a call runs. Shared by both streams of a store.
@@ -32,12 +32,24 @@ struct Inner {
     session: Option<Arc<Session>>,
     /// Unfinished lines of standard output and standard error.
     rest: [Vec<u8>; 2],
-    /// Of standard error, the last ones.
+    /// The last lines of standard error, together with errors of the log.
     last: VecDeque<String>,
 }
 
+fn remember(last: &mut VecDeque<String>, line: String) {
+    if last.len() == LAST_LINES_MAX {
+        last.pop_front();
+    }
+    last.push_back(line);
+}
+
 impl LogLines {
-    /// What was written last to standard error, an unfinished line included.
+    /// An error that the guest logged by another way than its standard error.
+    pub(super) fn said(&self, message: &str) {
+        remember(&mut self.inner().last, message.to_owned());
+    }
+
+    /// What was written last to standard error, an unfinished line included, or to the log as an error.
     pub(super) fn last_words(&self) -> String {
         let inner = self.inner();
         let rest = String::from_utf8_lossy(&inner.rest[Stream::Error as usize]);
@@ -53,13 +65,13 @@ impl LogLines {
         inner.last.clear();
     }
 
-    /// What was written without a line end is a line too.
+    /// Text without a final line break counts as a line.
     pub(super) fn end(&self) {
         let mut inner = self.inner();
         for (index, level) in [LogLevel::Info, LogLevel::Warn].into_iter().enumerate() {
             let rest = std::mem::take(&mut inner.rest[index]);
             if let Some(session) = inner.session.as_ref().filter(|_| !rest.is_empty()) {
-                // The call is over: a limit that breaks here has nothing left to end.
+                // The call is over, so exceeding a limit has no further effect.
                 let _ = session.log(level, String::from_utf8_lossy(&rest).into_owned());
             }
         }
@@ -79,10 +91,7 @@ impl LogLines {
                 let line = String::from_utf8_lossy(rest).into_owned();
                 rest.clear();
                 if stream == Stream::Error {
-                    if last.len() == LAST_LINES_MAX {
-                        last.pop_front();
-                    }
-                    last.push_back(line.clone());
+                    remember(last, line.clone());
                 }
                 if let Err(HostError::Fatal(failure)) = session.log(level, line) {
                     return Err(Broken(failure));
@@ -97,7 +106,7 @@ impl LogLines {
     }
 }
 
-/// A call that is stopped while it waits ends by this alone; what it had written tells where it was.
+/// A call that is stopped while it waits only ends through this; its last output tells where it was.
 impl Drop for LogLines {
     fn drop(&mut self) {
         self.end();

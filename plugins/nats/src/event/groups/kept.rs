@@ -1,4 +1,4 @@
-//! Groups as they are kept: a value each in a bucket, and beside it what is too large for one message.
+//! Stored groups: one value each in a bucket, plus separate parts that are too large for one message.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -16,21 +16,21 @@ use crate::fault::corrupt;
 use crate::parts::{Parts, Reference};
 use crate::streams::Kind;
 
-/// Lost races after which a call gives up.
+/// How many lost races make a call give up.
 pub(super) const LOST_MAX: usize = 100;
 
 /// The values of all groups of one log.
 pub(super) struct Kept {
     bucket: Bucket,
     parts: Parts,
-    /// The log's.
+    /// The log's identity.
     identity: String,
     name: String,
-    /// By key, the parts that its value is in.
+    /// The parts of each key's value, by key.
     places: Mutex<HashMap<String, String>>,
 }
 
-/// Notes that are kept beside their group, with where they are.
+/// Notes that are stored separately from their group, with their locations.
 pub(super) type Notes = BTreeMap<Position, (Arc<str>, Reference)>;
 
 impl Kept {
@@ -46,9 +46,9 @@ impl Kept {
         &self.identity
     }
 
-    /// The value of a group, and its revision.
+    /// Reads the value of a group and its revision.
     pub(super) async fn value(&self, operation: &'static str, key: &str) -> Result<(Option<Record>, u64)> {
-        // A value in parts may be replaced while it is read.
+        // A value in parts may be replaced while it is being read.
         for _ in 0..3 {
             let value = self.bucket.get(operation, key).await?;
             let Some(bytes) = value.bytes else { return Ok((None, value.revision)) };
@@ -83,7 +83,7 @@ impl Kept {
         Err(corrupt(operation, "the parts of a group's progress are missing"))
     }
 
-    /// The parts that a group's value is in now, if it is in parts; gives those that it was in.
+    /// Records the current parts of a group's value, if any; returns the previous ones.
     fn note_place(&self, key: &str, id: Option<String>) -> Option<String> {
         let mut places = locked(&self.places);
         match id {
@@ -117,7 +117,7 @@ impl Kept {
         let obsolete = match &written {
             Ok(Written::At(_)) => self.note_place(key, id),
             Ok(Written::Conflict) => id,
-            // It may be written, or be written later.
+            // The write may have happened or may still happen.
             Err(_) => None,
         };
         if let Some(id) = obsolete {
@@ -140,7 +140,7 @@ impl Kept {
         Ok(records)
     }
 
-    /// Pending events with their long notes, which are kept beside them.
+    /// Pending events with their separately stored long notes.
     pub(super) async fn with_notes(
         &self,
         operation: &'static str,
@@ -181,7 +181,7 @@ impl Kept {
     }
 }
 
-/// A key that every name can have.
+/// A valid key for any name.
 pub(super) fn key(name: &str) -> String {
     format!("{:x}", Sha256::digest(name))
 }

@@ -1,8 +1,8 @@
 //! Consumer groups: one owner at a time, progress in one value per group.
 //!
-//! The value names the session that owns the group. Another node takes it over when that session gave it back, or its
-//! lease ended. The owner has the group's state in memory and writes the value, if nobody else wrote it meanwhile, before
-//! it answers: so an owner that was replaced without noticing hands out nothing and acknowledges nothing.
+//! The value names the session that owns the group. Another node takes over when that session released the group or its
+//! lease expired. The owner has the group's state in memory, and before it returns from a call it writes the value with
+//! compare-and-set. So an owner that was replaced without noticing delivers and acknowledges nothing.
 
 mod kept;
 mod owned;
@@ -25,7 +25,7 @@ use crate::bucket::{Bucket, Written};
 use crate::connection::Link;
 use crate::streams::Kind;
 
-/// How long this node's copy may be behind what another one has handed out.
+/// How long this node's copy may be behind the events that another node has delivered.
 const BEHIND_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) struct Groups {
@@ -39,23 +39,23 @@ pub(crate) struct Groups {
 struct Member {
     name: String,
     key: String,
-    /// What this node knows of it.
+    /// This node's state of the group.
     state: Mutex<State>,
-    /// One writes at a time, for all that wait.
+    /// One caller writes at a time, on behalf of all that wait.
     writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
     owned: Option<Owned>,
-    /// The value as somebody else wrote it, for those that only look.
+    /// The value that another node wrote, for read-only access.
     viewed: Option<Arc<Owned>>,
 }
 
-/// What became of a write by the owner.
+/// The outcome of a write by the owner.
 enum Turn {
     Done,
-    /// Somebody else owns the group.
+    /// Another node owns the group.
     Lost,
 }
 
@@ -66,13 +66,13 @@ impl Groups {
         Ok(Groups { log: Arc::clone(log), kept, session: Arc::new(Session::new(leases)), members: Mutex::default() })
     }
 
-    /// Gives all groups back.
+    /// Releases all groups.
     pub(crate) async fn close(&self) {
         let members: Vec<Arc<Member>> = locked(&self.members).drain().map(|(_, member)| member).collect();
         for member in members {
             let _turn = member.writing.lock().await;
             let Some(owned) = locked(&member.state).owned.take() else { continue };
-            // What fails is taken over a little later.
+            // A group that cannot be released is taken over slightly later.
             if let Err(error) = self.give_back(&member, &owned).await {
                 tracing::debug!(%error, "nats: a group was not given back");
             }
@@ -111,7 +111,7 @@ impl Groups {
             let mut changed = record;
             changed.set_filter(&group.filter);
             if let Written::At(_) = self.kept.set("create_group", &key, &changed, revision).await? {
-                // The owner learns of it with its next write; if it is this node, now.
+                // The owner notices with its next write; if it is this node, at once.
                 let member = self.member(&group.name);
                 let is_owned = locked(&member.state).owned.is_some();
                 return if is_owned { self.write("create_group", &member, true).await.map(drop) } else { Ok(()) };
@@ -147,7 +147,7 @@ impl Groups {
             return Ok(Vec::new());
         }
         let (limit, mut deliveries, mut may_follow) = (limit as usize, Vec::new(), true);
-        // In steps, between which others get at the group.
+        // In steps, so that others can access the group in between.
         while may_follow {
             let wanted = limit - deliveries.len();
             let claimed = self.on_owned("claim", &member, move |log, owned| owned.claim(&log.replica, wanted, lease));
@@ -158,7 +158,7 @@ impl Groups {
                 }
                 Ok(None) => return Ok(Vec::new()),
                 Err(error) if deliveries.is_empty() => return Err(error),
-                // What is taken is handed out; the fault shows with the next claim.
+                // Deliver what was claimed; the next claim reports the error.
                 Err(_) => may_follow = false,
             }
         }
@@ -169,7 +169,7 @@ impl Groups {
             Ok(Turn::Done) => Ok(deliveries),
             Ok(Turn::Lost) => Ok(Vec::new()),
             Err(error) => {
-                // Nobody has them; they are handed out again at once.
+                // Nobody has them, so they are delivered again at once.
                 if let Some(owned) = &mut locked(&member.state).owned {
                     for delivery in &deliveries {
                         let (position, now) = (delivery.event.position, Instant::now());
@@ -212,7 +212,7 @@ impl Groups {
         note: Option<&str>,
     ) -> Result<bool> {
         let Some(member) = self.owner_of("renew", name).await? else { return Ok(false) };
-        // Another node may have the event by now.
+        // Another node may have claimed the event by now.
         if !self.acquire("renew", name, &member).await? {
             return Ok(false);
         }
@@ -237,22 +237,22 @@ impl Groups {
         blocking("lag", move || backlog.count(&log.replica)).await
     }
 
-    /// All groups as records of an export, and the position up to which the log must be there.
+    /// All groups as records of an export, and the position up to which the log must be available.
     pub(crate) async fn export(&self) -> Result<(Vec<LogRecord>, Position)> {
         transfer::export(&self.kept).await
     }
 
-    /// Whether there is none.
+    /// Whether there are no groups.
     pub(crate) async fn is_empty(&self) -> Result<bool> {
         Ok(self.kept.records("import").await?.is_empty())
     }
 
-    /// Puts the groups of an export.
+    /// Imports the groups of an export.
     pub(crate) async fn import(&self, records: &[LogRecord]) -> Result<()> {
         transfer::import(&self.kept, records).await
     }
 
-    /// Makes this node the owner of a group, if nobody else is.
+    /// Makes this node the owner of a group if no other node is.
     async fn acquire(&self, operation: &'static str, name: &str, member: &Member) -> Result<bool> {
         let is_owned = || {
             let owned = |owned: &Owned| owned.gaps == self.session.gaps();
@@ -277,7 +277,7 @@ impl Groups {
             && record.owner == self.session.id
             && owned.revision == revision
         {
-            // Nobody had it while the lease was away.
+            // Nobody owned it while the lease was lost.
             owned.gaps = gaps;
             return Ok(true);
         }
@@ -297,7 +297,7 @@ impl Groups {
         Ok(true)
     }
 
-    /// The group if this node owns it. An error if there is no such group.
+    /// Returns the group if this node owns it. An error if there is no such group.
     async fn owner_of(&self, operation: &'static str, name: &str) -> Result<Option<Arc<Member>>> {
         let member = self.member(name);
         if locked(&member.state).owned.is_some() {
@@ -309,7 +309,7 @@ impl Groups {
         }
     }
 
-    /// Looks at a group, whoever owns it.
+    /// Reads a group, whichever node owns it.
     async fn look<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -338,7 +338,8 @@ impl Groups {
         Ok(look(&viewed))
     }
 
-    /// Works with the state of a group that this node owns; `None` if it does not. Reads of the log may take a while.
+    /// Works with the state of a group that this node owns; `None` if it does not own it. Reads of the log may take a
+    /// while.
     async fn on_owned<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -353,8 +354,8 @@ impl Groups {
         .await
     }
 
-    /// Keeps what changed in a group that this node owns, unless another caller kept it meanwhile. `is_forced`: the value
-    /// was changed by this node otherwise.
+    /// Stores the changes of a group that this node owns, unless another caller has stored them in the meantime.
+    /// `is_forced` means that this node changed the value in another way.
     async fn write(&self, operation: &'static str, member: &Arc<Member>, is_forced: bool) -> Result<Turn> {
         let Some(wanted) = locked(&member.state).owned.as_ref().map(|owned| owned.group.changes()) else {
             return Ok(Turn::Lost);
@@ -378,7 +379,7 @@ impl Groups {
             self.log.replica.id().clone_into(&mut record.copy);
             record.pending = pending;
             let written = self.kept.set(operation, &member.key, &record, revision).await;
-            // Nobody waits to learn whether it happens later: what comes of it shows with the next write.
+            // No caller waits to learn whether it happens later: the next write shows it.
             let written = written.map_err(|error| match error.kind() {
                 ErrorKind::Uncertain => error.as_kind(ErrorKind::Unavailable),
                 _ => error,
@@ -388,7 +389,7 @@ impl Groups {
                     let mut state = locked(&member.state);
                     let Some(owned) = &mut state.owned else { return Ok(Turn::Lost) };
                     (owned.revision, owned.written) = (revision, changes);
-                    // The whole group is kept: what changed since the last time is not asked for.
+                    // The whole group is stored, so the list of changes is not needed.
                     let _ = owned.group.progress(Instant::now());
                     std::mem::replace(&mut owned.notes, kept_notes.clone())
                 };
@@ -406,7 +407,7 @@ impl Groups {
             if record.owner != self.session.id {
                 return Ok(Turn::Lost);
             }
-            // Another node gave the group another filter, or an earlier write of this one succeeded after all.
+            // Another node changed the group's filter, or an earlier write of this node succeeded after all.
             let filter = record.filter()?;
             let taken = self.on_owned(operation, member, move |log, owned| {
                 owned.revision = revision;
@@ -423,7 +424,7 @@ impl Groups {
         Err(contended(operation))
     }
 
-    /// A group in memory, made of its value.
+    /// Restores a group in memory from its value.
     async fn restore(&self, operation: &'static str, record: Record, revision: u64) -> Result<Owned> {
         let reached = self.log.replica.reached(record.cursor);
         if tokio::time::timeout(BEHIND_TIME, reached).await.is_err() {

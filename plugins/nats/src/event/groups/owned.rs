@@ -1,4 +1,4 @@
-//! A group in memory, as its owner has it or as others look at it.
+//! A group in memory: the owner's state, or a read-only view of other nodes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,30 +10,31 @@ use snaphook_sqlite::replica::Replica;
 use super::kept::Notes;
 use super::record::{NOTE_INLINE_BYTES, Pending, Record};
 
-/// Events that one step of a claim looks at.
+/// How many events one step of a claim scans.
 const SCAN_MAX: usize = 512;
 
-/// Streams with an unacknowledged event beyond which no further ones are begun: each is part of the value that is kept.
+/// Limit of streams with an unacknowledged event, beyond which no further streams are started: each is part of the
+/// stored value.
 const PENDING_MAX: usize = 1000;
 
 pub(super) struct Owned {
     pub(super) filter: EventFilter,
     pub(super) group: GroupState,
-    /// Of the value that is kept.
+    /// The revision of the stored value.
     pub(super) revision: u64,
-    /// [`GroupState::changes`] as of that value.
+    /// [`GroupState::changes`] at that revision.
     pub(super) written: u64,
-    /// The session's gaps when it was last known that no other node owns it.
+    /// The session's gap count when it was last certain that no other node owned the group.
     pub(super) gaps: u64,
-    /// Where long notes are kept.
+    /// The locations of long notes.
     pub(super) notes: Notes,
 }
 
 impl Owned {
-    /// A group as it is kept. The long notes of its pending events are given.
+    /// Restores a stored group. The long notes of its pending events are passed in.
     pub(super) fn restore(replica: &Replica, record: &Record, mut notes: Notes, revision: u64) -> Result<Owned> {
         let filter = record.filter()?;
-        // Tokens of this owner are greater than those of all before: a revision is given once.
+        // Tokens of this owner are greater than all earlier ones, because revisions are unique.
         let mut group = GroupState::new(record.cursor, (revision & 0xffff_ffff) << 32);
         let now = time::now();
         for pending in &record.pending {
@@ -54,7 +55,7 @@ impl Owned {
         Ok(owned)
     }
 
-    /// The pending events as they are kept, but for long notes.
+    /// The pending events in their stored form, without long notes.
     pub(super) fn pending(&self) -> (Vec<Pending>, BTreeMap<Position, Arc<str>>) {
         let (now, mut long) = (time::now(), BTreeMap::new());
         let pending = self.group.pending(Instant::now()).map(|kept| {
@@ -69,8 +70,8 @@ impl Owned {
         (pending.collect(), long)
     }
 
-    /// One step of [`EventStore::claim`](snaphook_driver::EventStore::claim), which looks at so many events at most: what it takes,
-    /// and whether there may be more.
+    /// One step of [`EventStore::claim`](snaphook_driver::EventStore::claim), which scans a limited number of events:
+    /// returns the claimed events, and whether there may be more.
     pub(super) fn claim(&mut self, replica: &Replica, wanted: usize, lease: Duration) -> Result<(Vec<Delivery>, bool)> {
         let (head, now) = (replica.head(), Instant::now());
         self.group.expire(now);
@@ -91,7 +92,7 @@ impl Owned {
                     let note = taken.note.as_deref().map(str::to_owned);
                     deliveries.push(Delivery { event, attempt: taken.attempt, token: taken.token, note });
                 }
-                // Only if somebody changed the file by hand.
+                // This only happens if somebody changed the file by hand.
                 None => drop(self.group.forget(taken.position)),
             }
         }
@@ -99,7 +100,7 @@ impl Owned {
         Ok((deliveries, may_follow))
     }
 
-    /// Looks at the next events of the log; answers those that may be handed out.
+    /// Scans the next events of the log; returns those that may be delivered.
     fn scan(&mut self, replica: &Replica, wanted: usize, head: Position) -> Result<HashMap<Position, Event>> {
         let Owned { filter, group, .. } = self;
         let mut fresh = HashMap::new();
@@ -111,7 +112,7 @@ impl Owned {
             }
             group.ready_count() < wanted
         })?;
-        // Neither stopped by enough nor by the limit: nothing else matches.
+        // If neither the wanted number nor the limit ended the scan, nothing else matches.
         if seen < SCAN_MAX && group.ready_count() < wanted {
             group.advance(head);
         }
@@ -128,7 +129,7 @@ impl Owned {
         Ok(())
     }
 
-    /// What there is to count of a group that is behind.
+    /// The data for counting a group's backlog.
     pub(super) fn backlog(&self) -> Backlog {
         let active = self.group.active().map(|(position, stream, more)| (position, more.then(|| stream.clone())));
         Backlog {
@@ -139,7 +140,7 @@ impl Owned {
         }
     }
 
-    /// Drops what a new filter does not want.
+    /// Drops pending events that a new filter excludes.
     pub(super) fn refilter(&mut self, replica: &Replica, filter: &EventFilter) -> Result<()> {
         self.filter = filter.clone();
         let active: Vec<Position> = self.group.active().map(|(position, ..)| position).collect();
@@ -152,7 +153,7 @@ impl Owned {
         Ok(())
     }
 
-    /// The next event of a stream whose oldest was dealt with becomes the oldest.
+    /// When the oldest event of a stream is done, its next event becomes the oldest.
     fn follow(&mut self, replica: &Replica, after: Position, stream: Stream) -> Result<()> {
         let filter = within(&self.filter, &stream);
         let mut next = None;
@@ -167,7 +168,7 @@ impl Owned {
     }
 }
 
-/// How far a group is, apart from its state: counting may take a while.
+/// The progress of a group, detached from its state, because counting may take a while.
 pub(super) struct Backlog {
     filter: EventFilter,
     cursor: Position,
@@ -186,12 +187,12 @@ impl Backlog {
                 count += replica.count(&within(&self.filter, stream), *position, self.cursor)?;
             }
         }
-        // All that match are acknowledged: then up to the end of the log.
+        // If all matching events are acknowledged, progress reaches the end of the log.
         Ok((count, if count == 0 { head } else { self.floor }))
     }
 }
 
-/// A group's filter, for one stream only.
+/// A group's filter, restricted to one stream.
 fn within(filter: &EventFilter, stream: &Stream) -> EventFilter {
     EventFilter {
         model: Some(stream.model.clone()),

@@ -1,4 +1,4 @@
-//! What is kept of a group: one value, with its owner and its progress.
+//! The stored form of a group: one value with its owner and its progress.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -8,16 +8,16 @@ use snaphook_driver::{EventFilter, Position, Result};
 use crate::fault::corrupt;
 use crate::parts::Reference;
 
-/// Values up to this size are in their message.
+/// Values up to this size are stored in their message.
 pub(super) const INLINE_BYTES: usize = 128 * 1024;
 
-/// Notes up to this size are in the value.
+/// Notes up to this size are stored in the value.
 pub(super) const NOTE_INLINE_BYTES: usize = 200;
 
 /// A group.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Record {
-    /// Its log's identity.
+    /// The identity of its log.
     #[prost(string, tag = "1")]
     pub(super) log: String,
     #[prost(string, tag = "2")]
@@ -26,11 +26,11 @@ pub(super) struct Record {
     filter: Option<proto::EventFilter>,
     #[prost(uint64, tag = "4")]
     pub(super) cursor: Position,
-    /// The session that hands out its events; empty: nobody does.
+    /// The session that delivers its events; empty if there is none.
     #[prost(string, tag = "5")]
     pub(super) owner: String,
-    /// The node's copy of the log that the session belongs to. A copy is open once at a time, so another session of the
-    /// same one is over.
+    /// The session's copy of the log. A copy is only opened once at a time, so any other session of the same copy has
+    /// ended.
     #[prost(string, tag = "6")]
     pub(super) copy: String,
     /// By position.
@@ -45,17 +45,17 @@ pub(super) struct Pending {
     pub(super) position: Position,
     #[prost(uint32, tag = "2")]
     pub(super) attempt: u32,
-    /// Not delivered before this time, in milliseconds; 0: at once.
+    /// Earliest delivery time in milliseconds; 0: at once.
     #[prost(int64, tag = "3")]
     pub(super) due: i64,
     #[prost(string, optional, tag = "4")]
     pub(super) note: Option<String>,
-    /// Where a long note is.
+    /// The location of a long note.
     #[prost(message, optional, tag = "5")]
     pub(super) note_parts: Option<Reference>,
 }
 
-/// The record as it is in its message.
+/// The record in its message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Wrapped {
     #[prost(oneof = "Place", tags = "1, 2")]

@@ -1,4 +1,4 @@
-//! The lease by which a node owns its groups: one key for all of them, which the server removes unless it is renewed.
+//! The lease of a node for its groups: one key for all of them, which the server removes unless it is renewed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,21 +10,21 @@ use tokio::task::JoinHandle;
 use crate::bucket::{Bucket, Written};
 use crate::event::log::locked;
 
-/// How long the server keeps a lease that is not renewed.
+/// How long the server keeps a lease without renewal.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
-/// How often it is renewed.
+/// The interval of renewals.
 const RENEWAL: Duration = Duration::from_secs(3);
 
-/// An owner counts on its lease for less time than the server does.
+/// An owner treats its lease as expired earlier than the server does.
 const MARGIN: Duration = Duration::from_secs(3);
 
 pub(super) struct Session {
     pub(super) id: String,
     leases: Bucket,
-    /// When the request of the last renewal that succeeded was sent.
+    /// When the request of the last successful renewal was sent.
     renewed: Mutex<Option<Instant>>,
-    /// How often the lease may have ended meanwhile, so that another node may have taken what this one owns.
+    /// How many times the lease may have expired, so that another node may have taken over this node's groups.
     gaps: AtomicU64,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -40,12 +40,12 @@ impl Session {
         }
     }
 
-    /// Whether others let this session's groups alone for a while.
+    /// Whether the lease is certainly still valid.
     pub(super) fn is_live(&self) -> bool {
         locked(&self.renewed).is_some_and(|renewed| renewed.elapsed() < LEASE - MARGIN)
     }
 
-    /// Makes sure of that. From the first time on the lease is renewed by itself.
+    /// Ensures that the lease is valid. After the first call it is renewed automatically.
     pub(super) async fn hold(self: &Arc<Self>, operation: &'static str) -> Result<()> {
         if !self.is_live() {
             self.renew(operation).await?;
@@ -77,29 +77,29 @@ impl Session {
         Ok(())
     }
 
-    /// What was owned at another count may be another node's now.
+    /// The gap count: groups owned at a different count may belong to another node now.
     pub(super) fn gaps(&self) -> u64 {
         self.gaps.load(Ordering::Acquire)
     }
 
-    /// Whether another session still holds its lease.
+    /// Whether another session still has its lease.
     pub(super) async fn is_held(&self, operation: &'static str, id: &str) -> Result<bool> {
         Ok(self.leases.get(operation, id).await?.bytes.is_some())
     }
 
-    /// Gives the lease back.
+    /// Releases the lease.
     pub(super) async fn close(&self) {
         let task = locked(&self.task).take();
         if let Some(task) = task {
             task.abort();
-            // Its end is all that matters.
+            // Only its end matters.
             let _ = task.await;
         }
         if locked(&self.renewed).take().is_some()
             && let Ok(value) = self.leases.get("close", &self.id).await
             && value.bytes.is_some()
         {
-            // If it fails the server removes the lease a little later.
+            // If this fails, the server removes the lease slightly later.
             let _: Result<Written> = self.leases.set("close", &self.id, None, value.revision).await;
         }
     }

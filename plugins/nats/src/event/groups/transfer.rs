@@ -1,4 +1,4 @@
-//! Groups as records of an export, and made of them.
+//! Exports and imports of groups.
 
 use snaphook_driver::{DriverError, ErrorKind, Group, LogRecord, PENDING_MAX, PendingEvent, Position, Result};
 
@@ -6,7 +6,7 @@ use super::kept::{Kept, LOST_MAX, contended, key};
 use super::record::{NOTE_INLINE_BYTES, Pending, Record};
 use crate::bucket::Written;
 
-/// All groups as they are kept, by name, as records of an export, and the position up to which the log must be there.
+/// All stored groups, by name, as records of an export, and the position up to which the log must be available.
 pub(super) async fn export(kept: &Kept) -> Result<(Vec<LogRecord>, Position)> {
     let (mut records, mut reached) = (Vec::new(), 0);
     for record in kept.records("export").await? {
@@ -30,7 +30,7 @@ pub(super) async fn export(kept: &Kept) -> Result<(Vec<LogRecord>, Position)> {
     Ok((records, reached))
 }
 
-/// Puts the groups of an export.
+/// Imports the groups of an export.
 pub(super) async fn import(kept: &Kept, records: &[LogRecord]) -> Result<()> {
     for record in records {
         match record {
@@ -58,7 +58,7 @@ pub(super) async fn import(kept: &Kept, records: &[LogRecord]) -> Result<()> {
                         let message = format!("pending events come before their group `{group}`");
                         return Err(DriverError::new(ErrorKind::Invalid, "import", message));
                     }
-                    // A record that is imported again after an interruption is there once.
+                    // A record that is imported again after an interruption is stored once.
                     let first = pending.first().map_or(0, |pending| pending.position);
                     record.pending.retain(|pending| pending.position < first);
                     record.pending.extend(pending.iter().cloned());

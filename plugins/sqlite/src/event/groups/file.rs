@@ -1,4 +1,4 @@
-//! The file of the groups: its tables, and how progress gets in and out.
+//! The file of the groups: its tables, and reading and writing progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,9 @@ use crate::database::Format;
 use crate::event::format;
 use crate::fault::fault;
 
-/// `pending` holds the oldest unacknowledged event of each stream up to the group's cursor; all others up to it are
-/// acknowledged, but for those behind them in their streams. `due`: not before this time, in milliseconds.
+/// `pending` contains the oldest unacknowledged event of each stream up to the group's cursor; all others up to the
+/// cursor are acknowledged, except later events of the same streams. `due` is the earliest delivery time in
+/// milliseconds.
 pub(super) const FORMAT: Format = Format {
     name: "file of consumer groups",
     id: 0x534e_4847, // "SNHG"
@@ -28,7 +29,7 @@ pub(super) const FORMAT: Format = Format {
     derived: false,
 };
 
-/// The progress of one log's groups says nothing about another log.
+/// Checks that the groups belong to this log.
 pub(super) fn check_log(connection: &Connection, identity: &str) -> Result<()> {
     let of = || -> rusqlite::Result<String> {
         connection.execute_batch(format::LOG)?;
@@ -49,7 +50,7 @@ pub(super) fn check_log(connection: &Connection, identity: &str) -> Result<()> {
     ))
 }
 
-/// Files that were made before events had notes get the column; an older program does not see it.
+/// Adds the column to files that were created before events had notes; older programs ignore it.
 pub(super) fn add_notes(connection: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT count(*) FROM pragma_table_info('pending') WHERE name = 'note'";
     match connection.query_row(sql, [], |row| row.get(0))? {
@@ -58,7 +59,7 @@ pub(super) fn add_notes(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Number, name, filter and cursor of each.
+/// Number, name, filter and cursor of each group.
 pub(super) fn groups(connection: &Connection) -> rusqlite::Result<Vec<(i64, String, String, i64)>> {
     connection
         .prepare("SELECT number, name, filter, cursor FROM groups")?
@@ -66,7 +67,7 @@ pub(super) fn groups(connection: &Connection) -> rusqlite::Result<Vec<(i64, Stri
         .collect()
 }
 
-/// What is pending of a group, by position.
+/// The pending events of a group, by position.
 pub(super) fn pending(connection: &Connection, number: i64) -> rusqlite::Result<Vec<Kept>> {
     let now = time::now();
     connection
@@ -79,7 +80,7 @@ pub(super) fn pending(connection: &Connection, number: i64) -> rusqlite::Result<
         .collect()
 }
 
-/// Writes what changed in a group.
+/// Writes the changes of a group.
 pub(super) fn keep(connection: &Connection, number: i64, progress: &Progress) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
     transaction
@@ -101,7 +102,7 @@ pub(super) fn keep(connection: &Connection, number: i64, progress: &Progress) ->
     transaction.commit()
 }
 
-/// Puts groups of an export into the file.
+/// Imports groups of an export into the file.
 pub(super) fn put(connection: &Connection, records: &[LogRecord]) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
     for record in records {
@@ -109,7 +110,7 @@ pub(super) fn put(connection: &Connection, records: &[LogRecord]) -> rusqlite::R
             LogRecord::Group { group, cursor } => {
                 let filter = serde_json::to_string(&group.filter)
                     .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                // What an interrupted import brought of it.
+                // Remove what an interrupted import has already written.
                 transaction
                     .prepare_cached("DELETE FROM pending WHERE number = (SELECT number FROM groups WHERE name = ?1)")?
                     .execute([&group.name])?;

@@ -1,0 +1,91 @@
+//! The lines of configuration that a denial ends in, wherever they were copied to.
+//!
+//! A language may show an error as a literal of its own, as Python's traceback does: there the line breaks are `\n`, and
+//! nobody can paste them. Such a copy is cut off, and the lines themselves end the message.
+
+use super::context::LogLine;
+
+/// What stands before the lines.
+const BEFORE: &str = "; to allow it, add to ";
+/// What they begin with.
+const TABLE: &str = "[[grants]]";
+
+/// Makes every copy of suggested lines one that can be pasted. `failure`: the message of a run that failed.
+pub(super) fn tidy(failure: Option<&mut String>, log: &mut [LogLine]) {
+    if let Some(message) = failure
+        && cut(message)
+    {
+        // The host wrote the denial to the log when it happened.
+        let lines = log.iter().rev().filter_map(|line| line.message.split_once(BEFORE));
+        if let Some((_, lines)) = lines.into_iter().find(|(_, lines)| is_whole(lines)) {
+            message.push_str(BEFORE);
+            message.push_str(lines);
+        }
+    }
+    for line in log {
+        cut(&mut line.message);
+    }
+}
+
+/// Whether the lines stand on lines of their own.
+fn is_whole(lines: &str) -> bool {
+    lines.split('\n').nth(1) == Some(TABLE)
+}
+
+/// Takes out the copies that cannot be pasted; whether there were any.
+fn cut(text: &mut String) -> bool {
+    let (mut from, mut is_cut) = (0, false);
+    while let Some(start) = text[from..].find(BEFORE).map(|at| from + at) {
+        let end = text[start..].find('\n').map_or(text.len(), |end| start + end);
+        if text[start..end].contains(TABLE) {
+            text.replace_range(start..end, "");
+            is_cut = true;
+        }
+        from = (start + 1).min(text.len());
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+    }
+    is_cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks::context::LogLevel;
+
+    const LINES: &str = "; to allow it, add to config.toml:\n[[grants]]\nmodel = 'a'\nread = ['b']";
+
+    fn log(messages: &[&str]) -> Vec<LogLine> {
+        let line = |message: &&str| LogLine { time: 0, level: LogLevel::Warn, message: (*message).to_owned() };
+        messages.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_literal_becomes_lines() {
+        let denial = format!("hook asked for read, which no grant opens{LINES}");
+        let literal = format!("Err: AccessError({:?})", denial);
+        let mut lines = log(&[&denial, "Traceback", &literal]);
+        let mut message = format!("the hook gave up: Traceback\n{literal}\n  more");
+        tidy(Some(&mut message), &mut lines);
+        assert_eq!(
+            message,
+            format!(
+                "the hook gave up: Traceback\nErr: AccessError(\"hook asked for read, which no grant opens\n  more{LINES}"
+            )
+        );
+        assert_eq!(lines[0].message, denial);
+        assert_eq!(lines[2].message, "Err: AccessError(\"hook asked for read, which no grant opens");
+    }
+
+    #[test]
+    fn what_can_be_pasted_stays() {
+        let denial = format!("hook asked for read, which no grant opens{LINES}");
+        let (mut message, mut lines) =
+            (format!("threw at line 2: {denial}"), log(&[&denial, "é; to allow it, add to é"]));
+        let text = |lines: &[LogLine]| lines.iter().map(|line| line.message.clone()).collect::<Vec<_>>();
+        let before = (message.clone(), text(&lines));
+        tidy(Some(&mut message), &mut lines);
+        assert_eq!((message, text(&lines)), before);
+    }
+}
