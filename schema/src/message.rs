@@ -134,7 +134,7 @@ fn alternatives(keyword: &str, context: &[Vec<ValidationError<'static>>]) -> Str
 /// A value that is none of those of an `enum`, of which the first are quoted.
 pub(crate) fn not_one_of(found: &Value, known: &[Value]) -> String {
     const SHOWN: usize = 3;
-    let shown: Vec<String> = known.iter().take(SHOWN).map(|value| bounded(value)).collect();
+    let shown: Vec<String> = known.iter().take(SHOWN).map(bounded).collect();
     let more = match known.len().saturating_sub(SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
