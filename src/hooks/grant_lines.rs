@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use super::grants::Capability;
-
 /// What a refusal says before those lines.
 pub const TO_ALLOW: &str = "; to allow it, add to ";
 /// What it says of a grant that is for somebody else, before [`TO_ALLOW`].
@@ -40,10 +38,9 @@ fn after(lines: &str) -> Option<&str> {
     while let Some(value) = TARGETS.iter().find_map(|key| value_of(rest, key)) {
         rest = value.split_once('\n')?.1;
     }
-    let opened = |rest| Capability::ALL.iter().find_map(|capability| value_of(rest, capability.as_str()));
-    rest = past_value(opened(rest)?)?;
+    rest = past_value(any_value(rest)?)?;
     // A webhook may lack two.
-    while let Some(value) = rest.strip_prefix('\n').and_then(opened) {
+    while let Some(value) = rest.strip_prefix('\n').and_then(any_value) {
         rest = past_value(value)?;
     }
     Some(rest)
@@ -51,6 +48,12 @@ fn after(lines: &str) -> Option<&str> {
 
 fn value_of<'t>(line: &'t str, key: &str) -> Option<&'t str> {
     line.strip_prefix(key)?.strip_prefix(" = ")
+}
+
+/// The value of whichever capability.
+fn any_value(line: &str) -> Option<&str> {
+    let (key, value) = line.split_once(" = ")?;
+    (!key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase())).then_some(value)
 }
 
 /// What follows a TOML value on one line: a string, `true`, an array or a table of these.

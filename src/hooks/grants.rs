@@ -123,15 +123,6 @@ pub enum Capability {
 }
 
 impl Capability {
-    pub const ALL: [Capability; 6] = [
-        Capability::Read,
-        Capability::Write,
-        Capability::Http,
-        Capability::Process,
-        Capability::Secret,
-        Capability::Amend,
-    ];
-
     /// The key in `[[grants]]`.
     pub const fn as_str(self) -> &'static str {
         match self {
