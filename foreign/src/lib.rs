@@ -1,20 +1,20 @@
-//! Calls of code that somebody else wrote, in whatever language: native hooks, libraries with drivers, server modules.
+//! Calls foreign code in any language: native hooks, libraries with drivers, server modules.
 #![expect(unsafe_code, reason = "calls C, which stops what that code throws")]
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Something was thrown out of a library.
+/// A library threw an exception or panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thrown;
 
 #[cfg(unix)]
 unsafe extern "C-unwind" {
-    /// guard.c: 1 if something was thrown out of `run`.
+    /// guard.c: returns 1 if `run` threw an exception.
     fn snaphook_guard(run: extern "C-unwind" fn(*mut c_void), data: *mut c_void) -> i32;
 }
 
-/// Runs foreign code; what it throws ends here, whatever language threw it.
+/// Runs foreign code and catches its exceptions, whichever language threw them.
 pub fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
     extern "C-unwind" fn enter(data: *mut c_void) {
         // SAFETY: `guarded` passes its own `run`, which outlives the call.
@@ -22,7 +22,7 @@ pub fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
         run();
     }
     let data: *mut c_void = (&raw mut run).cast();
-    // The unwinder only begins if somebody further out says that they catch.
+    // The unwinder only starts if an outer frame catches the exception.
     let caught = catch_unwind(AssertUnwindSafe(|| {
         #[cfg(unix)]
         // SAFETY: `enter` gets what it expects; nothing between it and the guard needs to be dropped.
@@ -39,8 +39,8 @@ pub fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
     }
 }
 
-/// Whether code may lie at an address that a library gives: calling data ends the process. Where the system does not tell, it
-/// is found out by calling it.
+/// Whether an address from a library may contain code: calling data would crash the process. If the system cannot tell,
+/// returns `true`.
 pub fn may_be_code(address: usize) -> bool {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return true };
     maps.lines().any(|line| {

@@ -1,6 +1,7 @@
-//! Failed attempts by address: whoever keeps guessing waits for each further "no".
+//! Failed attempts by address: after repeated failures, each further failure is delayed.
 //!
-//! Only failures wait, so nobody can lock others out: behind a shared address a good token works at once, and ends the row.
+//! Only failures are delayed, so nobody can lock others out: behind a shared address a valid token works at once, and
+//! resets the count.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,17 +9,17 @@ use std::time::{Duration, Instant};
 
 use crate::table::Table;
 
-/// The failure in a row from which on failures are delayed.
+/// The number of consecutive failures from which on failures are delayed.
 const DELAYED_FROM: u32 = 10;
-/// How much longer each further failure waits, and the most.
+/// How much the delay grows with each further failure, and its maximum.
 const DELAY_STEP: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(1);
-/// A row ends when nothing failed for this long.
+/// The count is reset when nothing has failed for this long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Addresses that are remembered, in about 3 MB.
+/// How many addresses are remembered, in about 3 MB.
 const ADDRESSES_MAX: usize = 65_536;
 
-/// Rows of failures, by address.
+/// Consecutive failures, by address.
 #[derive(Debug)]
 pub struct Attempts {
     rows: Table<Failures>,
@@ -44,7 +45,7 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    /// Counts a failure. Returns how long its answer has to wait.
+    /// Counts a failure. Returns how long its response must be delayed.
     pub fn failed(&self, address: IpAddr, now: Instant) -> Duration {
         self.total.fetch_add(1, Ordering::Relaxed);
         let count = self.rows.update(
@@ -63,7 +64,7 @@ impl Attempts {
         DELAY_STEP.saturating_mul(steps).min(DELAY_MAX)
     }
 
-    /// A good token ends the row of its address.
+    /// Resets the count of an address after a valid token.
     pub fn succeeded(&self, address: IpAddr) {
         self.rows.remove(&client_of(address));
     }
@@ -74,7 +75,8 @@ impl Attempts {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one client has whole.
+/// What counts as one client: an IPv4 address, or the /64 network of an IPv6 address, which usually belongs to one
+/// client.
 pub fn client_of(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => u64::from(u32::from(address)),

@@ -1,4 +1,4 @@
-//! Who acts, and with which rights.
+//! The actor of a request, with its rights.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::scope::Scope;
 pub struct Caller {
     /// Shared, so that events take it without a copy.
     pub actor: Arc<Actor>,
-    /// All claims of a token of an issuer, for rules; the actor has those that an event may have.
+    /// All claims of an issuer's token, for rules; the actor only contains those that may be stored in events.
     pub claims: Option<Arc<Claims>>,
     pub role: Role,
     pub models: Scope,
@@ -30,7 +30,7 @@ impl Caller {
         Caller { actor: Arc::new(actor), claims: Some(Arc::new(claims)), role, models }
     }
 
-    /// Whoever calls a server in open mode.
+    /// The caller of a server in open mode.
     pub fn anonymous() -> Caller {
         Caller::new(Actor::anonymous(), Role::Admin, Scope::ALL)
     }
@@ -47,7 +47,7 @@ impl Caller {
         self.role == Role::Admin
     }
 
-    /// Whether the rules of models are not asked. They are in open mode, although everyone is an admin there.
+    /// Whether the rules of models are skipped. In open mode they apply, although every caller is an admin.
     pub fn bypasses_rules(&self) -> bool {
         self.is_admin() && self.actor.kind != ActorKind::Anonymous
     }

@@ -1,4 +1,4 @@
-//! What an issuer says of a subject.
+//! An issuer's claims about a subject.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -14,7 +14,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Most values, lists and objects included, and deepest nesting.
+    /// Maximum number of values, including lists and objects, and maximum nesting.
     const LIMITS: Limits = Limits { depth: 32, values: 512 };
 
     /// Reads the text of an object.

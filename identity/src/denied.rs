@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// What to answer. A client learns no more than this.
+/// The kind of the response. A client learns no more than this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeniedKind {
-    /// No `Authorization` came. 401.
+    /// There is no `Authorization` header. 401.
     Missing,
     /// The header is no bearer token. 401.
     Malformed,
     /// The token is unknown, revoked, expired, or not acceptable. 401.
     Refused,
-    /// The issuer cannot be asked for its keys now; the token may be good. 503.
+    /// The issuer's keys are currently unavailable; the token may be valid. 503.
     Unavailable,
 }
 

@@ -1,13 +1,14 @@
-//! The one glob of model lists and grants: `*` stands for any text, also none; everything else stands for itself.
+//! The glob of model lists and grants: `*` stands for any text, including none; all other characters are literal.
 //!
-//! One special character only, so that a URL's `?`, a name's `[` or a `{` in an argument never surprise. Patterns are
-//! kept as the text that they are: a thousand bound hooks must not hold a thousand compiled automata.
+//! There is only one special character, so that a `?` in a URL, a `[` in a name or a `{` in an argument never has a
+//! special meaning. Patterns are stored as text, so that a thousand bound hooks do not need a thousand compiled
+//! automata.
 
-/// Whether `text` is what `pattern` describes, whole.
+/// Whether `pattern` matches the whole `text`.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, mut rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(head) else { return false };
-    // Each piece between two stars is taken at its first place: what follows a star can only gain by that.
+    // Each piece between two stars is matched at its first occurrence, which leaves the most text for the rest.
     while let Some((piece, after)) = rest.split_once('*') {
         let Some(at) = text.find(piece) else { return false };
         text = &text[at + piece.len()..];
@@ -16,7 +17,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     text.ends_with(rest)
 }
 
-/// Whether one of `patterns` describes `text`.
+/// Whether one of `patterns` matches `text`.
 pub fn any_matches(patterns: &[String], text: &str) -> bool {
     patterns.iter().any(|pattern| matches(pattern, text))
 }

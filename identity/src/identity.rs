@@ -1,4 +1,4 @@
-//! The one way in: from the header `Authorization` to a caller.
+//! Authentication: from the header `Authorization` to a caller.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::tokens::Tokens;
 /// Longest value of the header.
 pub const AUTHORIZATION_BYTES_MAX: usize = TOKEN_BYTES_MAX + 32;
 
-/// How callers are identified, as `[auth]` says.
+/// How callers are identified, according to `[auth]`.
 #[derive(Debug)]
 pub struct Identity {
     way: Way,
-    /// Shared, so that a configuration that is loaded again forgets nothing.
+    /// Shared, so that a reload of the configuration keeps the counts.
     attempts: Arc<Attempts>,
 }
 
@@ -30,7 +30,7 @@ enum Way {
 }
 
 impl Identity {
-    /// `mode = 'open'`: whoever calls is anonymous, and an admin. No header is looked at.
+    /// `mode = 'open'`: every caller is anonymous and an admin. The header is ignored.
     pub fn open() -> Identity {
         Identity { way: Way::Open(Arc::new(Caller::anonymous())), attempts: Arc::default() }
     }
@@ -40,9 +40,9 @@ impl Identity {
         Identity { way: Way::Tokens { tokens, oidc }, attempts }
     }
 
-    /// Who calls. `address` is the client's, behind proxies that are trusted. For a token that is known this neither waits
-    /// nor allocates; for an issuer's new key it waits for the issuer, and the failures of an address that keeps guessing
-    /// wait for up to a second.
+    /// Identifies the caller. `address` is the client's address, also behind trusted proxies. For a known token this
+    /// neither waits nor allocates; for an issuer's new key it waits for the issuer, and repeated failures of an
+    /// address are delayed by up to a second.
     pub async fn identify(
         &self,
         authorization: Option<&[u8]>,
@@ -60,7 +60,7 @@ impl Identity {
                 _ if Tokens::is_ours(token) => tokens.verify(token, now),
                 Some(oidc) if Oidc::is_jwt(token) => match oidc.known(token, now) {
                     Some(caller) => Ok(caller),
-                    // In a box, so that the future of every request is small.
+                    // Boxed, so that the future of every request is small.
                     None => Box::pin(verify(oidc, token, now)).await,
                 },
                 Some(_) => {

@@ -1,12 +1,12 @@
-//! Who a caller is and what it may do.
+//! Identifies callers and defines their rights.
 //!
 //! [`Identity::identify`] turns the header `Authorization` into a [`Caller`]: an actor with a role and the models that it
 //! may use. Callers have tokens of this server ([`Tokens`], kept as digests in the secure store) or tokens of an OpenID
 //! Connect issuer ([`Oidc`]). [`Attempts`] delays the failures of an address that keeps guessing, and [`RateLimit`] counts
 //! requests. This crate knows no HTTP server, no routes and no configuration file.
 //!
-//! Whatever a client sends here is bounded: the length of a token before it is looked at, the memory for addresses, for
-//! verified tokens and for claims, and how often an unknown key makes the server ask the issuer.
+//! All input from clients is limited: the length of a token before it is parsed, the memory for addresses, verified
+//! tokens and claims, and how often an unknown key causes a request to the issuer.
 
 mod attempts;
 mod caller;

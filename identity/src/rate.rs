@@ -1,7 +1,7 @@
 //! Requests per second of a token or an address, counted by GCRA: one time per caller, no timer, no queue.
 //!
-//! The crate governor has the same algorithm, but its keyed stores grow with every address that asks until somebody cleans
-//! them up; here a caller that was quiet for a second is forgotten as soon as its place is needed.
+//! The crate governor implements the same algorithm, but its keyed stores grow with every address until they are
+//! cleaned up; here a caller that was idle for a second is dropped as soon as its slot is needed.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,15 +14,15 @@ use crate::caller::Caller;
 use crate::table::Table;
 
 const SECOND: u64 = 1_000_000_000;
-/// Callers that are remembered, in about 2 MB.
+/// How many callers are remembered, in about 2 MB.
 const CALLERS_MAX: usize = 65_536;
 
-/// At most so many requests per second of each caller, as many at once after a pause.
+/// A limit of requests per second for each caller; after a pause, the same number is allowed at once.
 #[derive(Debug)]
 pub struct RateLimit {
     per_second: AtomicU32,
     start: Instant,
-    /// When the caller's requests would be used up at exactly the limit, in nanoseconds since `start`.
+    /// When the caller's requests so far would be used up at the limit's rate, in nanoseconds since `start`.
     used_until: Table<u64>,
 }
 
@@ -33,13 +33,13 @@ impl RateLimit {
         RateLimit { per_second: AtomicU32::new(per_second), start: Instant::now(), used_until }
     }
 
-    /// Another limit from now on.
+    /// Changes the limit.
     pub fn set(&self, per_second: u32) {
         self.per_second.store(per_second, Ordering::Relaxed);
     }
 
-    /// Counts one request: of its token's actor, or of its address where nobody was identified. An error is how long the
-    /// caller has to wait for the next.
+    /// Counts one request for its token's actor, or for its address if nobody was identified. An error is the time that
+    /// the caller must wait.
     pub fn check(&self, caller: Option<&Caller>, address: IpAddr) -> Result<(), Duration> {
         match self.per_second.load(Ordering::Relaxed) {
             0 => Ok(()),

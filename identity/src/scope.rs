@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::glob;
 
-/// Most patterns of one caller: each is compared with the model of every event that the caller follows.
+/// Maximum number of patterns of one caller: each is compared with the model of every event that the caller follows.
 pub const PATTERNS_MAX: usize = 100;
 /// Longest pattern: an id of a model has at most 63 characters.
 pub const PATTERN_BYTES_MAX: usize = 128;
@@ -17,7 +17,7 @@ impl Scope {
     /// All models.
     pub const ALL: Scope = Scope(None);
 
-    /// The models that one of the patterns describes. An error says which pattern is none.
+    /// The models that match one of the patterns. An error names the invalid pattern.
     pub fn new(patterns: Vec<String>) -> Result<Scope, String> {
         if patterns.is_empty() {
             return Err("`models` is empty, which allows no model; expected ids or globs, or `*` for all".to_owned());
@@ -47,7 +47,7 @@ impl Scope {
         self.0.is_none()
     }
 
-    /// The patterns as they are shown and stored; all models are `*`.
+    /// The patterns as shown and stored; `*` stands for all models.
     pub fn patterns(&self) -> Vec<String> {
         self.0.as_deref().map_or_else(|| vec!["*".to_owned()], <[String]>::to_vec)
     }

@@ -1,8 +1,7 @@
-//! A map that addresses fill: at most so many entries, whoever asks.
+//! A map with a limited number of entries, for keys that clients control.
 //!
-//! Keys are hashes with a seed of this process, so nobody can choose two that collide or share a place. Where a shard is
-//! full, entries that say nothing any more go first, then arbitrary ones: an eighth at once, so that the search for them
-//! costs little per new entry.
+//! Keys are hashes with a seed of this process, so nobody can construct collisions. If a shard is full, stale entries
+//! are removed first, then arbitrary ones: an eighth at once, so that the search costs little per new entry.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -11,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 16;
 
-/// Values by the hash of what they concern.
+/// Values by the hash of their key.
 #[derive(Debug)]
 pub(crate) struct Table<V> {
     seed: RandomState,
@@ -32,7 +31,7 @@ impl<V> Table<V> {
         }
     }
 
-    /// Changes the value of a key, which is `V::default()` if it is new. `is_stale` says which values may be forgotten.
+    /// Changes the value of a key, which is `V::default()` if it is new. `is_stale` tells which values may be dropped.
     pub(crate) fn update<T>(&self, of: &impl Hash, is_stale: impl Fn(&V) -> bool, change: impl FnOnce(&mut V) -> T) -> T
     where
         V: Default,
@@ -70,7 +69,7 @@ impl<V> Table<V> {
     }
 
     fn shard(&self, key: u64) -> Shard<'_, V> {
-        // A panic inside leaves a whole map.
+        // A panic while the lock is held leaves the map consistent.
         self.shards[(key >> 32) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The modules of a server in their order, and a request's way through them.
+//! The modules of a server in order, and the processing of a request by them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::library::Hook;
 use crate::module::{Called, Module, Verdict};
 use crate::task::Guard;
 
-/// The modules of a server, in the order in which they are asked.
+/// The modules of a server, in the order in which they are called.
 #[derive(Default)]
 pub struct Chain {
     modules: Vec<Arc<Module>>,
 }
 
-/// What the server does for modules.
+/// The server's services for modules.
 pub trait Server: Send + Sync {
-    /// Answers a request that no module answers.
+    /// Handles a request that no module answers.
     fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
 
     /// A document about an error.
@@ -35,7 +35,7 @@ pub trait Server: Send + Sync {
     /// Reads a whole body, of at most `max-body`, into memory that the exchange holds. The error is the response.
     fn read(&self, body: Body, headers: &HeaderMap) -> impl Future<Output = Result<Bytes, Response<Body>>> + Send;
 
-    /// The same of a response.
+    /// The same for a response.
     fn collect(&self, body: Body) -> impl Future<Output = Result<Bytes, Response<Body>>> + Send;
 }
 
@@ -52,7 +52,7 @@ impl Chain {
         &self.modules
     }
 
-    /// A module that is deactivated, and without which no request is served.
+    /// A deactivated module without which no request is served.
     pub fn missing(&self) -> Option<&Module> {
         self.modules.iter().find(|module| module.is_missing()).map(|module| &**module)
     }
@@ -80,27 +80,27 @@ impl Chain {
     }
 }
 
-/// One request on its way.
+/// The state of one request.
 struct Way<S> {
     server: S,
     guard: Arc<Guard>,
-    /// The modules that have something to do with it.
+    /// The modules that take part in it.
     opened: Vec<Shared>,
     asked_for_error: bool,
 }
 
-/// What asking the modules for a hook led to.
+/// The result of calling the modules for a hook.
 enum Asked {
     Declined(Box<Exchange>),
     Ok(Box<Exchange>),
-    /// An error with this status, and what the server says of it.
+    /// An error with this status and the server's message.
     Error(Box<Exchange>, StatusCode, String),
-    /// A hook that did not return has the exchange.
+    /// A hook that did not return still has the exchange.
     Lost(Response<Body>),
 }
 
 impl<S: Server> Way<S> {
-    /// Makes the state of every module.
+    /// Creates the state of every module.
     async fn opened(
         &mut self,
         chain: &Chain,
@@ -191,7 +191,7 @@ impl<S: Server> Way<S> {
             {
                 pieces.push((Arc::clone(module), Arc::clone(handler)));
             }
-            // What a module prepared and then left alone is no response.
+            // A response that a module prepared without returning OK is dropped.
             if !had_response && called != Ok(Verdict::Ok) {
                 exchange.response = None;
                 exchange.response_body = Content::Whole(Bytes::new());
@@ -214,7 +214,7 @@ impl<S: Server> Way<S> {
         Asked::Declined(exchange)
     }
 
-    /// A response that the server makes of an error of a module.
+    /// The server's response to an error of a module.
     async fn refused(&mut self, exchange: Box<Exchange>, status: StatusCode, detail: &str) -> Response<Body> {
         let response = self.server.problem(status, detail);
         self.error(exchange, response).await
@@ -342,7 +342,7 @@ fn kept_until_sent(body: Body, opened: Vec<Shared>) -> Body {
     if body.is_end_stream() || opened.is_empty() { body } else { Body::new(Kept { body, _opened: opened }) }
 }
 
-/// Whether a module looks at the request once more, with the response.
+/// Whether a module needs the request again, with the response.
 fn wants_later(opened: &[Shared]) -> bool {
     opened.iter().any(|(module, _)| module.wants.request_error || module.wants.response)
 }

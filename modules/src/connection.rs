@@ -1,5 +1,5 @@
-//! Connections that go through filters of modules, below TLS. The server keeps the socket: a task moves the bytes between it
-//! and a pair of pipes, and has the filters look at them on the way. It reads no more than the other side takes.
+//! Connections that pass through filters of modules, below TLS. The server keeps the socket: a task moves the bytes
+//! between it and a pair of pipes, and passes them to the filters. It reads no more than the other side accepts.
 
 use std::io;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::memory::Pieces;
 use crate::module::{ConnectionFiltered, ConnectionHandler, ConnectionState, Module};
 use crate::task::Guard;
 
-/// Bytes on the way in one direction before no more are read.
+/// How many bytes may be in transit in one direction before reading pauses.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Bytes that are read at once.
+/// How many bytes are read at once.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Calls of filters that one piece may lead to: filters that answer each other would do so for ever.
+/// How many calls of filters one chunk may cause: filters that respond to each other could loop for ever.
 const STEPS_MAX: usize = 1000;
 
-/// What the modules keep of a connection, for the requests on it.
+/// The modules' state of a connection, for the requests on it.
 pub struct Connection {
     pub origin: Origin,
     states: Vec<(Arc<Module>, ConnectionState)>,
 }
 
 impl Connection {
-    /// One that goes through no filters.
+    /// A connection without filters.
     pub fn plain(origin: Origin) -> Connection {
         Connection { origin, states: Vec::new() }
     }
@@ -47,7 +47,7 @@ pub struct Filters {
     guard: Arc<Guard>,
 }
 
-/// Bytes on their way: the filter that is next, where they go, and whether nothing follows.
+/// Bytes in transit: the next filter, their direction, and whether they are the last.
 struct Step {
     next: usize,
     to: Side,
@@ -56,7 +56,7 @@ struct Step {
 }
 
 impl Filters {
-    /// Begins a connection: asks every module in its order. An error ends it, and was counted.
+    /// Begins a connection: calls every module in order. An error ends the connection and is already counted.
     pub async fn begin(
         modules: &[Arc<Module>],
         origin: Origin,
@@ -129,7 +129,7 @@ impl Filters {
                 written = server.write(self.to_server.first()), if !self.to_server.is_empty() => {
                     match written {
                         Ok(count) => self.to_server.advance(count),
-                        // The server reads no more; what it sent may still be on its way.
+                        // The server reads no more; its output may still be in transit.
                         Err(_) => {
                             self.to_server.clear();
                             peer_ended = true;
@@ -191,7 +191,7 @@ impl Filters {
         Ok(())
     }
 
-    /// What a filter gave out that had no bytes to look at.
+    /// The output of a filter that was called without input.
     async fn wrote(&mut self, index: usize, written: ConnectionFiltered) -> Result<(), Fault> {
         if !written.is_replaced {
             return Ok(());
@@ -207,7 +207,7 @@ impl Filters {
     }
 }
 
-/// Counts what went wrong.
+/// Counts a failure.
 fn counted<T>(module: &Module, result: Result<T, Fault>) -> Result<T, Fault> {
     result.inspect_err(|fault| module.standing.strike(fault))
 }

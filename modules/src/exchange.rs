@@ -1,5 +1,5 @@
-//! One request and its response, as the hooks of modules see and change them. What a module may not change is refused
-//! here, whatever runs the module.
+//! One request and its response, as the hooks of modules read and change them. Changes that a module may not make are
+//! rejected here, for every kind of module.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::resume::Waiting;
 
-/// Header lines of a request or a response that modules may have made.
+/// Maximum number of header lines of a request or a response after changes by modules.
 const HEADERS_MAX: usize = 256;
 
 /// Longest name or value of a header, and longest URI, that a module may set.
@@ -26,7 +26,7 @@ pub struct Origin {
     pub is_secure: bool,
 }
 
-/// A body: not read, or whole.
+/// A body: not read yet, or complete.
 pub(crate) enum Content {
     Stream(Body),
     Whole(Bytes),
@@ -41,7 +41,7 @@ pub enum Side {
 
 /// The memory of an exchange.
 pub trait Hold: Send {
-    /// Counts more bytes. `false`: there is not so much.
+    /// Reserves more bytes. `false` if there is not enough memory.
     fn hold(&self, bytes: usize) -> bool;
 
     /// A body that holds its memory until it is sent.
@@ -78,11 +78,11 @@ pub struct Exchange {
     pub(crate) may_filter: bool,
     /// It did.
     pub(crate) wants_pieces: bool,
-    /// What a hook that returns `PENDING` waits for.
+    /// The wait of a hook that returned `PENDING`.
     pub(crate) waiting: Option<Waiting>,
-    /// What the module did that no module may do.
+    /// A violation of the rules by the module.
     pub(crate) lie: Option<String>,
-    /// Values that were replaced during a hook: the module may still look at them.
+    /// Values that were replaced during a hook: the module may still read them.
     kept: Vec<Kept>,
 }
 
@@ -180,7 +180,8 @@ impl Exchange {
         }
     }
 
-    /// Counts bytes that are about to be copied out of it as held, until it ends. `false`: there is no memory for them.
+    /// Reserves memory for bytes that will be copied out of the exchange, until it ends. `false` if there is not
+    /// enough.
     pub fn hold(&self, bytes: usize) -> bool {
         self.memory.hold(bytes)
     }
@@ -287,7 +288,7 @@ impl Exchange {
         }
     }
 
-    /// From now on the module gets the pieces of this body.
+    /// Passes the chunks of this body to the module from now on.
     pub fn filter_body(&mut self, side: Side) -> Result<(), Impossible> {
         self.check_open(side)?;
         if !self.may_filter {
@@ -303,7 +304,7 @@ impl Exchange {
         self.response.get_or_insert(head);
     }
 
-    /// The hook has returned: nobody looks at what was replaced any more.
+    /// Called when the hook has returned: drops replaced values, which nobody reads any more.
     pub(crate) fn hook_ended(&mut self) {
         self.kept.clear();
         self.open = None;
@@ -358,7 +359,7 @@ fn line(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), Impossib
     Ok((header_name(name)?, HeaderValue::from_bytes(value).map_err(|_| Impossible)?))
 }
 
-/// A name that a module may write. What says how a message is framed is the server's.
+/// Checks that a module may set a header. Only the server sets headers that frame a message.
 fn header_name(name: &[u8]) -> Result<HeaderName, Impossible> {
     if name.len() > TEXT_BYTES_MAX {
         return Err(Impossible);

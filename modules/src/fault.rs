@@ -1,29 +1,29 @@
-//! What can go wrong with a module.
+//! Failures of modules.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Why a hook has no result that can be used.
+/// Why a hook has no usable result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It panicked or threw an exception.
     Threw,
-    /// It says itself that it failed.
+    /// It reported a failure.
     Failed,
     /// It did not return, or was not resumed, in this time.
     Late(Duration),
-    /// It did what no module may do.
+    /// It broke a rule for modules.
     Lied(String),
-    /// There is no thread for it now.
+    /// There is currently no thread for it.
     NoThread(String),
-    /// What it is given, or gives out, does not fit into the server's memory for requests now.
+    /// Its input or output currently does not fit into the server's memory for requests.
     NoMemory,
-    /// What ran it is gone.
+    /// The process or sandbox that ran it is gone.
     Lost,
 }
 
 impl Fault {
-    /// The status of the request that met it.
+    /// The status of the affected request.
     pub const fn status(&self) -> u16 {
         match self {
             Fault::Late(_) => 504,
@@ -32,12 +32,12 @@ impl Fault {
         }
     }
 
-    /// Whether the module is to blame.
+    /// Whether it counts as a failure of the module.
     pub const fn is_strike(&self) -> bool {
         !matches!(self, Fault::NoThread(_) | Fault::NoMemory)
     }
 
-    /// As metrics name it.
+    /// The label in metrics.
     pub const fn label(&self) -> &'static str {
         match self {
             Fault::Threw => "exception",

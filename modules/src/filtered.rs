@@ -1,5 +1,5 @@
-//! Bodies that go through filters of modules, piece by piece. A task reads the body and calls the filters; it is one piece
-//! ahead of whoever takes them.
+//! Bodies that pass through filters of modules in chunks. A task reads the body and calls the filters; it is one chunk
+//! ahead of the reader.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(crate) type Shared = (Arc<Module>, Arc<Mutex<Box<dyn Handler>>>);
 /// The error of a body that broke off.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body as the filters make it, one after the other.
+/// The body after all filters, which are called one after the other.
 pub(crate) fn filtered(body: Body, side: Side, filters: Vec<Shared>, memory: Option<Arc<dyn Memory>>) -> Body {
     let (sender, mut pieces) = mpsc::channel(1);
     // Polled with the pieces, so that a filter that does not return breaks the body off, and that its end ends the task.

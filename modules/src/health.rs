@@ -1,4 +1,4 @@
-//! Whether a module may go on. The third failure within a minute deactivates it.
+//! The health of a module. The third failure within a minute deactivates it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
 
-/// So many failures within this time deactivate a module.
+/// This many failures within the time below deactivate a module.
 const STRIKES: usize = 3;
 const STRIKES_WITHIN: Duration = Duration::from_secs(60);
 
@@ -34,7 +34,7 @@ impl Health {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Counts a failure. `true`: it was the one too many.
+    /// Counts a failure. Returns `true` if it reaches the limit.
     pub(crate) fn strike(&self, fault: &Fault, now: Instant) -> bool {
         let label = LABELS.iter().position(|label| *label == fault.label());
         if let Some(count) = label.and_then(|label| self.counts.get(label)) {
@@ -66,7 +66,7 @@ impl Health {
     }
 }
 
-/// What the server thinks of a module.
+/// The standing of a module.
 pub struct Standing {
     /// As the configuration calls it.
     pub name: String,
@@ -86,12 +86,13 @@ impl Standing {
         !self.is_distrusted.load(Ordering::Relaxed)
     }
 
-    /// A hook threw something, or did not return: what that left behind on its thread is no good for requests.
+    /// Called after a hook threw an exception or did not return: the state it left on its thread makes it unsuitable
+    /// for threads that serve requests.
     pub(crate) fn distrust(&self) {
         self.is_distrusted.store(true, Ordering::Relaxed);
     }
 
-    /// Counts a failure, and says so in the log.
+    /// Counts and logs a failure.
     pub fn strike(&self, fault: &Fault) {
         tracing::warn!("module `{}` failed: {fault}", self.name);
         if self.health.strike(fault, Instant::now()) {

@@ -1,9 +1,9 @@
-//! Quick hooks run where they come in, on a thread of the runtime: two switches between threads cost more than they do.
+//! Quick hooks run directly on a thread of the runtime, because two thread switches would cost more than the hook.
 //!
-//! A hook that does not return then holds that thread for good. So only hooks that returned quickly so far run here, and never
-//! more at once than the runtime has spare threads, beyond those that the configuration asks for ([`spare_threads`]): what a
-//! hook holds is a spare one, and the server goes on with all of its own. A thread of this file looks after the hooks that
-//! run: it tells whoever waits when their time is over, since timers of the runtime may stand still on the thread that is held.
+//! A hook that does not return then blocks that thread for good. So only hooks that have returned quickly so far run
+//! here, and at most as many at once as the runtime has spare threads in addition to the configured ones
+//! ([`spare_threads`]): a blocked thread only reduces the spare ones. A watchdog thread in this file notifies waiters
+//! of timeouts, because timers of the runtime may stop while their thread is blocked.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
@@ -16,16 +16,16 @@ use crate::health::Standing;
 use crate::task::Guard;
 use crate::threads;
 
-/// A hook that takes no longer is quick.
+/// A hook that takes at most this long is quick.
 const QUICK_MAX: Duration = Duration::from_micros(200);
 
-/// Quick calls in a row before a hook is trusted to be so.
+/// How many calls in a row must be quick before a hook counts as quick.
 const QUICK_CALLS: u32 = 8;
 
-/// Time between two looks at the hooks that run.
+/// Time between two checks of the running hooks.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Looks without a hook before the thread sleeps.
+/// How many checks without a running hook pass before the thread sleeps.
 const IDLE_TICKS: u32 = 200;
 
 /// Spare threads, and so hooks at once, at most.
@@ -61,12 +61,12 @@ struct Running {
 
 impl Slot {
     fn call(&self) -> MutexGuard<'_, Option<Running>> {
-        // What holds it leaves nothing half done.
+        // Code that holds this lock never leaves the state inconsistent.
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The right to run one hook on this thread of the runtime.
+/// A permit to run one hook on this thread of the runtime.
 pub(crate) struct Permit {
     slot: &'static Slot,
     since: Instant,
@@ -106,7 +106,7 @@ impl Drop for Permit {
     }
 }
 
-/// How quick the calls of a hook were.
+/// How quick the calls of a hook have been so far.
 #[derive(Default)]
 pub(crate) struct Pace(AtomicU32);
 
@@ -116,7 +116,7 @@ impl Pace {
     }
 
     pub(crate) fn took(&self, time: Duration) {
-        // An error says that nothing changes.
+        // An error only means that the value does not change.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| match calls {
             0 if time > QUICK_MAX => None,
             _ if time > QUICK_MAX => Some(0),

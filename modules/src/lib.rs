@@ -1,4 +1,4 @@
-//! Server modules: libraries that take part in how requests are served, and a request's way through them.
+//! Server modules: libraries that take part in serving requests, and the processing of a request by them.
 //!
 //! A [`Chain`] holds the [`Module`]s of a server in their order. What runs a module implements [`Runner`]; [`Native`] runs
 //! libraries with the C ABI of `sdk/c/snaphook_module.h`. This crate knows no configuration and no routes: the server gives it

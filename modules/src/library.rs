@@ -1,7 +1,7 @@
-//! The boundary to a module's code: loaded, asked what it is, called. Nothing else runs it.
+//! The boundary to a module's code: loads it, reads its descriptor and calls it. No other file runs it.
 //!
-//! A library is never unloaded: it may have left threads, thread-local destructors and exit handlers behind that would run
-//! in memory that is gone.
+//! A library is never unloaded: it may have left threads, thread-local destructors and exit handlers behind, which
+//! would then run code that is no longer mapped.
 #![expect(unsafe_code, reason = "runs code of libraries that the server's owner names in the configuration")]
 
 use std::error::Error as _;
@@ -20,7 +20,7 @@ const TEXT_BYTES_MAX: usize = 200;
 /// The flags that this server knows.
 const FLAGS: u32 = abi::BLOCKING | abi::REQUEST_WHOLE | abi::RESPONSE_WHOLE;
 
-/// State that a module made. Only the module knows what it is.
+/// State that a module created; opaque to the server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct State(*mut c_void);
 
@@ -69,7 +69,7 @@ pub(crate) enum Filter {
 
 /// A library that is loaded, with what its descriptor says.
 pub(crate) struct Library {
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub(crate) name: String,
     pub(crate) version: String,
     descriptor: Descriptor,
@@ -86,7 +86,7 @@ impl Library {
     /// Loads a file, which runs its initialisers, and reads its descriptor: the version and the size before all else. The error
     /// is a sentence about the library.
     pub(crate) fn load(path: &Path) -> Result<Library, String> {
-        // SAFETY: loading runs code of the file; that it may is what naming it in the configuration says.
+        // SAFETY: loading runs code of the file; the admin permits that by naming it in the configuration.
         let code = unsafe { open_local(path) }.map_err(|error| {
             let error = error.source().map_or_else(|| error.to_string(), ToString::to_string);
             // The private copy's name says nothing to anybody.
@@ -427,7 +427,7 @@ fn functions(descriptor: &Descriptor) -> Vec<(&'static str, usize)> {
     ]
 }
 
-/// Calling data ends the process.
+/// Checks that an address is code: calling data would crash the process.
 fn check_code(what: &str, address: usize) -> Result<(), String> {
     match may_be_code(address) {
         true => Ok(()),

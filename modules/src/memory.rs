@@ -1,4 +1,4 @@
-//! The memory of what filters give out: counted by the server while it is written, and until the last of it is sent.
+//! The memory for the output of filters, which the server counts until all of it is sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use bytes::{Buf as _, Bytes};
 
 /// The server's budget.
 pub trait Memory: Send + Sync {
-    /// A lease of nothing yet.
+    /// An empty lease.
     fn lease(&self) -> Box<dyn Lease>;
 }
 
-/// Bytes that are counted until this is dropped.
+/// Reserved bytes; released when this is dropped.
 pub trait Lease: Send + Sync {
-    /// Counts more. `false`: there is not so much.
+    /// Reserves more bytes. `false` if there is not enough memory.
     fn grow(&self, bytes: usize) -> bool;
 }
 
@@ -29,7 +29,7 @@ impl AsRef<[u8]> for Leased {
     }
 }
 
-/// Bytes that end the lease with the last of them.
+/// Bytes that keep the lease until the last of them is dropped.
 pub(crate) fn leased(bytes: Vec<u8>, lease: Option<&Arc<Box<dyn Lease>>>) -> Bytes {
     match lease {
         Some(lease) if !bytes.is_empty() => Bytes::from_owner(Leased { bytes, _lease: Arc::clone(lease) }),

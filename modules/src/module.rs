@@ -1,4 +1,4 @@
-//! What the server knows of a module, whatever runs it: its hooks, and how they are called. A new kind of module implements
+//! The server's interface to a module of any kind: its hooks, and how they are called. A new kind of module implements
 //! [`Runner`] and [`Handler`].
 
 use std::any::Any;
@@ -16,22 +16,22 @@ use crate::task::Guard;
 /// What a hook decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The next module is asked.
+    /// The next module is called.
     Declined,
-    /// No later module is asked for this hook.
+    /// No later module is called for this hook.
     Ok,
     /// An error with this status, 400 to 599.
     Status(u16),
 }
 
-/// What becomes of bytes that went through a filter.
+/// The result of a filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filtered {
     Unchanged,
     Replaced(Bytes),
 }
 
-/// Which hooks a module has, and how it wants them.
+/// The hooks of a module and their options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wants {
     pub before_request: bool,
@@ -47,7 +47,7 @@ pub struct Wants {
 }
 
 impl Wants {
-    /// Whether there is anything to be done for a request.
+    /// Whether the module has hooks for requests.
     pub fn requests(self) -> bool {
         self.before_request || self.request || self.request_error || self.response
     }
@@ -62,7 +62,7 @@ impl Wants {
     }
 }
 
-/// The exchange and what a hook made of it. Without an exchange the hook never returned.
+/// The exchange and the result of a hook. Without an exchange, the hook never returned.
 pub type Called<T> = (Option<Box<Exchange>>, Result<T, Fault>);
 
 /// A module's code.
@@ -93,7 +93,7 @@ pub trait Runner: Send + Sync {
     /// Whether a request or a connection is open in it, or one of its functions runs.
     fn is_in_use(&self) -> bool;
 
-    /// Ends it, when it is in use no more. The error says why it could not be ended.
+    /// Ends it when it is no longer in use. The error says why it could not be ended.
     fn retire(&self) -> BoxFuture<'_, Result<(), String>>;
 }
 

@@ -1,4 +1,4 @@
-//! The budget of one piece of work, spent from inside of it.
+//! The budget of one job, which the job itself spends.
 //!
 //! The work runs on one thread, so the budget is a few cells of that thread. Whoever does a step calls [`spend`]; when
 //! the budget is spent, the whole work unwinds to [`within`], which returns the reason. Unwinding is the only way out of
@@ -11,35 +11,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Steps between two looks at the clock: about 50 µs.
+/// Steps between two checks of the clock: about 50 µs.
 const CHUNK: u64 = 4096;
 /// The stack of threads that check documents and schemas. Only what is used of it takes memory.
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a piece of work may use.
+/// The limits of a job.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Steps: a look at a value, a member, 256 bytes of a string.
     pub steps: u64,
-    /// Processor time of the thread; `None`: not looked at.
+    /// CPU time of the thread; `None`: not measured.
     pub time: Option<Duration>,
     /// Nobody waits for the result after that.
     pub until: Option<Instant>,
     /// Bytes of stack below the caller.
     pub stack: usize,
-    /// Errors that are made; each may quote a large value.
+    /// Number of errors created; each may quote a large value.
     pub errors: u64,
     /// Set when nobody waits for the result any more.
     pub cancelled: Option<Arc<AtomicBool>>,
 }
 
 impl Limits {
-    /// What fits into a millisecond and into the stack of any thread.
+    /// Limits that fit into a millisecond and into the stack of any thread.
     pub const fn inline() -> Limits {
         Limits { steps: 20_000, time: None, until: None, stack: 192 * 1024, errors: 200, cancelled: None }
     }
 
-    /// What a document may take. Needs the stack of [`crate::on_large_stack`].
+    /// The limits for checking a document. Needs the stack of [`crate::on_large_stack`].
     pub fn document() -> Limits {
         let time = Some(Duration::from_millis(250));
         Limits {
@@ -52,13 +52,13 @@ impl Limits {
         }
     }
 
-    /// What a schema may take when it is compiled. Needs the stack of [`crate::on_large_stack`].
+    /// The limits for compiling a schema. Needs the stack of [`crate::on_large_stack`].
     pub fn schema() -> Limits {
         Limits { steps: 20_000_000, time: Some(Duration::from_millis(500)), ..Limits::document() }
     }
 }
 
-/// What was exceeded.
+/// The exceeded limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
     Steps(u64),
@@ -121,7 +121,7 @@ thread_local! {
     };
 }
 
-/// Runs `work`; its steps are counted. A budget within another one replaces it until it ends.
+/// Runs `work` and counts its steps. A nested budget replaces the outer one until it ends.
 pub fn within<T>(limits: &Limits, work: impl FnOnce() -> T) -> Result<T, Excess> {
     let outer = swap(limits.clone());
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -181,7 +181,7 @@ pub(crate) fn spend(steps: u64) {
     });
 }
 
-/// Steps for text that is looked through once.
+/// Steps for text that is scanned once.
 pub(crate) fn text_steps(bytes: usize) -> u64 {
     1 + bytes as u64 / 256
 }
@@ -196,7 +196,7 @@ pub fn step(steps: u64) {
     spend(steps);
 }
 
-/// A step that may go deeper: looks at the stack too.
+/// A step that may recurse: also checks the stack.
 #[inline]
 pub(crate) fn enter() {
     BUDGET.with(|budget| {
@@ -220,7 +220,7 @@ pub(crate) fn enter_name(bytes: usize) {
     });
 }
 
-/// An error is made.
+/// Counts a created error.
 pub(crate) fn spend_error() {
     BUDGET.with(|budget| match budget.errors.get().checked_sub(1 + budget.longest.get() as u64 / 16) {
         Some(left) => budget.errors.set(left),
@@ -309,7 +309,7 @@ pub(crate) fn thread_time() -> Duration {
     Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// The clock's time instead: work that is held up ends too early, never too late.
+/// Uses wall-clock time instead: delayed work ends too early, never too late.
 #[cfg(not(unix))]
 pub(crate) fn thread_time() -> Duration {
     static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);

@@ -1,4 +1,4 @@
-//! Equality as JSON Schema means it: numbers by value, objects without order. Linear in the size of the values.
+//! Equality as JSON Schema defines it: numbers by value, objects without order. Linear in the size of the values.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 
 use crate::budget::{enter, spend, text_steps};
 
-/// A value that is equal and hashed by what it means.
+/// A value with this equality and a matching hash.
 #[derive(Clone, Copy)]
 pub(crate) struct Meaning<'a>(pub(crate) &'a Value);
 

@@ -1,4 +1,4 @@
-//! `format`, asserted in every draft for every format that is known.
+//! `format`, asserted in every draft for all known formats.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,13 +36,13 @@ pub const FORMATS: [&str; 17] = [
     "uuid",
 ];
 
-/// One format as one draft has it.
+/// One format as one draft defines it.
 pub(crate) struct Format {
     pub(crate) name: &'static str,
     validator: Validator,
 }
 
-/// Formats that were made for one schema.
+/// The formats created for one schema.
 pub(crate) struct Formats {
     draft: Draft,
     known: HashMap<&'static str, Arc<Format>>,
@@ -54,13 +54,13 @@ impl Formats {
         Formats { draft, known: HashMap::new() }
     }
 
-    /// `None` if no such format is known.
+    /// `None` if the format is unknown.
     pub(crate) fn get(&mut self, name: &str) -> Option<Arc<Format>> {
         let name = *FORMATS.iter().find(|known| **known == name)?;
         if let Some(format) = self.known.get(name) {
             return Some(Arc::clone(format));
         }
-        // Where a draft is older than the format, the format means what it means today.
+        // If a draft is older than the format, the format's current definition applies.
         let options = jsonschema::options();
         let draft = if options.is_known_format(self.draft, name) { self.draft } else { Draft::Draft202012 };
         let validator =
@@ -72,7 +72,7 @@ impl Formats {
 }
 
 impl Format {
-    /// Whether a value has the format; what is no string has every format.
+    /// Whether a value matches the format; values other than strings match every format.
     pub(crate) fn is_valid(&self, value: &Value) -> bool {
         let Value::String(text) = value else { return true };
         match self.name {

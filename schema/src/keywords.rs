@@ -1,8 +1,8 @@
-//! Where subschemas are: the keywords of all drafts that hold some.
+//! The locations of subschemas: the keywords of all drafts that contain them.
 
 use serde_json::{Map, Value};
 
-/// How a keyword holds subschemas.
+/// How a keyword contains subschemas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// One schema, or a list of them.

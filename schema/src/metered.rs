@@ -1,6 +1,6 @@
-//! The validator's view of data: a `serde_json` tree, and every look at it is a step of the budget.
+//! The validator's view of data: a `serde_json` tree in which every access is a step of the budget.
 //!
-//! The library reads values through [`Node`] and nothing else, so no validation can go on without spending steps.
+//! The library only reads values through [`Node`], so no validation can continue without spending steps.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,8 @@
 //! Regular expressions whose work is counted.
 //!
-//! A pattern that a finite automaton can decide runs on a lazily built one, byte by byte, in linear time. Look-around and
-//! back-references need backtracking: it reads the text through a counting view, so each step of it is a step of the
-//! budget that the whole document has.
+//! A pattern that a finite automaton can decide runs on a lazily built one, byte by byte, in linear time. Look-around
+//! and back-references need backtracking, which reads the text through a counting view, so that each of its steps is a
+//! step of the document's budget.
 
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ use crate::budget::{Excess, give_up, look_at_clock, spend};
 pub(crate) const PATTERN_BYTES_MAX: usize = 10_000;
 /// Bytes of one compiled pattern.
 const AUTOMATON_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Bytes of states that a search makes as it goes.
+/// Bytes of the states that a search builds.
 const CACHE_BYTES: usize = 64 * 1024;
 /// A cache that grew beyond this is not kept.
 const CACHE_KEPT_BYTES: usize = 32 * 1024;
@@ -47,7 +47,7 @@ enum Engine {
         automaton: Box<DFA>,
         caches: Mutex<Vec<Cache>>,
     },
-    /// Linear too, but the library searches without stopping: word boundaries of Unicode.
+    /// Also linear, but the library searches without interruption: Unicode word boundaries.
     AtOnce(Regex),
     Backtracking(Regex),
 }
@@ -106,7 +106,7 @@ impl Pattern {
         matches!(self.engine, Engine::Backtracking(_))
     }
 
-    /// Whether it occurs in a text.
+    /// Whether it matches anywhere in a text.
     pub(crate) fn is_match(&self, text: &str) -> bool {
         match &self.engine {
             Engine::Linear { automaton, caches } => {
@@ -131,7 +131,7 @@ impl Pattern {
             }
             Engine::Backtracking(regex) => {
                 let text = Counted { text, read: Cell::new(0) };
-                // It can only fail for want of memory: there is no limit of its own.
+                // It can only fail for lack of memory, because it has no limit of its own.
                 regex.is_match(&text).unwrap_or_else(|_| give_up(Excess::Text(text.text.len(), 0)))
             }
         }
@@ -165,10 +165,10 @@ fn search(automaton: &DFA, cache: &mut Cache, text: &[u8], states: usize) -> boo
     automaton.next_eoi_state(cache, state).unwrap_or_else(failed).is_match()
 }
 
-/// A text that counts how often it is looked at.
+/// A text that counts accesses.
 struct Counted<'a> {
     text: &'a str,
-    /// Bytes that may have been read since the clock was looked at.
+    /// Bytes that may have been read since the last check of the clock.
     read: Cell<usize>,
 }
 
@@ -182,7 +182,7 @@ impl Input for Counted<'_> {
         self.text.len()
     }
 
-    /// The library may read it to its end without coming back.
+    /// The library may read it to its end without returning.
     fn as_bytes(&self) -> &[u8] {
         const UNWATCHED_BYTES: usize = 4 * 1024 * 1024;
         spend(1);
@@ -217,7 +217,7 @@ impl Input for Counted<'_> {
     }
 }
 
-/// What the `patternProperties` of a schema cost for each name; the library matches them by itself.
+/// The cost of a schema's `patternProperties` for each name; the library matches them itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NameCost {
     /// States of all patterns.

@@ -1,4 +1,4 @@
-//! From what a client says of a model to a definition that can work, and from one version to the next.
+//! Checks and compiles a client's definition of a model, and compares it with the previous version.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::rules::{Rules, RulesInput, renamed};
 use super::schema::{Effort, Schema};
 use super::unique_list::{Collation, UniqueList};
 
-/// Bytes of a schema's text; it is kept with each change of the model.
+/// Maximum size of a schema's text, which is stored with each change of the model.
 const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
 
 /// A new model, or a new version of one.
@@ -21,7 +21,7 @@ const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
 pub struct ModelInput {
     /// JSON Schema, as text.
     pub schema: Option<Json>,
-    /// Property names, `-` in front for descending.
+    /// Property names, with a leading `-` for descending order.
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<UniqueList>,
     /// Old name, new name.
@@ -36,12 +36,12 @@ pub struct Definition {
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<UniqueList>,
     pub references: Vec<Reference>,
-    /// As they came, and checked.
+    /// As they were sent, and parsed.
     pub rules: Option<(Json, Arc<Rules>)>,
 }
 
 impl Definition {
-    /// Checks and compiles, with all the effort that this may take.
+    /// Checks and compiles with the maximum effort.
     pub fn new(input: &ModelInput) -> Result<Definition, DefinitionError> {
         Definition::new_within(input, &Effort::whole(None, None))
     }
@@ -80,7 +80,7 @@ impl Definition {
         Ok(Definition { schema: Arc::new(schema), indexes, unique, references, rules })
     }
 
-    /// Takes over the rules that the model has, with the new names of its properties.
+    /// Keeps the model's current rules, with renamed properties.
     pub fn keep_rules(&mut self, old: &ModelRecord, renames: &[(String, String)]) -> Result<(), DefinitionError> {
         let Some(rules) = &old.rules else { return Ok(()) };
         let rules = renamed(rules, renames);
@@ -96,13 +96,13 @@ impl Definition {
         Ok(())
     }
 
-    /// The model that has it, with this record.
+    /// The model with this definition and record.
     pub fn model(&self, record: ModelRecord) -> Model {
         let rules = self.rules.as_ref().map(|(_, rules)| Arc::clone(rules));
         Model { record, schema: Arc::clone(&self.schema), rules }
     }
 
-    /// Whether a record says the same. `keeps_rules`: whatever rules it has.
+    /// Whether a record has the same definition. With `keeps_rules`, rules are ignored.
     pub fn same_as(&self, record: &ModelRecord, keeps_rules: bool) -> bool {
         let same_schema = self.schema.text == record.schema
             || matches!((self.schema.text.to_value(), record.schema.to_value()), (Ok(new), Ok(old)) if new == old);
@@ -115,12 +115,12 @@ impl Definition {
             (None, None) => true,
             _ => keeps_rules,
         };
-        // A schema from before references had a meaning says them, but the record does not.
+        // A schema from before references were supported may contain them, but its record does not.
         same_schema && same_lists && same_rules && self.references == record.references
     }
 }
 
-/// How instances of the old definition come to the new one; checks the renames.
+/// How instances are converted from the old definition to the new one; checks the renames.
 pub fn change_of(old: &Schema, new: &Schema, renames: &[(String, String)]) -> Result<CarryOver, DefinitionError> {
     let mut targets = BTreeSet::new();
     for (from, to) in renames {

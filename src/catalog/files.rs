@@ -1,7 +1,7 @@
-//! Models and hooks kept as files: a folder is read, nothing else happens.
+//! Reads a folder of models and hooks, without any other effect.
 //!
-//! `<folder>/<model>/model.json` is what `POST /models` takes, without the id; beside it lie `<phase>.js`, `.ts` or
-//! `.wasm`, or `<phase>.toml` for a chain. Folders without a `model.json` are not looked into.
+//! `<folder>/<model>/model.json` contains the body of `POST /models` without the id; next to it are `<phase>.js`, `.ts`
+//! or `.wasm`, or `<phase>.toml` for a chain. Folders without a `model.json` are ignored.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,10 +21,10 @@ use super::unique_list::UniqueList;
 use super::webhook::{WEBHOOK, Webhook};
 use crate::config::{Phase, closest, is_model_id, read_regular};
 
-/// Largest file: as much as the largest WebAssembly file that is accepted.
+/// Largest file: the size of the largest accepted WebAssembly file.
 const FILE_BYTES_MAX: usize = 32 << 20;
 
-/// What `model.json` may hold.
+/// The members of `model.json`.
 const MEMBERS: [&str; 5] = ["schema", "indexes", "unique", "renames", "rules"];
 
 /// One model's folder.
@@ -32,9 +32,9 @@ const MEMBERS: [&str; 5] = ["schema", "indexes", "unique", "renames", "rules"];
 pub struct ModelFiles {
     /// Name of the folder.
     pub id: String,
-    /// `{schema, indexes?, unique?, renames?, rules?}`, as it stands; what is in them is not checked here.
+    /// `{schema, indexes?, unique?, renames?, rules?}`; the contents of these are not checked here.
     pub document: Value,
-    /// In the order of the phases; a phase without a file is not in it.
+    /// In the order of the phases; phases without files are omitted.
     pub phases: Vec<(Phase, Vec<BindingFile>)>,
 }
 
@@ -46,9 +46,9 @@ pub struct BindingFile {
     pub engine: String,
     pub code: CodeFile,
     pub shadow: bool,
-    /// It reads and writes with the right of the actor.
+    /// Whether it reads and writes with the actor's right.
     pub as_actor: bool,
-    /// The file that says so.
+    /// The file that defines it.
     pub path: PathBuf,
 }
 
@@ -60,7 +60,7 @@ pub enum CodeFile {
         /// Of a source.
         language: Option<SourceLanguage>,
     },
-    /// `sha256:…` of what the server has.
+    /// `sha256:…` of code that the server already has.
     Artifact(String),
     /// A native library's file name in the server's folder of hooks.
     Library(String),
@@ -77,7 +77,7 @@ impl CodeFile {
     }
 }
 
-/// What is wrong with one file.
+/// An error in one file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileError {
     pub path: PathBuf,
@@ -96,7 +96,7 @@ impl fmt::Display for FileError {
     }
 }
 
-/// Every model of a folder, by id, or everything that is wrong in it. A folder that is not there holds no models.
+/// All models of a folder, by id, or all errors in it. A missing folder contains no models.
 pub fn read_directory(directory: &Path) -> Result<Vec<ModelFiles>, Vec<FileError>> {
     match read_what_is_whole(directory) {
         (models, errors) if errors.is_empty() => Ok(models),
@@ -104,7 +104,7 @@ pub fn read_directory(directory: &Path) -> Result<Vec<ModelFiles>, Vec<FileError
     }
 }
 
-/// The models of a folder in whose files nothing is wrong, and everything that is wrong in the others.
+/// The models of a folder whose files have no errors, and the errors of all others.
 pub fn read_what_is_whole(directory: &Path) -> (Vec<ModelFiles>, Vec<FileError>) {
     let mut errors = Vec::new();
     let mut models = Vec::new();
@@ -120,7 +120,7 @@ pub fn read_what_is_whole(directory: &Path) -> (Vec<ModelFiles>, Vec<FileError>)
     (models, errors)
 }
 
-/// The chain of one `<phase>.toml`, or everything that is wrong in it.
+/// The chain of one `<phase>.toml`, or all errors in it.
 pub fn read_chain_file(path: &Path, phase: Phase) -> Result<Vec<BindingFile>, Vec<FileError>> {
     let (mut errors, folder) = (Vec::new(), path.parent().unwrap_or(Path::new("")));
     match read_chain(folder, path, phase, &mut BTreeSet::new(), &mut errors) {
@@ -129,9 +129,9 @@ pub fn read_chain_file(path: &Path, phase: Phase) -> Result<Vec<BindingFile>, Ve
     }
 }
 
-/// Folders that hold a file of a phase and no `model.json`: somebody may think that they are applied.
+/// Folders with a file of a phase but without a `model.json`: their author may expect them to be applied.
 pub fn without_model(directory: &Path) -> Vec<PathBuf> {
-    // What cannot be read is told by whoever reads it for good.
+    // The actual read reports files that cannot be read.
     let mut errors = Vec::new();
     let is_of_phase = |name: &String| {
         let of = |phase: Phase| matches!(name.strip_prefix(phase.as_str()), Some(".js" | ".ts" | ".wasm" | ".toml"));
@@ -145,7 +145,7 @@ pub fn without_model(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What is in a folder, sorted. Names that are no UTF-8 cannot be meant.
+/// The names in a folder, sorted. Names that are not UTF-8 are skipped.
 fn names(directory: &Path, errors: &mut Vec<FileError>) -> Vec<String> {
     let mut names: Vec<_> = match std::fs::read_dir(directory) {
         Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect(),
@@ -255,7 +255,7 @@ fn read_phases(folder: &Path, errors: &mut Vec<FileError>) -> Vec<(Phase, Vec<Bi
     phases
 }
 
-/// A file that looks as if it were meant for a phase must not be passed over in silence.
+/// Reports a file that looks as if it were meant for a phase, instead of ignoring it.
 fn unknown_file(folder: &Path, name: &str, errors: &mut Vec<FileError>) {
     // Types for editors.
     if name.ends_with(".d.ts") {
@@ -287,13 +287,13 @@ struct ChainFile {
     chain: Vec<Spanned<Link>>,
 }
 
-/// One `[[chain]]` of it; exactly one of `file`, `artifact`, `library` and `url` says what runs.
+/// One `[[chain]]` table; exactly one of `file`, `artifact`, `library` and `url` must be set.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Link {
     name: Option<String>,
     engine: Option<String>,
-    /// Beside the file.
+    /// A path relative to the file.
     file: Option<String>,
     artifact: Option<String>,
     library: Option<String>,

@@ -1,4 +1,4 @@
-//! Filters as clients and hooks ask for them, checked against the schema: conditions, joined by `and`, `or` and `not`.
+//! Filters of clients and hooks, checked against the schema: conditions, combined with `and`, `or` and `not`.
 
 use std::collections::BTreeSet;
 
@@ -12,17 +12,17 @@ use super::schema::Found;
 
 /// Conditions of one filter.
 pub const CONDITIONS_MAX: usize = 64;
-/// How deep `and`, `or` and `not` may stand in each other.
+/// How deep `and`, `or` and `not` may be nested.
 pub const DEPTH_MAX: usize = 8;
 /// Values of one `in` or `nin`.
 const VALUES_MAX: usize = 1000;
-/// Values of all conditions together. Stores have limits of parameters: 32,766 here, 65,535 there.
+/// Values of all conditions together. Stores limit the number of parameters, for example to 32,766 or 65,535.
 const ALL_VALUES_MAX: usize = 5000;
 
 /// The names of all operators.
 pub const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
 
-/// A filter, as asked for.
+/// A requested filter.
 #[derive(Clone, Debug)]
 pub enum FilterInput {
     Condition {
@@ -36,7 +36,7 @@ pub enum FilterInput {
     Not(Box<FilterInput>),
 }
 
-/// A value of a filter: text from a URL, read by the type that the schema says; or JSON from a hook.
+/// A value of a filter: text from a URL, parsed as the type in the schema, or JSON from a hook.
 #[derive(Clone, Debug)]
 pub enum FilterValue {
     Text(String),
@@ -83,8 +83,8 @@ fn checked(model: &Model, input: &FilterInput) -> Result<Filter, String> {
     }
 }
 
-/// Reads a filter of JSON: `{path: {op: value}}`, whose members must all match. `and` and `or` with an array of filters and
-/// `not` with a filter join others; with anything else they are properties of that name.
+/// Reads a JSON filter: `{path: {op: value}}`, whose members must all match. `and` and `or` with an array of filters,
+/// and `not` with a filter, combine filters; with any other value they are property names.
 pub(super) fn from_json(value: Value) -> Result<FilterInput, String> {
     object(value, "filter", DEPTH_MAX)
 }
@@ -127,7 +127,7 @@ fn object(value: Value, place: &str, depth: usize) -> Result<FilterInput, String
     Ok(FilterInput::And(parts))
 }
 
-/// Whether an object says how one property is compared: `{"not": {"eq": 1}}` asks for the property `not`.
+/// Whether an object contains operators: `{"not": {"eq": 1}}` refers to a property named `not`.
 fn is_of_operators(members: &serde_json::Map<String, Value>) -> bool {
     !members.is_empty()
         && members
@@ -188,7 +188,7 @@ fn condition(model: &Model, written: &str, name: &str, value: &FilterValue) -> R
     Ok(Condition { path, operator }.into())
 }
 
-/// What a value is read as.
+/// How a value is parsed.
 enum Kind {
     /// Types of JSON; empty: any.
     Types(BTreeSet<&'static str>),
@@ -207,7 +207,7 @@ fn pattern(value: &FilterValue, place: &str) -> Result<String, String> {
     }
 }
 
-/// Text may be meant as any type of element.
+/// Text may represent any type of element.
 fn has(path: Path, kind: &Kind, value: &FilterValue, place: &str) -> Result<Filter, String> {
     let may_be_array = matches!(kind, Kind::Types(types) if types.is_empty() || types.contains("array"));
     if !may_be_array {
@@ -220,7 +220,7 @@ fn has(path: Path, kind: &Kind, value: &FilterValue, place: &str) -> Result<Filt
     })
 }
 
-/// A value from a URL may be meant as more than one type where the schema allows several.
+/// A value from a URL may represent more than one type if the schema allows several.
 enum Scalar {
     One(Value),
     Either(Vec<Value>),
@@ -329,7 +329,7 @@ fn list(kind: &Kind, value: &FilterValue, place: &str) -> Result<Vec<Value>, Str
     Ok(values)
 }
 
-/// The parts between commas. `\,` is a comma and `\\` a backslash; any other backslash is itself.
+/// Splits at commas. `\,` stands for a comma and `\\` for a backslash; any other backslash is literal.
 fn split(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = text.chars().peekable();
@@ -349,7 +349,7 @@ fn split(text: &str) -> Vec<String> {
     parts
 }
 
-/// A value of a list as it stands in a URL between commas.
+/// Escapes a value for a comma-separated list in a URL.
 pub fn list_item(text: &str) -> String {
     text.replace('\\', "\\\\").replace(',', "\\,")
 }

@@ -1,7 +1,7 @@
-//! JSON that a client sent, read member by member: every fault has its pointer, what was found and what is expected.
+//! Reads a client's JSON member by member: every error has a pointer, the value found and what is expected.
 //!
-//! Values stay text until somebody asks for them, so a nesting of any depth is passed over without recursion. What reads it is
-//! serde_json, whose own words never reach a client: they name types of this program.
+//! Values stay text until they are needed, so nesting of any depth is skipped without recursion. serde_json parses the
+//! text, but its messages, which name types of this program, never reach a client.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,21 +15,21 @@ use snaphook_driver::json;
 use super::definition_error::escape;
 use super::field_error::FieldError;
 
-/// Members of one object that are kept: more than any object of the API has.
+/// How many members of one object are kept: more than any object of the API has.
 const MEMBERS_MAX: usize = 32;
-/// Characters of a name or a word that a message quotes.
+/// How many characters of a name or a word a message quotes.
 const QUOTED_CHARS_MAX: usize = 80;
 
 type Result<T, E = FieldError> = std::result::Result<T, E>;
 
-/// One JSON value and its place in the body.
+/// One JSON value and its position in the body.
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
     pointer: String,
     text: &'a str,
 }
 
-/// The members of an object; taking one takes it out.
+/// The members of an object; taking one removes it.
 #[derive(Debug)]
 pub struct Members<'a> {
     pointer: String,
@@ -66,7 +66,7 @@ impl<'a> Part<'a> {
         Ok(Members { pointer: self.pointer.clone(), members })
     }
 
-    /// An array of at most `MAX` items. What is too much is passed over, so that no body makes this hold more.
+    /// An array of at most `MAX` items. Further items are skipped, which bounds the memory.
     pub fn items<const MAX: usize>(&self, expected: &str) -> Result<Vec<Part<'a>>> {
         if self.first() != b'[' {
             return Err(self.not(expected));
@@ -129,17 +129,17 @@ impl<'a> Part<'a> {
         self.first() == b'{'
     }
 
-    /// Something is wrong with this value.
+    /// An error about this value.
     pub fn fault(&self, message: impl Into<String>) -> FieldError {
         FieldError { pointer: self.pointer.clone(), message: message.into() }
     }
 
-    /// Something is wrong with a member of this value.
+    /// An error about a member of this value.
     pub fn member_fault(&self, name: &str, message: impl Into<String>) -> FieldError {
         FieldError { pointer: format!("{}/{}", self.pointer, escape(name)), message: message.into() }
     }
 
-    /// It is something else than what is expected.
+    /// The error for a value other than the expected one.
     pub fn not(&self, expected: &str) -> FieldError {
         if let Err(error) = json::check(self.text) {
             return self.fault(self.not_json(&error));
@@ -158,7 +158,7 @@ impl<'a> Part<'a> {
     fn broken(&self) -> FieldError {
         self.fault(match json::check(self.text) {
             Err(error) => self.not_json(&error),
-            // The two readers differ: no client should get here.
+            // The two parsers disagree, which should never happen.
             Ok(()) => "cannot be read as JSON".to_owned(),
         })
     }
@@ -177,19 +177,19 @@ impl<'a> Part<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// A member, if it is there.
+    /// A member, if present.
     pub fn take(&mut self, name: &str) -> Option<Part<'a>> {
         let row = self.members.iter().position(|(known, _)| known == name)?;
         let (_, text) = self.members.swap_remove(row);
         Some(Part { pointer: self.pointer_of(name), text })
     }
 
-    /// A member, if it is there and not null.
+    /// A member, if present and not null.
     pub fn set(&mut self, name: &str) -> Option<Part<'a>> {
         self.take(name).filter(|part| !part.is_null())
     }
 
-    /// A member that must be there.
+    /// A required member.
     pub fn need(&mut self, name: &str, expected: &str) -> Result<Part<'a>> {
         let missing =
             FieldError { pointer: self.pointer_of(name), message: format!("is missing, expected {expected}") };

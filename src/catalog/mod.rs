@@ -1,6 +1,6 @@
 //! Models and their versions, schema validation, compatibility of a new version.
 //!
-//! Pure: text and trees in, verdicts out. The catalog stores nothing and runs no hooks.
+//! Pure functions on text and trees. The catalog stores nothing and runs no hooks.
 
 pub mod document;
 pub mod files;
@@ -54,7 +54,7 @@ pub fn is_hook_name(name: &str) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
-/// The name of a hook that nobody gave one: `wanted`, or with a number where a hook of its chain has that.
+/// The name of an unnamed hook: `wanted`, with a number if another hook of its chain already has this name.
 pub fn free_hook_name(wanted: &str, taken: &BTreeSet<String>) -> String {
     let mut name = wanted.to_owned();
     let mut count = 1;

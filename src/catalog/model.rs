@@ -1,4 +1,4 @@
-//! A model as it is at one version: its definition and what is derived from it.
+//! One version of a model: its definition and derived data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use super::schema::Schema;
 use super::unique_list::UniqueList;
 use crate::config::Phase;
 
-/// The definition of a model, as it stands in the log and in the model store.
+/// The definition of a model, as stored in the log and in the model store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelRecord {
     pub id: String,
-    /// From 1; raised by each change of the definition and of the hooks.
+    /// Starts at 1; increased by each change of the definition or of the hooks.
     pub version: u64,
     pub schema: Json,
-    /// Property names (dotted for nested ones), `-` in front for descending.
+    /// Property names (dotted for nested ones), with a leading `-` for descending order.
     pub indexes: Vec<Vec<String>>,
     pub unique: Vec<UniqueList>,
     /// For each list of `unique` its id; see [`super::unique`]. Absent or empty for a list from before lists had ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique_ids: Vec<String>,
-    /// Those of its properties that refer to instances.
+    /// The properties that refer to instances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<Reference>,
-    /// Of a model that others refer to.
+    /// For a model to which others refer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referenced: Option<Referenced>,
     /// As they were sent; see [`super::rules`].
@@ -63,28 +63,28 @@ pub struct HookRecord {
     /// Position of the event that bound it; 0 inside that event itself.
     #[serde(default)]
     pub position: Position,
-    /// A native library's file name in the hooks directory. What runs is the file as it is now; `artifact` is what it was
-    /// when it was bound.
+    /// A native library's file name in the hooks directory. The current file runs; `artifact` is its digest when it was
+    /// bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
-    /// It reads and writes with the right of the actor.
+    /// Whether it reads and writes with the actor's right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_actor: bool,
-    /// Of a source, where its file's name or its media type said so.
+    /// The language of a source, if its file name or media type specified it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<SourceLanguage>,
-    /// What it was bound from.
+    /// How it was bound.
     #[serde(default, skip_serializing_if = "HookOrigin::is_rest")]
     pub origin: HookOrigin,
 }
 
-/// What a hook was bound from.
+/// How a hook was bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HookOrigin {
-    /// A folder of models and hooks: the hook is removed with its file.
+    /// From a folder of models and hooks: the hook is removed with its file.
     Files,
-    /// A request. Hooks that were bound before origins were recorded count as these, since they are kept.
+    /// By a request. Hooks bound before origins were recorded count as these, so that they are kept.
     #[default]
     Rest,
 }
@@ -106,7 +106,7 @@ impl HookOrigin {
     }
 }
 
-/// What a source is written in.
+/// The language of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceLanguage {
@@ -115,7 +115,7 @@ pub enum SourceLanguage {
 }
 
 impl SourceLanguage {
-    /// By the extension of a file's name; `None` for one that is no source.
+    /// The language for a file extension; `None` if the file is not a source.
     pub fn of_extension(extension: &str) -> Option<SourceLanguage> {
         match extension {
             "js" | "mjs" => Some(SourceLanguage::JavaScript),
@@ -132,7 +132,7 @@ impl SourceLanguage {
     }
 }
 
-/// Whether a pre hook decides or only looks on.
+/// Whether a pre hook's verdict takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HookMode {
@@ -149,7 +149,7 @@ impl HookMode {
     }
 }
 
-/// A model in use: the record and what is derived from it.
+/// A model in use: the record and derived data.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub record: ModelRecord,
@@ -171,7 +171,7 @@ impl Model {
         Ok(Model { record, schema, rules })
     }
 
-    /// What the model store is told.
+    /// The shape for the model store.
     pub fn shape(&self) -> ModelShape {
         ModelShape {
             model: self.record.id.clone(),
@@ -226,7 +226,7 @@ impl ModelRecord {
         }
     }
 
-    /// Follows an event that skips another one: nothing changes but the place in the log.
+    /// Applies an event that skips another one: only the position in the log changes.
     pub fn skipped(&mut self, skip: &Event) {
         self.position = skip.position;
         self.version = self.version.max(skip.model_version);

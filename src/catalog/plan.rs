@@ -1,4 +1,4 @@
-//! What it takes to make a server match the files: compared, not done.
+//! Computes the steps that make a server match the files, without carrying them out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::files::{BindingFile, CodeFile, ModelFiles};
 use super::model::{HookOrigin, SourceLanguage};
 use crate::config::Phase;
 
-/// A model as the server has it.
+/// A model on the server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelState {
     pub id: String,
@@ -22,7 +22,7 @@ pub struct ModelState {
     pub hooks: BTreeMap<Phase, Vec<HookState>>,
 }
 
-/// A hook as the server has it.
+/// A hook on the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookState {
     pub name: String,
@@ -37,14 +37,14 @@ pub struct HookState {
     pub origin: HookOrigin,
 }
 
-/// What it takes to make a server match.
+/// The steps that make a server match the files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub steps: Vec<Step>,
     pub kept: Vec<Kept>,
 }
 
-/// Hooks that no file names and that stay all the same, since no file brought them.
+/// Hooks that no file names, but that stay because they did not come from files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub model: String,
@@ -64,15 +64,15 @@ impl fmt::Display for Kept {
     }
 }
 
-/// One thing to do. Steps are in an order in which they can be done.
+/// One step. Steps are in an order in which they can be carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// `document` is what `POST /models` takes, but for the id.
+    /// `document` is the body of `POST /models` without the id.
     CreateModel {
         id: String,
         document: Value,
     },
-    /// `document` is what `PUT /models/{model}` takes; `changed` names the members that differ.
+    /// `document` is the body of `PUT /models/{model}`; `changed` names the members that differ.
     ChangeModel {
         id: String,
         document: Value,
@@ -119,8 +119,8 @@ impl fmt::Display for Step {
     }
 }
 
-/// What differs between the files and the server. Models that no file names are left alone; a phase of a model that
-/// files name, but not that phase, loses the hooks that files brought.
+/// The differences between the files and the server. Models without files are not changed. If a model has files but
+/// none for a phase, the phase loses the hooks that came from files.
 ///
 /// A model comes after those that it refers to. All models come before all hooks, so that a hook finds the models that it reads and writes.
 pub fn plan(files: &[ModelFiles], server: &[ModelState]) -> Plan {
@@ -142,12 +142,12 @@ pub fn plan(files: &[ModelFiles], server: &[ModelState]) -> Plan {
     Plan { steps, kept }
 }
 
-/// Whether the hooks of a phase go with their files. A chain is bound as a whole.
+/// Whether the hooks of a phase are removed with their files. A chain is bound as a whole.
 fn came_from_files(chain: &[HookState]) -> bool {
     chain.iter().all(|hook| hook.origin == HookOrigin::Files)
 }
 
-/// In their order, but each after those that it refers to. Of models that refer to each other in a circle none can be first.
+/// Sorts models so that each comes after those that it refers to. Models in a reference cycle keep their order.
 fn by_references(files: &[ModelFiles]) -> Vec<&ModelFiles> {
     let mut rest: Vec<(&ModelFiles, Vec<&str>)> = files.iter().map(|model| (model, targets(model))).collect();
     let mut ordered = Vec::with_capacity(files.len());
@@ -205,7 +205,7 @@ fn model_step(model: &ModelFiles, state: Option<&ModelState>) -> Option<Step> {
     Some(Step::ChangeModel { id, document: Value::Object(document), changed })
 }
 
-/// Whether a rename in the file is still to be done. It stays in the file after that, for servers that are behind.
+/// Whether a rename in the file is still pending. It stays in the file afterwards, for servers that are behind.
 fn is_open(old: &str, new: &Value, document: &Map<String, Value>, state: &ModelState) -> bool {
     let has = |schema: Option<&Value>, name: &str| {
         schema.and_then(|schema| schema.get("properties")).and_then(|properties| properties.get(name)).is_some()
@@ -246,7 +246,7 @@ fn is_bound(file: &BindingFile, hook: &HookState) -> bool {
         CodeFile::Artifact(wanted) => {
             wanted.strip_prefix("sha256:").map_or(wanted == artifact, |digits| artifact.starts_with(digits))
         }
-        // The library lies on the server, which follows the file.
+        // The library is on the server, which follows the file.
         CodeFile::Library(wanted) => hook.library.as_ref() == Some(wanted),
         CodeFile::Webhook(webhook) => format!("{:x}", Sha256::digest(webhook.code())) == artifact,
     };

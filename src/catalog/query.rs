@@ -1,4 +1,4 @@
-//! Lists of instances as clients and hooks ask for them, checked against the schema.
+//! List queries of clients and hooks, checked against the schema.
 
 use snaphook_driver::{InstanceQuery, SortKey};
 use snaphook_schema::{Limits, within};
@@ -11,11 +11,11 @@ use super::place::{Place, check_path, place};
 
 /// Largest page.
 pub const LIMIT_MAX: u32 = 1000;
-/// Page when the caller does not say.
+/// The default page size.
 pub const LIMIT_DEFAULT: u32 = 50;
-/// Sort keys of one query. All of those that no index gives are kept for each row of the page.
+/// Sort keys of one query. Those that no index provides are kept in memory for each row of the page.
 const SORT_KEYS_MAX: usize = 16;
-/// A page of a list, as asked for.
+/// A requested page of a list.
 #[derive(Clone, Debug, Default)]
 pub struct QueryInput {
     pub filter: FilterInput,
@@ -73,7 +73,7 @@ fn read(text: &str) -> Result<Result<QueryInput, String>, FieldError> {
     Ok(filter.map(|filter| QueryInput { filter: filter.unwrap_or_default(), sort, limit, cursor }))
 }
 
-/// Checks the properties that a part of the data is to keep.
+/// Checks the properties of a projection.
 pub fn check_fields(model: &Model, paths: &[String]) -> Result<(), String> {
     let unknown = || paths.iter().map(|path| model.schema.may_have(path).map(|known| (path, known)));
     let checked = within(&Limits { steps: LOOKUP_STEPS_MAX, ..Limits::inline() }, || {
@@ -92,7 +92,7 @@ pub fn check_fields(model: &Model, paths: &[String]) -> Result<(), String> {
     }
 }
 
-/// Values are sorted by, but neither arrays nor objects.
+/// Only scalar values can be sort keys.
 fn sort_key(model: &Model, key: &str) -> Result<SortKey, String> {
     check_path("sort", key)?;
     let (name, sort_key) = match key.strip_prefix('-').unwrap_or(key) {

@@ -1,4 +1,4 @@
-//! Keys under which the event store keeps the values of `unique` lists.
+//! The keys in the event store for the values of `unique` lists.
 //!
 //! Two instances share a key exactly if their values are equal: numbers by value (`1` is `1.0`), strings by code
 //! point, or without case where the list says so. An instance that lacks one of the values, or has null there, has no key.
@@ -13,13 +13,13 @@ use snaphook_driver::compare::fold_case;
 use super::ModelRecord;
 use super::unique_list::{Collation, UniqueList};
 
-/// Longer values are kept by their hash, so that a key stays far below what a store takes.
+/// Longer values are replaced by their hash, so that a key stays far below the limits of stores.
 const VALUES_BYTES_MAX: usize = 512;
 
 /// The same for the names in the keys of a list without an id.
 const NAMES_BYTES_MAX: usize = 512;
 
-/// What every key of a list with an id begins with.
+/// Prefix of every key of a list with an id.
 pub const PREFIX: &str = "list ";
 
 /// One key that data needs.
@@ -67,7 +67,7 @@ fn key(record: &ModelRecord, list: usize, values: &str) -> String {
     }
 }
 
-/// What all keys of a list begin with.
+/// The prefix of all keys of a list.
 pub fn prefix(record: &ModelRecord, list: usize) -> String {
     match record.unique_ids.get(list) {
         Some(id) if !id.is_empty() => format!("{PREFIX}{id} "),
@@ -82,7 +82,7 @@ pub fn prefix(record: &ModelRecord, list: usize) -> String {
     }
 }
 
-/// The list that a key of this model stands for.
+/// The list to which a key of this model belongs.
 pub fn list_of<'a>(record: &'a ModelRecord, key: &str) -> Option<&'a UniqueList> {
     let list = (0..record.unique.len()).find(|list| key.starts_with(&prefix(record, *list)))?;
     Some(&record.unique[list])
@@ -141,7 +141,7 @@ fn canonical_number(text: &str) -> String {
     if significant.is_empty() {
         return "0".to_owned();
     }
-    // The reader of JSON refuses exponents that do not fit.
+    // The JSON parser rejects exponents that do not fit.
     let exponent = exponent.parse::<i64>().unwrap_or(i64::MAX);
     let exponent = i128::from(exponent) - fraction.len() as i128 + (trimmed.len() - significant.len()) as i128;
     format!("{sign}{significant}e{exponent}")

@@ -10,9 +10,9 @@ use snaphook_driver::json;
 use super::field_error::FieldError;
 use super::members::Part;
 
-/// Lists, and names in one list, that are read; how many a model may have is checked with its schema.
+/// How many lists, and names in one list, are read; the limits of a model are checked with its schema.
 const READ_MAX: usize = 1000;
-/// Names that a message suggests a form for.
+/// How many names a message includes in a suggested form.
 const SUGGESTED_MAX: usize = 4;
 
 /// How the strings of a list are compared. Everything else is compared by value.
@@ -44,7 +44,7 @@ impl UniqueList {
         lists.iter().map(|list| UniqueList::read(list, &names)).collect()
     }
 
-    /// `siblings`: names that stand where lists should.
+    /// `siblings` are names in places where lists are expected.
     fn read(part: &Part<'_>, siblings: &[String]) -> Result<UniqueList, FieldError> {
         if part.is_object() {
             let mut members = part.members(&["properties", "collation"])?;
@@ -62,7 +62,7 @@ impl UniqueList {
     }
 }
 
-/// What names that stand alone could mean.
+/// Suggests the correct form for names that are not in a list.
 fn form(names: &[String]) -> String {
     if names.len() > SUGGESTED_MAX || names.iter().any(|name| name.len() > 100) {
         return ", such as `[[\"a\"], [\"b\", \"c\"]]`".to_owned();

@@ -1,6 +1,6 @@
-//! The drivers that are linked in, the four stores that a configuration opens, and the vault that encrypts secrets.
+//! The linked drivers, the four stores that a configuration opens, and the vault that encrypts secrets.
 //!
-//! After the table nobody can tell one driver from another: the layers above see the four traits only.
+//! The layers above only use the four traits and do not depend on any driver.
 
 pub mod backup;
 mod connections;

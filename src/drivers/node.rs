@@ -1,4 +1,4 @@
-//! The id of this node: made at its first start, kept in `data/node.id`.
+//! The id of this node: created at its first start, stored in `data/node.id`.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -9,7 +9,7 @@ const FILE: &str = "data/node.id";
 /// The default folder of all data.
 const FOLDER: &str = "data";
 
-/// The node's id, a UUID; makes it if it is not there. An error names the file.
+/// The node's id, a UUID; creates it if it does not exist. An error names the file.
 pub fn node_id(directory: &Path) -> Result<String, String> {
     let path = directory.join(FILE);
     let fault = |error: io::Error| format!("`{}`, the id of this node, cannot be used: {error}", path.display());
@@ -24,7 +24,7 @@ pub fn node_id(directory: &Path) -> Result<String, String> {
     }
 }
 
-/// Whole or not at all; of two that come at once, the first stays.
+/// Creates the file atomically; of two concurrent attempts, the first one wins.
 fn make(path: &Path) -> io::Result<String> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     make_folder(folder)?;
@@ -41,7 +41,7 @@ fn make(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Existing folders keep their mode, also those of earlier versions.
+/// Existing folders keep their mode, including those of earlier versions.
 #[cfg(unix)]
 fn warn_if_others_can_read(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! The drivers that a configuration may name: those that are linked in, and those of libraries. A new linked driver is a crate
-//! and one line here.
+//! The drivers that a configuration may name: linked ones and those of libraries. A new linked driver is a crate and
+//! one line here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use super::plugins::{PluginFile, PluginInfo, inspect_all};
 use super::{connections, settings};
 use crate::config::{Config, ConfigError, ConfigErrors, DriverConfig, PluginsConfig, closest};
 
-/// Every driver that is linked in.
+/// All linked drivers.
 pub(super) const LINKED: &[Driver] = &[
     snaphook_memory::DRIVER,
     snaphook_file::DRIVER,
@@ -29,7 +29,7 @@ pub(super) const LINKED: &[Driver] = &[
 pub(super) struct Registry {
     drivers: Vec<Registered>,
     plugins: Vec<Arc<PluginFile>>,
-    /// Whether the libraries of the folder are among them.
+    /// Whether it includes the libraries of the folder.
     is_whole: bool,
 }
 
@@ -46,7 +46,8 @@ enum Code {
 }
 
 impl Registry {
-    /// Those of the binary and of the plugins folder. Each folder is read once in a process: what is loaded stays.
+    /// The drivers of the binary and of the plugins folder. Each folder is only read once per process, because
+    /// libraries stay loaded.
     pub(super) fn of(config: &Config) -> Result<Arc<Registry>, ConfigErrors> {
         static REGISTRIES: Mutex<Option<HashMap<PluginsConfig, Arc<Registry>>>> = Mutex::new(None);
         let mut registries = REGISTRIES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +62,7 @@ impl Registry {
             ConfigErrors::new(config.name(), faults.into_iter().map(|fault| ConfigError::new(None, fault)).collect())
         })?;
         let registry = Arc::new(registry);
-        // A folder without libraries may get some before the next look.
+        // A folder without libraries may contain some at the next check.
         if !registry.plugins.is_empty() {
             registries.insert(config.plugins.clone(), Arc::clone(&registry));
         }
@@ -124,7 +125,7 @@ impl Registry {
         self.drivers.iter().find(|driver| driver.description.name == name && driver.description.stores.contains(&store))
     }
 
-    /// Of the driver with that name, whatever stores it brings.
+    /// The description of the driver with that name, whichever stores it provides.
     fn description(&self, name: &str) -> Option<&DriverDescription> {
         self.drivers.iter().map(|driver| &driver.description).find(|description| description.name == name)
     }
@@ -175,8 +176,8 @@ fn named(driver: &DriverDescription) -> String {
     format!("`{}` ({})", driver.name, stores.join(", "))
 }
 
-/// Whether every driver that the configuration names is there, brings the store it is named for, and has the settings
-/// that it needs and no others. Looks at the plugins folder for that.
+/// Checks that every driver in the configuration exists, provides the store for which it is named, and has exactly the
+/// settings that it supports. Reads the plugins folder for that.
 pub fn check(config: &Config) -> Result<(), ConfigErrors> {
     let registry = Registry::of(config)?;
     let mut faults = connections::faults(config, registry.is_whole, |name| registry.description(name));

@@ -1,4 +1,4 @@
-//! Secrets in clear: encrypted with age before a driver sees them, decrypted when somebody may.
+//! Access to secrets: encrypts them with age before a driver gets them, and decrypts them for authorized code.
 //!
 //! A value is never in a message, a log or a `Debug` output; in memory it is wiped when it is dropped.
 
@@ -16,7 +16,8 @@ use snaphook_driver::{DriverError, SecureStore};
 
 /// Largest secret. A certificate chain with its key is some ten kilobytes.
 pub const SECRET_BYTES_MAX: usize = 1 << 20;
-/// Decrypted values that are kept: more than one server's hooks name, few enough to look for the memory nowhere else.
+/// How many decrypted values are cached: more than the hooks of one server use, but few enough that their memory does
+/// not matter.
 const CACHED_MAX: usize = 256;
 
 /// Secrets by name, over a secure store.
@@ -26,8 +27,8 @@ pub struct Vault {
     recipient: Recipient,
     /// Where the identity came from, for messages.
     key: String,
-    /// What was decrypted, by name, with the ciphertext that it came from: that differs each time a value is put, by
-    /// this node or another, so what is stale is never given out.
+    /// Decrypted values by name, with their ciphertext: it differs each time a value is stored, by this node or
+    /// another, so stale values are never returned.
     cache: Mutex<HashMap<String, (Vec<u8>, Secret)>>,
 }
 
@@ -36,7 +37,7 @@ pub struct Vault {
 pub struct Secret(Arc<SecretSlice<u8>>);
 
 impl Secret {
-    /// The value. Whoever asks sees to it that it goes where it may.
+    /// The value. The caller is responsible for where it goes.
     pub fn expose(&self) -> &[u8] {
         self.0.expose_secret()
     }
@@ -48,16 +49,16 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a secret could not be had or kept.
+/// Why a secret could not be read or stored.
 #[derive(Debug)]
 pub enum VaultError {
-    /// The name cannot be one.
+    /// The name is invalid.
     Name(String),
     /// The value is larger than [`SECRET_BYTES_MAX`].
     TooLarge(String),
-    /// The private key is not there, is none, or is not the one that the value was encrypted for.
+    /// The private key is missing, invalid, or not the one for which the value was encrypted.
     Key(String),
-    /// What was stored is no longer what was encrypted.
+    /// The stored ciphertext is damaged.
     Damaged(String),
     Store(DriverError),
 }
@@ -83,8 +84,8 @@ impl From<DriverError> for VaultError {
 }
 
 impl Vault {
-    /// `private_key`: `file:PATH` (relative to `directory`; made if it is not there and nothing was encrypted yet) or
-    /// `env:NAME`. Fails if the key cannot read what the store holds.
+    /// `private_key` is `file:PATH` (relative to `directory`; created if it does not exist and nothing was encrypted
+    /// yet) or `env:NAME`. Fails if the key cannot decrypt the contents of the store.
     pub async fn open(store: Arc<dyn SecureStore>, private_key: &str, directory: &Path) -> Result<Vault, VaultError> {
         let names = secrets(&*store).await?;
         let identity = identity(private_key, directory, names.len())?;

@@ -1,5 +1,5 @@
-//! One operation of the API as axum calls it, and the middleware around each: its id, its memory, its metrics, the end of
-//! panics, problems as documents.
+//! One operation of the API as an axum handler, with the middleware around each: request id, memory, metrics, catching
+//! panics, and problem documents.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -32,22 +32,22 @@ use super::{audit, custom, identify, problem_document, seen, sites, traced};
 use crate::memory::allocator;
 use crate::telemetry::trace::scope;
 
-/// Bytes of a head that are not counted: two hundred of them are what one large document is.
+/// Size of a head that does not count toward memory: two hundred of these equal one large document.
 const HEAD_FREE_BYTES: usize = 4 * 1024;
 
-/// What holds for all methods of a path.
+/// The kind of a path, which applies to all its methods.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Plain,
-    /// Its changes look at many instances, or compile.
+    /// Its changes read many instances, or compile code.
     Large,
-    /// What says how the server is must come through when it is full.
+    /// Status endpoints, which must respond even when the server is full.
     Vital,
-    /// A component answers, whose parameters are not the server's.
+    /// A component handles the request and defines its parameters.
     Custom,
 }
 
-/// What an operation says of itself.
+/// Returns the description of an operation.
 type Describe = fn() -> Operation;
 
 /// A path of the API with its operations.
@@ -60,7 +60,7 @@ pub(super) struct Path {
 }
 
 struct Route {
-    /// As in metrics: ids do not make series.
+    /// The template, as in metrics, where ids must not create series.
     template: Cow<'static, str>,
     kind: Kind,
     metrics: Arc<RouteMetrics>,
@@ -76,7 +76,7 @@ impl Path {
         Path::of(template, Kind::Large)
     }
 
-    /// One that is answered also when memory is short.
+    /// A path that is served even when memory is short.
     pub(super) fn vital(template: &'static str) -> Path {
         Path::of(template, Kind::Vital)
     }
@@ -116,12 +116,12 @@ impl Path {
         Arc::clone(&self.route.metrics)
     }
 
-    /// Its operations, for the document about them.
+    /// Its operations, for the OpenAPI document.
     pub(super) fn described(&self) -> &[Described] {
         &self.described
     }
 
-    /// Its operations, and the answer to every other method.
+    /// Its operations, and the response to every other method.
     pub(super) fn into_methods(self) -> MethodRouter<Arc<App>> {
         let allow = self.allow.join(", ");
         let route = self.route;
@@ -156,7 +156,7 @@ impl Path {
     }
 }
 
-/// The handler of an operation. It gives the call back, since the response needs its memory.
+/// The handler of an operation. It returns the call, because the response needs its memory permit.
 pub(super) trait Run: Clone + Send + Sync + 'static {
     fn run(self, call: Call, body: RequestBody) -> impl Future<Output = (Call, Result<Response>)> + Send;
 }
@@ -171,7 +171,7 @@ where
     }
 }
 
-/// What answers a path that the API does not have: a component, or else `run`.
+/// Handles paths that are not in the API: with a component, or else with `run`.
 pub(super) fn fallback<F: Run>(run: F) -> MethodRouter<Arc<App>> {
     axum::routing::any(move |State(app): State<Arc<App>>, request: Request| async move {
         let Some(endpoint) = custom::find(&app, request.uri().path()) else {
@@ -184,8 +184,8 @@ pub(super) fn fallback<F: Run>(run: F) -> MethodRouter<Arc<App>> {
     })
 }
 
-/// Answers one request. Never panics. A client that goes away drops it where it stands: the engine sees to it that nothing
-/// is left half done.
+/// Handles one request. Never panics. If the client disconnects, the future is dropped at any point; the engine ensures
+/// that nothing is left half done.
 async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, request: Request, run: F) -> Sent {
     let started = Instant::now();
     let _in_flight = app.metrics.begin_request();
@@ -242,7 +242,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     if let Some(line) = line {
         line.answered(response.status());
     }
-    // axum would say that a body of which nothing is sent has no bytes.
+    // axum would set the length of a body that is not sent to 0.
     if response.status() == StatusCode::NOT_MODIFIED {
         return response.map(|_| RequestBody::from_stream(futures::stream::empty::<std::io::Result<Vec<u8>>>()));
     }
@@ -254,7 +254,7 @@ pub(super) fn is_of_server(uri: &Uri) -> bool {
     uri.path() == "*"
 }
 
-/// What comes before every operation.
+/// The checks before every operation.
 async fn admit(call: &mut Call, needs: Needs, kind: Kind) -> Result<()> {
     if call.params.is_none() && !is_of_server(&call.head.uri) {
         return Err(Problem::bad_request("the path does not decode to UTF-8"));
@@ -268,7 +268,7 @@ async fn admit(call: &mut Call, needs: Needs, kind: Kind) -> Result<()> {
     seen::wait(call, kind != Kind::Custom).await
 }
 
-/// The response with the memory that it takes, or a document that says why there is none.
+/// Sends the response with its memory permit, or a problem document.
 fn send(call: Call, outcome: Result<Response>, kind: Kind) -> Response {
     let may_fail = call.verb() == Verb::Get && kind != Kind::Vital;
     let Call { head, request_id, memory, .. } = call;
@@ -281,13 +281,13 @@ fn send(call: Call, outcome: Result<Response>, kind: Kind) -> Response {
         .unwrap_or_else(|problem: Problem| document(&problem))
 }
 
-/// The bytes of a head, as it came.
+/// The size of a received head in bytes.
 fn head_bytes(head: &Parts) -> usize {
     let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     lines + head.uri.path().len() + head.uri.query().map_or(0, str::len)
 }
 
-/// Tells the allocator when large work ends, also with its client.
+/// Notifies the allocator when large work ends, even if its client disconnects.
 struct LargeWork;
 
 impl Drop for LargeWork {

@@ -17,7 +17,7 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
     call.no_query()?;
     let inspected = call.engine().operations.inspect(position).await?;
     if !call.engine().history.visibility(&call.right()).of_event(&inspected.event).await? {
-        // As of a position that no event has.
+        // A position without an event.
         let head = call.engine().history.head();
         let detail = format!("there is no event at position {position}, the log ends at {head}");
         return Err(Problem::not_found(detail));
@@ -29,7 +29,7 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
 pub(super) async fn skip(call: &Call, body: RequestBody) -> Result<Response> {
     #[derive(Serialize)]
     struct Skipped {
-        /// Of the event that skips the other.
+        /// The position of the event that records the skip.
         position: Position,
     }
     let of = position(call.param("position"))?;

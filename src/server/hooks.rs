@@ -1,4 +1,4 @@
-//! `/models/{model}/hooks`: code around changes, its log and its figures.
+//! `/models/{model}/hooks`: the hooks of a model, their logs and statistics.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +24,9 @@ const JAVASCRIPT: &str = "text/javascript";
 const TYPESCRIPT: &str = "application/typescript";
 const WASM: &str = "application/wasm";
 const COMPONENT: &str = "component";
-/// Bindings of one body that are read; how many a chain may have is checked with its model.
+/// How many bindings of one body are read; the limit of a chain is checked with its model.
 const BINDINGS_READ_MAX: usize = 1000;
-/// Takes JavaScript if the client names no engine.
+/// The engine for JavaScript if the client names none.
 const ENGINE_DEFAULT: &str = "quickjs";
 
 /// `GET /models/{model}/hooks`
@@ -48,7 +48,7 @@ pub(super) async fn log(call: &Call) -> Result<Response> {
         let lines = call.engine().deliveries.follow_hook_log(model, phase)?;
         let frames = identify::while_known(call, lines)?.map(|line| {
             sse::frame(None, "log", |out| {
-                // Texts and a time: writing them into memory cannot fail.
+                // Writing texts and a time to memory cannot fail.
                 let _ = serde_json::to_writer(out, &line);
             })
         });
@@ -70,7 +70,7 @@ pub(super) async fn runs(call: &Call) -> Result<Response> {
     call.no_query()?;
     let frames = identify::while_known(call, call.engine().deliveries.follow_hooks())?.map(|told| {
         sse::frame(None, told.name(), |out| {
-            // Texts and numbers: writing them into memory cannot fail.
+            // Writing texts and numbers to memory cannot fail.
             let _ = serde_json::to_writer(out, &told);
         })
     });
@@ -104,7 +104,7 @@ pub(super) async fn source(call: &Call) -> Result<Response> {
     Ok(Reply::ok().fixed(CONTENT_TYPE, media_type).bytes(bytes))
 }
 
-/// `POST /hooks/check/{phase}`: whether a chain could be bound, to whichever model; nothing is stored.
+/// `POST /hooks/check/{phase}`: checks whether a chain could be bound to any model; stores nothing.
 pub(super) async fn check(call: &Call, body: RequestBody) -> Result<Response> {
     let phase = call.phase()?;
     let chain = chain_of(call, call.query()?, body).await?;
@@ -120,7 +120,7 @@ struct Items<T> {
 pub(super) async fn get(call: &Call) -> Result<Response> {
     let (model, phase) = (call.model()?, call.phase()?);
     call.no_query()?;
-    // TypeScript is kept as it came, and JavaScript is TypeScript too.
+    // TypeScript is stored as it was sent; JavaScript is valid TypeScript too.
     let code_types = [WASM, JAVASCRIPT, "application/javascript", TYPESCRIPT];
     if let Some(asked) = accept::prefers(call.headers().get_all(ACCEPT), &code_types) {
         let (record, bytes) = call.engine().definitions.hook_artifact(model, phase).await?;
@@ -151,14 +151,14 @@ pub(super) async fn put(call: &Call, body: RequestBody) -> Result<Response> {
     }
 }
 
-/// `origin=files`: `snaphook apply` binds, and takes the hook away again when its file is gone.
+/// `origin=files` means that `snaphook apply` binds the hook, and removes it when its file is removed.
 fn origin(query: &mut Query<'_>) -> Result<HookOrigin> {
     let Some(name) = query.take("origin")? else { return Ok(HookOrigin::Rest) };
     HookOrigin::from_name(&name)
         .ok_or_else(|| Problem::bad_request(format!("`origin` is `{}`, expected `files` or `rest`", shorten(&name))))
 }
 
-/// The chain that a request carries: code alone, or JSON.
+/// The chain in a request: either code or JSON.
 async fn chain_of(call: &Call, mut query: Query<'_>, body: RequestBody) -> Result<Vec<BindingInput>> {
     let single = |name, engine, bytes, language| {
         let code = BindingCode::Inline(bytes);

@@ -98,14 +98,14 @@ pub use self::zia::Bridge as ZiaBridge;
 use crate::config::{AuthConfig, AuthMode, Config, ConfigError, ConfigErrors, ConfigHandle};
 use crate::engine::Engine;
 
-/// What connections go through before a request is read.
+/// The processing of connections before a request is read.
 pub struct Front {
     pub tls: Option<Arc<Tls>>,
     pub zia: Option<Arc<ZiaBridge>>,
 }
 
-/// Serves until `shutdown` is ready; then takes no new connection, lets requests that run finish within
-/// [`draining::SHUTDOWN_GRACE`], and returns. The engine is left open.
+/// Serves until `shutdown` is ready; then accepts no new connections, lets running requests finish within
+/// [`draining::SHUTDOWN_GRACE`], and returns. The engine stays open.
 pub async fn run(
     listeners: Listeners,
     Front { tls, zia }: Front,
@@ -164,14 +164,14 @@ pub async fn run(
     }
     zia_over.send_replace(true);
     if let Some(keeping) = keeping {
-        // It never panics, and has deadlines of its own.
+        // It never panics, and has its own deadlines.
         let _ = keeping.await;
     }
     follow_modules.abort();
     served
 }
 
-/// How callers are told apart, as `[auth]` says. An error names the setting that cannot work.
+/// Sets up authentication according to `[auth]`. An error names the invalid setting.
 fn identity(auth: &AuthConfig, tokens: &Arc<Tokens>) -> Result<Identity, String> {
     match auth.mode {
         AuthMode::Open => Ok(Identity::open()),
@@ -182,7 +182,7 @@ fn identity(auth: &AuthConfig, tokens: &Arc<Tokens>) -> Result<Identity, String>
     }
 }
 
-/// What keeps modules with `kind = 'zia'` from running, before anything is started.
+/// Checks, before anything is started, that modules with `kind = 'zia'` can run.
 pub fn check_zia(config: &Config) -> Result<(), ConfigErrors> {
     let Some(first) = config.server.modules.iter().find(|module| module.kind.is_zia()) else { return Ok(()) };
     let fault = |message| ConfigErrors::new(config.name(), vec![ConfigError::new(first.line, message)]);

@@ -28,7 +28,7 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(serde::Serialize)]
     struct Page<'a> {
         items: Vec<View<'a>>,
-        /// Models are few: one page has them all.
+        /// There are few models, so one page contains all of them.
         next: Option<String>,
     }
     call.no_query()?;
@@ -45,7 +45,7 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
 fn pieces(models: Vec<Arc<Model>>) -> impl Stream<Item = Bytes> + Send {
     let items = models.into_iter().enumerate().map(|(index, model)| {
         let mut out = if index == 0 { Vec::new() } else { vec![b','] };
-        // Texts and numbers: writing them into memory cannot fail.
+        // Writing texts and numbers to memory cannot fail.
         let _ = serde_json::to_writer(&mut out, &View::of(&model.record));
         Bytes::from(out)
     });
@@ -131,7 +131,7 @@ pub(super) async fn delete(call: &Call) -> Result<Response> {
 }
 
 fn written(call: &Call, reply: Reply, prefer: Prefer, record: &ModelRecord) -> Result<Response> {
-    // No hook runs after a change of a model: there is nothing to wait for.
+    // No hook runs after a change of a model, so there is nothing to wait for.
     let reply = Prefer { wait: None, ..prefer }.applied(reply.etag(EntityTag::of_model(call.app.log, record)));
     if prefer.minimal { Ok(reply.empty()) } else { reply.serialize(&View::of(record)) }
 }

@@ -7,7 +7,7 @@ use crate::engine::command::{Precondition, Seen};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 
-/// What a conditional read comes to.
+/// The outcome of a conditional read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     Send,
@@ -29,7 +29,7 @@ pub(super) fn of_write(headers: &HeaderMap, log: LogMark) -> Result<Precondition
     }
 }
 
-/// The same of the text that stands in one operation of a batch.
+/// The same for the text in one operation of a batch.
 pub(super) fn of_operation(if_match: &str, log: LogMark) -> Result<Precondition> {
     match parse(if_match.as_bytes()) {
         Some(Tags::Any) => Ok(Precondition::Exists),
@@ -51,7 +51,7 @@ fn one_of(name: &str, tags: &[Tag], log: LogMark) -> Result<Precondition> {
     Ok(Precondition::At(strong.filter(|entity| entity.log == log).map(seen).collect()))
 }
 
-/// Nothing that anybody reads again would help.
+/// The problem for weak tags; reading again would not help.
 fn weak(name: &str) -> Problem {
     let detail = format!(
         "`{name}` has weak entity tags only (`W/\"…\"`), which never match; send the `ETag` of the response, without `W/`"
@@ -59,7 +59,7 @@ fn weak(name: &str) -> Problem {
     Problem::new(ProblemType::PreconditionFailed, detail)
 }
 
-/// Whether to send what has this tag.
+/// Whether to send the representation with this tag.
 pub(super) fn of_read(headers: &HeaderMap, current: EntityTag) -> Result<Read> {
     if let Some(Tags::List(tags)) = tags(headers, IF_MATCH)?
         && !tags.iter().any(|tag| !tag.weak && tag.entity == Some(current))
@@ -82,7 +82,7 @@ pub(super) fn of_read(headers: &HeaderMap, current: EntityTag) -> Result<Read> {
     })
 }
 
-/// Whether a client has what has this tag, which stands in its quotes: `If-None-Match` names it, or is `*`.
+/// Whether a client already has the representation with this quoted tag: `If-None-Match` contains it, or is `*`.
 pub(super) fn has_tag(headers: &HeaderMap, tag: &str) -> bool {
     let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
@@ -98,7 +98,7 @@ enum Tags {
 #[derive(Debug, PartialEq)]
 struct Tag {
     weak: bool,
-    /// `None`: a tag that no server gave out.
+    /// `None` for a tag that no server issued.
     entity: Option<EntityTag>,
 }
 

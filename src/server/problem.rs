@@ -1,4 +1,4 @@
-//! Problems (RFC 9457): the one place where a kind of error becomes a status and a problem type.
+//! Problems (RFC 9457): the only place that maps kinds of errors to statuses and problem types.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub(super) enum ProblemType {
     Overloaded,
     Unavailable,
     Storage,
-    /// A fault of the server itself; has no type of its own in the contract (`about:blank`).
+    /// An internal error of the server; has no separate type in the contract (`about:blank`).
     Internal,
 }
 
@@ -151,21 +151,21 @@ impl ProblemType {
     }
 }
 
-/// Faults of stores that requests met.
+/// Store errors that occurred in requests.
 static REPEATS: Repeats = Repeats::new();
 
-/// Why a request was not answered with what was asked for.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) kind: ProblemType,
     pub(super) detail: String,
     pub(super) errors: Vec<FieldError>,
     pub(super) hook: Option<String>,
-    /// Of a 429: when the caller may try again.
+    /// For 429: when the caller may retry.
     pub(super) retry_after: Option<Duration>,
-    /// Of a 405: the methods that the route has.
+    /// For 405: the methods of the route.
     pub(super) allow: Option<Box<str>>,
-    /// Of a 416: `Content-Range`, which says how long the file is.
+    /// For 416: `Content-Range` with the length of the file.
     pub(super) content_range: Option<Box<HeaderValue>>,
 }
 
@@ -190,13 +190,13 @@ impl Problem {
         Problem::new(ProblemType::NotFound, detail)
     }
 
-    /// The caller has had all requests that it may have for now.
+    /// The caller has exceeded its rate limit.
     pub(super) fn rate_limited(wait: Duration) -> Self {
         let detail = "more requests than `server.limits.requests-per-second` allows for one token or address";
         Problem { retry_after: Some(wait), ..Problem::new(ProblemType::RateLimited, detail) }
     }
 
-    /// The route is there, the method is not.
+    /// The route exists, but not for this method.
     pub(super) fn method_not_allowed(allow: String) -> Self {
         let detail = format!("this path does not answer that method, only {allow}");
         Problem { allow: Some(allow.into_boxed_str()), ..Problem::new(ProblemType::MethodNotAllowed, detail) }
@@ -226,8 +226,8 @@ impl From<FieldError> for Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        // Other kinds are the caller's business. Without a source it is an answer that many callers get at once, and what
-        // is behind it was logged where it happened.
+        // Other kinds are errors of the caller. An error without a source is a response that many callers get at once;
+        // its cause was logged where it occurred.
         if error.kind == ErrorKind::Storage && error.source.is_some() && REPEATS.is_news(&error.detail) {
             tracing::error!("{error}");
         }

@@ -1,5 +1,5 @@
-//! The table of routes: what each path answers to which method, who may ask, and what it says of itself, and
-//! which function does it. A new route is one line here.
+//! The table of routes: the methods of each path, with required role, description and handler. A new route is one line
+//! here.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::{
     openapi, plugins, problem, rebuild, secrets, tokens,
 };
 
-/// An async function of a [`Call`], and of the body where it reads one, as the handler of an operation.
+/// Turns an async function of a [`Call`], and of the body if it reads one, into the handler of an operation.
 macro_rules! run {
     ($function:path) => {
         |call: Call, _| async move {
@@ -137,7 +137,7 @@ pub(super) fn table() -> Vec<Path> {
     ]
 }
 
-/// What the operations of a table say of themselves.
+/// The descriptions of a table's operations.
 pub(super) fn described(table: &[Path]) -> Vec<Described> {
     table.iter().flat_map(Path::described).copied().collect()
 }
@@ -154,7 +154,7 @@ pub(super) fn router(table: Vec<Path>, mount_path: &str) -> Router<Arc<App>> {
 /// The methods of all paths.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 
-/// What is no path of the API may be a file.
+/// A path that is not in the API may be a static file.
 async fn unknown(call: &Call) -> problem::Result<Response> {
     if call.head.method == Method::OPTIONS && endpoint::is_of_server(&call.head.uri) {
         return Ok(Reply::new(StatusCode::NO_CONTENT).header(ALLOW, METHODS).empty());

@@ -1,4 +1,4 @@
-//! `/tokens`: who may call. A token is shown once, when it is made.
+//! `/tokens`: access tokens. A token is only shown once, when it is created.
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::reply::{Reply, Response};
 use super::request::Call;
 use crate::engine::input;
 
-/// Models of a token that are read; how many it may have is checked where it is made.
+/// How many models of a token are read; the actual limit is checked when it is created.
 const MODELS_READ_MAX: usize = 10_000;
 
 /// `GET /tokens`

@@ -1,7 +1,7 @@
-//! Tokens that were verified: a signature costs some fifty times what a look here does.
+//! A cache of verified tokens: checking a signature costs about fifty times as much as a lookup here.
 //!
-//! Two halves: what is used moves to the young one; when that is full, it becomes the old one, and what was in the old one
-//! was not used for as long. So memory is bounded, and what is used stays.
+//! It has two halves: used entries move to the young half; when that is full, it becomes the old half, and the previous
+//! old half, whose entries were not used recently, is dropped. So memory is bounded, and used entries stay.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::caller::Caller;
 
 /// Bytes of one half.
 const HALF_BYTES_MAX: usize = 8 << 20;
-/// What an entry takes beside its claims.
+/// Size of an entry without its claims.
 const ENTRY_BYTES: usize = 512;
 
 type Digest = [u8; 32];
@@ -27,12 +27,12 @@ struct Halves {
     young_bytes: usize,
 }
 
-/// Who has a token, and how long that needs no further look.
+/// The caller of a token, and how long the result is valid.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) caller: Arc<Caller>,
     pub(super) until: Millis,
-    /// Which keys it was verified with.
+    /// The generation of the keys with which it was verified.
     pub(super) keys: u64,
 }
 
@@ -43,7 +43,7 @@ impl Known {
 }
 
 impl Cache {
-    /// Whose token it is, if that was found with these keys and still holds.
+    /// The caller of a token, if it was verified with these keys and is still valid.
     pub(super) fn get(&self, digest: &Digest, keys: u64, now: Millis) -> Option<Arc<Caller>> {
         let halves = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = |known: &&Known| known.keys == keys && now < known.until;

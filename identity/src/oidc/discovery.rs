@@ -1,4 +1,4 @@
-//! Asking the issuer for its keys: its description first, which says where they are, then the keys.
+//! Fetches the issuer's keys: first its description, which names their address, then the keys.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const DESCRIPTION: &str = "/.well-known/openid-configuration";
 const DESCRIPTION_BYTES_MAX: usize = 64 << 10;
 const KEYS_BYTES_MAX: usize = 256 << 10;
 
-/// An issuer, and where its keys were last.
+/// An issuer and the last known address of its keys.
 pub(super) struct Discovery {
     issuer: String,
     base: Peer,
@@ -36,7 +36,7 @@ impl Discovery {
         Ok(Discovery { issuer: issuer.to_owned(), base, keys: None })
     }
 
-    /// Redirects are not followed, and nothing but a whole 200 within its bounds counts.
+    /// Redirects are not followed, and only a complete 200 response within the limits is accepted.
     pub(super) async fn fetch(&mut self) -> Result<KeySet, String> {
         let body = get(&self.base, DESCRIPTION, DESCRIPTION_BYTES_MAX).await;
         let body = body.map_err(|reason| format!("`{DESCRIPTION}`: {reason}"))?;

@@ -1,7 +1,7 @@
 //! The keys of an issuer (RFC 7517), and signatures checked with them.
 //!
-//! The key says which algorithms it may be used with, never the token: a token that names another one is refused before
-//! anything is calculated. `none` and the symmetric algorithms do not exist here.
+//! The key determines the allowed algorithms, never the token: a token with a different algorithm is rejected before
+//! anything is computed. `none` and symmetric algorithms are not supported.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +9,7 @@ use ring::signature::{self as ring_signature, RsaParameters, RsaPublicKeyCompone
 use serde_json::Value;
 use snaphook_driver::json::{self, Limits};
 
-/// Most keys of an issuer that are looked at.
+/// How many keys of an issuer are read at most.
 const KEYS_MAX: usize = 100;
 
 /// How a token is signed.
@@ -69,7 +69,7 @@ enum Material {
 pub(super) struct KeySet(Vec<Key>);
 
 impl KeySet {
-    /// Keys that cannot be used here (for encryption, of other kinds, or malformed) are left out.
+    /// Skips keys that cannot be used here (for encryption, of other kinds, or malformed).
     pub(super) fn parse(bytes: &[u8]) -> Result<KeySet, String> {
         let text = json::utf8(bytes).map_err(|error| error.to_string())?;
         let limits = Limits { depth: 16, values: 10_000 };
@@ -85,7 +85,7 @@ impl KeySet {
         }
     }
 
-    /// The keys that a token may be signed with: those of its key id; without one, the only key there is.
+    /// The candidate keys of a token: those with its key id or, without a key id, the only key.
     pub(super) fn candidates<'a>(&'a self, id: Option<&'a str>) -> impl Iterator<Item = &'a Key> {
         let is_only = self.0.len() == 1;
         self.0.iter().filter(move |key| match id {
@@ -114,7 +114,7 @@ impl Key {
                     return None;
                 }
                 let all = &[Rs256, Rs384, Rs512, Ps256, Ps384, Ps512];
-                // A key that names no algorithm has the padding that everybody uses.
+                // A key without an algorithm uses the most common padding.
                 (Material::Rsa { n, e }, all, &all[..3])
             }
             ("EC", Some("P-256")) => (point(bytes("x")?, bytes("y")?, 32)?, &[Es256], &[Es256]),
@@ -140,7 +140,7 @@ impl Key {
         self.algorithms.contains(&algorithm)
     }
 
-    /// Whether the signature is this key's, by an algorithm that [`Key::is_for`] allows.
+    /// Verifies a signature of this key with an algorithm that [`Key::is_for`] allows.
     pub(super) fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         if !self.is_for(algorithm) {
             return false;
@@ -178,7 +178,7 @@ fn without_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// An uncompressed point. Whether it is on the curve, ring checks.
+/// An uncompressed point. ring checks that it is on the curve.
 fn point(x: Vec<u8>, y: Vec<u8>, length: usize) -> Option<Material> {
     (x.len() == length && y.len() == length).then(|| Material::Point([&[4], &*x, &*y].concat()))
 }

@@ -1,4 +1,4 @@
-//! A signed token (RFC 7519, RFC 8725): read strictly, its signature checked before any claim is believed.
+//! Signed tokens (RFC 7519, RFC 8725): parsed strictly, and the signature is verified before any claim is used.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,16 +11,16 @@ use crate::claims::Claims;
 
 /// Longest token.
 pub(crate) const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// Most bytes of claims: they are kept in memory for as long as their token counts as verified.
+/// Maximum size of claims, which stay in memory as long as their token counts as verified.
 pub const CLAIMS_BYTES_MAX: usize = 8 << 10;
 /// Longest subject, as OpenID Connect has it.
 const SUBJECT_BYTES_MAX: usize = 255;
 /// How far the issuer's clock and this one may differ.
 const SKEW_SECONDS: f64 = 60.0;
-/// What a token may call itself. Those for other purposes, such as `logout+jwt`, are none for this server.
+/// The accepted types of tokens. Tokens for other purposes, such as `logout+jwt`, are rejected.
 const TYPES: [&str; 4] = ["jwt", "at+jwt", "application/jwt", "application/at+jwt"];
 
-/// A token whose signature and claims are good.
+/// A token with a valid signature and valid claims.
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) subject: String,
@@ -96,7 +96,7 @@ pub(super) fn verify(
 }
 
 fn check_header(header: &Map<String, Value>) -> Result<Algorithm, Refusal> {
-    // Extensions that must be understood, of which this server knows none.
+    // Critical extensions, of which this server supports none.
     if header.contains_key("crit") || header.contains_key("b64") {
         return Err(refused("its header asks for an extension (`crit`), which is not known"));
     }
@@ -144,7 +144,7 @@ fn check_claims(claims: Claims, issuer: &str, audience: &str, now: Millis) -> Re
         )));
     }
     let subject = subject.to_owned();
-    // Beyond what milliseconds can hold it becomes their end.
+    // A time that exceeds the range of milliseconds becomes its maximum.
     Ok(Verified { subject, claims, expires_at: (expires * 1000.0) as Millis })
 }
 

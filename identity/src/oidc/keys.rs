@@ -1,7 +1,7 @@
 //! The issuer's keys in memory, and the one task that fetches them.
 //!
-//! Requests never fetch themselves: they ask the task and wait for what becomes of it, so a client that goes away stops
-//! nothing, and however many ask, the issuer gets one request.
+//! Requests never fetch keys themselves: they notify the task and wait for the result. So a client that disconnects
+//! cancels nothing, and the issuer gets one request however many clients wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use tokio::time::timeout;
 use super::discovery::Discovery;
 use super::jwk::KeySet;
 
-/// How often keys are fetched: a key that the issuer withdrew is refused this late at most.
+/// How often keys are fetched: a key that the issuer withdrew is rejected after this time at the latest.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
-/// The pause between two requests to the issuer, whoever asks and whatever it answers.
+/// Minimum pause between two requests to the issuer.
 pub(super) const PAUSE: Duration = Duration::from_secs(10);
-/// How long keys stay in use while the issuer does not answer.
+/// How long keys stay in use while the issuer does not respond.
 pub const KEYS_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// How long a request waits for the task: two responses of the issuer, and a little more.
 const WAIT_MAX: Duration = Duration::from_secs(12);
@@ -29,11 +29,11 @@ pub(super) struct Keys {
     issuer: String,
 }
 
-/// Keys, and when the issuer last said that they are these.
+/// The keys, and when the issuer last confirmed them.
 #[derive(Debug, Default)]
 pub(super) struct Current {
     pub(super) set: KeySet,
-    /// Changes when the set does.
+    /// Changes whenever the set changes.
     pub(super) generation: u64,
     confirmed: Option<Instant>,
 }
@@ -51,10 +51,10 @@ struct Attempt {
     failed: bool,
 }
 
-/// What asking the issuer came to.
+/// The result of asking the issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// It answered a moment ago: what is not among its keys now is none of them.
+    /// It responded recently: a key that is not in the set does not exist.
     Answered,
     Unavailable,
 }
@@ -69,7 +69,7 @@ impl Keys {
         self.current.load()
     }
 
-    /// Has the issuer asked, unless that was done within [`PAUSE`].
+    /// Triggers a fetch, unless there was one within [`PAUSE`].
     pub(super) async fn ask(&self) -> Asked {
         let mut attempts = self.attempts.subscribe();
         let outcome = |attempt: &Attempt| match attempt.failed {
@@ -87,7 +87,7 @@ impl Keys {
         }
     }
 
-    /// Until it is aborted.
+    /// Fetches keys until it is aborted.
     pub(super) async fn follow(&self, mut discovery: Discovery) {
         loop {
             let failed = match discovery.fetch().await {
@@ -103,7 +103,7 @@ impl Keys {
             self.attempts.send_replace(Attempt { ended: Some(Instant::now()), failed });
             tokio::time::sleep(PAUSE).await;
             if !failed {
-                // Whoever wants newer keys than these ends the wait.
+                // A request for newer keys ends the wait.
                 let _ = timeout(REFRESH_INTERVAL - PAUSE, self.wanted.notified()).await;
             }
         }
@@ -122,7 +122,7 @@ impl Keys {
         self.current.store(Arc::new(Current { set, generation, confirmed: Some(Instant::now()) }));
     }
 
-    /// One line when it begins to fail.
+    /// Logs one line when fetching begins to fail.
     fn report(&self, reason: &str) {
         if self.attempts.borrow().failed {
             return;

@@ -1,4 +1,4 @@
-//! From claims to a role and models.
+//! Maps claims to a role and models.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::claims::Claims;
 use crate::role::Role;
 use crate::scope::Scope;
 
-/// Where in the claims the role and the models stand.
+/// The paths of the role and the models in the claims.
 #[derive(Clone, Debug)]
 pub(super) struct Mapping {
     role: String,
@@ -28,7 +28,7 @@ impl Mapping {
         Ok(Mapping { role: path("role", role)?, models })
     }
 
-    /// What the claims allow. Claims that do not say it allow nothing.
+    /// The rights given by the claims. Missing claims give no rights.
     pub(super) fn apply(&self, claims: &Claims) -> Result<(Role, Scope), String> {
         let role = self.role(claims)?;
         let Some(path) = self.models.as_deref().filter(|_| role != Role::Admin) else { return Ok((role, Scope::ALL)) };
@@ -47,7 +47,7 @@ impl Mapping {
         let found = claims.get(path).ok_or_else(|| format!("the claim `{path}` (`role`) is not there"))?;
         let role = match found {
             Value::String(name) => name.parse().ok(),
-            // Issuers list all roles of a subject, also those of other services: the highest that is known here.
+            // Issuers list all roles of a subject, including those of other services: use the highest known one.
             Value::Array(all) => all.iter().filter_map(|name| name.as_str()?.parse().ok()).max(),
             _ => None,
         };

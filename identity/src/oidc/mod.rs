@@ -1,7 +1,7 @@
 //! Callers with a token of an OpenID Connect issuer: a JWT that the issuer signed for this server.
 //!
-//! The issuer is asked for its keys in the background, and at most every 10 s when a token has a key that is not known. While
-//! it does not answer, the known keys stay in use for up to [`KEYS_AGE_MAX`]. A token that was verified is not looked at
+//! The issuer's keys are fetched in the background, and at most every 10 s when a token has an unknown key. While the
+//! issuer does not respond, the known keys stay in use for up to [`KEYS_AGE_MAX`]. A verified token is not checked
 //! again for [`VERIFIED_FOR`], unless it expires or the issuer's keys change sooner.
 
 mod cache;
@@ -31,15 +31,15 @@ use jwt::Refusal;
 use keys::{Asked, Current, Keys};
 use mapping::Mapping;
 
-/// How long a verified token is not looked at again.
+/// How long a verified token is not checked again.
 pub const VERIFIED_FOR: Duration = Duration::from_secs(180);
 
 /// `[auth.oidc]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OidcSettings {
-    /// As the issuer itself writes it, in `iss` and in its description.
+    /// Exactly as in `iss` and in the issuer's description.
     pub issuer: String,
-    /// What must be in `aud`.
+    /// The value that `aud` must contain.
     pub audience: String,
     /// The path of the claim with the role, such as `claims.role`.
     pub role: String,
@@ -58,8 +58,7 @@ pub struct Oidc {
 }
 
 impl Oidc {
-    /// Begins to fetch the keys, without waiting for them. Needs a Tokio runtime. An error names the setting that cannot
-    /// work.
+    /// Starts to fetch the keys without waiting for them. Needs a Tokio runtime. An error names the invalid setting.
     pub fn new(settings: &OidcSettings) -> Result<Oidc, String> {
         let (mapping, discovery) = read(settings)?;
         let OidcSettings { issuer, audience, .. } = settings.clone();
@@ -72,7 +71,7 @@ impl Oidc {
         Ok(Oidc { issuer, audience, mapping, keys, cache: Cache::default(), following })
     }
 
-    /// Checks the settings alone: for a configuration that is not used yet.
+    /// Only checks the settings, for a configuration that is not in use yet.
     pub fn check(settings: &OidcSettings) -> Result<(), String> {
         read(settings).map(drop)
     }
@@ -82,13 +81,13 @@ impl Oidc {
         jwt::has_form(token)
     }
 
-    /// Whose token it is, if it was verified a short while ago. Neither waits nor allocates.
+    /// The caller of a token, if it was verified recently. Neither waits nor allocates.
     pub fn known(&self, token: &[u8], now: Millis) -> Option<Arc<Caller>> {
         let current = self.keys.current();
         current.is_usable(Instant::now()).then(|| self.cache.get(&digest(token), current.generation, now)).flatten()
     }
 
-    /// Whose token it is. Waits for the issuer only if the token has a key that is not known.
+    /// The caller of a token. Only waits for the issuer if the token has an unknown key.
     pub async fn verify(&self, token: &str, now: Millis) -> Result<Arc<Caller>, Denied> {
         let current = self.keys.current().clone();
         let first = match current.is_usable(Instant::now()) {
@@ -117,7 +116,7 @@ impl Oidc {
         })
     }
 
-    /// `None`: its key is not among these.
+    /// `None` if its key is not in the set.
     fn check_token(&self, token: &str, current: &Current, now: Millis) -> Option<Result<Arc<Caller>, Denied>> {
         let refused = |reason: &str| Denied::new(DeniedKind::Refused, format!("the token of the issuer: {reason}"));
         let verified = match jwt::verify(token, &current.set, &self.issuer, &self.audience, now) {

@@ -1,8 +1,8 @@
-//! What the secure store has of tokens: one list with a digest of each, and one list of last uses.
+//! The data about tokens in the secure store: one list with a digest of each, and one list of last uses.
 //!
-//! Each list is one entry of the store, so a change is one conditional put, and another node sees by one read whether
-//! anything changed. Last uses have an entry of their own: a node that writes them can never bring back a token that was
-//! revoked meanwhile.
+//! Each list is one entry of the store, so a change is one conditional put, and another node detects changes with one
+//! read. Last uses have a separate entry, so that a node that writes them can never restore a token that was revoked in
+//! the meantime.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ pub(super) const USES: &str = "snaphook.tokens-used";
 pub const TOKENS_MAX: usize = 10_000;
 /// Largest list. A token with a handful of models takes some 250 bytes.
 const LIST_BYTES_MAX: usize = 4 << 20;
-/// The form of the lists. A newer one is not read: what it means by a token may be less than what this one would allow.
+/// The format of the lists. A newer format is rejected: its tokens may have fewer rights than this version would give
+/// them.
 const FORMAT: u32 = 1;
 
 /// One token as it is stored.
@@ -91,7 +92,7 @@ impl Uses {
     }
 }
 
-/// What a token's last use is found by: a part of its digest, so that the next token of the same name has its own.
+/// The key of a token's last use: a part of its digest, so that a later token of the same name has a separate one.
 pub(super) fn use_key(digest: &Digest) -> String {
     URL_SAFE_NO_PAD.encode(&digest[..12])
 }

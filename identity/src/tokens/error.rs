@@ -1,19 +1,20 @@
-//! Why tokens could not be made, listed or revoked.
+//! Why tokens could not be created, listed or revoked.
 
 use std::fmt;
 
 use snaphook_driver::DriverError;
 
-/// What callers decide by.
+/// The kind of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenErrorKind {
-    /// A token of that name is there.
+    /// A token of that name exists.
     Exists,
-    /// No token of that name is there.
+    /// There is no token of that name.
     NotFound,
-    /// What was asked for cannot be.
+    /// The request is invalid.
     Invalid,
-    /// The secure store failed, holds what is no list of tokens, or the file for the first token cannot be written.
+    /// The secure store failed or contains an invalid list of tokens, or the file for the first token cannot be
+    /// written.
     Store,
 }
 

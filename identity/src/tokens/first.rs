@@ -1,7 +1,7 @@
-//! The first token: made where there is none, and written to a file that only the owner of the server reads.
+//! The first token: created if there is none, and written to a file that only the server's owner can read.
 //!
-//! The text goes to a file beside it first, then the token is made, then the file gets its name. So a crash at any moment
-//! leaves no token whose text nobody has: the next start finds the text and finishes, or starts over.
+//! First the text is written to a draft file, then the token is created, and then the draft is renamed. So a crash
+//! never leaves a token whose text is lost: the next start finds the draft and finishes, or starts over.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -20,14 +20,14 @@ use crate::role::Role;
 const NAME: &str = "admin";
 
 impl Tokens {
-    /// Makes an admin's token if there is no token at all, and writes it to `path`. `true`: it did. Nothing is ever
-    /// overwritten: a file that is in the way is an error.
+    /// Creates an admin token if there is no token at all, and writes it to `path`; returns whether it did. Never
+    /// overwrites anything: an existing file is an error.
     pub async fn ensure_admin(&self, path: &Path, now: Millis) -> Result<bool, TokenError> {
         self.shared.refresh().await?;
         let draft = draft(path);
         let drafted = std::fs::read_to_string(&draft).ok().is_some_and(|text| self.knows(text.trim_end().as_bytes()));
         if drafted {
-            // An earlier start ended before the file had its name.
+            // An earlier start ended before the rename.
             publish(&draft, path).map_err(|error| failed(path, "written", &error))?;
             return Ok(true);
         }
@@ -47,7 +47,7 @@ impl Tokens {
         let record = request.record(token.digest(), now)?;
         write(&draft, &token).map_err(|error| failed(&draft, "written", &error))?;
         if let Err(error) = self.shared.add_first(record).await {
-            // If it was made all the same, the next start finds the draft.
+            // If it was created nevertheless, the next start finds the draft.
             if error.kind() != TokenErrorKind::Exists {
                 return Err(error);
             }
@@ -70,7 +70,7 @@ fn draft(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// A new file, in place of an earlier draft.
+/// Writes a new draft in place of an earlier one.
 fn write(draft: &Path, token: &TokenText) -> io::Result<()> {
     if let Some(folder) = draft.parent() {
         make_folder(folder)?;
@@ -86,11 +86,11 @@ fn write(draft: &Path, token: &TokenText) -> io::Result<()> {
     sync_folder(draft)
 }
 
-/// Gives the draft its name, unless something has it.
+/// Renames the draft, unless the target exists.
 fn publish(draft: &Path, path: &Path) -> io::Result<()> {
     let draft = tempfile::TempPath::try_from_path(draft)?;
     if let Err(error) = draft.persist_noclobber(path) {
-        // The draft stays: it is all that has the text.
+        // The draft stays, because only it contains the text.
         let _ = error.path.keep();
         return Err(error.error);
     }

@@ -16,7 +16,7 @@ use crate::denied::{Denied, DeniedKind};
 use crate::role::Role;
 use crate::scope::Scope;
 
-/// A last use is noted once in this time, so that requests of one token do not wait for each other's cache line.
+/// A last use is recorded at most this often, so that requests of one token do not contend for a cache line.
 const NOTE_INTERVAL: Millis = 1000;
 /// No use.
 pub(super) const NEVER: Millis = Millis::MIN;
@@ -24,7 +24,7 @@ pub(super) const NEVER: Millis = Millis::MIN;
 /// All tokens as they were last read.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    /// What they were read from, and its version; `None`: the store has no list.
+    /// The bytes and version from which they were read; `None` if the store has no list.
     pub(super) source: Option<(u64, Vec<u8>)>,
     by_digest: HashMap<[u8; 16], Arc<Entry>>,
     /// By name.
@@ -36,12 +36,12 @@ pub(super) struct Entry {
     pub(super) record: Record,
     caller: Arc<Caller>,
     pub(super) last_used: AtomicI64,
-    /// The last use that the store knows of from here.
+    /// The last use that this node has stored.
     pub(super) written: AtomicI64,
 }
 
 impl Live {
-    /// Takes over what is known of the tokens that stay.
+    /// Keeps the state of tokens that still exist.
     pub(super) fn new(source: Option<(u64, Vec<u8>)>, records: Vec<Record>, before: &Live) -> Result<Live, TokenError> {
         let entry = |record: Record| match before.by_digest.get(&index(&record.digest)) {
             Some(known) if known.record == record => Ok(Arc::clone(known)),
@@ -52,7 +52,7 @@ impl Live {
         Ok(Live { source, by_digest, entries })
     }
 
-    /// Whose token it is. Takes the same time whatever part of a digest agrees.
+    /// The caller of a token. The time does not depend on how much of a digest matches.
     pub(super) fn verify(&self, token: &[u8], now: Millis) -> Result<Arc<Caller>, Denied> {
         if !text::is_token(token) {
             return Err(Denied::new(
@@ -91,7 +91,7 @@ impl Entry {
     }
 }
 
-/// The part of a digest that entries are found by. What it tells by its timing is nothing about any token.
+/// The part of a digest used for lookup. Its timing reveals nothing about tokens.
 fn index(digest: &text::Digest) -> [u8; 16] {
     let mut index = [0; 16];
     index.copy_from_slice(&digest[..16]);

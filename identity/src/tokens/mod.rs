@@ -1,8 +1,8 @@
-//! Tokens of this server: made, listed, revoked, and verified without the store.
+//! Tokens of this server: created, listed and revoked in the store, and verified in memory.
 //!
-//! All nodes that share a secure store share its tokens. Each has them in memory and reads the list again every
-//! [`REFRESH_INTERVAL`], so a token that was revoked elsewhere is refused here within 5 s while the store answers. While it
-//! does not, the tokens that were last read stay in force, and the log says so.
+//! All nodes with the same secure store share its tokens. Each keeps them in memory and reads the list again every
+//! [`REFRESH_INTERVAL`], so a token that was revoked elsewhere is rejected here within 5 s while the store responds.
+//! While it does not, the last known tokens stay valid, and this is logged.
 
 mod document;
 mod error;
@@ -42,7 +42,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Reads all tokens, and goes on reading what other nodes change. Needs a Tokio runtime.
+    /// Reads all tokens, and keeps reading the changes of other nodes. Needs a Tokio runtime.
     pub async fn open(store: Arc<dyn SecureStore>) -> Result<Tokens, TokenError> {
         let shared = Arc::new(Shared::new(store));
         shared.refresh().await?;
@@ -50,17 +50,17 @@ impl Tokens {
         Ok(Tokens { shared, refreshing })
     }
 
-    /// Whether a text claims to be a token of a server like this one.
+    /// Whether a text looks like a token of a Snaphook server.
     pub fn is_ours(token: &[u8]) -> bool {
         token.starts_with(text::PREFIX.as_bytes())
     }
 
-    /// Whose token it is. Neither waits nor allocates.
+    /// The caller of a token. Neither waits nor allocates.
     pub fn verify(&self, token: &[u8], now: Millis) -> Result<Arc<Caller>, Denied> {
         self.shared.live.load().verify(token, now)
     }
 
-    /// Makes a token, which is valid here at once and on other nodes within 5 s.
+    /// Creates a token, which is valid here at once and on other nodes within 5 s.
     pub async fn make(&self, request: TokenRequest, now: Millis) -> Result<MadeToken, TokenError> {
         let token = generate()?;
         let record = request.record(token.digest(), now)?;
@@ -84,14 +84,14 @@ impl Tokens {
         Ok(infos.collect())
     }
 
-    /// Ends a token: here at once, on other nodes within 5 s.
+    /// Revokes a token: here at once, on other nodes within 5 s.
     pub async fn revoke(&self, name: &str) -> Result<(), TokenError> {
         check_name(name)?;
         let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
         to_its_end(async move { shared.remove(&name).await }).await
     }
 
-    /// Writes the last uses that are not stored yet, and ends what runs in the background. For the end of the server,
+    /// Writes the last uses that are not stored yet, and stops the background task. Called at the end of the server,
     /// before its stores are closed.
     pub async fn close(&self) -> Result<(), TokenError> {
         self.refreshing.abort();
@@ -111,8 +111,8 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// Runs a change also when nobody waits for it any more: what the store has and what is in force here must not differ because
-/// a client left.
+/// Runs a change to its end even if nobody waits for it any more, so that the store and the tokens in memory do not
+/// differ because a client disconnected.
 async fn to_its_end(change: impl Future<Output = Result<(), TokenError>> + Send + 'static) -> Result<(), TokenError> {
     let failed = |error| TokenError::new(TokenErrorKind::Store, format!("the tokens cannot be changed: {error}"));
     tokio::spawn(change).await.unwrap_or_else(|error| Err(failed(error)))

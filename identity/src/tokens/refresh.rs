@@ -1,4 +1,4 @@
-//! The task behind the tokens: reads what other nodes changed, and writes last uses.
+//! The background task of the tokens: reads changes of other nodes, and writes last uses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::shared::Shared;
 
 /// How often the list of tokens is read.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
-/// How often last uses are written; a crash loses no more than these.
+/// How often last uses are written; a crash loses at most this much.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Until it is aborted.
+/// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut ticks = interval(REFRESH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -30,7 +30,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Whether the last try failed: the log has a line when that changes.
+/// Whether the last attempt failed: a change is logged.
 #[derive(Default)]
 struct Trouble(bool);
 

@@ -1,4 +1,4 @@
-//! What a new token shall be, and what is shown of one.
+//! The request for a new token, and the public information about tokens.
 
 use serde::{Serialize, Serializer};
 use snaphook_driver::time::{self, Millis};
@@ -11,7 +11,7 @@ use crate::scope::Scope;
 
 const NAME_CHARS_MAX: usize = 63;
 
-/// A token to be made.
+/// A token to create.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     /// Also the `id` of its actor.
@@ -22,14 +22,14 @@ pub struct TokenRequest {
     pub expires_at: Option<Millis>,
 }
 
-/// A token that was made: the only time that its text is known.
+/// A created token: the only time that its text is available.
 #[derive(Clone, Debug)]
 pub struct MadeToken {
     pub info: TokenInfo,
     pub token: TokenText,
 }
 
-/// What is shown of a token.
+/// The public information about a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TokenInfo {
     pub name: String,
@@ -39,13 +39,13 @@ pub struct TokenInfo {
     pub created_at: Millis,
     #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Millis>,
-    /// Up to a minute late where another node served the use.
+    /// Up to a minute late if another node served the use.
     #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Millis>,
 }
 
 impl TokenRequest {
-    /// Checks it all.
+    /// Checks the request.
     pub(super) fn record(self, digest: Digest, now: Millis) -> Result<Record, TokenError> {
         let TokenRequest { name, role, models, expires_at } = self;
         check_name(&name)?;
@@ -68,7 +68,7 @@ impl TokenInfo {
     }
 }
 
-/// Names go into events, logs and paths.
+/// Checks a name, which is used in events, logs and paths.
 pub(super) fn check_name(name: &str) -> Result<(), TokenError> {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let starts = name.starts_with(|first: char| first.is_ascii_alphanumeric());

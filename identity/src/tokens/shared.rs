@@ -1,4 +1,4 @@
-//! The list of tokens: read from the store, changed in it, and kept in memory.
+//! The list of tokens: reads and changes it in the store, and caches it in memory.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const TRIES_MAX: usize = 20;
 pub(super) struct Shared {
     pub(super) store: Arc<dyn SecureStore>,
     pub(super) live: ArcSwap<Live>,
-    /// Held while the list is read or changed, so that what was read earlier never replaces what was changed later.
+    /// Locked while the list is read or changed, so that an earlier read never replaces a later change.
     pub(super) turn: Mutex<()>,
 }
 
@@ -25,7 +25,7 @@ impl Shared {
         Shared { store, live: ArcSwap::from_pointee(Live::default()), turn: Mutex::new(()) }
     }
 
-    /// Reads the list again, if it changed.
+    /// Reads the list again if it has changed.
     pub(super) async fn refresh(&self) -> Result<(), TokenError> {
         let turn = self.turn.lock().await;
         self.read(&turn).await
@@ -33,7 +33,7 @@ impl Shared {
 
     pub(super) async fn add(&self, record: Record) -> Result<(), TokenError> {
         self.change(|tokens| match find(tokens, &record.name) {
-            // An earlier try of this very change, whose outcome was unknown.
+            // An earlier attempt of this change, whose outcome was unknown.
             Ok(at) if tokens[at].digest == record.digest => Ok(false),
             Ok(_) => {
                 let message =
@@ -48,7 +48,7 @@ impl Shared {
         .await
     }
 
-    /// The same, unless there is any token.
+    /// The same, but only if there is no token.
     pub(super) async fn add_first(&self, record: Record) -> Result<(), TokenError> {
         self.change(|tokens| match tokens.first() {
             None => {
@@ -69,15 +69,15 @@ impl Shared {
                 tried = true;
                 Ok(true)
             }
-            // An earlier try of this very change, whose outcome was unknown, or somebody who came first.
+            // An earlier attempt of this change, whose outcome was unknown, or a concurrent change.
             Err(_) if tried => Ok(false),
             Err(_) => Err(TokenError::new(TokenErrorKind::NotFound, format!("there is no token `{name}`"))),
         })
         .await
     }
 
-    /// Changes the list under the condition that nobody else changed it meanwhile. `edit` says whether there is anything to
-    /// change, and may be called again.
+    /// Changes the list with compare-and-set. `edit` returns whether there is anything to change, and may be called
+    /// again.
     async fn change(
         &self,
         mut edit: impl FnMut(&mut Vec<Record>) -> Result<bool, TokenError>,
@@ -99,7 +99,7 @@ impl Shared {
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
-                // What is read next tells what became of it.
+                // The next read shows the outcome.
                 Err(error) if error.kind() == ErrorKind::Uncertain && unknown.is_none() => unknown = Some(error),
                 Err(error) => return Err(TokenError::store("tokens cannot be written to the secure storage", &error)),
             }

@@ -1,7 +1,7 @@
 //! The text of a token: `snap_`, 256 random bits, and a checksum.
 //!
-//! The prefix lets scanners find tokens that leaked (`snap_[A-Za-z0-9_-]{49}`), and the checksum tells a typing error from
-//! a token that is unknown. Both are no secret; the bits between them are all that counts.
+//! The prefix lets scanners find leaked tokens (`snap_[A-Za-z0-9_-]{49}`), and the checksum distinguishes typing errors
+//! from unknown tokens. Neither is secret; only the bits between them are.
 
 use std::fmt;
 
@@ -19,12 +19,12 @@ pub(super) const CHARS: usize = PREFIX.len() + RANDOM_CHARS + CHECKSUM_CHARS;
 /// A SHA-256.
 pub(super) type Digest = [u8; 32];
 
-/// A new token. Its text is in no message and no `Debug` output.
+/// A new token. Its text never appears in messages or `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenText(String);
 
 impl TokenText {
-    /// `None`: the system has no random numbers.
+    /// `None` if the system provides no random numbers.
     pub(super) fn generate() -> Option<TokenText> {
         let mut random = [0; RANDOM_BYTES];
         SystemRandom::new().fill(&mut random).ok()?;
@@ -36,7 +36,7 @@ impl TokenText {
         Some(TokenText(text))
     }
 
-    /// The text. Whoever asks sees to it that only the token's owner gets it.
+    /// The text. The caller must make sure that only the token's owner gets it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! When tokens were last used: noted in memory, written for all tokens at once.
+//! When tokens were last used: recorded in memory, and written for all tokens at once.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,11 @@ use super::error::TokenError;
 use super::live::Live;
 use super::shared::Shared;
 
-/// How often writing starts again because another node wrote first. What does not succeed is written the next time.
+/// How many times writing is retried because another node wrote first. After that, the next write includes the changes.
 const TRIES_MAX: usize = 5;
 
 impl Shared {
-    /// Writes what is new since the last time.
+    /// Writes the uses since the last write.
     pub(super) async fn write_uses(&self) -> Result<(), TokenError> {
         let is_new = |live: &Live| {
             let mut entries = live.entries.iter();
@@ -27,7 +27,7 @@ impl Shared {
         for _ in 0..TRIES_MAX {
             let stored = load(&self.store, USES).await?;
             let version = stored.as_ref().map_or(0, |stored| stored.version);
-            // What cannot be read is replaced: nothing depends on it.
+            // An unreadable list is replaced: nothing depends on it.
             let known = stored.and_then(|stored| Uses::decode(&stored.bytes).ok()).unwrap_or_default();
             let live = self.live.load_full();
             let (used, noted) = merged(&known, &live);
@@ -50,7 +50,7 @@ impl Shared {
     }
 }
 
-/// The later one of each token's uses, without those of tokens that are gone; and this node's, in the order of the tokens.
+/// The latest use of each existing token; and this node's uses, in the order of the tokens.
 fn merged(known: &Uses, live: &Live) -> (BTreeMap<String, Millis>, Vec<Millis>) {
     let noted: Vec<Millis> = live.entries.iter().map(|entry| entry.last_used.load(Ordering::Relaxed)).collect();
     let used = live.entries.iter().zip(&noted).filter_map(|(entry, noted)| {

@@ -1,4 +1,4 @@
-//! What the operations of `/models/{model}/hooks` say of themselves.
+//! Descriptions of the operations of `/models/{model}/hooks`.
 
 use crate::server::openapi::{Operation, Tag};
 use crate::server::problem::ProblemType;

@@ -1,4 +1,4 @@
-//! What the operations on the server itself say of themselves: its health, its nodes, its backups, its documents.
+//! Descriptions of the operations on the server itself: health, nodes, backups, documents.
 
 use crate::server::openapi::{Operation, Tag};
 use crate::server::problem::ProblemType;

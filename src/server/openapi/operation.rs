@@ -1,28 +1,28 @@
-//! What an operation of the API says of itself: for the OpenAPI document, written once beside the table of routes.
+//! The description of an operation for the OpenAPI document, defined once beside the table of routes.
 //!
-//! Parameters, headers and schemas are names in `components.json`; a test looks each of them up.
+//! Parameters, headers and schemas are names in `components.json`; a test checks that each exists.
 
 use crate::server::problem::ProblemType;
 
 /// The description of one operation.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct Operation {
-    /// Unique; clients that are generated name their functions so.
+    /// A unique id, from which generated clients derive function names.
     pub(super) id: &'static str,
     pub(super) tag: Tag,
     /// One line.
     pub(in crate::server) summary: &'static str,
-    /// More than a line, if there is more to say. Markdown.
+    /// Further details in Markdown, if any.
     pub(super) details: &'static str,
     pub(super) parameters: Vec<&'static str>,
     pub(super) body: Option<Body>,
     pub(super) responses: Vec<Success>,
-    /// Besides those that every operation has.
+    /// In addition to those that every operation has.
     pub(super) problems: Vec<ProblemType>,
     pub(super) of_each_model: bool,
 }
 
-/// What an operation is about.
+/// The topic of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Tag {
     Models,
@@ -51,33 +51,33 @@ impl Tag {
     }
 }
 
-/// What an operation takes.
+/// The request body of an operation.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
     pub(super) content: Vec<(&'static str, Content)>,
-    /// Whether an example of the model's data is shown in it, and how it is wrapped.
+    /// Whether it shows an example of the model's data, and how the data is wrapped.
     pub(super) sample: Option<Sample>,
 }
 
-/// How the data of an instance stands in a body.
+/// How a body contains the data of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sample {
     /// `{"data": …}`
     Member,
-    /// Alone.
+    /// Only the data.
     Whole,
 }
 
-/// What stands in a body.
+/// The contents of a body.
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     /// One of these schemas.
     Schemas(&'static [&'static str]),
-    /// Bytes, or text that has no schema.
+    /// Bytes, or text without a schema.
     Opaque,
 }
 
-/// A response that is no problem.
+/// A response other than a problem.
 #[derive(Clone, Debug)]
 pub(super) struct Success {
     pub(super) status: u16,
@@ -108,7 +108,7 @@ impl Operation {
         self
     }
 
-    /// It is there for each model: the document also has it with the model's own schema.
+    /// The operation exists for each model: the document also contains it with each model's own schema.
     pub(in crate::server) fn of_each_model(mut self) -> Operation {
         self.of_each_model = true;
         self
@@ -133,7 +133,7 @@ impl Operation {
         operation
     }
 
-    /// The body has an example: `{"data": …}`, or the data alone.
+    /// The body has an example: `{"data": …}`, or only the data.
     pub(in crate::server) fn shows_data(mut self, whole: bool) -> Operation {
         if let Some(body) = &mut self.body {
             body.sample = Some(if whole { Sample::Whole } else { Sample::Member });
@@ -170,7 +170,7 @@ impl Operation {
         self
     }
 
-    /// Headers of the last response, besides those that all have; names in `components.headers`.
+    /// Headers of the last response, in addition to common ones; names in `components.headers`.
     pub(in crate::server) fn headers(mut self, names: &[&'static str]) -> Operation {
         if let Some(response) = self.responses.last_mut() {
             response.headers.extend(names);
@@ -183,7 +183,7 @@ impl Operation {
         self
     }
 
-    /// It reads what the log has made, and waits until this node has come that far if asked.
+    /// It reads derived state, and on request waits until this node has caught up to a position.
     pub(in crate::server) fn reads(self) -> Operation {
         self.parameters(&["minPosition", "minPositionQuery"]).problems(&[ProblemType::PositionUnknown])
     }
@@ -199,7 +199,7 @@ impl Operation {
             .problems(&[ProblemType::NotFound, ProblemType::PreconditionFailed])
     }
 
-    /// A change that becomes an event, which can be tried and has preconditions.
+    /// A change that becomes an event; supports dry runs and preconditions.
     pub(in crate::server) fn writes(self) -> Operation {
         self.parameters(&["minPosition", "dryRun"]).problems(&[
             ProblemType::PositionUnknown,
@@ -208,17 +208,17 @@ impl Operation {
         ])
     }
 
-    /// What it changes must be as `If-Match` says.
+    /// It supports `If-Match`.
     pub(in crate::server) fn if_match(self) -> Operation {
         self.parameters(&["ifMatch"])
     }
 
-    /// What it makes must not be there yet.
+    /// It supports `If-None-Match: *` for creations.
     pub(in crate::server) fn if_absent(self) -> Operation {
         self.parameters(&["ifNoneMatchAny"])
     }
 
-    /// A change of an instance: hooks look at it.
+    /// A change of an instance, on which hooks run.
     pub(in crate::server) fn writes_instances(self) -> Operation {
         self.parameters(&["prefer"]).problems(&[
             ProblemType::NotFound,
@@ -229,7 +229,7 @@ impl Operation {
         ])
     }
 
-    /// The same request again gives the same response.
+    /// It supports idempotency keys: a repeated request gets the same response.
     pub(in crate::server) fn idempotent(self) -> Operation {
         self.parameters(&["idempotencyKey"]).problems(&[ProblemType::KeyReused])
     }
