@@ -11,6 +11,12 @@ const REPEATS_MAX: usize = 64;
 /// The messages that were logged lately, oldest first.
 pub struct Repeats(Mutex<Vec<(String, Instant)>>);
 
+impl Default for Repeats {
+    fn default() -> Self {
+        Repeats::new()
+    }
+}
+
 impl Repeats {
     pub const fn new() -> Repeats {
         Repeats(Mutex::new(Vec::new()))
