@@ -963,7 +963,7 @@ uint8_t * __wasm_export_exports_hook_check(uint8_t * arg) {
     *((uint8_t **)(ptr + (3*sizeof(void*)))) = (uint8_t *) ((*payload7).fields).ptr;
   } else {
     const hook_verdict_t *payload = &(ret).val.ok;*((int8_t*)(ptr + 0)) = 0;
-    // A tag that is none must not pass for ACCEPT.
+// A tag that is none must not pass for ACCEPT.
     if ((*payload).tag > SNAPHOOK_HOOK_TYPES_VERDICT_AMEND) {
       hook_string_t words;
       hook_string_set(&words, "the hook left a verdict whose tag is neither ACCEPT nor AMEND");
