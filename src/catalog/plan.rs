@@ -360,7 +360,7 @@ mod tests {
         for (artifact, is_same) in [(&whole[..19], true), (&*whole, true), ("sha256:00", false)] {
             let mut wanted = files(json!({"schema": schema}), &[(Phase::PreCreate, "1")]);
             wanted.phases[0].1[0].code = CodeFile::Artifact(artifact.to_owned());
-            assert_eq!(plan(&[wanted], &[server.clone()]).steps.is_empty(), is_same, "{artifact}");
+            assert_eq!(plan(&[wanted], std::slice::from_ref(&server)).steps.is_empty(), is_same, "{artifact}");
         }
     }
 

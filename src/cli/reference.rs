@@ -37,11 +37,11 @@ there. Results go to stdout, everything else to stderr.
 /// Fails if a file differs from what the commands generate.
 #[track_caller]
 pub(super) fn check(mut program: Command) {
-    // Propagates global options to the commands.
-    program.build();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
     man::write(&program, folder.path()).unwrap();
+    // Propagates global options to the commands.
+    program.build();
     let mut made = files(folder.path(), MANUAL);
     made.insert(PAGE.to_owned(), page(&program));
     if std::env::var_os("SNAPHOOK_BLESS").is_some() {
@@ -102,7 +102,7 @@ fn describe(command: &Command, parents: &[&str], page: &mut String) {
     }
     let mut usage = command.clone();
     let usage = usage.render_usage().to_string();
-    let _ = write!(page, "    {}\n", usage.trim_start_matches("Usage: ").replace('\n', "\n    "));
+    let _ = writeln!(page, "```text shown\n{}\n```", usage.trim_start_matches("Usage: "));
     let own: Vec<_> = command.get_arguments().filter(|arg| !arg.is_global_set() && !is_help(arg)).collect();
     if !own.is_empty() {
         let _ = write!(page, "\n{}", table(own.into_iter()));

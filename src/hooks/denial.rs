@@ -4,9 +4,8 @@
 //! nobody can paste them. Such a copy is cut off, and the lines themselves end the message.
 
 use super::context::LogLine;
+use super::grant_lines::TO_ALLOW;
 
-/// What stands before the lines.
-const BEFORE: &str = "; to allow it, add to ";
 /// What they begin with.
 const TABLE: &str = "[[grants]]";
 
@@ -16,9 +15,9 @@ pub(super) fn tidy(failure: Option<&mut String>, log: &mut [LogLine]) {
         && cut(message)
     {
         // The host wrote the denial to the log when it happened.
-        let lines = log.iter().rev().filter_map(|line| line.message.split_once(BEFORE));
+        let lines = log.iter().rev().filter_map(|line| line.message.split_once(TO_ALLOW));
         if let Some((_, lines)) = lines.into_iter().find(|(_, lines)| is_whole(lines)) {
-            message.push_str(BEFORE);
+            message.push_str(TO_ALLOW);
             message.push_str(lines);
         }
     }
@@ -35,7 +34,7 @@ fn is_whole(lines: &str) -> bool {
 /// Takes out the copies that cannot be pasted; whether there were any.
 fn cut(text: &mut String) -> bool {
     let (mut from, mut is_cut) = (0, false);
-    while let Some(start) = text[from..].find(BEFORE).map(|at| from + at) {
+    while let Some(start) = text[from..].find(TO_ALLOW).map(|at| from + at) {
         let end = text[start..].find('\n').map_or(text.len(), |end| start + end);
         if text[start..end].contains(TABLE) {
             text.replace_range(start..end, "");

@@ -72,7 +72,7 @@ fn every_block_runs() {
 fn print_table(followed: &[(String, usize, Duration)]) {
     let mut table = "a newcomer followed these pages:\ncommands  minutes  page\n".to_owned();
     for (page, commands, took) in followed {
-        table.push_str(&format!("{commands:>8}  {:>7.1}  {page}\n", took.as_secs_f64() / 60.0));
+        table.push_str(&format!("{commands:>8}  {:>7.2}  {page}\n", took.as_secs_f64() / 60.0));
     }
     // What is printed with macros is shown of tests that fail only.
     let _ = std::io::stderr().write_all(table.as_bytes());
