@@ -219,7 +219,7 @@ async fn grants_add_up_and_the_largest_limit_holds() {
         serde_json::to_string(&info).unwrap(),
         format!(
             "{{\"name\":\"h\",\"engine\":\"words\",\"artifact\":\"{}\",\"size\":1,\"mode\":\"shadow\",\"grants\":\
-             {{\"read\":[\"a\",\"b\"],\"timeout\":\"2 s\",\"memory\":\"32 MiB\"}},\"position\":1,\"state\":\"ok\"}}",
+             {{\"read\":[\"a\",\"b\"],\"timeout\":\"2 s\",\"memory\":\"32 MiB\"}},\"position\":1,\"origin\":\"rest\",\"state\":\"ok\"}}",
             digest("limits")
         )
     );
