@@ -1,7 +1,7 @@
 //! The lines of configuration that a denial ends in, wherever they were copied to.
 //!
 //! A language may show an error as a literal of its own, as Python's traceback does: there the line breaks are `\n`, and
-//! nobody can paste them. Such a copy is cut off, and the lines themselves end the message.
+//! nobody can paste them. Such a copy is cut out, up to the end of the literal, and the lines themselves end the message.
 
 use super::context::LogLine;
 use super::grant_lines::TO_ALLOW;
@@ -35,7 +35,7 @@ fn is_whole(lines: &str) -> bool {
 fn cut(text: &mut String) -> bool {
     let (mut from, mut is_cut) = (0, false);
     while let Some(start) = text[from..].find(TO_ALLOW).map(|at| from + at) {
-        let end = text[start..].find('\n').map_or(text.len(), |end| start + end);
+        let end = start + literal_end(&text[start..]);
         if text[start..end].contains(TABLE) {
             text.replace_range(start..end, "");
             is_cut = true;
@@ -46,6 +46,19 @@ fn cut(text: &mut String) -> bool {
         }
     }
     is_cut
+}
+
+/// The first double quote that nothing escapes, or the end of the line: what a hook logs as JSON stays JSON.
+fn literal_end(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'\n' => return at,
+            b'"' if !is_escaped => return at,
+            _ => is_escaped = byte == b'\\' && !is_escaped,
+        }
+    }
+    text.len()
 }
 
 #[cfg(test)]
@@ -70,11 +83,21 @@ mod tests {
         assert_eq!(
             message,
             format!(
-                "the hook gave up: Traceback\nErr: AccessError(\"hook asked for read, which no grant opens\n  more{LINES}"
+                "the hook gave up: Traceback\nErr: AccessError(\"hook asked for read, which no grant opens\")\n  more{LINES}"
             )
         );
         assert_eq!(lines[0].message, denial);
-        assert_eq!(lines[2].message, "Err: AccessError(\"hook asked for read, which no grant opens");
+        assert_eq!(lines[2].message, "Err: AccessError(\"hook asked for read, which no grant opens\")");
+    }
+
+    #[test]
+    fn what_is_logged_as_json_stays_json() {
+        let lines = LINES.replace("['b']", r#"["it's"]"#);
+        let said = serde_json::json!({"message": format!("asked{lines}"), "code": "denied"});
+        let mut log = log(&[&said.to_string()]);
+        tidy(None, &mut log);
+        let left: serde_json::Value = serde_json::from_str(&log[0].message).unwrap();
+        assert_eq!(left, serde_json::json!({"message": "asked", "code": "denied"}));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::support::{ServerOptions, eventually};
 const FAILURES: [(&str, &str, &str); 13] = [
     ("nothing", "exception", "without setting a response"),
     ("error", "exception", "set an error instead of a response"),
-    ("panic", "trap", "hunter2 is what the log says"),
+    ("panic", "exception", "hunter2 is what the log says"),
     ("leak", "exception", "without setting a response"),
     ("short", "exception", "middle of its response"),
     ("loop", "timeout", "the limit `timeout` is 300 ms"),
