@@ -3,7 +3,7 @@
 //! A language may show an error as a literal of its own, as Python's traceback does: there the line breaks are `\n`, and
 //! nobody can paste them. Such a copy is cut out, up to the end of the literal, and the lines themselves end the message.
 
-use super::context::LogLine;
+use super::context::{LogLevel, LogLine};
 use super::grant_lines::TO_ALLOW;
 
 /// What they begin with.
@@ -21,7 +21,8 @@ pub(super) fn tidy(failure: Option<&mut String>, log: &mut [LogLine]) {
             message.push_str(lines);
         }
     }
-    for line in log {
+    // What stderr gets is a warning. What a hook logs as information is its own.
+    for line in log.iter_mut().filter(|line| matches!(line.level, LogLevel::Warn | LogLevel::Error)) {
         cut(&mut line.message);
     }
 }
@@ -64,7 +65,6 @@ fn literal_end(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hooks::context::LogLevel;
 
     const LINES: &str = "; to allow it, add to config.toml:\n[[grants]]\nmodel = 'a'\nread = ['b']";
 
