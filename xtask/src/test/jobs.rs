@@ -1,5 +1,6 @@
 //! What is run, and in which of the two lanes.
 
+use std::collections::HashSet;
 use std::process::Command;
 
 use super::compile::Program;
@@ -61,11 +62,14 @@ pub(super) fn of(
             first.push(Job::new(format!("it, hostile input on {stores}"), hostile));
         }
     }
+    let mut titles = HashSet::new();
     for program in others {
         let title = match program.is_unit {
             true => format!("{}, unit tests", program.package),
             false => format!("{}, {}", program.package, program.target),
         };
+        // A package with a library and a program of the same name. Outputs go to files that are named for the titles.
+        let title = if titles.insert(title.clone()) { title } else { format!("{title} of the program") };
         let mut command = in_memory(program);
         timed(&mut command);
         rest.push(Job::new(title, command));

@@ -9,8 +9,8 @@ use crate::shell::{Result, section};
 const PROGRAMS: usize = 12;
 const TESTS: usize = 25;
 
-/// The error has the end of what failing tests wrote: of so many, so many lines each, of so many characters. The error is the last
-/// thing that a run prints, and often all of it that somebody sees.
+/// The error has the beginning of what failing tests wrote, without the frames of stacks: of so many, so many lines each, of so many
+/// characters. The error is the last thing that a run prints, and often all of it that somebody sees.
 const EXCERPTS: usize = 4;
 const EXCERPT_LINES: usize = 24;
 const LINE: usize = 300;
@@ -36,7 +36,7 @@ pub(super) fn print(ended: &[Ended]) -> Result {
     Err(format!("failed: {}{}", failed.join(", "), excerpts(ended, &tests)))
 }
 
-/// The last lines that failing tests wrote.
+/// The first lines that failing tests wrote.
 fn excerpts(ended: &[Ended], tests: &[(&str, Test<'_>)]) -> String {
     let failing = tests.iter().filter(|(_, test)| test.is_failed).filter_map(|(title, test)| {
         let job = ended.iter().find(|job| job.title == *title)?;
@@ -45,7 +45,7 @@ fn excerpts(ended: &[Ended], tests: &[(&str, Test<'_>)]) -> String {
     let mut text = String::new();
     for (title, name, lines) in failing.take(EXCERPTS) {
         text.push_str(&format!("\n\n--- {title}: {name}"));
-        for line in &lines[lines.len().saturating_sub(EXCERPT_LINES)..] {
+        for line in lines.iter().take(EXCERPT_LINES) {
             text.push('\n');
             text.extend(line.chars().take(LINE));
         }
@@ -59,7 +59,14 @@ fn written_by<'a>(output: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let mut lines = output.lines().skip_while(|line| *line != head);
     lines.next()?;
     let is_end = |line: &str| line.starts_with("---- ") && line.ends_with(" stdout ----") || line == "failures:";
-    Some(lines.take_while(|line| !is_end(line)).filter(|line| !line.is_empty()).collect())
+    Some(lines.take_while(|line| !is_end(line)).filter(|line| !line.is_empty() && !is_frame(line)).collect())
+}
+
+/// `  12: a::function` and `             at ./src/a.rs:1:2`.
+fn is_frame(line: &str) -> bool {
+    let text = line.trim_start();
+    let is_numbered = text.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+    text.len() < line.len() && (is_numbered || text.starts_with("at "))
 }
 
 fn longest(all: &mut [(Duration, String)], count: usize) {
@@ -116,6 +123,9 @@ failures:
 seed 7
 panicked at a.rs:1:2:
 left is not right
+stack backtrace:
+   0: a::b
+             at ./a.rs:1:2
 
 failures:
     c - should panic
@@ -154,7 +164,9 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         let error = print(&all).unwrap_err();
         assert!(error.starts_with("failed: one: c - should panic, two: signal"), "{error}");
         assert!(
-            error.ends_with("\n--- one: c - should panic\nseed 7\npanicked at a.rs:1:2:\nleft is not right"),
+            error.ends_with(
+                "\n--- one: c - should panic\nseed 7\npanicked at a.rs:1:2:\nleft is not right\nstack backtrace:"
+            ),
             "{error}"
         );
         assert!(print(&all[2..]).is_ok());
