@@ -96,7 +96,7 @@ mod tests {
         let said = serde_json::json!({"message": format!("asked{lines}"), "code": "denied"});
         let mut log = log(&[&said.to_string()]);
         tidy(None, &mut log);
-        let left: serde_json::Value = serde_json::from_str(&log[0].message).unwrap();
+        let left: serde_json::Value = snaphook_driver::json::parse(&log[0].message).unwrap();
         assert_eq!(left, serde_json::json!({"message": "asked", "code": "denied"}));
     }
 
