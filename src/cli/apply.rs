@@ -20,17 +20,16 @@ use crate::config::{Config, Phase};
 
 /// Make a running server match the models and hooks in a folder
 ///
-/// Reads `<dir>/<model>/model.json` and `<dir>/<model>/<phase>.js`, `.ts`, `.wasm` or `.toml`, prints what differs and
-/// does it. What is already so is left alone, so it can run at every deploy. Models that no file names are left alone;
-/// a model's hook that no file names is removed, unless it was bound over REST: that is said.
+/// Reads `<dir>/<model>/model.json` and `<dir>/<model>/<phase>.js`, `.ts`, `.wasm` or `.toml`, prints the differences and
+/// applies them. Without differences it changes nothing, so it can run at every deployment. Models without files stay as they
+/// are. A hook without a file is removed, unless it was bound over REST; then a warning names it.
 ///
-/// With --plan the server is asked of each step whether it could be done; nothing is changed. The exit code is 3 if one could
-/// not.
+/// With --plan the server only checks each step and changes nothing. The exit code is 3 if a step would fail.
 #[derive(Args, Debug)]
 pub(super) struct Apply {
     /// The folder [default: `hooks.directory` of the configuration]
     directory: Option<PathBuf>,
-    /// Only print what would be done, and whether the server could do it
+    /// Only print the steps, and whether each would succeed
     #[arg(long)]
     plan: bool,
 }
@@ -59,7 +58,8 @@ impl Apply {
         let Plan { steps, kept } = plan(&files, &server);
         kept.iter().for_each(output::warn);
         if steps.is_empty() {
-            return output::line(format!("nothing to do: {} models are as the files say", files.len()));
+            let count = output::counted(files.len(), "model");
+            return output::line(format!("nothing to do, {count} up to date"));
         }
         let artifacts: Vec<&str> = server
             .iter()

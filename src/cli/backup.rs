@@ -19,27 +19,27 @@ use crate::drivers::backup::{self, Counts, Header, Scanner};
 /// Steps of a progress bar.
 pub(super) const STEPS: u64 = 1000;
 
-/// Keep everything in one file: events, hooks' code, their progress, recorded errors, secrets (encrypted)
+/// Back up everything to one file: events, code and progress of hooks, recorded errors, secrets (encrypted)
 ///
-/// Asks the running server for it, which goes on with its work; reads the stores themselves if none runs. The file is of
-/// one moment, and is read back and checked before this ends with success. The private key of the secrets is not in it:
-/// keep a copy of that elsewhere.
+/// Asks the running server, which continues to serve requests; reads the stores directly if no server runs. The backup is a
+/// snapshot of one moment. The command succeeds only after it has read the file back and verified it. The backup does not
+/// contain the private key of the secrets: keep a copy of the key elsewhere.
 ///
 /// Example: snaphook backup /mnt/shop-2026-01-31.backup
 #[derive(Args, Debug)]
 pub(super) struct Backup {
-    /// The file to write; it must not be there
+    /// The file to write; it must not exist
     file: PathBuf,
 }
 
-/// Fill the empty stores that config.toml names from a backup
+/// Restore a backup into the empty stores of config.toml
 ///
-/// Refuses if one of them holds data, or a server runs on them. The file is checked before anything is written, and the
-/// stores are compared with it before this ends with success. No hook runs, and what post hooks had done is not done
-/// again. The log that comes out is another one than that of the backup: positions that clients kept are refused.
+/// Fails if a store contains data or a server uses the stores. The command verifies the file before it writes anything, and
+/// succeeds only after it has compared the stores with the file. No hook runs, and finished post hooks do not run again. The
+/// restored log is a new log: positions that clients stored are rejected.
 #[derive(Args, Debug)]
 pub(super) struct Restore {
-    /// A file that `snaphook backup` wrote
+    /// A file written by `snaphook backup`
     file: PathBuf,
 }
 

@@ -27,7 +27,8 @@ pub(super) fn check(global: &Global) -> Result<()> {
             Failure::new(format!("the files that would be applied at start have faults:\n{}", lines.join("\n")))
         })?;
         apply::left_out(&config.hooks.directory, models.len()).iter().for_each(output::warn);
-        output::line(format!("{}: {} models are applied at start", config.hooks.directory.display(), models.len()))?;
+        let count = output::counted(models.len(), "model");
+        output::line(format!("{}: {count} applied at start", config.hooks.directory.display()))?;
     }
     let grants = match config.grants.len() {
         0 => "no grants".to_owned(),

@@ -7,9 +7,9 @@ use clap_complete::{Shell, generate};
 
 use super::failure::Result;
 
-/// Print a script that makes a shell complete commands and flags
+/// Print a shell script that completes commands and flags
 ///
-/// Put it into ~/.local/share/bash-completion/completions/snaphook for bash, a file `_snaphook` in a folder of `fpath` for
+/// Write it to ~/.local/share/bash-completion/completions/snaphook for bash, a file `_snaphook` in a folder of `fpath` for
 /// zsh, and ~/.config/fish/completions/snaphook.fish for fish.
 ///
 /// Example: snaphook completions bash > ~/.local/share/bash-completion/completions/snaphook

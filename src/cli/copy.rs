@@ -15,16 +15,16 @@ use crate::drivers;
 use crate::drivers::backup::{BackupError, ComparedModel, Transfer};
 use crate::engine::replay::{self, Progress};
 
-/// Change the storage: copy everything to the empty stores of another configuration
+/// Copy everything to the empty stores of another configuration
 ///
-/// The log, recorded errors and secrets (encrypted) are copied; the models are made there from the log. Then both sides are
-/// compared, and a report says what there is. No server may run on the stores. If this is interrupted, run it again: it goes on
-/// where it stopped. The log keeps its positions, but is another one: positions that clients kept are refused.
+/// Copies the log, the recorded errors and the secrets (encrypted), builds the model store from the log, compares both sides
+/// and prints a report. No server may use the stores. If the command is interrupted, run it again: it continues where it
+/// stopped. The log keeps its positions but is a new log: positions that clients stored are rejected.
 ///
 /// Example: snaphook copy --to new.toml
 #[derive(Args, Debug)]
 pub(super) struct Copy {
-    /// The configuration whose stores are filled
+    /// The configuration of the stores to copy to
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }

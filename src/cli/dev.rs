@@ -33,12 +33,12 @@ const LIBRARY_SETTLE: Duration = Duration::from_millis(200);
 
 /// Serve, bind each hook when its file is saved, and print every run
 ///
-/// Connects to the server that the configuration or `--url` names; starts one if none answers. Watches the folder of
-/// hooks and makes the server match it at each save, as `snaphook apply` does. Prints each run with its verdict and its
-/// time, and the lines of configuration that would grant what it lacked.
+/// Connects to the server of the configuration or `--url`, and starts one if none responds. Watches the hooks folder and, at
+/// each save, applies it as `snaphook apply` does. Prints each run with its verdict and duration, and the configuration that
+/// would grant a denied capability.
 ///
-/// A folder that `snaphook hook new` made inside a model's folder is built at each save, as `snaphook hook build` does,
-/// to the file of its phase: `snaphook hook new check --language python --in hooks/order`.
+/// A folder created with `snaphook hook new check --language python --in hooks/order` is built at each save, as with
+/// `snaphook hook build`, to the file of its phase.
 ///
 /// Example: snaphook init shop && cd shop && snaphook dev
 #[derive(Args, Debug)]

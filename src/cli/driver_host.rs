@@ -16,20 +16,20 @@ use crate::drivers::HostedStores;
 
 /// Serve the stores of a configuration to other servers, over HTTP
 ///
-/// A server whose configuration says `driver = 'remote'` and this address keeps its data here. Prints the address once it
-/// can be reached.
+/// A server with `driver = 'remote'` and this address in its configuration stores its data here. Prints the address as soon
+/// as it accepts connections.
 #[derive(Args, Debug)]
 pub(super) struct DriverHost {
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1400")]
     listen: SocketAddr,
-    /// What requests must carry as `Authorization: Bearer`; without it only this machine is served
+    /// The bearer token that requests must have; without one, only loopback addresses are served
     #[arg(long, value_name = "TOKEN", env = "SNAPHOOK_DRIVER_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Certificate chain in PEM; then HTTPS is spoken
+    /// Certificate chain in PEM, for HTTPS
     #[arg(long, value_name = "FILE", requires = "private_key")]
     certificate: Option<PathBuf>,
-    /// Its private key in PEM
+    /// Private key of the certificate in PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     private_key: Option<PathBuf>,
 }

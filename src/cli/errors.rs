@@ -13,26 +13,26 @@ use super::output;
 /// How often a progress bar looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// List, retry and drop post hooks that failed for good
+/// List, retry and drop post hook runs that failed permanently
 #[derive(Debug, Subcommand)]
 pub(super) enum Errors {
-    /// List them, oldest first
+    /// List the recorded failures, oldest first
     List {
         #[command(flatten)]
         which: Which,
-        /// One JSON document per line, with the event, the log and everything else
+        /// Print one JSON document per line, with the event, the log lines and all other details
         #[arg(long)]
         json: bool,
     },
-    /// Run failed hooks again, as they are bound now; those that succeed are gone from the list
+    /// Retry failed runs with the hooks that are bound now; successful ones leave the list
     Retry {
         #[command(flatten)]
         chosen: Chosen,
-        /// Only count what would run
+        /// Only count the runs
         #[arg(long)]
         dry_run: bool,
     },
-    /// Remove them from the list without running them
+    /// Remove failures from the list without a retry
     Drop {
         #[command(flatten)]
         chosen: Chosen,
@@ -51,12 +51,12 @@ pub(super) struct Which {
 
 #[derive(Args, Debug)]
 pub(super) struct Chosen {
-    /// The ids of single errors, as `errors list` shows them
+    /// Ids of single failures, as printed by `errors list`
     #[arg(value_name = "ID", conflicts_with_all = ["model", "hook", "all"])]
     ids: Vec<String>,
     #[command(flatten)]
     which: Which,
-    /// Every error there is
+    /// All failures
     #[arg(long, conflicts_with_all = ["model", "hook"])]
     all: bool,
 }

@@ -16,22 +16,22 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 
 /// Print events of a running server, oldest first, one JSON document per line
 ///
-/// With --follow it goes on with what happens from now (or from --after); it comes back after the server did, and
-/// misses nothing and prints nothing twice. If the log is another one then (it was restored from a backup), it says so
-/// and starts over with the first event.
+/// With --follow the command prints new events from now (or from --after) on. It reconnects after a restart of the server,
+/// and prints every event exactly once. If the log has changed by then (it was restored from a backup), it reports this and
+/// starts over with the first event.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Events {
     #[command(subcommand)]
     command: Option<One>,
-    /// Go on with events as they happen
+    /// Continue with new events
     #[arg(long, short)]
     follow: bool,
     /// Only events after this position, or after the event of a stream with this id [default: all, or from now with
     /// --follow]
     #[arg(long, value_name = "POSITION", value_parser = place)]
     after: Option<String>,
-    /// At most that many
+    /// The maximum number of events
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<u64>,
     /// Only events of this model
@@ -48,19 +48,19 @@ pub(super) struct Events {
 /// Commands about one event. They work on the stores themselves while no server runs.
 #[derive(Debug, Subcommand)]
 enum One {
-    /// Print one event, whether the model store cannot take it, and whether it is skipped
+    /// Print one event, and whether the model store fails to apply it or skips it
     Inspect {
         #[arg(value_name = "POSITION", value_parser = clap::value_parser!(u64).range(1..))]
         position: Position,
     },
-    /// Never apply the event that keeps a model unavailable
+    /// Skip the event that makes a model unavailable
     ///
-    /// The skip is an event itself (`model.event-skipped`), so it holds for every later rebuild. The model store is rebuilt
-    /// without the event.
+    /// The skip is itself an event (`model.event-skipped`), so it applies to every later rebuild. The model store is rebuilt
+    /// without the skipped event.
     Skip {
         #[arg(value_name = "POSITION", value_parser = clap::value_parser!(u64).range(1..))]
         position: Position,
-        /// Why; kept in the log
+        /// The reason, which is stored in the log
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },

@@ -12,19 +12,19 @@ use crate::{drivers, server};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Global {
-    /// Configuration file [default: config.toml, if it is there]
+    /// Configuration file [default: config.toml, if it exists]
     #[arg(long, short, global = true, value_name = "FILE", env = "SNAPHOOK_CONFIG")]
     pub(super) config: Option<PathBuf>,
     /// What to log to stderr: a level, or `target=level,…` [default: info for `serve` and `driver-host`, else warn]
     #[arg(long, global = true, value_name = "FILTER", env = "SNAPHOOK_LOG")]
     pub(super) log: Option<String>,
-    /// How lines of the log are written [default: as `telemetry.log-format` says for `serve`, else text]
+    /// Format of log lines [default: `telemetry.log-format` for `serve`, else text]
     #[arg(long, global = true, value_name = "FORMAT", value_enum, env = "SNAPHOOK_LOG_FORMAT")]
     pub(super) log_format: Option<LineFormat>,
-    /// Address of a running server [default: the one that the configuration names]
+    /// Address of a running server [default: the one in the configuration]
     #[arg(long, global = true, value_name = "URL", env = "SNAPHOOK_URL")]
     pub(super) url: Option<String>,
-    /// Token for the server [default: the first admin's, if its file can be read and `--url` is not given]
+    /// Token for the server [default: the first admin token, if its file is readable and `--url` is not given]
     #[arg(long, global = true, value_name = "TOKEN", env = "SNAPHOOK_TOKEN", hide_env_values = true)]
     pub(super) token: Option<String>,
 }

@@ -30,7 +30,7 @@ use super::global::Global;
 use super::output;
 use crate::config::Phase;
 
-/// Make, build, try and bind hooks; list, read and roll back those of a server
+/// Create, build, test and bind hooks; list, read and roll back those of a server
 #[derive(Debug, Subcommand)]
 pub(super) enum Hook {
     /// List the hooks of a running server

@@ -8,7 +8,7 @@ use super::failure::Result;
 use super::hook::types;
 use super::{output, templates};
 
-/// Make a project: a configuration, a model, a hook in TypeScript
+/// Create a project: a configuration, a model and a hook in TypeScript
 ///
 /// Example: snaphook init shop && cd shop && snaphook dev
 #[derive(Args, Debug)]

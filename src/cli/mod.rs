@@ -53,7 +53,7 @@ use crate::hooks::engines;
 
 /// Models as a REST API over an event log, with sandboxed hooks around every change.
 ///
-/// Without a command, `snaphook` serves: it reads config.toml in the working directory, or takes the defaults.
+/// Without a command, `snaphook` serves: it reads config.toml in the working directory, or uses the defaults.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
@@ -65,35 +65,35 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  snaphook init shop                             make a project that runs: a configuration, a model, a hook
-  snaphook                                       serve, as config.toml says
-  snaphook check                                 say what is wrong with config.toml, with lines
+  snaphook init shop                             create a project: a configuration, a model and a hook
+  snaphook                                       serve as configured in config.toml
+  snaphook check                                 report all errors in config.toml, with their lines
   snaphook dev                                   serve, and bind each hook of `hooks/` when its file is saved
-  snaphook backup /mnt/shop.backup               keep everything in one file, while the server runs
+  snaphook backup /mnt/shop.backup               back up everything to one file while the server runs
   snaphook apply --plan                          show what `hooks/` would change on the running server
-  snaphook hook deploy hooks/movie/preCreate.ts  bind a hook; model and phase come from the path
-  snaphook hook rollback movie.preCreate         bind again what was bound before
+  snaphook hook deploy hooks/movie/preCreate.ts  bind a hook; the path names model and phase
+  snaphook hook rollback movie.preCreate         bind the previous hooks again
   snaphook hook test check.js --phase preCreate --after new.json
-                                                 run a hook here, without a server
+                                                 run a hook locally, without a server
   snaphook events --follow --model movie         print events as they happen, one JSON document per line
   snaphook errors retry --model movie --dry-run  count the failed post hooks that a retry would run again
   printf %s \"$KEY\" | snaphook secret set mail-key
-                                                 keep a secret for hooks
+                                                 store a secret for hooks
 
-`snaphook help <command>` says more about each.";
+`snaphook help <command>` describes each command.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the API until SIGINT or SIGTERM
     ///
-    /// What runs then gets 10 seconds to finish; a second signal ends it at once, if a second or more after the first. SIGHUP,
-    /// or a change of the file, loads grants and limits again.
+    /// After the first signal, running requests and hooks have 10 seconds to finish. A second signal stops the server immediately;
+    /// it is ignored within one second of the first. SIGHUP, or a change of the file, reloads grants and limits.
     Serve,
-    /// Say what is wrong with the configuration, all at once, with lines
+    /// Report all errors in the configuration, with their lines
     Check,
-    /// Make the model store again from the event log
+    /// Rebuild the model store from the event log
     ///
-    /// Asks the running server to do it; works on the stores themselves if none runs. No hook runs.
+    /// Asks the running server, or works on the stores directly if no server runs. No hook runs.
     Rebuild,
     Backup(backup::Backup),
     Restore(backup::Restore),

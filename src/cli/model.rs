@@ -13,13 +13,13 @@ use super::output;
 /// List and show the models of a running server, and write them as files
 #[derive(Debug, Subcommand)]
 pub(super) enum Model {
-    /// List them
+    /// List the models
     List {
         /// Print one JSON document per line
         #[arg(long)]
         json: bool,
     },
-    /// Print one as JSON: its schema, indexes, unique keys, rules and the names of its hooks
+    /// Print a model as JSON: its schema, indexes, unique keys, rules and the names of its hooks
     Show {
         /// The model
         model: String,

@@ -11,23 +11,23 @@ use super::{output, templates};
 const CAPABILITIES: (&str, &str) = ("wit/deps/snaphook-hook.wit", include_str!("../../wit/since_v0_1_0/hook.wit"));
 const HOOKS: (&str, &str) = ("wit/deps/snaphook-module.wit", include_str!("../../wit/module/since_v0_1_0/module.wit"));
 
-/// Begin a component that takes part in requests, or answers them
+/// Create a component that handles requests: a module or a custom endpoint
 #[derive(Debug, Subcommand)]
 pub(super) enum Module {
-    /// Make a folder with a sandboxed module or a custom endpoint to begin with
+    /// Create a folder with the template of a sandboxed module or a custom endpoint
     ///
-    /// It builds with the language's own tools; its contract is in the folder.
+    /// The language's own tools build it. The folder contains its WIT contract.
     ///
     /// Example: snaphook module new limit --kind module --language rust
     New {
-        /// Its name, and that of the folder
+        /// The name of the component and of its folder
         name: String,
         #[arg(long)]
         language: Language,
-        /// What it is
+        /// The kind of component
         #[arg(long)]
         kind: Kind,
-        /// Where the folder is made [default: here]
+        /// The parent of the new folder [default: the current folder]
         #[arg(long, value_name = "DIR")]
         r#in: Option<PathBuf>,
     },
@@ -36,7 +36,7 @@ pub(super) enum Module {
 /// What there is a template for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Kind {
-    /// A component that takes part in all requests
+    /// A component whose hooks see all requests
     Module,
     /// A component that answers all requests under a path
     Endpoint,

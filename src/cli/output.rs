@@ -96,6 +96,11 @@ pub(super) fn progress_bar(what: &'static str) -> ProgressBar {
     bar
 }
 
+/// `1 model`, `2 models`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Rows under headings, columns as wide as they need. A cell is one line.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let cell = |text: &String| plain(text).replace('\n', "\\n").replace('\t', "\\t");

@@ -10,28 +10,28 @@ use super::global::Global;
 use super::{output, sdk, templates};
 use crate::drivers::{self, PluginInfo};
 
-/// Begin a library with drivers, or list those of the plugins folder
+/// Create a plugin with drivers, or list those in the plugins folder
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
-    /// Make a folder with a plugin to begin with: a driver for secrets
+    /// Create a folder with the template of a plugin: a driver for secrets
     ///
-    /// The SDK is in the folder: it needs no package of Snaphook's.
+    /// The folder contains the SDK; no package of Snaphook is needed.
     ///
     /// Example: snaphook plugin new my-store --language rust
     New {
-        /// Its name, that of its driver, and that of the folder
+        /// The name of the plugin, its driver and its folder
         name: String,
         #[arg(long)]
         language: Language,
-        /// Where the folder is made [default: here]
+        /// The parent of the new folder [default: the current folder]
         #[arg(long, value_name = "DIR")]
         r#in: Option<PathBuf>,
     },
-    /// Print file, name, version, drivers and digest of each
+    /// Print the file, name, version, drivers and digest of each plugin
     ///
-    /// Inspects each file of the folder that the configuration names, in a process of its own; needs no server.
+    /// Inspects each file in the plugins folder of the configuration, in a separate process; needs no server.
     List {
-        /// As one JSON document
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },

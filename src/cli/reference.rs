@@ -128,14 +128,15 @@ fn prose(text: &str) -> String {
 fn table<'a>(args: impl Iterator<Item = &'a Arg>) -> String {
     let rows = args.filter(|arg| !arg.is_hide_set() && !is_help(arg)).map(|arg| {
         let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
-        let mut help = help.replace('\n', " ").replace('|', "\\|");
+        let mut help = in_cell(&help);
         let values: Vec<_> = match arg.get_action().takes_values() {
             true => arg.get_possible_values().into_iter().filter(|value| !value.is_hide_set()).collect(),
             false => Vec::new(),
         };
         if !values.is_empty() {
             let values: Vec<_> = values.iter().map(|value| format!("`{}`", value.get_name())).collect();
-            let _ = write!(help, ": {}", values.join(", "));
+            let colon = if help.is_empty() { "" } else { ": " };
+            let _ = write!(help, "{colon}{}", values.join(", "));
         }
         let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
         if arg.get_action().takes_values() && !defaults.is_empty() {
@@ -144,9 +145,14 @@ fn table<'a>(args: impl Iterator<Item = &'a Arg>) -> String {
         if let Some(variable) = arg.get_env() {
             let _ = write!(help, " (`{}`)", variable.to_string_lossy());
         }
-        format!("| {} | {help} |\n", name(arg))
+        format!("| {} | {help} |\n", in_cell(&name(arg)))
     });
     format!("| | |\n| --- | --- |\n{}", rows.collect::<String>())
+}
+
+/// On one line, with its bars escaped: they would end the cell.
+fn in_cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
 /// As it is written on the command line.

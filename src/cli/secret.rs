@@ -14,19 +14,19 @@ use super::global::Global;
 use super::output;
 use crate::drivers::{SECRET_BYTES_MAX, Stores, Vault, VaultError, is_secret_name};
 
-/// Keep, list and remove secrets: of a running server, or in its storage if none runs
+/// Set, list and remove secrets, through a running server or directly in its storage
 #[derive(Debug, Subcommand)]
 pub(super) enum Secret {
-    /// Keep a value, read from stdin; one line break at its end is left out
+    /// Store a value read from stdin, without one trailing line break
     ///
     /// Example: printf %s "$KEY" | snaphook secret set mail-key
     Set {
         name: String,
-        /// Read it from a file instead, byte by byte
+        /// Read the value from a file instead, unchanged
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Print the names; values never come out again
+    /// Print the names; values cannot be read back
     List,
     /// Remove secrets
     Rm {

@@ -271,7 +271,7 @@ async fn serve_at(
     let shutdown = async move {
         let _ = stop.wait_for(Option::is_some).await;
         tracing::info!(
-            "stopping: what runs has {} s to finish; another signal, {} s from now or later, ends it at once",
+            "stopping: running requests and hooks have {} s to finish; a second signal, sent at least {} s from now, stops immediately",
             GRACE.as_secs(),
             ONE_STOP.as_secs()
         );

@@ -13,25 +13,25 @@ use super::global::Global;
 use super::output;
 use crate::drivers::Stores;
 
-/// Make, list and revoke tokens: of a running server, or in its storage if none runs
+/// Create, list and revoke tokens, through a running server or directly in its storage
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
-    /// Make a token and print it, this once
+    /// Create a token and print it, once
     ///
     /// Example: snaphook token create shop --role writer --models order --models 'audit-*'
     Create {
         name: String,
-        /// What it may do: `reader`, `writer` or `admin`
+        /// The role: `reader`, `writer` or `admin`
         #[arg(long, value_name = "ROLE")]
         role: String,
-        /// Ids of models, or globs, that a reader or writer may use [default: all]
+        /// Ids or globs of the models that a reader or writer may use [default: all]
         #[arg(long, value_name = "MODEL")]
         models: Option<Vec<String>>,
-        /// From when on it is not valid any more, such as 2027-01-31T12:00:00Z
+        /// When the token expires, such as 2027-01-31T12:00:00Z
         #[arg(long, value_name = "TIME")]
         expires_at: Option<String>,
     },
-    /// Print the tokens' names, roles, models and last use; tokens themselves never come out again
+    /// Print names, roles, models and last use; the tokens themselves cannot be read back
     List,
     /// Revoke tokens
     Rm {

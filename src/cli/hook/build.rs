@@ -26,10 +26,10 @@ use crate::hooks::engines::{Candidate, Prepared, TopLevel};
 use built::{Built, component, native};
 use tool::Tool;
 
-/// Build a hook to the single file that is bound
+/// Build a hook into the single file to bind
 ///
-/// In a folder that `snaphook hook new` made, or of one JavaScript or TypeScript file, which is bundled with what it
-/// imports. Needs the language's own tools, and says which if they are not there.
+/// Builds a folder created with `snaphook hook new`, or bundles a JavaScript or TypeScript file with its imports. Needs the
+/// language's own tools, and names the missing ones.
 ///
 /// Example: snaphook hook build src/order.ts --phase preCreate --out hooks/order/preCreate.js
 #[derive(Args, Debug)]
@@ -40,12 +40,12 @@ pub(in crate::cli) struct Build {
     /// The file to write [default: `dist/<phase>.js` or `.wasm` in the hook's folder]
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Leave a bundle of JavaScript readable
+    /// Do not minify a JavaScript bundle
     ///
-    /// Without it a bundle is minified. Errors point into your files either way.
+    /// Errors point into your files either way.
     #[arg(long)]
     no_minify: bool,
-    /// The phase that the hook is for [default: that of `hook.toml`, or the file's name]
+    /// The phase of the hook [default: from `hook.toml` or the file name]
     #[arg(long, value_parser = phase)]
     phase: Option<Phase>,
 }

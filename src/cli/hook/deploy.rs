@@ -17,10 +17,10 @@ use crate::cli::global::Global;
 use crate::cli::{identity, output};
 use crate::config::Phase;
 
-/// Bind files to phases of a running server's models, each in the place of what is bound there
+/// Bind files to phases of a running server's models, replacing the hooks bound there
 ///
-/// Model and phase come from the path (`hooks/movie/preCreate.ts`), from the `hook.toml` of a folder that `snaphook
-/// hook build` built, or from the options. `snaphook apply` does the same for a whole folder of models and hooks.
+/// The path (`hooks/movie/preCreate.ts`), the `hook.toml` of a built folder, or the options name model and phase. `snaphook
+/// apply` does the same for a whole folder of models and hooks.
 ///
 /// Example: snaphook hook deploy hooks/movie/preCreate.ts
 #[derive(Args, Debug)]
@@ -31,13 +31,13 @@ pub(in crate::cli) struct Deploy {
     files: Vec<PathBuf>,
     #[command(flatten)]
     place: Place,
-    /// The hook's name [default: that of `hook.toml`, or the server chooses]
+    /// The name of the hook [default: from `hook.toml`, else chosen by the server]
     #[arg(long)]
     name: Option<String>,
-    /// Only look on: log and count what it would decide (pre phases)
+    /// Shadow mode: only log and count the verdicts (pre phases)
     #[arg(long)]
     shadow: bool,
-    /// Let it read and write with the right of the actor, under the rules of models
+    /// Read and write with the rights of the actor, under the rules of the models
     #[arg(long)]
     as_actor: bool,
 }

@@ -10,15 +10,15 @@ use crate::cli::failure::Result;
 use crate::cli::global::Global;
 use crate::cli::output;
 
-/// List what was bound in a phase, newest first
+/// List the present and earlier hooks of a phase, newest first
 ///
-/// `snaphook hook rollback` binds one of them again.
+/// `snaphook hook rollback` binds earlier ones again.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct History {
     /// Model and phase, such as `order.preCreate`
     #[arg(value_parser = at, value_name = "MODEL.PHASE")]
     at: At,
-    /// At most that many
+    /// The maximum number of entries
     #[arg(long, short = 'n', value_name = "COUNT", default_value = "20")]
     limit: usize,
     /// Print one JSON document per line

@@ -10,7 +10,7 @@ use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::output;
 
-/// Print what the hooks of a phase logged: the last 200 lines
+/// Print the last 200 log lines of the hooks of a phase
 ///
 /// Example: snaphook hook log order.preCreate --follow
 #[derive(Args, Debug)]
@@ -18,7 +18,7 @@ pub(in crate::cli) struct Log {
     /// Model and phase, such as `order.preCreate`; `order.preCreate/check` for one hook of a chain
     #[arg(value_parser = at, value_name = "MODEL.PHASE")]
     at: At,
-    /// Go on with lines as they come
+    /// Continue with new lines
     #[arg(long, short)]
     follow: bool,
     /// Print one JSON document per line

@@ -9,23 +9,23 @@ use crate::cli::failure::{Failure, Result};
 use crate::cli::{output, sdk, templates};
 use crate::config::Phase;
 
-/// Make a folder with a hook to begin with
+/// Create a folder with the template of a hook
 ///
-/// The SDK is in the folder: it needs no package of Snaphook's.
+/// The folder contains the SDK; no package of Snaphook is needed.
 ///
 /// Example: snaphook hook new check-total --language ts --phase preCreate
 #[derive(Args, Debug)]
 pub(in crate::cli) struct New {
-    /// Its name, and that of the folder
+    /// The name of the hook and of its folder
     name: String,
     #[arg(long)]
     language: Language,
     #[arg(long, value_parser = phase, default_value = "preCreate")]
     phase: Phase,
-    /// A library that runs in the server's own process, without a sandbox (Rust and C)
+    /// Create a native library, which runs in the server's process without a sandbox (Rust and C)
     #[arg(long)]
     native: bool,
-    /// Where the folder is made [default: here]
+    /// The parent of the new folder [default: the current folder]
     #[arg(long, value_name = "DIR")]
     r#in: Option<PathBuf>,
 }

@@ -13,13 +13,13 @@ use crate::config::Phase;
 /// As the command line says it.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Place {
-    /// The model [default: the file's folder, if that holds a model.json]
+    /// The model [default: the file's folder, if it contains a model.json]
     #[arg(long)]
     pub(super) model: Option<String>,
-    /// preCreate, postCreate, preUpdate, postUpdate, preDelete or postDelete [default: the file's name]
+    /// preCreate, postCreate, preUpdate, postUpdate, preDelete or postDelete [default: from the file name]
     #[arg(long, value_parser = phase)]
     pub(super) phase: Option<Phase>,
-    /// The engine: `v8` runs what `quickjs` runs [default: by the file's name]
+    /// The engine; `v8` runs the same code as `quickjs` [default: from the file name]
     #[arg(long)]
     pub(super) engine: Option<String>,
 }

@@ -11,9 +11,9 @@ use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::{identity, output};
 
-/// Bind again what was bound in a phase before
+/// Bind the previous hooks of a phase again
 ///
-/// The whole chain, as one change: what is bound now stays in the history, so a rollback can be rolled back.
+/// Replaces the whole chain in one change. The present chain stays in the history, so a rollback can be rolled back.
 ///
 /// Example: snaphook hook rollback order.preCreate
 #[derive(Args, Debug)]
@@ -21,8 +21,8 @@ pub(in crate::cli) struct Rollback {
     /// Model and phase, such as `order.preCreate`
     #[arg(value_parser = at, value_name = "MODEL.PHASE")]
     at: At,
-    /// The position or the artifact (its first digits are enough) that `hook history` prints [default: the chain before the
-    /// present one]
+    /// A position, or the first digits of an artifact's digest, from `hook history` [default: the chain before the present
+    /// one]
     #[arg(long, value_name = "POSITION|DIGEST")]
     to: Option<String>,
 }
@@ -54,6 +54,19 @@ impl Rollback {
                 break past;
             }
         };
+        if let Some(digits) = self.to.as_deref().and_then(digits_of) {
+            let mut known = artifact_of(&target, digits);
+            while let Some(past) = pages.next().await? {
+                let other = artifact_of(&past, digits);
+                if other.is_some() && known.is_some() && other != known {
+                    return Err(Failure::new(format!(
+                        "several artifacts of `{at}` begin with `{digits}`; use more digits, or a position of `snaphook hook \
+                         history {at}`"
+                    )));
+                }
+                known = known.or(other);
+            }
+        }
         match hooks(&target) {
             [] => client.delete(&at.path(&[])).await?,
             chain => {
@@ -64,28 +77,39 @@ impl Rollback {
         }
         let position = target.get("position").and_then(Value::as_u64).unwrap_or(0);
         output::line(format!(
-            "{at} is as of position {position}: {} (was {})",
+            "{at} is rolled back to position {position}: {} (was {})",
             chain(hooks(&target)),
             chain(hooks(&now))
         ))?;
         if hooks(&target).iter().any(|hook| hook.get("library").is_some()) {
-            output::warn("of a native library the file that is in the server's folder runs, not the one of that time");
+            output::warn("native libraries are not rolled back: the file in the server's folder runs");
         }
         if hooks(&target).iter().chain(hooks(&now)).any(|hook| text(hook, "origin") == "files") {
-            output::note("the next `snaphook apply` binds what the files say");
+            output::note("the next `snaphook apply` binds the hooks in the files again");
         }
         Ok(())
     }
 }
 
-/// Digits alone are a position.
 fn is_meant(past: &Value, to: &str) -> bool {
-    if to.bytes().all(|byte| byte.is_ascii_digit()) {
-        return past.get("position").and_then(Value::as_u64).is_some_and(|position| position.to_string() == to);
+    match digits_of(to) {
+        Some(digits) => artifact_of(past, digits).is_some(),
+        None => past.get("position").and_then(Value::as_u64).is_some_and(|position| position.to_string() == to),
     }
-    let digits = to.strip_prefix("sha256:").unwrap_or(to);
-    let has = |hook: &Value| text(hook, "artifact").trim_start_matches("sha256:").starts_with(digits);
-    !digits.is_empty() && hooks(past).iter().any(has)
+}
+
+/// The first digits of a digest; `None` for a position, which is written in decimal digits alone.
+fn digits_of(to: &str) -> Option<&str> {
+    match to.strip_prefix("sha256:") {
+        Some(digits) => Some(digits),
+        None => Some(to).filter(|to| !to.bytes().all(|byte| byte.is_ascii_digit())),
+    }
+}
+
+/// The artifact of a chain that begins with these digits.
+fn artifact_of(past: &Value, digits: &str) -> Option<String> {
+    let digest = |hook: &Value| text(hook, "artifact").trim_start_matches("sha256:").to_owned();
+    hooks(past).iter().map(digest).find(|artifact| !digits.is_empty() && artifact.starts_with(digits))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::output;
 
-/// Print the code of a hook, as it is bound or was bound before
+/// Print the code of a hook that is or was bound
 ///
 /// Example: snaphook hook source order.preCreate --artifact sha256:0123abcd
 #[derive(Args, Debug)]
@@ -18,7 +18,7 @@ pub(in crate::cli) struct Source {
     /// Model and phase, such as `order.preCreate`; `order.preCreate/check` for one hook of a chain
     #[arg(value_parser = at, value_name = "MODEL.PHASE")]
     at: At,
-    /// The artifact, or its first digits, as `hook list` and `hook history` print them [default: what is bound]
+    /// The digest of the artifact, or its first digits, from `hook list` or `hook history` [default: the bound artifact]
     #[arg(long, value_name = "DIGEST")]
     artifact: Option<String>,
     /// The file to write [default: standard output]

@@ -11,7 +11,7 @@ use crate::cli::global::Global;
 use crate::cli::output;
 use crate::config::{Phase, is_model_id};
 
-/// Print how often hooks ran on this server since they were bound, how that ended and what it cost
+/// Print the runs of hooks on this server since they were bound: outcomes, times and memory
 ///
 /// Example: snaphook hook stats order.preCreate
 #[derive(Args, Debug)]

@@ -29,19 +29,18 @@ use crate::hooks::engines::{self, Candidate, TopLevel};
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Binding, HookHost, Mode, NOT_SANDBOXED};
 
-/// Run a hook here, in the real sandbox, without a server
+/// Run a hook locally, in the real sandbox, without a server
 ///
-/// Without a file, in a folder that `snaphook hook new` made: builds it and tries it on `test/data.json`.
+/// Without a file, in a folder created with `snaphook hook new`, it builds the hook and runs it on `test/data.json`.
 ///
-/// Prints what it decides, its log, its time and memory, and each capability that it asked for. It may do what
-/// config.toml grants it, on stores in memory that hold the models of the folder of hooks and no instances. Data that does not
-/// fit the model is rejected as a server does it, and defaults are filled in. A native library has no sandbox and runs in this
-/// process.
+/// Prints the verdict, the log, time and memory, and each capability that the hook used. The hook has the grants of
+/// config.toml, on in-memory stores with the models of the hooks folder and no instances. As on a server, invalid data is
+/// rejected and defaults are filled in. A native library has no sandbox and runs in this process.
 ///
-/// With --replay it decides over changes that were let pass: which of those decisions would change?
+/// With --replay the hook runs on changes that were accepted before, and the verdicts that would differ are listed. Example:
+/// snaphook hook test hooks/movie/preCreate.ts --replay --last 1000
 ///
-/// Examples: snaphook hook test hooks/movie/preCreate.ts --after film.json
-///           snaphook hook test hooks/movie/preCreate.ts --replay --last 1000
+/// Example: snaphook hook test hooks/movie/preCreate.ts --after film.json
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
     /// JavaScript, TypeScript, a WebAssembly component, a native library, or a hook's folder
@@ -49,7 +48,7 @@ pub(in crate::cli) struct Test {
     source: PathBuf,
     #[command(flatten)]
     place: Place,
-    /// The hook's name, which grants may ask for [default: as it is bound: that of `hook.toml`, or the phase]
+    /// The name of the hook, to which grants may refer [default: from `hook.toml`, else the phase]
     #[arg(long)]
     name: Option<String>,
     /// File with the instance's data before the change (update and delete) [default: the folder's `test/data.json`]
@@ -58,13 +57,13 @@ pub(in crate::cli) struct Test {
     /// File with the instance's data after the change (create and update) [default: the folder's `test/data.json`]
     #[arg(long, value_name = "FILE")]
     after: Option<PathBuf>,
-    /// Decide again over changes that the log already has, and list the decisions that would change
+    /// Run the hook on changes in the log, and list the verdicts that would differ
     ///
-    /// On the log of the running server, or on the stores if none runs. The hook reads the data as they are now, and has
-    /// the grants of the configuration; nothing is written.
+    /// Uses the log of the running server, or the stores if no server runs. The hook reads the current data with the grants
+    /// of the configuration; nothing is written.
     #[arg(long, conflicts_with_all = ["before", "after", "id"])]
     replay: bool,
-    /// With --replay: over how many of the last changes
+    /// With --replay: the number of latest changes
     #[arg(long, value_name = "COUNT", default_value = "1000", requires = "replay")]
     last: usize,
     /// The instance's id

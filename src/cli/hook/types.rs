@@ -18,8 +18,8 @@ const PACKAGE: &str = "@snaphook/hook";
 
 /// Write `<model>.d.ts`: TypeScript types of a model's data and of its hooks
 ///
-/// Of a model kept as files (`<hooks>/<model>/model.json`), beside them; else of a model of the running server, here.
-/// Where the npm package `@snaphook/hook` is not installed, the contract's types are written too.
+/// For a model in `<hooks>/<model>/model.json`, the file is written beside it; for a model of the running server, to the
+/// current folder. Without the npm package `@snaphook/hook`, the types of the contract are written too.
 ///
 /// Example: snaphook hook types order
 #[derive(Args, Debug)]

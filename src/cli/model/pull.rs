@@ -11,15 +11,15 @@ use crate::cli::global::Global;
 use crate::cli::{identity, output};
 use crate::config::{Phase, is_model_id, read_regular};
 
-/// Write models of a running server and their hooks as files, as `snaphook apply` reads them
+/// Write models of a running server and their hooks to files, as `snaphook apply` reads them
 ///
-/// Writes `<dir>/<model>/model.json` and the code of each phase beside it. A file that is there and says something else is
-/// left alone, unless --force says otherwise.
+/// Writes `<dir>/<model>/model.json` and the code of each phase beside it. Existing files that differ are kept, unless
+/// --force is given.
 ///
 /// Example: snaphook model pull order
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Pull {
-    /// Which [default: all]
+    /// The models [default: all]
     models: Vec<String>,
     /// The folder [default: `hooks.directory` of the configuration]
     #[arg(long, value_name = "DIR")]

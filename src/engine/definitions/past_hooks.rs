@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use snaphook_driver::time::{self, Millis};
@@ -17,8 +18,9 @@ use crate::engine::error::{Error, ErrorKind, Result};
 pub(super) const DIGEST_LENGTH: usize = 64;
 const DIGITS_MIN: usize = 4;
 
-/// Events that one request looks at.
+/// Events that one request looks at, and how long it may take: each has a whole definition, which may be large.
 const SCANNED_MAX: usize = 1000;
+const SCAN_TIME_MAX: Duration = Duration::from_secs(2);
 /// Digests that an ambiguous beginning is told of.
 const NAMED_MAX: usize = 5;
 
@@ -185,8 +187,8 @@ impl Definitions {
         match found.len() {
             0 => {
                 let all = match left {
-                    Some(_) => format!("in its last {SCANNED_MAX} changes"),
-                    None => "since the model was made".to_owned(),
+                    Some(_) => "in the latest changes, which are all that is searched",
+                    None => "since the model was created",
                 };
                 Err(Error::not_found(format!("`{model}.{phase}` had no artifact that begins with `{digits}` {all}")))
             }
@@ -235,7 +237,11 @@ impl Definitions {
             let Some(earlier) = at_most.checked_sub(1) else { return Ok(None) };
             at_most = earlier;
         }
+        let started = Instant::now();
         for _ in 0..SCANNED_MAX {
+            if started.elapsed() > SCAN_TIME_MAX {
+                break;
+            }
             let Some(event) = self.core.stores.event.last(&stream, at_most).await? else { return Ok(None) };
             match event.kind {
                 EventKind::HookUpdated | EventKind::HookDeleted => {

@@ -54,7 +54,7 @@ fn a_server_is_made_to_match() {
     // What is so already is left alone.
     let now = events();
     for args in [&["apply"][..], &["apply", "--plan"], &["apply", "hooks"]] {
-        assert!(ask(&server, args).ok().starts_with("nothing to do: 2 models"), "{args:?}");
+        assert!(ask(&server, args).ok().starts_with("nothing to do, 2 models"), "{args:?}");
     }
     assert_eq!(events(), now);
     api.get("/models/other").expect(200);

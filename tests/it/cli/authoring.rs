@@ -75,7 +75,7 @@ fn a_new_project_runs_at_once() {
     let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
     let cache = format!("[hooks]\ncache = '{}'\n", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache").display());
     write(&shop, "config.toml", &config.replace(":1337", ":0").replace("[hooks]\n", &cache));
-    assert!(run(&shop, &["check"]).ok().contains("1 models are applied at start"));
+    assert!(run(&shop, &["check"]).ok().contains("1 model applied at start"));
 
     let mut child = command(&shop, &["serve"]).stdout(std::process::Stdio::piped()).spawn().expect("the binary starts");
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("a pipe")));

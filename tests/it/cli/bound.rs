@@ -185,7 +185,7 @@ fn models_become_files() {
     let mut lines: Vec<&str> = said.lines().map(|line| line.strip_prefix("wrote ").expect("a file")).collect();
     lines.sort_unstable();
     assert_eq!(lines, expected);
-    assert_eq!(ask(&server, &["apply", "--plan"]).ok(), "nothing to do: 2 models are as the files say\n");
+    assert_eq!(ask(&server, &["apply", "--plan"]).ok(), "nothing to do, 2 models up to date\n");
 
     // What somebody changed is not written over, unless it is asked for.
     write(server.directory(), "hooks/order/preUpdate.js", "export default () => { return }");

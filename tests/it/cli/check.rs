@@ -127,7 +127,7 @@ fn files_that_would_be_applied_are_checked() {
     write(directory.path(), "hooks/invoice/model.json", r#"{"schema": {"type": "object"}}"#);
     write(directory.path(), "hooks/invoice/preCreate.js", "export default () => {};");
     let said = run(directory.path(), &["check"]).ok();
-    assert!(said.contains("1 models are applied at start"), "{said}");
+    assert!(said.contains("1 model applied at start"), "{said}");
     write(directory.path(), "hooks/Bad/model.json", "{\n  \"schema\": \n}");
     write(directory.path(), "hooks/other/model.json", r#"{"schema": {"type": "object"}, "colour": 1}"#);
     write(directory.path(), "hooks/invoice/precreate.js", "");

@@ -33,7 +33,7 @@ fn help_teaches() {
         (&["check"], &["lines"]),
         (&["rebuild"], &["event log", "No hook runs"]),
         (&["backup"], &["one moment", "private key", "Example"]),
-        (&["restore"], &["Refuses", "No hook runs"]),
+        (&["restore"], &["verifies the file", "No hook runs"]),
         (&["events"], &["--follow", "--after", "--model", "--type", "--limit"]),
         (&["errors"], &["list", "retry", "drop"]),
         (&["errors", "list"], &["--json", "--model", "--hook"]),

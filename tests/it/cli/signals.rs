@@ -138,7 +138,7 @@ fn signals_within_a_second_are_one_and_a_later_one_ends_it_at_once() {
     // Each of these but for those after a second is the same wish to stop.
     assert_eq!(server.end_by(Signal::TERM).code(), Some(143));
     assert!((1..6).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
-    says(&server, "another signal, 1 s from now or later, ends it at once");
+    says(&server, "a second signal, sent at least 1 s from now, stops immediately");
     // What runs gets its time where nobody asks again.
     let mut server = server.restart_ended();
     create(&server.client(), "js", &json!({})).expect(201);

@@ -210,7 +210,7 @@ fn apply_makes_a_server_match() {
     assert_eq!(ask(&server, &["apply", "--plan"]).ok(), steps);
     api.get("/models/order").expect(404);
     assert_eq!(ask(&server, &["apply"]).ok(), steps);
-    assert_eq!(ask(&server, &["apply", "hooks"]).ok(), "nothing to do: 1 models are as the files say\n");
+    assert_eq!(ask(&server, &["apply", "hooks"]).ok(), "nothing to do, 1 model up to date\n");
     api.post("/models/order/instances", &json!({"data": {"name": "a"}})).expect(422);
     api.post("/models/order/instances", &json!({"data": {"name": "a", "total": 1}})).expect(201);
     let hooks = api.get("/models/order/hooks").expect(200).json();
@@ -514,6 +514,6 @@ fn signals() {
     BufReader::new(&slow).read_line(&mut line).expect("an answer");
     assert_eq!(line, "HTTP/1.1 100 Continue\r\n", "the server waits for the body now");
     server.signal(Signal::INT);
-    eventually("it stops", || server.log().iter().any(|line| line.contains("another signal, ")).then_some(()));
+    eventually("it stops", || server.log().iter().any(|line| line.contains("a second signal, ")).then_some(()));
     assert_eq!(server.end_by(Signal::TERM).code(), Some(143));
 }
