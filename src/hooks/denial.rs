@@ -32,19 +32,20 @@ fn is_whole(lines: &str) -> bool {
     lines.split('\n').nth(1) == Some(TABLE)
 }
 
-/// Takes out the copies that cannot be pasted; whether there were any.
+/// Removes the copies that cannot be pasted; returns whether there were any. One pass: a guest decides how long the text is.
 fn cut(text: &mut String) -> bool {
-    let (mut from, mut is_cut) = (0, false);
-    while let Some(start) = text[from..].find(TO_ALLOW).map(|at| from + at) {
-        let end = start + literal_end(&text[start..]);
-        if text[start..end].contains(TABLE) {
-            text.replace_range(start..end, "");
-            is_cut = true;
-        }
-        from = (start + 1).min(text.len());
-        while !text.is_char_boundary(from) {
-            from += 1;
-        }
+    let (mut kept, mut rest, mut is_cut) = (String::new(), text.as_str(), false);
+    while let Some(start) = rest.find(TO_ALLOW) {
+        // Without a table up to there, no later start before the end has one.
+        let end = start + literal_end(&rest[start..]);
+        let is_copy = rest[start..end].contains(TABLE);
+        kept.push_str(&rest[..if is_copy { start } else { end }]);
+        is_cut |= is_copy;
+        rest = &rest[end..];
+    }
+    if is_cut {
+        kept.push_str(rest);
+        *text = kept;
     }
     is_cut
 }
@@ -88,6 +89,14 @@ mod tests {
         );
         assert_eq!(lines[0].message, denial);
         assert_eq!(lines[2].message, "Err: AccessError(\"hook asked for read, which no grant opens\")");
+    }
+
+    #[test]
+    fn a_guest_repeats_the_words() {
+        let words = TO_ALLOW.repeat(100_000);
+        let mut message = format!("{words}\n{words}:[[grants]]");
+        assert!(cut(&mut message));
+        assert_eq!(message, format!("{words}\n"));
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Finder {
 
     fn mask<'a>(&self, text: &'a str, names: &[String]) -> Cow<'a, str> {
         // Fail closed: without an automaton the whole text is masked.
-        let Some(automaton) = &self.automaton else { return Cow::Borrowed(MASK) };
+        let Some(automaton) = &self.automaton else { return Cow::Owned(MASK.to_owned()) };
         // Sorted by their ends, merged where they touch.
         let mut spans: Vec<(usize, usize)> = Vec::new();
         for found in automaton.find_overlapping_iter(text) {
@@ -236,6 +236,9 @@ mod tests {
         (0..400).for_each(|n| masks.give(&format!("key-{n}"), &format!("{n:04}").repeat(200)));
         let names = vec!["key-1".to_owned()];
         assert_eq!(masks.mask("a text", &names), MASK);
+        let mut text = "a text".to_owned();
+        masks.mask_in(&mut text, &names);
+        assert_eq!(text, MASK);
         assert_eq!(masks.mask("a text", &[]), "a text");
         // One that no log has room for is left out.
         let masks = Masks::default();
