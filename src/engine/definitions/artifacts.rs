@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 
 use super::Definitions;
 use super::faults::cannot_bind;
-use super::past_hooks::{DIGEST_LENGTH, is_hex};
+use super::past_hooks::{DIGEST_LENGTH, PastArtifacts, is_hex};
 use crate::catalog::{HookRecord, is_hook_name};
 use crate::config::{Phase, read_regular};
 use crate::engine::command::{BindingCode, BindingInput};
@@ -41,6 +41,7 @@ impl Definitions {
         model: Option<&str>,
         binding: &BindingInput,
         pointer: &str,
+        past: &mut Option<PastArtifacts>,
     ) -> Result<(Vec<u8>, Option<String>)> {
         let is_native = self.core.host.code.is_native(&binding.engine);
         match &binding.code {
@@ -71,7 +72,7 @@ impl Definitions {
                 let digits = name.strip_prefix("sha256:");
                 let hex = match digits {
                     Some(digits) if digits.len() < DIGEST_LENGTH => {
-                        self.whole_digest(model, digits).await.map_err(|error| match error.kind {
+                        self.whole_digest(model, digits, past).await.map_err(|error| match error.kind {
                             ErrorKind::BadRequest => cannot_bind(pointer.clone(), error.detail),
                             _ => error,
                         })?

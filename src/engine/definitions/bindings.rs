@@ -108,7 +108,7 @@ impl Definitions {
         let closed = |_| Error::new(ErrorKind::Unavailable, "the server is stopping");
         let _place = self.preparing.acquire().await.map_err(closed)?;
         let mut checked = Checked::default();
-        let mut names = BTreeSet::new();
+        let (mut names, mut past) = (BTreeSet::new(), None);
         for (index, binding) in chain.into_iter().enumerate() {
             let pointer = format!("/chain/{index}");
             if binding.shadow && !phase.is_pre() {
@@ -117,7 +117,7 @@ impl Definitions {
                     format!("`shadow` is for pre hooks; `{phase}` runs after the change"),
                 ));
             }
-            let (code, file) = self.binding_code(model, &binding, &pointer).await?;
+            let (code, file) = self.binding_code(model, &binding, &pointer, &mut past).await?;
             let name = match binding.name {
                 Some(name) => name,
                 None => free_hook_name(file.as_deref().unwrap_or(phase.as_str()), &names),

@@ -75,9 +75,8 @@ impl Reserved {
                 let began = Instant::now();
                 for (index, holder) in reserved.reserve(keys.to_vec()).await? {
                     let (key, stream) = &keys[index];
-                    let names = unique::list_of(record, key).map(|list| list.join(", ")).unwrap_or_default();
                     let other = holder.stream.instance.unwrap_or_default();
-                    let message = format!("has the same value of {names} as `{other}`, which `unique` forbids");
+                    let message = unique::list_of(record, key).map(|list| list.clash(&other)).unwrap_or_default();
                     misfits.insert(stream.instance.clone().unwrap_or_default(), message);
                 }
                 pace.rest(began).await;

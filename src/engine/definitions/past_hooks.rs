@@ -78,6 +78,13 @@ pub struct PastChains {
     pub next: Option<Position>,
 }
 
+/// Digests of what was bound to a model.
+pub(super) struct PastArtifacts {
+    artifacts: BTreeSet<String>,
+    /// Whether all changes were looked at.
+    is_all: bool,
+}
+
 /// One event of a definition that changed the hooks of a phase.
 struct Bound {
     position: Position,
@@ -167,27 +174,29 @@ impl Definitions {
     async fn past_hook(&self, model: &str, phase: Phase, hook: Option<&str>, artifact: &str) -> Result<HookRecord> {
         let digits = artifact.strip_prefix("sha256:").unwrap_or(artifact);
         check_digits(digits)?;
-        self.core.models.require(model)?;
+        let entry = self.core.models.require(model)?;
         let mut found: Vec<HookRecord> = Vec::new();
-        let left = self
-            .each_binding(model, None, |bound| {
-                let is_meant = |record: &HookRecord| {
-                    bound.phase == phase
-                        && record.artifact.starts_with(digits)
-                        && hook.is_none_or(|name| record.name == name)
-                };
-                for record in bound.records.iter().filter(|record| is_meant(record)) {
-                    if !found.iter().any(|known| known.artifact == record.artifact) {
-                        found.push(record.clone());
-                    }
+        let mut look_at = |records: &[HookRecord]| {
+            let is_meant = |record: &&HookRecord| {
+                record.artifact.starts_with(digits) && hook.is_none_or(|name| record.name == name)
+            };
+            for record in records.iter().filter(is_meant) {
+                if !found.iter().any(|known| known.artifact == record.artifact) {
+                    found.push(record.clone());
                 }
-                true
-            })
-            .await?;
+            }
+            // A whole digest has one artifact.
+            digits.len() < DIGEST_LENGTH || found.is_empty()
+        };
+        // What is bound now may be bound for longer than the search goes back.
+        let mut left = None;
+        if look_at(entry.model.chain(phase)) {
+            left = self.each_binding(model, None, |bound| bound.phase != phase || look_at(&bound.records)).await?;
+        }
         match found.len() {
             0 => {
                 let all = match left {
-                    Some(_) => "in the latest changes, which are all that is searched",
+                    Some(_) => "in the latest changes of the model, and earlier ones are not searched",
                     None => "since the model was created",
                 };
                 Err(Error::not_found(format!("`{model}.{phase}` had no artifact that begins with `{digits}` {all}")))
@@ -197,30 +206,48 @@ impl Definitions {
         }
     }
 
-    /// The digest that begins with these digits: of what is bound anywhere, or was bound to the model.
-    pub(super) async fn whole_digest(&self, model: Option<&str>, digits: &str) -> Result<String> {
+    /// The digest that begins with these digits: of what is bound anywhere, or was bound to the model. `past`: what was bound,
+    /// once it was read.
+    pub(super) async fn whole_digest(
+        &self,
+        model: Option<&str>,
+        digits: &str,
+        past: &mut Option<PastArtifacts>,
+    ) -> Result<String> {
         check_digits(digits)?;
         let entries = self.core.models.all();
         let chains = entries.iter().flat_map(|entry| entry.model.record.hooks.values().flatten());
         let mut found: BTreeSet<String> =
             chains.map(|record| &record.artifact).filter(|artifact| artifact.starts_with(digits)).cloned().collect();
-        if let Some(model) = model {
-            self.each_binding(model, None, |bound| {
-                let artifacts = bound.records.into_iter().map(|record| record.artifact);
-                found.extend(artifacts.filter(|artifact| artifact.starts_with(digits)));
-                true
-            })
-            .await?;
-        }
+        let past = match past {
+            Some(past) => past,
+            None => past.insert(self.past_artifacts(model).await?),
+        };
+        found.extend(past.artifacts.iter().filter(|artifact| artifact.starts_with(digits)).cloned());
         if found.len() > 1 {
             return Err(ambiguous(digits, found.iter().map(String::as_str)));
         }
         found.pop_first().ok_or_else(|| {
+            let searched = match past.is_all {
+                true => "no hook has or had an artifact",
+                false => "no hook has an artifact, or had one in the latest changes of the model,",
+            };
             Error::bad_request(format!(
-                "no hook has or had an artifact that begins with `sha256:{digits}`; the whole digest names any that the \
-                 server keeps"
+                "{searched} that begins with `sha256:{digits}`; the whole digest names any that the server keeps"
             ))
         })
+    }
+
+    async fn past_artifacts(&self, model: Option<&str>) -> Result<PastArtifacts> {
+        let mut past = PastArtifacts { artifacts: BTreeSet::new(), is_all: true };
+        if let Some(model) = model {
+            let left = self.each_binding(model, None, |bound| {
+                past.artifacts.extend(bound.records.into_iter().map(|record| record.artifact));
+                true
+            });
+            past.is_all = left.await?.is_none();
+        }
+        Ok(past)
     }
 
     /// Hands over every change of the hooks of a model since it was made, newest first, until `on` has enough. Gives the

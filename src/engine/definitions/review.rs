@@ -287,8 +287,8 @@ impl Review {
     }
 
     fn share(&mut self, id: &str, other: &str, list: usize) {
-        let names = self.new.record.unique[list].join(", ");
-        self.misfit(id, || format!("has the same value of {names} as `{other}`, which `unique` forbids"));
+        let clash = self.new.record.unique[list].clash(other);
+        self.misfit(id, || clash);
     }
 
     async fn look_up_targets(&mut self, store: &dyn ModelStore) -> Result<()> {
