@@ -156,14 +156,14 @@ impl Compiled {
         }
         let all = || {
             let errors = self.validator.iter_errors(Seen(document)).take(max);
-            errors.flat_map(|error| faults(&error, limits)).take(max).collect()
+            errors.flat_map(|error| faults(&error, limits, max)).take(max).collect()
         };
         let faults = match self.run(limits, all) {
             Ok(faults) => faults,
             Err(excess) if !at_last || excess == Excess::Cancelled => return Err(excess),
             Err(_) => {
                 let first = || match self.validator.validate(Seen(document)) {
-                    Err(error) => faults(&error, limits).into_iter().take(1).collect(),
+                    Err(error) => faults(&error, limits, 1),
                     Ok(()) => Vec::new(),
                 };
                 self.run(limits, first).unwrap_or_default()
@@ -184,11 +184,11 @@ impl Compiled {
     }
 }
 
-fn faults(error: &ValidationError<'_>, limits: &Limits) -> Vec<Fault> {
+fn faults(error: &ValidationError<'_>, limits: &Limits, max: usize) -> Vec<Fault> {
     if matches!(error.kind(), ValidationErrorKind::BacktrackLimitExceeded { .. }) {
         give_up(Excess::Steps(limits.steps));
     }
-    message::faults(error)
+    message::faults(error, max)
 }
 
 fn invalid(error: &ValidationError<'_>) -> Refusal {

@@ -15,8 +15,8 @@ const ALTERNATIVES_MAX: usize = 3;
 /// Characters of what a message quotes of one alternative.
 const ALTERNATIVE_CHARS_MAX: usize = 80;
 
-/// The faults of one error: one for each property that the schema does not allow, otherwise one.
-pub(crate) fn faults(error: &ValidationError<'_>) -> Vec<Fault> {
+/// The faults of one error, at most `max`: one for each property that the schema does not allow, otherwise one.
+pub(crate) fn faults(error: &ValidationError<'_>, max: usize) -> Vec<Fault> {
     let at = error.instance_path().as_str();
     let below = |name: &str| bounded_place(&format!("{at}/{}", escape(name)));
     match error.kind() {
@@ -26,7 +26,11 @@ pub(crate) fn faults(error: &ValidationError<'_>) -> Vec<Fault> {
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             let message = "is unknown: the schema has no such property and allows no others";
-            unexpected.iter().map(|name| Fault { pointer: below(name), message: message.to_owned() }).collect()
+            unexpected
+                .iter()
+                .take(max)
+                .map(|name| Fault { pointer: below(name), message: message.to_owned() })
+                .collect()
         }
         Kind::PropertyNames { error } => {
             let pointer = error.instance().as_str().map_or_else(|| bounded_place(at), below);

@@ -27,6 +27,8 @@ type Result<T, E = FieldError> = std::result::Result<T, E>;
 pub struct Part<'a> {
     pointer: String,
     text: &'a str,
+    /// Whether the text is known to be JSON, as a part of a larger one that was read.
+    is_json: bool,
 }
 
 /// The members of an object; taking one removes it.
@@ -39,7 +41,7 @@ pub struct Members<'a> {
 impl<'a> Part<'a> {
     /// A whole body, which need not be JSON.
     pub fn whole(text: &'a str) -> Part<'a> {
-        Part { pointer: String::new(), text }
+        Part { pointer: String::new(), text, is_json: false }
     }
 
     /// An object with no other members than `known`.
@@ -78,6 +80,7 @@ impl<'a> Part<'a> {
         let item = |(row, value): (usize, &'a RawValue)| Part {
             pointer: format!("{}/{row}", self.pointer),
             text: value.get(),
+            is_json: true,
         };
         Ok(items.into_iter().enumerate().map(item).collect())
     }
@@ -118,6 +121,9 @@ impl<'a> Part<'a> {
 
     /// Any value, as the text that it is.
     pub fn raw(&self) -> Result<&'a str> {
+        if self.is_json {
+            return Ok(self.text);
+        }
         json::typed::<&RawValue>(self.text).map(RawValue::get).map_err(|_| self.broken())
     }
 
@@ -181,7 +187,7 @@ impl<'a> Members<'a> {
     pub fn take(&mut self, name: &str) -> Option<Part<'a>> {
         let row = self.members.iter().position(|(known, _)| known == name)?;
         let (_, text) = self.members.swap_remove(row);
-        Some(Part { pointer: self.pointer_of(name), text })
+        Some(Part { pointer: self.pointer_of(name), text, is_json: true })
     }
 
     /// A member, if present and not null.
@@ -301,7 +307,7 @@ mod tests {
         let mut members = body.members(&["a", "b", "n", "d", "e"]).unwrap();
         assert_eq!(members.need("a", "").unwrap().string().unwrap(), "é\n");
         let items = members.take("b").unwrap().items::<2>("a list").unwrap();
-        assert_eq!((items[0].number().unwrap(), items[1].raw().unwrap()), (1, r#"{"c": null}"#));
+        assert_eq!((items[0].raw().unwrap(), items[1].raw().unwrap()), ("1", r#"{"c": null}"#));
         assert_eq!(items[1].members(&["c"]).unwrap().take("c").unwrap().pointer, "/b/1/c");
         assert_eq!(members.take("n").unwrap().tree().unwrap(), 7);
         assert!(members.set("d").is_none() && members.take("e").is_none() && members.take("a").is_none());

@@ -33,6 +33,15 @@ pub struct UniqueList {
 }
 
 impl UniqueList {
+    /// Why an instance does not fit a new list, if another one has the same values.
+    pub fn clash(&self, other: &str) -> String {
+        let case = match self.collation {
+            Collation::Exact => "",
+            Collation::NoCase => " apart from case",
+        };
+        format!("has the same value of {} as `{other}`{case}, which `unique` forbids", self.properties.join(", "))
+    }
+
     /// All lists of a definition as it was sent.
     pub fn read_all(part: &Part<'_>) -> Result<Vec<UniqueList>, FieldError> {
         let expected = "a list of lists of property names";

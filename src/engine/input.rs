@@ -81,13 +81,13 @@ fn definition(members: &mut Members<'_>) -> Result<ModelInput, FieldError> {
 }
 
 fn index(list: &Part<'_>) -> Result<Vec<String>, FieldError> {
-    match list.string() {
+    list.names::<LISTS_READ_MAX>().map_err(|fault| match list.string() {
         Ok(name) if name.len() <= 100 => {
             let name = Value::from(name);
-            Err(list.not(&format!("a list of property names: write `[{name}]` for an index on one property")))
+            list.not(&format!("a list of property names: write `[{name}]` for an index on one property"))
         }
-        _ => list.names::<LISTS_READ_MAX>(),
-    }
+        _ => fault,
+    })
 }
 
 /// `{"old": "new"}`, in the order in which they stand.

@@ -40,16 +40,15 @@ pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
     let name = members.need("name", "a name for the token")?.string()?;
     let role = members.need("role", "`admin`, `writer` or `reader`")?;
     let models = members.set("models").map(|models| models.names::<MODELS_READ_MAX>()).transpose()?;
-    let expires_at = members.set("expires_at").map(|time| time.string()).transpose()?;
-    let role: Role = role.string()?.parse().map_err(|error| Problem::bad_request(format!("`role`: {error}")))?;
-    let expires_at = match expires_at {
+    let role = role.word(&[("admin", Role::Admin), ("writer", Role::Writer), ("reader", Role::Reader)])?;
+    let expires_at = match members.set("expires_at") {
         None => None,
-        Some(text) => Some(time::parse(&text).ok_or_else(|| {
-            Problem::bad_request(format!(
-                "`expires_at` is `{}`, expected a time such as 2026-01-31T12:00:00.000Z",
-                shorten(&text)
-            ))
-        })?),
+        Some(part) => {
+            let text = part.string()?;
+            let expected =
+                || part.fault(format!("is `{}`, expected a time such as 2026-01-31T12:00:00.000Z", shorten(&text)));
+            Some(time::parse(&text).ok_or_else(expected)?)
+        }
     };
     let made = call.app.tokens.make(TokenRequest { name, role, models, expires_at }, time::now()).await?;
     tracing::info!("token `{}` with the role `{}` is made by {}", made.info.name, made.info.role, call.actor());

@@ -99,13 +99,16 @@ impl Deploy {
             false => vec![self.single(file, project)?],
         };
         let before = client.get(&path(&["models", &model, "hooks", phase.as_str()])).await?;
-        let after = put_chain(client, &model, phase, &chain, &[], HookOrigin::Rest).await?;
         let hooks = |chain: &Value| chain.as_array().cloned().unwrap_or_default();
-        let (before, after) = (hooks(&before), hooks(&after));
+        let before = hooks(&before);
+        let digests: Vec<String> =
+            before.iter().map(|hook| text(hook, "artifact").trim_start_matches("sha256:").to_owned()).collect();
+        let digests: Vec<&str> = digests.iter().map(String::as_str).collect();
+        let after = hooks(&put_chain(client, &model, phase, &chain, &digests, HookOrigin::Rest).await?);
         for hook in &after {
             let named = |old: &&Value| text(old, "name") == text(hook, "name");
-            let same =
-                |old: &Value| ["artifact", "engine", "mode", "as"].iter().all(|key| old.get(key) == hook.get(key));
+            let members = ["artifact", "engine", "mode", "as", "language", "library"];
+            let same = |old: &Value| members.iter().all(|key| old.get(key) == hook.get(key));
             let label = format!("{model}.{phase}/{}", text(hook, "name"));
             match before.iter().find(named) {
                 Some(old) if same(old) => output::line(format!("{label} is bound already, unchanged"))?,

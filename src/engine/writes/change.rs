@@ -21,7 +21,7 @@ impl Writes {
     ) -> Result<Written> {
         let is_patch = matches!(change, Change::Patch { .. });
         let changed = self.carry_out(model, Command::new(change)?, options, origin).await;
-        changed.map_err(|error| match is_patch && error.kind == ErrorKind::NotUnique {
+        changed.map_err(|error| match is_patch && matches!(error.kind, ErrorKind::NotUnique | ErrorKind::BadRequest) {
             true => of_patch(error),
             false => error,
         })

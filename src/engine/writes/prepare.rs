@@ -134,7 +134,7 @@ impl Writes {
             Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data, prefix)?),
             Change::Patch { patch, .. } => Some(match (loses, &current) {
                 (Some(reference), Some(current)) => without(entry, current, reference, trees)?,
-                _ => patched(current.as_ref(), patch, trees)?,
+                _ => patched(current.as_ref(), patch, prefix, trees)?,
             }),
             Change::Delete { .. } => None,
         };
@@ -315,8 +315,8 @@ fn parse_stored(data: &Json, trees: &Lease<&Share>) -> Result<Document> {
 }
 
 /// The data after a merge patch.
-fn patched(current: Option<&Instance>, patch: &Json, trees: &Lease<&Share>) -> Result<Document> {
-    let patch = parse(patch, "")?;
+fn patched(current: Option<&Instance>, patch: &Json, pointer: &str, trees: &Lease<&Share>) -> Result<Document> {
+    let patch = parse(patch, pointer)?;
     let mut value = match current {
         Some(current) => parse_stored(&current.data, trees)?.value,
         None => Value::Null,

@@ -198,7 +198,19 @@ fn models_become_files() {
         said.contains("wrote hooks/order/preUpdate.js\n") && said.contains("unchanged hooks/order/model.json\n"),
         "{said}"
     );
+    // Nor does a file stay of a phase that has no hooks.
+    write(server.directory(), "hooks/order/preDelete.js", "export default () => {}");
+    assert!(ask(&server, &["model", "pull", "order"]).fails().contains("  hooks/order/preDelete.js\n"));
+    assert!(ask(&server, &["model", "pull", "--force"]).ok().contains("removed hooks/order/preDelete.js\n"));
+    assert_eq!(ask(&server, &["apply", "--plan"]).ok(), "nothing to do, 2 models up to date\n");
     assert!(ask(&server, &["model", "pull", "nobody"]).fails().contains("nobody"));
+    // What would be read as something else is rejected.
+    for (args, says) in [
+        (&["hook", "history", "order.preCreate/check"][..], "whole chain"),
+        (&["hook", "rollback", "order.preCreate", "--to", "abc"], "too short"),
+    ] {
+        assert!(ask(&server, args).fails().contains(says), "{args:?}");
+    }
 }
 
 /// A plan is asked of the server: what would fail is said, with an exit code of its own, and nothing is changed.
