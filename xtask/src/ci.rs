@@ -2,7 +2,7 @@
 
 use crate::repository::root;
 use crate::shell::{Result, cargo, durations, run as run_command, section};
-use crate::{needs, test};
+use crate::{deny, needs, test};
 
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
@@ -30,8 +30,9 @@ pub(crate) fn run(args: &[String]) -> Result {
     let formatted = run_command(cargo().args(["fmt", "--all", "--check"]).current_dir(root()));
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).current_dir(root());
-    // It is about the code as tests are, and uses cores while they wait.
-    let tested = test::everything(false, vec![test::Job::new("clippy", clippy)]);
+    // They are about the code as tests are, and use cores while those wait.
+    let beside = vec![test::Job::new("clippy", clippy), test::Job::new("deny", deny::command()?)];
+    let tested = test::everything(false, beside);
     let checked = windows();
     println!("\n=== durations ===\n{}", durations());
     let failures: Vec<String> = [formatted, tested, checked].into_iter().filter_map(Result::err).collect();

@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod deny;
 mod guests;
 mod modules;
 mod native;
@@ -26,8 +27,10 @@ usage: cargo xtask <command>
                    find or install what the tests need, build the guests, tidy, then run every test;
                    ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped; `--long` also tries
                    what takes minutes
-  ci               everything that must hold before a change lands: format, test, clippy, and the types of some crates on
-                   Windows; prints how long each part took
+  ci               everything that must hold before a change lands: format, test, clippy, deny, and the types of some crates
+                   on Windows; prints how long each part took
+  deny             check licences, versions and sources of everything that is linked, with cargo-deny, which is installed
+                   into target/tools/
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   v8               fetch V8 as a library into plugins/v8/, for the engine `v8`
   runner           make the module that runs JavaScript hooks anew, of its C sources and scripts
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "test" => test::run(&rest),
         "ci" => ci::run(&rest),
+        "deny" => deny::run(&rest),
         "tidy" => tidy::run(&rest),
         "bench" => bench::run(&rest),
         "guests" => guests::run(&rest),

@@ -290,6 +290,32 @@ pub(crate) fn component_linker() -> Result<(PathBuf, PathBuf)> {
     Ok((program, wasm_ld))
 }
 
+/// The version of cargo-deny that reads `deny.toml`.
+const CARGO_DENY: &str = "0.20.2";
+
+/// The program: the one of that version in `PATH`, else one of our own below the target folder.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    const NAME: &str = "cargo-deny";
+    let is_wanted = |program: &PathBuf| {
+        let version = read(Command::new(program).arg("--version"));
+        version.is_ok_and(|version| version == format!("{NAME} {CARGO_DENY}"))
+    };
+    let tools = crate::repository::target_directory()?.join("tools");
+    let own = tools.join("bin").join(NAME);
+    if let Some(found) = [Some(own.clone()), find_program(NAME)].into_iter().flatten().find(is_wanted) {
+        return Ok(found);
+    }
+    println!("installing {NAME} {CARGO_DENY} into {} ...", tools.display());
+    // Its own folder: in the one of this checkout it would wait for whoever compiles there.
+    let built = tools.join("build");
+    let mut install = crate::shell::cargo();
+    install.args(["install", "--quiet", "--locked", "--force", NAME, "--version", CARGO_DENY, "--root"]).arg(&tools);
+    run(install.arg("--target-dir").arg(&built))?;
+    // What is left of building it is never used again.
+    std::fs::remove_dir_all(&built).map_err(|error| format!("cannot remove {}: {error}", built.display()))?;
+    Ok(own)
+}
+
 /// The version of componentize-py that the guests are built with: it holds a whole CPython.
 const COMPONENTIZE_PY: &str = "0.25.1";
 
