@@ -11,7 +11,7 @@ use super::model::{Model, ModelRecord};
 use super::references::{self, Reference};
 use super::rules::{Rules, RulesInput, renamed};
 use super::schema::{Effort, Schema};
-use super::unique_list::{Collation, UniqueList};
+use super::unique_list::{UniqueInput, UniqueList};
 
 /// Maximum size of a schema's text, which is stored with each change of the model.
 const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
@@ -23,7 +23,7 @@ pub struct ModelInput {
     pub schema: Option<Json>,
     /// Property names, with a leading `-` for descending order.
     pub indexes: Vec<Vec<String>>,
-    pub unique: Vec<UniqueList>,
+    pub unique: Vec<UniqueInput>,
     /// Old name, new name.
     pub renames: Vec<(String, String)>,
     pub rules: RulesInput,
@@ -65,18 +65,15 @@ impl Definition {
         let known = |name: &str| matches!(schema.find(name), Ok(Some(_)));
         let known_or_descending = |name: &str| known(name) || name.strip_prefix('-').is_some_and(known);
         check_lists("indexes", &input.indexes, |_| "", known_or_descending)?;
-        let unique: Vec<&[String]> = input.unique.iter().map(|list| &**list).collect();
-        let below = |row: usize| match input.unique[row].collation {
-            Collation::Exact => "",
-            Collation::NoCase => "/properties",
-        };
-        check_lists("unique", &unique, below, |name| schema.has_property(name))?;
+        let unique: Vec<UniqueList> = input.unique.iter().map(|unique| unique.list.clone()).collect();
+        let names: Vec<&[String]> = unique.iter().map(|list| &**list).collect();
+        check_lists("unique", &names, |row| input.unique[row].names_at, |name| schema.has_property(name))?;
         let references = references::of_schema(&schema, &input.indexes)?;
         let rules = match &input.rules {
             RulesInput::Keep | RulesInput::Remove => None,
             RulesInput::Set(rules) => Some((rules.clone(), Arc::new(Rules::new(&schema, rules)?))),
         };
-        let (indexes, unique) = (input.indexes.clone(), input.unique.clone());
+        let indexes = input.indexes.clone();
         Ok(Definition { schema: Arc::new(schema), indexes, unique, references, rules })
     }
 
@@ -188,7 +185,7 @@ mod tests {
             schema: Some(Json::from_value(&json!({"type": "object", "properties": {
                 "a": {"type": "string"}, "b": {"type": "object", "properties": {"c": {"type": "number"}}}}}))),
             indexes: lists(indexes),
-            unique: lists(unique).into_iter().map(UniqueList::from).collect(),
+            unique: lists(unique).into_iter().map(UniqueInput::from).collect(),
             ..ModelInput::default()
         }
     }

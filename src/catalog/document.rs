@@ -18,11 +18,16 @@ pub struct Document {
 
 /// Why a text is not a valid document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocumentError(pub String);
+pub struct DocumentError {
+    /// Within the document. A line or column would be one of the document's own text, not of the body that it was part of.
+    pub pointer: String,
+    pub message: String,
+}
 
 impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)?;
+        if self.pointer.is_empty() { Ok(()) } else { write!(f, ", at `{}` of the data", self.pointer) }
     }
 }
 
@@ -35,9 +40,13 @@ impl Document {
     /// The same with a maximum number of values. Also returns their number.
     pub fn parse_within(text: &Json, values_max: usize) -> Result<(Document, usize), DocumentError> {
         let limits = Limits { depth: NESTING_MAX, values: values_max };
-        let (value, shape) = json::parse_within(text, limits).map_err(|error| DocumentError(error.to_string()))?;
+        let (value, shape) = json::parse_within(text, limits).map_err(|error| DocumentError {
+            pointer: error.pointer().to_owned(),
+            message: error.fault().to_string(),
+        })?;
         if !value.is_object() {
-            return Err(DocumentError(format!("data is {}, expected an object", type_name(&value))));
+            let message = format!("data is {}, expected an object", type_name(&value));
+            return Err(DocumentError { pointer: String::new(), message });
         }
         let text = if shape.lines { Json::from_value(&value) } else { text.clone() };
         Ok((Document { value, text }, shape.values))
@@ -91,7 +100,9 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<String, String> {
-        Document::parse(&Json::trusted(text)).map(|document| document.text.to_string()).map_err(|error| error.0)
+        Document::parse(&Json::trusted(text))
+            .map(|document| document.text.to_string())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -106,7 +117,7 @@ mod tests {
     fn refuses_what_is_read_in_two_ways() {
         assert_eq!(
             parse(r#"{"a":1,"b":{"x":1,"x":2}}"#).unwrap_err(),
-            "property `x` stands twice in one object at line 1 column 19"
+            "property `x` stands twice in one object, at `/b/x` of the data"
         );
         assert_eq!(parse(r#"{"a":":{\":","b":1}"#).unwrap(), r#"{"a":":{\":","b":1}"#);
         assert!(parse(r"[1]").unwrap_err().contains("expected an object"));

@@ -204,7 +204,10 @@ fn read_document(path: &Path, errors: &mut Vec<FileError>) -> Option<Value> {
     // As the server writes it, so that the two can be compared.
     match members.get("unique").map(|lists| UniqueList::read_all(&Part::whole(&lists.to_string()))) {
         None => {}
-        Some(Ok(lists)) => document["unique"] = json::to_tree(&lists).unwrap_or_default(),
+        Some(Ok(lists)) => {
+            let lists: Vec<_> = lists.into_iter().map(|unique| unique.list).collect();
+            document["unique"] = json::to_tree(&lists).unwrap_or_default();
+        }
         Some(Err(FieldError { pointer, message })) => {
             fault(errors, path, None, format!("`/unique{pointer}` {message}"));
         }

@@ -31,7 +31,7 @@ pub use members::{Members, Part};
 pub use model::{HookMode, HookOrigin, HookRecord, Model, ModelRecord, SourceLanguage};
 pub use references::{OnDelete, Reference, Referenced};
 pub use snaphook_schema::on_large_stack;
-pub use unique_list::{Collation, UniqueList};
+pub use unique_list::{Collation, UniqueInput, UniqueList};
 pub use webhook::{WEBHOOK, Webhook};
 
 pub use schema::{Effort, Schema, SchemaError, Unfit};

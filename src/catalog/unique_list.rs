@@ -32,6 +32,14 @@ pub struct UniqueList {
     pub collation: Collation,
 }
 
+/// A list as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueInput {
+    pub list: UniqueList,
+    /// The pointer from the list to its names, which depends on the form: also an object may be without a collation.
+    pub names_at: &'static str,
+}
+
 impl UniqueList {
     /// Why an instance does not fit a new list, if another one has the same values.
     pub fn clash(&self, other: &str) -> String {
@@ -43,7 +51,7 @@ impl UniqueList {
     }
 
     /// All lists of a definition as it was sent.
-    pub fn read_all(part: &Part<'_>) -> Result<Vec<UniqueList>, FieldError> {
+    pub fn read_all(part: &Part<'_>) -> Result<Vec<UniqueInput>, FieldError> {
         let expected = "a list of lists of property names";
         let lists = part.items::<READ_MAX>(expected).map_err(|error| FieldError {
             message: format!("{}{}", error.message, part.string().map_or_else(|_| String::new(), |name| form(&[name]))),
@@ -54,7 +62,7 @@ impl UniqueList {
     }
 
     /// `siblings` are names in places where lists are expected.
-    fn read(part: &Part<'_>, siblings: &[String]) -> Result<UniqueList, FieldError> {
+    fn read(part: &Part<'_>, siblings: &[String]) -> Result<UniqueInput, FieldError> {
         if part.is_object() {
             let mut members = part.members(&["properties", "collation"])?;
             let properties = members.need("properties", "a list of property names")?.names::<READ_MAX>()?;
@@ -62,10 +70,10 @@ impl UniqueList {
                 None => Collation::Exact,
                 Some(word) => word.word(&[("nocase", Collation::NoCase)])?,
             };
-            return Ok(UniqueList { properties, collation });
+            return Ok(UniqueInput { list: UniqueList { properties, collation }, names_at: "/properties" });
         }
         if siblings.is_empty() {
-            return Ok(UniqueList { properties: part.names::<READ_MAX>()?, collation: Collation::Exact });
+            return Ok(part.names::<READ_MAX>()?.into());
         }
         Err(part.not(&format!("a list of property names{}", form(siblings))))
     }
@@ -97,6 +105,12 @@ impl From<Vec<String>> for UniqueList {
     }
 }
 
+impl From<Vec<String>> for UniqueInput {
+    fn from(properties: Vec<String>) -> Self {
+        UniqueInput { list: properties.into(), names_at: "" }
+    }
+}
+
 impl Deref for UniqueList {
     type Target = [String];
     fn deref(&self) -> &[String] {
@@ -125,7 +139,8 @@ impl Serialize for UniqueList {
 impl<'de> Deserialize<'de> for UniqueList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = json::Json::deserialize(deserializer)?;
-        UniqueList::read(&Part::whole(&raw), &[]).map_err(|error| serde::de::Error::custom(error.message))
+        let read = UniqueList::read(&Part::whole(&raw), &[]);
+        read.map(|input| input.list).map_err(|error| serde::de::Error::custom(error.message))
     }
 }
 
@@ -134,7 +149,10 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<UniqueList>, String> {
-        UniqueList::read_all(&Part::whole(text)).map_err(|error| format!("{} {}", error.pointer, error.message))
+        match UniqueList::read_all(&Part::whole(text)) {
+            Ok(lists) => Ok(lists.into_iter().map(|input| input.list).collect()),
+            Err(error) => Err(format!("{} {}", error.pointer, error.message)),
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
@@ -136,6 +136,31 @@ impl Client {
 
     pub(super) async fn delete(&self, path: &str) -> Result<()> {
         self.send(self.request(Method::DELETE, path)).await.map(drop)
+    }
+
+    /// The entity tag of what is there.
+    pub(super) async fn tag(&self, path: &str) -> Result<String> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        let tag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        tag.ok_or_else(|| Failure::new(format!("{} answered no entity tag at `{path}`", self.base)))
+    }
+
+    /// [`Client::put`], if what the tag belongs to is still as it was. Returns whether it was.
+    pub(super) async fn put_if(&self, path: &str, body: Body, tag: &str) -> Result<bool> {
+        self.change_if(with_body(self.request(Method::PUT, path), Some(body)), tag).await
+    }
+
+    /// [`Client::delete`], if what the tag belongs to is still as it was. Returns whether it was.
+    pub(super) async fn delete_if(&self, path: &str, tag: &str) -> Result<bool> {
+        self.change_if(self.request(Method::DELETE, path), tag).await
+    }
+
+    async fn change_if(&self, request: RequestBuilder, tag: &str) -> Result<bool> {
+        let response = self.reach(request.header(IF_MATCH, tag)).await?;
+        match response.status() {
+            StatusCode::PRECONDITION_FAILED => Ok(false),
+            _ => check(response).await.map(|_| true),
+        }
     }
 
     /// An answer that is read piece by piece.

@@ -2,6 +2,7 @@
 
 mod at;
 mod build;
+mod chain;
 mod deploy;
 mod history;
 mod log;

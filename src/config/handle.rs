@@ -69,10 +69,12 @@ impl ConfigHandle {
         let old = self.current();
         let Some(file) = &old.file else { return Ok(Reloaded { applied: Vec::new(), restart: Vec::new() }) };
         let new = Config::load_as(file, &old.name(), Purpose::Api, check)?;
-        Ok(self.replace(&old, new))
+        Ok(self.replace(new))
     }
 
-    fn replace(&self, old: &Config, new: Config) -> Reloaded {
+    /// Applies the keys that can change.
+    pub(super) fn replace(&self, new: Config) -> Reloaded {
+        let old = &*self.current();
         let restart = restart(old, &new);
         let mut merged = old.clone();
         let mut applied = Vec::new();

@@ -61,7 +61,8 @@ impl IdempotencyKey {
     /// For a request that creates a model. No model has an empty id, so the claim cannot collide.
     pub(super) fn of_model(id: &str, key: &str, input: &ModelInput, origin: &Origin) -> Self {
         let schema = input.schema.as_deref().unwrap_or_default();
-        let lists = serde_json::to_string(&(&input.indexes, &input.unique)).unwrap_or_default();
+        let unique: Vec<_> = input.unique.iter().map(|unique| &unique.list).collect();
+        let lists = serde_json::to_string(&(&input.indexes, unique)).unwrap_or_default();
         IdempotencyKey { claim: format!("{PREFIX} {key}"), digest: digest(origin, &["model", id, schema, &lists]) }
     }
 

@@ -209,7 +209,7 @@ mod tests {
         let text = br#"{"schema":{},"renames":null,"rules":null,"unique":[{"properties":["a"],"collation":"nocase"}]}"#;
         let input = model_version(text).expect("valid");
         assert!(input.renames.is_empty() && matches!(input.rules, RulesInput::Remove), "{input:?}");
-        assert_eq!(&*input.unique[0], ["a"]);
+        assert_eq!(input.unique[0].list.properties, ["a"]);
         assert!(matches!(model_version(br#"{"schema":{}}"#).expect("valid").rules, RulesInput::Keep));
     }
 }

@@ -34,8 +34,16 @@ pub(super) struct Code {
     /// Bytes.
     pub(super) size: u64,
     pub(super) prepared: OnceCell<Arc<dyn Prepared>>,
-    failure: Mutex<Option<(Instant, String)>>,
+    failure: Mutex<Option<LoadFailure>>,
     granted: ArcSwapOption<Granted>,
+}
+
+/// A load that failed.
+#[derive(Clone, Debug)]
+struct LoadFailure {
+    message: String,
+    /// `None`: it would fail again until the server is another one.
+    retry_at: Option<Instant>,
 }
 
 impl Code {
@@ -49,14 +57,35 @@ impl Code {
         })
     }
 
-    /// Why it could not be loaded, if an attempt failed recently.
+    /// Why it could not be loaded, if it is not time for another attempt.
     pub(super) fn recent_failure(&self) -> Option<String> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.as_ref().filter(|(at, _)| at.elapsed() < LOAD_RETRY).map(|(_, message)| message.clone())
+        let is_due = |failure: &&LoadFailure| failure.retry_at.is_some_and(|retry_at| retry_at <= Instant::now());
+        failure.as_ref().filter(|failure| !is_due(failure)).map(|failure| failure.message.clone())
+    }
+
+    /// The same, if another attempt could not succeed.
+    pub(super) fn lasting_failure(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().filter(|failure| failure.retry_at.is_none()).map(|failure| failure.message.clone())
     }
 
     pub(super) fn failed(&self, message: String) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), message));
+        self.set_failure(Some(LoadFailure { message, retry_at: Some(Instant::now() + LOAD_RETRY) }));
+    }
+
+    /// Until the code is bound again, calls fail without another attempt.
+    pub(super) fn failed_for_good(&self, message: String) {
+        self.set_failure(Some(LoadFailure { message, retry_at: None }));
+    }
+
+    /// The next call loads it, whatever happened before.
+    pub(super) fn bound_anew(&self) {
+        self.set_failure(None);
+    }
+
+    fn set_failure(&self, failure: Option<LoadFailure>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     /// What the current configuration grants it.

@@ -2,6 +2,7 @@
 
 mod bound;
 mod code;
+mod compiling;
 mod endpoints;
 mod exchange;
 mod guard;
@@ -23,6 +24,7 @@ use snaphook_driver::time;
 
 pub use self::bound::BoundHook;
 use self::code::HookCode;
+pub use self::compiling::Uncompiled;
 pub use self::endpoints::{Endpoint, Endpoints};
 pub use self::exchange::{Exchange, ResponseBody, UploadError};
 use self::libraries::Libraries;

@@ -9,6 +9,7 @@ mod commands;
 mod completions;
 mod dev;
 mod help;
+mod races;
 mod rebuild;
 mod replay;
 mod signals;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Response, Server, eventually};
+use crate::support::{Response, Server, ServerOptions, eventually, guest};
 use crate::workbench::{bind_post, failure_of, fresh_id, grant, once, open_model};
 
 const LINES: &str = "[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nhook = 'preCreate'\nread = ['customer']";
@@ -93,4 +93,42 @@ fn the_error_store_keeps_the_lines() {
             && message.contains("read = ['customer']"),
         "{record}"
     );
+}
+
+/// In each language the client learns what the code said of itself.
+#[test]
+fn an_exception_in_python_reaches_the_client_as_one_in_javascript_does() {
+    let server = Server::start_with(ServerOptions {
+        auth: "mode = 'tokens'",
+        // A debug build on a busy machine.
+        hooks: "timeout = '1 m'".to_owned(),
+        ..ServerOptions::default()
+    });
+    let admin = std::fs::read_to_string(server.directory().join("data/admin.token")).expect("a token");
+    let api = server.client();
+    let ask = |method: &str, path: &str, token: &str| {
+        api.request(method, path).header("Authorization", &format!("Bearer {}", token.trim_end()))
+    };
+    // The component does what its caller's name says: it raises `ValueError("crashed")`.
+    let made = ask("POST", "/tokens", &admin).json(&json!({"name": "crash", "role": "writer"})).send().expect(201);
+    let writer = made.json()["token"].as_str().expect("a token").to_owned();
+    let javascript = "export function preCreate() { throw new RangeError('crashed'); }";
+    let hooks = [
+        ("javascript", "text/javascript", Some(javascript.as_bytes().to_vec()), "RangeError: crashed"),
+        ("python", "application/wasm", guest("suite_python.wasm"), "ValueError: crashed"),
+    ];
+    for (model, media_type, code, says) in hooks {
+        let Some(code) = code else { continue };
+        ask("POST", "/models", &admin).json(&json!({"id": model, "schema": {"type": "object"}})).send().expect(201);
+        let hook = format!("/models/{model}/hooks/preCreate");
+        ask("PUT", &hook, &admin).body(media_type, code).send().expect(200);
+        let create = ask("POST", &format!("/models/{model}/instances"), &writer);
+        let problem = create.json(&json!({"data": {}})).send().expect_problem(502, "hook-failed");
+        let detail = problem["detail"].as_str().expect("a text");
+        let begins = format!("pre hook `{model}.preCreate/preCreate` failed (exception), so nothing was stored: ");
+        assert!(detail.starts_with(&begins) && detail.contains(says), "{problem}");
+        assert_eq!(problem["hook"], "preCreate", "{problem}");
+        let log = ask("GET", &format!("{hook}/log"), &admin).send().expect(200).text();
+        assert!(log.contains(says), "{log}");
+    }
 }

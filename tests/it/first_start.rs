@@ -1,8 +1,11 @@
 //! The first start: folders for their owner alone, and code of hooks that is compiled before anybody waits for it.
 #![cfg(unix)]
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -94,4 +97,69 @@ fn what_hooks_need_is_compiled_before_the_port_opens() {
     server.stop();
     let server = server.restart_ended();
     assert_eq!(compiled(&server.log()), 0, "{:?}", server.log());
+}
+
+/// The compilers of a server that is started in this folder: how many there were, and how many at once.
+struct Compilers {
+    ended: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(usize, usize)>,
+}
+
+impl Compilers {
+    fn watch(folder: &Path) -> Compilers {
+        let (ended, folder) = (Arc::new(AtomicBool::new(false)), folder.canonicalize().expect("a folder"));
+        let is_over = Arc::clone(&ended);
+        let thread = std::thread::spawn(move || {
+            let (mut all, mut peak) = (BTreeSet::new(), 0);
+            while !is_over.load(Ordering::Relaxed) {
+                let running: BTreeSet<String> = std::fs::read_dir("/proc")
+                    .expect("processes")
+                    .flatten()
+                    .filter(|process| {
+                        std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder)
+                            && std::fs::read(process.path().join("cmdline"))
+                                .is_ok_and(|line| line.ends_with(b"\0worker\0"))
+                    })
+                    .filter_map(|process| process.file_name().into_string().ok())
+                    .collect();
+                peak = peak.max(running.len());
+                all.extend(running);
+            }
+            (all.len(), peak)
+        });
+        Compilers { ended, thread }
+    }
+
+    fn counts(self) -> (usize, usize) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic")
+    }
+}
+
+#[test]
+fn several_hooks_are_compiled_at_once_and_the_same_code_only_once() {
+    let [Some(first), Some(second)] = ["check.wasm", "check_c.wasm"].map(guest) else { return };
+    let mut server = Server::start_with(ServerOptions { cache: Some("data/cache".into()), ..ServerOptions::default() });
+    let api = server.client();
+    let hooks = [("a", &first), ("b", &second), ("c", &second), ("d", &first), ("e", &first)];
+    for (model, code) in hooks {
+        open_model(&api, model);
+        api.request("PUT", &format!("/models/{model}/hooks/preCreate"))
+            .body("application/wasm", code.clone())
+            .send()
+            .expect(200);
+    }
+    server.stop();
+    std::fs::remove_dir_all(server.directory().join("data/cache")).expect("removed");
+    let compilers = Compilers::watch(server.directory());
+    let server = server.restart_ended();
+    let (all, peak) = compilers.counts();
+    let log = server.log();
+    // One that gets no processor time on a busy machine is tried again.
+    assert!(all < hooks.len() && peak >= 2, "{all} compilers, {peak} at once: {log:?}");
+    for (model, _) in hooks {
+        let line = format!("compiled `{model}.preCreate/");
+        assert!(log.iter().any(|said| said.contains(&line)), "{line}: {log:?}");
+    }
+    assert!(log.iter().any(|line| line.contains(", 5 of 5")), "{log:?}");
 }

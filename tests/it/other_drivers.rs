@@ -6,6 +6,26 @@ use crate::support::{Client, DriverHost, Server, ServerOptions, create_orders, e
 
 const INSTANCES: &str = "/models/order/instances";
 
+/// Instances as those of another Snaphook, whose URL replaces `PEER`: the settings of the page on drivers.
+pub(crate) const INSTANCES_OF_PEER: &str = "\
+[driver-model-storage]
+driver = 'crud'
+url = 'PEER'
+id-in-updates = false
+[driver-model-storage.paths]
+create = '/models/{model}/instances'
+update = '/models/{model}/instances/{id}'
+delete = '/models/{model}/instances/{id}'
+list = ''
+[driver-model-storage.fields]
+model_version = ''
+revision = ''
+position = ''
+created_at = ''
+updated_at = ''
+data = 'data'
+";
+
 fn start(tables: &str) -> Server {
     let options = ServerOptions { hooks: "max-attempts = 1".into(), tables: tables.into(), ..ServerOptions::default() };
     Server::start_with(options)
@@ -70,19 +90,12 @@ fn a_driver_host_that_dies_and_comes_back() {
     assert_eq!(ids, ["after", "before"], "{}", answer.text());
 }
 
-/// The settings of the page on drivers.
 #[test]
 fn instances_in_another_snaphook() {
     let peer = start("");
     create_orders(&peer.client(), "order");
     let address = peer.address().to_string();
-    let paths = "create = '/models/{model}/instances'\nupdate = '/models/{model}/instances/{id}'\n\
-                 delete = '/models/{model}/instances/{id}'\nlist = ''\n";
-    let fields = "model_version = ''\nrevision = ''\nposition = ''\ncreated_at = ''\nupdated_at = ''\ndata = 'data'\n";
-    let server = start(&format!(
-        "[driver-model-storage]\ndriver = 'crud'\nurl = 'http://{address}'\nid-in-updates = false\n\
-         [driver-model-storage.paths]\n{paths}[driver-model-storage.fields]\n{fields}"
-    ));
+    let server = start(&INSTANCES_OF_PEER.replace("PEER", &format!("http://{address}")));
     let api = server.client();
     create_orders(&api, "order");
     for name in ["a", "b", "c"] {

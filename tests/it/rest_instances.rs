@@ -142,6 +142,39 @@ fn broken_bodies() {
 }
 
 #[test]
+fn data_that_is_read_in_two_ways_is_named_by_its_pointer() {
+    let server = start();
+    let api = server.client();
+    create_a(&api);
+    let twice = r#"{"customer": {"city": "a", "city": "b"}}"#;
+    let batch = format!(
+        r#"{{"operations": [{{"op": "delete", "model": "order", "id": "a"}}, {{"op": "create", "model": "order", "data": {twice}}}]}}"#
+    );
+    for (method, path, media_type, body, pointer) in [
+        ("POST", INSTANCES, "application/json", format!("\n\n  {{\"data\": {twice}}}"), "/data/customer/city"),
+        (
+            "PUT",
+            "/models/order/instances/a",
+            "application/json",
+            format!("{{\"data\":\n{twice}}}"),
+            "/data/customer/city",
+        ),
+        ("PATCH", "/models/order/instances/a", "application/merge-patch+json", format!("\n{twice}"), "/customer/city"),
+        ("POST", "/batch", "application/json", batch, "/operations/1/data/customer/city"),
+    ] {
+        let answer = api.request(method, path).body(media_type, body).send();
+        let problem = answer.expect_problem(400, "bad-request");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+        assert_eq!(problem["errors"][0]["message"], "property `city` stands twice in one object", "{problem}");
+        // Any line or column would be one of the data's own text.
+        assert_eq!(
+            problem["detail"], "property `city` stands twice in one object, at `/customer/city` of the data",
+            "{problem}"
+        );
+    }
+}
+
+#[test]
 fn data_that_does_not_fit_has_a_row_for_each_fault() {
     let server = start();
     let api = server.client();

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use snaphook_driver_testkit::servers::{nats, postgres};
 
-use crate::support::{Client, Response, Server, ServerOptions};
+use crate::support::{Client, DriverHost, Response, Server, ServerOptions};
 
 fn schema() -> Value {
     json!({"type": "object", "properties": {"email": {"type": "string"}, "team": {"type": "string"}, "n": {"type": "integer"}}})
@@ -31,7 +32,38 @@ fn create(api: &Client, id: &str, email: &str) -> Response {
 
 #[test]
 fn case_does_not_count_however_a_value_is_written() {
-    let server = Server::start();
+    case_does_not_count("");
+}
+
+/// The claims of values are the event store's; whichever it is, it tells them apart by nothing but their bytes.
+#[test]
+fn case_does_not_count_on_postgres() {
+    let server = postgres::start(&[]);
+    let url = postgres::url(&server);
+    let store = |store: &str| format!("[driver-{store}-storage]\ndriver = 'postgres'\nconnection = 'main'\n");
+    let stores = ["event", "model"].map(store).concat();
+    case_does_not_count(&format!("[connections.main]\ndriver = 'postgres'\nurl = '{url}'\n{stores}"));
+}
+
+#[test]
+fn case_does_not_count_on_nats() {
+    let server = nats::start("always");
+    let url = nats::url(&server);
+    case_does_not_count(&format!(
+        "[connections.bus]\ndriver = 'nats'\nurl = '{url}'\nreplicas = 1\n\
+         [driver-event-storage]\ndriver = 'nats'\nconnection = 'bus'\npath = 'data/nats.db'\n"
+    ));
+}
+
+#[test]
+fn case_does_not_count_on_a_remote_store() {
+    let host = DriverHost::start();
+    let store = |store: &str| format!("[driver-{store}-storage]\ndriver = 'remote'\nurl = '{}'\n", host.url());
+    case_does_not_count(&["event", "model"].map(store).concat());
+}
+
+fn case_does_not_count(tables: &str) {
+    let server = Server::start_with(ServerOptions { tables: tables.to_owned(), ..ServerOptions::default() });
     let api = server.client();
     let mut model = definition(nocase(&["email"]));
     model["id"] = json!("user");
@@ -144,6 +176,10 @@ fn what_is_no_list_is_refused_with_its_place() {
             "two lists",
         ),
         (json!([{"properties": [], "collation": "nocase"}]), 422, "/unique/0/properties", "1 to 8"),
+        // The same form without a collation.
+        (json!([{"properties": ["x"]}]), 422, "/unique/0/properties/0", "no property `x`"),
+        (json!([["email"], {"properties": ["email"]}]), 422, "/unique/1/properties", "two lists"),
+        (json!([["x"]]), 422, "/unique/0/0", "no property `x`"),
     ] {
         let mut model = definition(unique);
         model["id"] = json!("user");

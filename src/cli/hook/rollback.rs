@@ -4,9 +4,10 @@ use clap::Args;
 use serde_json::Value;
 
 use super::at::{At, at};
+use super::chain::{Chain, READS_MAX, busy, changed};
 use super::history::{Pages, hooks};
-use super::shown::{bindings, chain, text};
-use crate::cli::client::{Body, with_query};
+use super::shown::{chain, text};
+use crate::cli::client::Client;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::{identity, output};
@@ -45,7 +46,25 @@ impl Rollback {
         }
         let client = global.client()?;
         output::note(identity::own_server(&client, global).await?);
-        let mut pages = Pages::new(&client, at);
+        let mut first_seen = None;
+        for _ in 0..READS_MAX {
+            let bound = Chain::read(&client, at).await?;
+            let (now, target) = self.find(&client).await?;
+            // Only from the chain that was there when the command began.
+            if *first_seen.get_or_insert(position(&now)) != position(&now) {
+                return Err(changed(at));
+            }
+            if bound.replace(hooks(&target)).await? {
+                return self.report(&now, &target);
+            }
+        }
+        Err(busy(at))
+    }
+
+    /// The present chain, and the one to bind again.
+    async fn find(&self, client: &Client) -> Result<(Value, Value)> {
+        let at = &self.at;
+        let mut pages = Pages::new(client, at);
         let Some(now) = pages.next().await? else {
             return Err(Failure::new(format!("nothing was ever bound to `{at}`")));
         };
@@ -77,34 +96,35 @@ impl Rollback {
                 known = known.or(other);
             }
         }
-        match hooks(&target) {
-            [] => client.delete(&at.path(&[])).await?,
-            chain => {
-                // As it was bound then: `snaphook apply` goes on to treat it as its own, or not.
-                let origin = [("origin", text(&chain[0], "origin"))];
-                client.put(&with_query(&at.path(&[]), &origin), Body::json(&bindings(chain))).await.map(drop)?;
-            }
-        }
-        let position = target.get("position").and_then(Value::as_u64).unwrap_or(0);
+        Ok((now, target))
+    }
+
+    fn report(&self, now: &Value, target: &Value) -> Result<()> {
         output::line(format!(
-            "{at} is rolled back to position {position}: {} (was {})",
-            chain(hooks(&target)),
-            chain(hooks(&now))
+            "{} is rolled back to position {}: {} (was {})",
+            self.at,
+            position(target),
+            chain(hooks(target)),
+            chain(hooks(now))
         ))?;
-        if hooks(&target).iter().any(|hook| hook.get("library").is_some()) {
+        if hooks(target).iter().any(|hook| hook.get("library").is_some()) {
             output::warn("native libraries are not rolled back: the file in the server's folder runs");
         }
-        if hooks(&target).iter().chain(hooks(&now)).any(|hook| text(hook, "origin") == "files") {
+        if hooks(target).iter().chain(hooks(now)).any(|hook| text(hook, "origin") == "files") {
             output::note("the next `snaphook apply` binds the hooks in the files again");
         }
         Ok(())
     }
 }
 
+fn position(past: &Value) -> u64 {
+    past.get("position").and_then(Value::as_u64).unwrap_or(0)
+}
+
 fn is_meant(past: &Value, to: &str) -> bool {
     match digits_of(to) {
         Some(digits) => artifact_of(past, digits).is_some(),
-        None => past.get("position").and_then(Value::as_u64).is_some_and(|position| position.to_string() == to),
+        None => position(past).to_string() == to,
     }
 }
 

@@ -79,6 +79,7 @@ impl Definitions {
             code_ready.iter().for_each(|code| code.bound_anew(model));
         }
         if is_unchanged {
+            entry.chain(phase).iter().for_each(|hook| self.core.host.runs.bound_anew(hook));
             return Ok(Defined::unchanged(options, self.hook_infos(&entry.model, phase)).warn(warnings));
         }
         let mut record = next_version(&entry.model.record);

@@ -25,8 +25,10 @@ mod update;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use futures::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
 use super::command::{HookInfo, ModelInput};
@@ -38,7 +40,8 @@ use super::locks::OneModel;
 use super::models::Entry;
 use crate::catalog::{Definition, Effort, Model};
 use crate::config::Phase;
-use crate::hooks::host::BoundHook;
+use crate::hooks::engines::compiled_at_once;
+use crate::hooks::host::Uncompiled;
 
 /// Chains that are prepared concurrently.
 const PREPARING_MAX: usize = 64;
@@ -80,27 +83,29 @@ impl Definitions {
         }
     }
 
-    /// Compiles the code of hooks that is not in the cache, so that no request has to wait for it. Logs the progress.
+    /// Compiles the code of hooks that is not in the cache, so that no request has to wait for it. Logs the progress. Ends when
+    /// everything is compiled or has failed: each compilation has limits.
     pub async fn compile_hooks(&self) {
         let runs = &self.core.host.runs;
         let entries = self.core.models.all();
-        let waiting = |hook: &&Arc<BoundHook>| runs.must_compile(hook);
-        let hooks: Vec<_> = entries.iter().flat_map(|entry| entry.hooks()).filter(waiting).collect();
-        if hooks.is_empty() {
+        let groups = runs.uncompiled(entries.iter().flat_map(|entry| entry.hooks()).map(Arc::clone));
+        if groups.is_empty() {
             return;
         }
-        let (start, count) = (Instant::now(), hooks.len());
+        let (start, count) = (Instant::now(), groups.iter().map(Vec::len).sum::<usize>());
         tracing::info!("compiling the code of {count} hooks, which is not in the cache; the port opens afterwards");
-        for (number, hook) in (1..).zip(hooks) {
-            // A hook before it may have the same code, or the same engine.
-            if !runs.must_compile(hook) {
-                continue;
+        let done = &AtomicUsize::new(0);
+        let compile = move |group: Uncompiled| async move {
+            let failed = runs.compile(&group).await;
+            for hook in &group {
+                let number = done.fetch_add(1, Ordering::Relaxed) + 1;
+                match failed.iter().find(|(other, _)| Arc::ptr_eq(other, hook)) {
+                    None => tracing::info!("compiled `{}`, {number} of {count}", hook.label()),
+                    Some((_, message)) => tracing::warn!("{number} of {count}, its calls fail: {message}"),
+                }
             }
-            match runs.load(hook).await {
-                Ok(()) => tracing::info!("compiled `{}`, {number} of {count}", hook.label()),
-                Err(message) => tracing::warn!("its calls fail: {message}"),
-            }
-        }
+        };
+        stream::iter(groups).for_each_concurrent(compiled_at_once(), compile).await;
         tracing::info!("the code of hooks is compiled, {:.1} s", start.elapsed().as_secs_f64());
     }
 

@@ -302,9 +302,9 @@ fn without(entry: &Entry, current: &Instance, reference: &Reference, trees: &Lea
 
 fn parse(data: &Json, pointer: &str) -> Result<Document> {
     Document::parse(data).map_err(|error| {
-        let message = error.to_string();
-        let errors = vec![FieldError { pointer: pointer.to_owned(), message: message.clone() }];
-        Error::bad_request(message).with_errors(errors)
+        let detail = error.to_string();
+        let row = FieldError { pointer: format!("{pointer}{}", error.pointer), message: error.message };
+        Error::bad_request(detail).with_errors(vec![row])
     })
 }
 

@@ -49,10 +49,10 @@ pub trait Engine: Send + Sync {
     /// work is rejected here, with the reason, and not at the first call.
     async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError>;
 
-    /// Whether code with this digest (hexadecimal) has to be compiled before it can run, which takes seconds. Cheap: looks only at
-    /// the names of cached files.
-    fn must_compile(&self, _digest: &str) -> bool {
-        false
+    /// For each of these digests (hexadecimal) of code: what has to be compiled before it can run, which takes seconds. Hooks
+    /// with the same answer wait for the same compilation. Cheap: reads the names of the cached files, once.
+    fn uncompiled(&self, digests: &[&str]) -> Vec<Option<String>> {
+        vec![None; digests.len()]
     }
 
     /// Whether the code contains information that the REST API shows, so that the code must be read for it.
@@ -201,6 +201,9 @@ pub struct PrepareError {
     pub line: Option<u32>,
     /// 1-based.
     pub column: Option<u32>,
+    /// Whether this server will certainly fail on the same code again.
+    #[serde(default)]
+    pub repeats: bool,
 }
 
 impl PrepareError {
@@ -220,7 +223,12 @@ impl PrepareError {
     }
 
     fn of(kind: PrepareErrorKind, message: impl Into<String>) -> Self {
-        PrepareError { kind, message: message.into(), line: None, column: None }
+        PrepareError { kind, message: message.into(), line: None, column: None, repeats: false }
+    }
+
+    /// Of the compiler: it comes to the same result again, unless the server was only overloaded.
+    pub(super) fn of_compiler(self) -> Self {
+        PrepareError { repeats: self.kind != PrepareErrorKind::Overloaded, ..self }
     }
 }
 

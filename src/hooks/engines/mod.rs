@@ -34,6 +34,7 @@ pub use engine::{
     Prepared, TopLevel,
 };
 pub use native::{Copy as LibraryCopy, exit, exit_at_once, tried_module};
+pub use subprocess::at_once as compiled_at_once;
 pub use subprocess::worker::serve as serve_as_worker;
 #[cfg(target_os = "linux")]
 pub use v8::serve_as_worker as serve_as_v8_worker;

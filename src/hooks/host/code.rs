@@ -106,9 +106,9 @@ impl HookCode {
         }
         let load = async {
             if hook.file.is_some() {
-                return Err("its library was not loaded".to_owned());
+                return Err(PrepareError::plain("its library was not loaded"));
             }
-            let bytes = artifacts.code(&code.id.artifact).await?;
+            let bytes = artifacts.code(&code.id.artifact).await.map_err(PrepareError::plain)?;
             let started = Instant::now();
             loop {
                 let candidate = Candidate {
@@ -121,14 +121,18 @@ impl HookCode {
                 match prepared {
                     // It was bound before, so it can be compiled: wait for a turn.
                     Err(error) if error.kind == PrepareErrorKind::Overloaded && started.elapsed() < LOAD_MAX => {}
-                    prepared => return prepared.map_err(|error| error.to_string()),
+                    prepared => return prepared,
                 }
             }
         };
         match code.prepared.get_or_try_init(|| load).await {
             Ok(prepared) => Ok(Arc::clone(prepared)),
-            Err(message) => {
-                code.failed(message.clone());
+            Err(error) => {
+                let message = error.to_string();
+                match error.repeats {
+                    true => code.failed_for_good(message.clone()),
+                    false => code.failed(message.clone()),
+                }
                 Err(failed(message))
             }
         }

@@ -39,15 +39,15 @@ pub(crate) const FAILURE_BYTES_MAX: usize = 4 * 1024;
 /// Runs hooks.
 pub struct Runs {
     config: Arc<ArcSwap<Config>>,
-    code: Arc<HookCode>,
+    pub(super) code: Arc<HookCode>,
     libraries: Arc<Libraries>,
     logs: Arc<Logs>,
-    attached: OnceLock<Attached>,
+    pub(super) attached: OnceLock<Attached>,
 }
 
-struct Attached {
+pub(super) struct Attached {
     services: Arc<Services>,
-    artifacts: Arc<dyn Artifacts>,
+    pub(super) artifacts: Arc<dyn Artifacts>,
 }
 
 impl Runs {
@@ -73,21 +73,6 @@ impl Runs {
             // An error is reported as the hook's state.
             let _ = self.code.load(hook, &code, &*attached.artifacts).await;
         }
-    }
-
-    /// Whether a hook's first run would have to wait until its code is compiled.
-    pub fn must_compile(&self, hook: &BoundHook) -> bool {
-        let code = hook.code.load();
-        let digest = code.id.artifact.strip_prefix("sha256:");
-        let engine = self.code.engine(&hook.binding.engine).filter(|_| hook.file.is_none() && !code.is_settled());
-        engine.zip(digest).is_some_and(|(engine, digest)| engine.must_compile(digest))
-    }
-
-    /// Loads a hook's code before its first run. The error is one sentence.
-    pub async fn load(&self, hook: &BoundHook) -> Result<(), String> {
-        let Some(attached) = self.attached.get() else { return Ok(()) };
-        let code = hook.code.load_full();
-        self.code.load(hook, &code, &*attached.artifacts).await.map(drop).map_err(|failure| failure.message)
     }
 
     /// Runs a hook once. Never panics. A hook in shadow mode runs in the same way, but its outcome is always

@@ -1,7 +1,8 @@
 //! The host with an engine whose code is a word that says what the call does.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,10 @@ use crate::hooks::testing::{Bench, config_text, context};
 #[derive(Default)]
 struct Words {
     prepared: AtomicUsize,
+    /// How often the cache was read.
+    looked: AtomicUsize,
+    /// Digests of words that begin with `compiled` and were prepared.
+    compiled: Mutex<BTreeSet<String>>,
 }
 
 struct Word {
@@ -41,7 +46,23 @@ impl Engine for Words {
             return Err(PrepareError { line: Some(1), column: Some(2), ..PrepareError::plain("not a word") });
         }
         assert!(text != "panic-early", "prepare panics");
+        if text == "compiled-never" {
+            return Err(PrepareError { repeats: true, ..PrepareError::plain("too new") });
+        }
+        if text.starts_with("compiled") {
+            self.compiled.lock().unwrap().insert(digest(&text)["sha256:".len()..].to_owned());
+        }
+        if text == "compiled" && candidate.phase == Phase::PreDelete {
+            return Err(PrepareError::plain("it has no handler for the phase"));
+        }
         Ok(Arc::new(Word { text, gate: Arc::new(tokio::sync::Semaphore::new(0)) }))
+    }
+
+    fn uncompiled(&self, digests: &[&str]) -> Vec<Option<String>> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        let compiled = self.compiled.lock().unwrap();
+        let must = |code: &str| word(&format!("sha256:{code}")).starts_with("compiled") && !compiled.contains(code);
+        digests.iter().map(|code| must(code).then(|| (*code).to_owned())).collect()
     }
 }
 
@@ -50,7 +71,7 @@ impl Prepared for Word {
     async fn call(&self, _context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let reject = |message: String| Outcome::Reject(Rejection { message, fields: Vec::new() });
         let outcome = match self.text.as_str() {
-            "accept" => Outcome::Accept,
+            "accept" | "compiled" => Outcome::Accept,
             "amend" => Outcome::Amend(Json::trusted(r#"{"a":1}"#)),
             "amend-much" => Outcome::Amend(Json::trusted(format!("\"{}\"", "x".repeat(9 << 20)))),
             "reject" => reject("no".into()),
@@ -271,6 +292,58 @@ async fn code_that_cannot_load_is_not_tried_at_each_call() {
         assert_eq!(failure.message, "hook `invoice.preCreate/h` could not be loaded: not a word (line 1, column 2)");
     }
     assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 1);
+}
+
+/// Which hooks wait for the same compilation, by the words of their code.
+fn groups(stage: &Stage, hooks: &[Arc<BoundHook>]) -> Vec<(String, usize)> {
+    let groups = stage.host.runs.uncompiled(hooks.iter().cloned());
+    groups.iter().map(|group| (word(&group[0].id().artifact), group.len())).collect()
+}
+
+#[tokio::test]
+async fn code_is_compiled_once_for_all_hooks_that_run_it() {
+    let stage = Stage::new("");
+    let phases = [Phase::PreDelete, Phase::PreCreate, Phase::PreUpdate];
+    let mut hooks: Vec<_> = phases.iter().map(|phase| stage.bind(*phase, "compiled", Mode::Enforce)).collect();
+    hooks.push(stage.bind(Phase::PreCreate, "accept", Mode::Enforce));
+    assert_eq!(groups(&stage, &hooks), [("compiled".to_owned(), 3)]);
+    assert_eq!(stage.engine.looked.load(Ordering::Relaxed), 1);
+    let group = stage.host.runs.uncompiled(hooks.iter().cloned()).remove(0);
+    let failed = stage.host.runs.compile(&group).await;
+    // The code is compiled; what is wrong with one hook says nothing about the others.
+    assert_eq!(failed.len(), 1);
+    assert!(Arc::ptr_eq(&failed[0].0, &hooks[0]), "{}", failed[0].1);
+    assert_eq!(failed[0].1, "hook `invoice.preDelete/h` could not be loaded: it has no handler for the phase");
+    assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 1);
+    assert_eq!(groups(&stage, &hooks), []);
+    let run = stage.host.runs.run(&hooks[1], &context("invoice", Phase::PreCreate)).await;
+    assert_eq!(run.outcome, Outcome::Accept);
+}
+
+#[tokio::test]
+async fn code_that_cannot_be_compiled_is_not_tried_again() {
+    let stage = Stage::new("");
+    let phases = [Phase::PreCreate, Phase::PreUpdate];
+    let hooks = phases.map(|phase| stage.bind(phase, "compiled-never", Mode::Enforce));
+    let group = stage.host.runs.uncompiled(hooks.iter().cloned()).remove(0);
+    let failed = stage.host.runs.compile(&group).await;
+    let messages: Vec<&str> = failed.iter().map(|(_, message)| message.as_str()).collect();
+    let expected = phases.map(|phase| format!("hook `invoice.{phase}/h` could not be loaded: too new"));
+    assert_eq!(messages, expected);
+    for hook in &hooks {
+        let code = hook.code.load_full();
+        assert_eq!(code.lasting_failure().as_deref(), Some("too new"));
+        assert_eq!(stage.host.info(hook).state, "unavailable");
+        let run = stage.host.runs.run(hook, &context("invoice", hook.binding().id.phase)).await;
+        let Outcome::Failed(failure) = run.outcome else { panic!("{run:?}") };
+        assert!(expected.contains(&failure.message), "{}", failure.message);
+    }
+    assert_eq!(groups(&stage, &hooks), []);
+    assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 1);
+    // Somebody who binds it again wants to know.
+    stage.host.runs.bound_anew(&hooks[0]);
+    let _ = stage.host.runs.run(&hooks[0], &context("invoice", Phase::PreCreate)).await;
+    assert_eq!(stage.engine.prepared.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]

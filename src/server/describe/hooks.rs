@@ -23,7 +23,10 @@ pub(in crate::server) fn get() -> Operation {
 
 pub(in crate::server) fn put() -> Operation {
     Operation::new("putHooks", Tag::Hooks, "Replace the chain of a phase")
-        .details("Code alone is a chain of one; a chain of any length is JSON. What cannot work is refused, with the reason.")
+        .details(
+            "Code alone is a chain of one; a chain of any length is JSON. What cannot work is refused, with the reason. \
+             `If-Match` has the model's `ETag`.",
+        )
         .parameters(&["model", "phase", "hookName", "hookEngine", "hookOrigin"])
         .writes()
         .if_match()
@@ -43,6 +46,7 @@ pub(in crate::server) fn put() -> Operation {
 
 pub(in crate::server) fn delete() -> Operation {
     Operation::new("deleteHooks", Tag::Hooks, "Remove the chain of a phase")
+        .details("`If-Match` has the model's `ETag`.")
         .parameters(&["model", "phase"])
         .writes()
         .if_match()

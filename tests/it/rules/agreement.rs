@@ -4,9 +4,12 @@
 use std::cmp::Ordering;
 
 use serde_json::{Map, Value, json};
+use snaphook_driver_testkit::servers::postgres;
 
 use super::{Stage, ask, send};
 use crate::chance::Chance;
+use crate::other_drivers::INSTANCES_OF_PEER;
+use crate::support::{Server, list};
 
 const RULES: usize = 40;
 const RECORDS: usize = 24;
@@ -14,47 +17,63 @@ const RECORDS: usize = 24;
 #[test]
 fn stores_agree_about_random_rules() {
     for (driver, path) in [("sqlite", ""), ("file", "path = 'data/instances'\n"), ("memory", "")] {
-        let stage = Stage::start(&format!("[driver-model-storage]\ndriver = '{driver}'\n{path}"));
-        let api = stage.api();
-        let mut chance = Chance::new();
-        let schema = json!({"type": "object", "properties": {
-            "s": {"type": ["string", "null"]}, "n": {"type": ["number", "null"]}, "b": {"type": "boolean"},
-            "any": {}, "tags": {"type": "array"}, "o": {"type": "object", "properties": {"s": {"type": "string"}}},
-        }});
-        let model =
-            |rules: &Value| json!({"schema": schema, "indexes": [["s"], ["n", "-s"]], "rules": {"read": rules}});
-        let mut first = model(&json!({}));
-        first["id"] = json!("m");
-        send(&api, &stage.admin, "POST", "/models", &first).expect(201);
-        let records: Vec<(String, Value)> = (0..RECORDS).map(|at| (format!("i{at:02}"), record(&mut chance))).collect();
-        for (id, data) in &records {
-            send(&api, &stage.admin, "POST", "/models/m/instances", &json!({"id": id, "data": data})).expect(201);
-        }
-        for _ in 0..RULES {
-            let rule = rule(&mut chance, 3);
-            send(&api, &stage.admin, "PUT", "/models/m", &model(&rule)).expect(200);
-            let expected: Vec<&str> =
-                records.iter().filter(|(_, data)| holds(&rule, data)).map(|(id, _)| id.as_str()).collect();
-            let page =
-                ask(&api, &stage.alice, "GET", "/models/m/instances?limit=1000&count=true&sort=$id").expect(200).json();
-            let listed: Vec<&str> = page["items"]
-                .as_array()
-                .expect("items")
-                .iter()
-                .map(|item| item["id"].as_str().expect("an id"))
-                .collect();
-            assert_eq!(listed, expected, "{driver}: {rule}");
-            assert_eq!(page["count"], expected.len(), "{driver}: {rule}");
-            let sorted = ask(&api, &stage.alice, "GET", "/models/m/instances?limit=1000&sort=n,-s&filter[b][eq]=true");
-            let found = sorted.expect(200).json()["items"].as_array().map(Vec::len);
-            let flagged =
-                records.iter().filter(|(id, data)| data["b"] == true && expected.contains(&id.as_str())).count();
-            assert_eq!(found, Some(flagged), "{driver}: {rule}");
-            for (id, _) in records.iter().step_by(3) {
-                let status = ask(&api, &stage.alice, "GET", &format!("/models/m/instances/{id}")).status;
-                let wanted = if expected.contains(&id.as_str()) { 200 } else { 404 };
-                assert_eq!(status, wanted, "{driver}: {id} under {rule}");
-            }
+        agree(driver, &format!("[driver-model-storage]\ndriver = '{driver}'\n{path}"));
+    }
+}
+
+#[test]
+fn postgres_agrees_about_random_rules() {
+    let server = postgres::start(&[]);
+    let url = postgres::url(&server);
+    let tables = "[driver-model-storage]\ndriver = 'postgres'\nconnection = 'main'\n";
+    agree("postgres", &format!("[connections.main]\ndriver = 'postgres'\nurl = '{url}'\n{tables}"));
+}
+
+/// The instances are those of another server, to which the rules are not known.
+#[test]
+fn crud_agrees_about_random_rules() {
+    let peer = Server::start();
+    peer.client().post("/models", &json!({"id": "m", "schema": {"type": "object"}})).expect(201);
+    let tables = INSTANCES_OF_PEER.replace("PEER", &format!("http://{}", peer.address()));
+    agree("crud", &tables);
+    assert_eq!(list(&peer.client(), "m").len(), RECORDS);
+}
+
+fn agree(driver: &str, tables: &str) {
+    let stage = Stage::start(tables);
+    let api = stage.api();
+    let mut chance = Chance::new();
+    let schema = json!({"type": "object", "properties": {
+        "s": {"type": ["string", "null"]}, "n": {"type": ["number", "null"]}, "b": {"type": "boolean"},
+        "any": {}, "tags": {"type": "array"}, "o": {"type": "object", "properties": {"s": {"type": "string"}}},
+    }});
+    let model = |rules: &Value| json!({"schema": schema, "indexes": [["s"], ["n", "-s"]], "rules": {"read": rules}});
+    let mut first = model(&json!({}));
+    first["id"] = json!("m");
+    send(&api, &stage.admin, "POST", "/models", &first).expect(201);
+    let records: Vec<(String, Value)> = (0..RECORDS).map(|at| (format!("i{at:02}"), record(&mut chance))).collect();
+    for (id, data) in &records {
+        send(&api, &stage.admin, "POST", "/models/m/instances", &json!({"id": id, "data": data})).expect(201);
+    }
+    for _ in 0..RULES {
+        let rule = rule(&mut chance, 3);
+        send(&api, &stage.admin, "PUT", "/models/m", &model(&rule)).expect(200);
+        let expected: Vec<&str> =
+            records.iter().filter(|(_, data)| holds(&rule, data)).map(|(id, _)| id.as_str()).collect();
+        let page =
+            ask(&api, &stage.alice, "GET", "/models/m/instances?limit=1000&count=true&sort=$id").expect(200).json();
+        let items = page["items"].as_array().expect("items").iter();
+        let listed: Vec<&str> = items.map(|item| item["id"].as_str().expect("an id")).collect();
+        assert_eq!(listed, expected, "{driver}: {rule}");
+        assert_eq!(page["count"], expected.len(), "{driver}: {rule}");
+        let sorted = ask(&api, &stage.alice, "GET", "/models/m/instances?limit=1000&sort=n,-s&filter[b][eq]=true");
+        let found = sorted.expect(200).json()["items"].as_array().map(Vec::len);
+        let flagged = records.iter().filter(|(id, data)| data["b"] == true && expected.contains(&id.as_str())).count();
+        assert_eq!(found, Some(flagged), "{driver}: {rule}");
+        for (id, _) in records.iter().step_by(3) {
+            let status = ask(&api, &stage.alice, "GET", &format!("/models/m/instances/{id}")).status;
+            let wanted = if expected.contains(&id.as_str()) { 200 } else { 404 };
+            assert_eq!(status, wanted, "{driver}: {id} under {rule}");
         }
     }
 }

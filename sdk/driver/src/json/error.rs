@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Maximum number of characters quoted in a message.
 const QUOTED_CHARS_MAX: usize = 100;
+/// Maximum length of a pointer; a longer one ends above the value with the fault.
+const POINTER_BYTES_MAX: usize = 500;
 
 /// A fault with its place in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +13,7 @@ pub struct JsonError {
     fault: Fault,
     line: usize,
     column: usize,
+    pointer: String,
 }
 
 /// What is wrong with a text.
@@ -56,12 +59,31 @@ impl JsonError {
         let before = &text.as_bytes()[..offset.min(text.len())];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        JsonError { fault, line, column: before.len() - start + 1 }
+        JsonError { fault, line, column: before.len() - start + 1, pointer: String::new() }
+    }
+
+    /// `path`: the names and indexes that lead to the fault, the last one first.
+    pub(super) fn below(self, path: &[String]) -> JsonError {
+        let mut pointer = String::new();
+        for step in path.iter().rev() {
+            let step = step.replace('~', "~0").replace('/', "~1");
+            if pointer.len() + 1 + step.len() > POINTER_BYTES_MAX {
+                break;
+            }
+            pointer.push('/');
+            pointer.push_str(&step);
+        }
+        JsonError { pointer, ..self }
     }
 
     /// What is wrong.
     pub fn fault(&self) -> &Fault {
         &self.fault
+    }
+
+    /// A JSON Pointer to the value with the fault, or to the innermost one around it that has a name or an index.
+    pub fn pointer(&self) -> &str {
+        &self.pointer
     }
 
     /// The line, from 1.

@@ -62,15 +62,14 @@ pub trait Build {
 /// Reads one text, with nothing after it but spaces.
 pub fn read<B: Build>(text: &str, limits: Limits, build: &mut B) -> Result<(B::Value, Shape), JsonError> {
     let limits = Limits { depth: limits.depth.min(DEPTH_MAX), ..limits };
-    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, limits, shape: Shape::default() };
+    let mut reader = Reader::new(text, limits);
     let read = reader.document(build);
-    read.map(|value| (value, reader.shape)).map_err(|fault| JsonError::at(text, reader.at, fault))
+    read.map(|value| (value, reader.shape)).map_err(|fault| JsonError::at(text, reader.at, fault).below(&reader.path))
 }
 
 /// The text of one quoted string; `None` if it is invalid.
 pub(super) fn unquote(quoted: &str) -> Option<Cow<'_, str>> {
-    let limits = Limits::default();
-    let mut reader = Reader { text: quoted, bytes: quoted.as_bytes(), at: 0, limits, shape: Shape::default() };
+    let mut reader = Reader::new(quoted, Limits::default());
     if reader.peek() != Some(b'"') {
         return None;
     }
@@ -85,9 +84,15 @@ struct Reader<'a> {
     at: usize,
     limits: Limits,
     shape: Shape,
+    /// Once there is a fault: the names and indexes that lead to it, the last one first.
+    path: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a str, limits: Limits) -> Reader<'a> {
+        Reader { text, bytes: text.as_bytes(), at: 0, limits, shape: Shape::default(), path: Vec::new() }
+    }
+
     fn document<B: Build>(&mut self, build: &mut B) -> Result<B::Value, Fault> {
         if self.text.starts_with('\u{feff}') {
             return Err(Fault::ByteOrderMark);
@@ -167,9 +172,11 @@ impl<'a> Reader<'a> {
     fn list<B: Build>(&mut self, build: &mut B, depth: usize) -> Result<B::Value, Fault> {
         let mut list = B::List::default();
         let mut goes_on = !self.open(depth, b']')?;
+        let mut index = 0_usize;
         while goes_on {
-            let item = self.value(build, depth)?;
+            let item = self.value(build, depth).map_err(|fault| self.below(index.to_string(), fault))?;
             build.item(&mut list, item);
+            index += 1;
             goes_on = self.goes_on(b']', "`,` or `]`")?;
         }
         Ok(build.list(list))
@@ -192,17 +199,27 @@ impl<'a> Reader<'a> {
                 None => return Err(Fault::End),
             }
             self.spaces();
-            let value = self.value(build, depth)?;
+            let value = match self.value(build, depth) {
+                Ok(value) => value,
+                Err(fault) => return Err(self.below(name.into_owned(), fault)),
+            };
             self.shape.members += 1;
             if !build.member(&mut object, name, value) {
                 self.at = start;
                 let name = self.string()?.into_owned();
                 self.at = start;
-                return Err(Fault::Twice { name });
+                return Err(self.below(name.clone(), Fault::Twice { name }));
             }
             goes_on = self.goes_on(b'}', "`,` or `}`")?;
         }
         Ok(build.object(object))
+    }
+
+    /// A fault in the item or member of this index or name.
+    #[cold]
+    fn below(&mut self, step: String, fault: Fault) -> Fault {
+        self.path.push(step);
+        fault
     }
 
     fn word(&mut self, word: &'static str) -> Result<(), Fault> {

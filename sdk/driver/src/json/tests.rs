@@ -121,6 +121,27 @@ fn what_is_no_json_is_rejected_with_its_place() {
 }
 
 #[test]
+fn a_fault_has_a_pointer() {
+    for (text, pointer) in [
+        (r#"{"a":{"b":[1,{"c":1,"c":2}]}}"#, "/a/b/1/c"),
+        (r#"{"a~/b":[[0],[x]]}"#, "/a~0~1b/1/0"),
+        (r#"{"a":1,"a":2}"#, "/a"),
+        (r#"{"a":[1 2]}"#, "/a"),
+        (r#"{"a":{"b" 1}}"#, "/a"),
+        ("[1,", "/1"),
+        ("[1", ""),
+        ("x", ""),
+    ] {
+        assert_eq!(parse(text).unwrap_err().pointer(), pointer, "{text}");
+    }
+    // Never long: then it ends above the fault.
+    let long = "n".repeat(300);
+    assert_eq!(parse(&format!(r#"{{"{long}":{{"{long}":x}}}}"#)).unwrap_err().pointer(), format!("/{long}"));
+    let deep = "[".repeat(1000);
+    assert_eq!(parse(&deep).unwrap_err().pointer(), "/0".repeat(250));
+}
+
+#[test]
 fn strings_stop_at_every_offset() {
     for length in 0..20 {
         let plain = "é".repeat(length / 2) + &"x".repeat(length % 2 + length / 3);

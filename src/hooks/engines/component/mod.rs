@@ -94,9 +94,10 @@ impl Engine for ComponentEngine {
         Ok(Arc::new(hook))
     }
 
-    fn must_compile(&self, digest: &str) -> bool {
-        // Its keys begin with it.
-        !self.cache.may_have(digest)
+    fn uncompiled(&self, digests: &[&str]) -> Vec<Option<String>> {
+        let names = self.cache.names();
+        // Keys begin with the digest.
+        digests.iter().map(|digest| (!names.may_have(digest)).then(|| (*digest).to_owned())).collect()
     }
 }
 

@@ -69,9 +69,9 @@ impl Engine for QuickJs {
         Ok(Arc::new(Hook { id, source: Arc::new(source), loaded: Arc::new(loaded), lost_change, runner, idle }))
     }
 
-    fn must_compile(&self, _: &str) -> bool {
+    fn uncompiled(&self, digests: &[&str]) -> Vec<Option<String>> {
         // A hook is loaded in milliseconds, once what runs it is there.
-        runner::must_compile(&self.cache)
+        vec![runner::uncompiled(&self.cache); digests.len()]
     }
 }
 

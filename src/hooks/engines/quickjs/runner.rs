@@ -46,9 +46,10 @@ impl Runner {
 /// One per process, like the wasmtime engines that it belongs to.
 static RUNNER: OnceCell<Runner> = OnceCell::const_new();
 
-/// Whether it is neither in the process nor in the cache.
-pub(super) fn must_compile(cache: &CodeCache) -> bool {
-    !RUNNER.initialized() && artifact::digest().is_some_and(|digest| !cache.may_have(&key(digest)))
+/// Its key, if it is neither in the process nor in the cache.
+pub(super) fn uncompiled(cache: &CodeCache) -> Option<String> {
+    let key = key(artifact::digest().filter(|_| !RUNNER.initialized())?);
+    (!cache.names().may_have(&key)).then_some(key)
 }
 
 fn key(digest: &str) -> String {

@@ -71,7 +71,12 @@ struct Permits {
     compile: Semaphore,
     compile_large: Semaphore,
     parse: Semaphore,
-    at_once: usize,
+}
+
+/// How many files are compiled at once. Each compilation uses several cores itself.
+pub fn at_once() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 2).clamp(2, 8)
 }
 
 /// A permit for as long as the job runs.
@@ -79,20 +84,15 @@ pub(super) type Permit = SemaphorePermit<'static>;
 
 /// Waits for a permit for a limited time.
 pub(super) async fn permit(job: Job, bytes: usize) -> Result<Permit, PrepareError> {
-    static PERMITS: LazyLock<Permits> = LazyLock::new(|| {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let at_once = (cores / 2).clamp(2, 8);
-        Permits {
-            compile: Semaphore::new(at_once),
-            compile_large: Semaphore::new(at_once / 2),
-            parse: Semaphore::new(at_once),
-            at_once,
-        }
+    static PERMITS: LazyLock<Permits> = LazyLock::new(|| Permits {
+        compile: Semaphore::new(at_once()),
+        compile_large: Semaphore::new(at_once() / 2),
+        parse: Semaphore::new(at_once()),
     });
     let (permits, count, wait) = match job {
-        Job::Parse { .. } | Job::Load | Job::LoadModule => (&PERMITS.parse, PERMITS.at_once, QUEUE_WAIT),
-        Job::Compile | Job::CompileOwn if bytes < LARGE_BYTES => (&PERMITS.compile, PERMITS.at_once, QUEUE_WAIT),
-        Job::Compile | Job::CompileOwn => (&PERMITS.compile_large, PERMITS.at_once / 2, Budget::of(job, bytes).wall),
+        Job::Parse { .. } | Job::Load | Job::LoadModule => (&PERMITS.parse, at_once(), QUEUE_WAIT),
+        Job::Compile | Job::CompileOwn if bytes < LARGE_BYTES => (&PERMITS.compile, at_once(), QUEUE_WAIT),
+        Job::Compile | Job::CompileOwn => (&PERMITS.compile_large, at_once() / 2, Budget::of(job, bytes).wall),
     };
     match tokio::time::timeout(wait, permits.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),

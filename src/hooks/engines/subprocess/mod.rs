@@ -19,6 +19,7 @@ use tokio::process::Command;
 
 use self::budget::Budget;
 pub(super) use self::budget::Job;
+pub use self::budget::at_once;
 use super::engine::PrepareError;
 use crate::config::{format_duration, format_size};
 

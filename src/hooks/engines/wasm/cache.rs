@@ -3,8 +3,10 @@
 //! Derived state: any file may be removed at any time and is then recreated. compiled.rs decides which files may be
 //! run.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
@@ -29,19 +31,29 @@ pub(in crate::hooks::engines) struct CodeCache {
     folder: PathBuf,
 }
 
+/// Names of files with compiled code.
+pub(in crate::hooks::engines) struct CachedNames(BTreeSet<String>);
+
+impl CachedNames {
+    /// Whether there is a file for a key with this prefix. Its content is checked when it is loaded.
+    pub(in crate::hooks::engines) fn may_have(&self, key: &str) -> bool {
+        self.0
+            .range::<str, _>((Bound::Included(key), Bound::Unbounded))
+            .next()
+            .is_some_and(|name| name.starts_with(key))
+    }
+}
+
 impl CodeCache {
     pub(in crate::hooks::engines) fn new(folder: &Path) -> Self {
         CodeCache { folder: folder.to_owned() }
     }
 
-    /// Whether there is a file for a key with this prefix. Its content is checked when it is loaded.
-    pub(in crate::hooks::engines) fn may_have(&self, key: &str) -> bool {
+    /// The names of the files that are there now.
+    pub(in crate::hooks::engines) fn names(&self) -> CachedNames {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut names = entries.map(|entry| entry.file_name());
-        names.any(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with(key) && name.contains(ENGINE_NAME) && name.ends_with(".bin")
-        })
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        CachedNames(names.filter(|name| name.contains(ENGINE_NAME) && name.ends_with(".bin")).collect())
     }
 
     /// The cached code for `key`, if any. `key` identifies the code and everything that it depends on.
@@ -65,7 +77,7 @@ impl CodeCache {
         match self.find(runtime, key).await {
             Some(component) => Ok(component),
             None => {
-                let compiled = Compiled::of_foreign(code).await?;
+                let compiled = Compiled::of_foreign(code).await.map_err(PrepareError::of_compiler)?;
                 self.keep(runtime, key, Arc::new(compiled)).await
             }
         }
@@ -173,14 +185,16 @@ mod tests {
     fn what_is_kept_is_known_by_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let cache = CodeCache::new(&folder.path().join("none"));
-        assert!(!cache.may_have("ab"));
+        assert!(!cache.names().may_have("ab"));
         let cache = CodeCache::new(folder.path());
         for name in
             ["ab-wasmtime-1-0.bin", &format!("cd-{ENGINE_NAME}-0.bin.tmp"), &format!("ef-x-{ENGINE_NAME}-0.bin")]
         {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        assert_eq!(["ab", "cd", "e", "ef-x"].map(|key| cache.may_have(key)), [false, false, true, true]);
+        let names = cache.names();
+        let keys = ["ab", "cd", "e", "ef-x", "f"];
+        assert_eq!(keys.map(|key| names.may_have(key)), [false, false, true, true, false]);
     }
 
     #[test]
