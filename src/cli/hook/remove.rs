@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::at::{At, at};
 use super::shown::{bindings, summary, text};
-use crate::cli::client::{Body, with_query};
+use crate::cli::client::{ClientBody, with_query};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::{identity, output};
@@ -39,7 +39,7 @@ impl Remove {
             None => client.delete(&place).await?,
             Some(first) => {
                 let origin = [("origin", text(first, "origin"))];
-                client.put(&with_query(&place, &origin), Body::json(&bindings(&rest))).await.map(drop)?;
+                client.put(&with_query(&place, &origin), ClientBody::json(&bindings(&rest))).await.map(drop)?;
             }
         }
         let (model, phase) = (&self.at.model, self.at.phase);

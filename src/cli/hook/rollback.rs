@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::at::{At, at};
 use super::history::{Pages, hooks};
 use super::shown::{bindings, chain, text};
-use crate::cli::client::{Body, with_query};
+use crate::cli::client::{ClientBody, with_query};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::{identity, output};
@@ -82,7 +82,7 @@ impl Rollback {
             chain => {
                 // As it was bound then: `snaphook apply` goes on to treat it as its own, or not.
                 let origin = [("origin", text(&chain[0], "origin"))];
-                client.put(&with_query(&at.path(&[]), &origin), Body::json(&bindings(chain))).await.map(drop)?;
+                client.put(&with_query(&at.path(&[]), &origin), ClientBody::json(&bindings(chain))).await.map(drop)?;
             }
         }
         let position = target.get("position").and_then(Value::as_u64).unwrap_or(0);

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Writes;
 use super::conflicts::refusal;
-use super::steps::{Command, Prepared, Sent, Submitted};
+use super::steps::{PreparedWrite, Sent, Submitted, WriteCommand};
 use crate::engine::command::{WriteOptions, Written};
 use crate::engine::committer::{Answer, Pending, commit_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
@@ -20,8 +20,8 @@ const RETRIES_MAX: u32 = 5;
 impl Writes {
     /// Step 4: passes the change to the committer. Changes that are submitted one after the other are written in that
     /// order. `None`: the model does not accept writes now, so the change must be prepared again.
-    pub(super) fn submit(&self, prepared: Prepared, options: &WriteOptions) -> Result<Option<Sent>> {
-        let Prepared { append, instance, entry, key, hides_others } = prepared;
+    pub(super) fn submit(&self, prepared: PreparedWrite, options: &WriteOptions) -> Result<Option<Sent>> {
+        let PreparedWrite { append, instance, entry, key, hides_others } = prepared;
         let (answer, receiver) = oneshot::channel();
         let kind = append.event.kind;
         let reacts = entry.reacts_to(kind, Position::MAX);
@@ -52,7 +52,7 @@ impl Writes {
         &self,
         submitted: Submitted,
         answer: Answer,
-        command: &Command,
+        command: &WriteCommand,
         options: &WriteOptions,
         lost: &mut u32,
     ) -> Result<Option<Written>> {

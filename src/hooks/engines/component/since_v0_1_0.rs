@@ -181,14 +181,14 @@ impl read::Host for Host {
 
     async fn query(&mut self, model: String, query: String) -> Result<Result<read::Page, AccessError>> {
         #[derive(Deserialize)]
-        struct Page<'a> {
+        struct QueryPage<'a> {
             #[serde(borrow)]
             items: Vec<Stored<'a>>,
             next: Option<String>,
         }
         let found = capability(self, async |session| session.read_query(&model, &query).await).await?;
         Ok(found.map_err(AccessError::from).and_then(|text| {
-            let Page { items, next } = snaphook_driver::json::typed(&text).map_err(unreadable)?;
+            let QueryPage { items, next } = snaphook_driver::json::typed(&text).map_err(unreadable)?;
             Ok(read::Page { items: items.into_iter().map(HookInstance::from).collect(), next })
         }))
     }
