@@ -22,7 +22,7 @@ use crate::catalog::Model;
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::drivers::Stores;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Retry};
-use crate::hooks::engines::{CallReport, CallSettings, Candidate, Engine as HookEngine, PrepareError, Prepared};
+use crate::hooks::engines::{CallReport, CallSettings, Candidate, HookEngine, PrepareError, PreparedCode};
 use crate::hooks::host::HookHost;
 use crate::hooks::session::Session;
 use crate::hooks::testing::config_text;
@@ -45,7 +45,7 @@ impl HookEngine for Closures {
         "closure"
     }
 
-    async fn prepare(&self, candidate: Candidate<'_>) -> std::result::Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> std::result::Result<Arc<dyn PreparedCode>, PrepareError> {
         self.prepared.fetch_add(1, Ordering::Relaxed);
         let name = String::from_utf8(candidate.code.to_vec()).unwrap();
         Ok(Arc::new(Closure(Arc::clone(&self.behaviours.lock().unwrap()[&name]))))
@@ -53,7 +53,7 @@ impl HookEngine for Closures {
 }
 
 #[async_trait]
-impl Prepared for Closure {
+impl PreparedCode for Closure {
     async fn call(&self, context: &Context, _settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let outcome = (self.0)(context.clone(), Arc::clone(session)).await;
         CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0, retry: Retry::Usual }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::catalog::is_instance_id;
 use crate::engine::command::{HookDecision, InstanceChange, Precondition, Written};
-use crate::engine::committer::{Answer, Committed};
+use crate::engine::committer::{AppendResult, Committed};
 use crate::engine::error::{Error, Result};
 use crate::engine::idempotency::IdempotencyKey;
 use crate::engine::models::Entry;
@@ -90,7 +90,7 @@ pub(super) enum PrepareOutcome {
 }
 
 /// Its result, the end of its post hooks, and the data to interpret the result.
-pub(super) type Sent = (oneshot::Receiver<Answer>, Option<oneshot::Receiver<()>>, Submitted);
+pub(super) type Sent = (oneshot::Receiver<AppendResult>, Option<oneshot::Receiver<()>>, Submitted);
 
 /// A change in the committer's queue.
 pub(super) struct Submitted {

@@ -9,7 +9,7 @@ use super::Writes;
 use super::conflicts::refusal;
 use super::steps::{PreparedWrite, Sent, Submitted, WriteCommand};
 use crate::engine::command::{WriteOptions, Written};
-use crate::engine::committer::{Answer, Pending, commit_span, lost_answer};
+use crate::engine::committer::{AppendResult, Pending, commit_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
 use crate::engine::idempotency::{first_answer, first_event, is_key};
@@ -40,7 +40,7 @@ impl Writes {
     }
 
     /// The committer's result for a submitted change.
-    pub(super) async fn answer(&self, receiver: oneshot::Receiver<Answer>) -> Answer {
+    pub(super) async fn answer(&self, receiver: oneshot::Receiver<AppendResult>) -> AppendResult {
         match self.core.committer.answered(receiver).await {
             Some(answer) => answer.unwrap_or_else(|_| Err(lost_answer())),
             None => Err(unanswered()),
@@ -51,7 +51,7 @@ impl Writes {
     pub(super) async fn finish(
         &self,
         submitted: Submitted,
-        answer: Answer,
+        answer: AppendResult,
         command: &WriteCommand,
         options: &WriteOptions,
         lost: &mut u32,
