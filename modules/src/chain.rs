@@ -13,8 +13,8 @@ use tokio::sync::Mutex;
 
 use crate::connection::Connection;
 use crate::exchange::{Content, Exchange, ResponseHead, Side};
-use crate::filtered::{Shared, filtered};
-use crate::library::Hook;
+use crate::filtered::{SharedHandler, filtered};
+use crate::library::RequestHook;
 use crate::module::{Called, Module, Verdict};
 use crate::task::Guard;
 
@@ -85,7 +85,7 @@ struct Way<S> {
     server: S,
     guard: Arc<Guard>,
     /// The modules that take part in it.
-    opened: Vec<Shared>,
+    opened: Vec<SharedHandler>,
     asked_for_error: bool,
 }
 
@@ -144,12 +144,12 @@ impl<S: Server> Way<S> {
             }
         }
         let mut pieces = Vec::new();
-        let exchange = match self.ask(Hook::BeforeRequest, exchange, Some(&mut pieces)).await {
+        let exchange = match self.ask(RequestHook::BeforeRequest, exchange, Some(&mut pieces)).await {
             Asked::Declined(exchange) | Asked::Ok(exchange) => exchange,
             Asked::Error(exchange, status, detail) => return self.refused(exchange, status, &detail).await,
             Asked::Lost(response) => return response,
         };
-        match self.ask(Hook::Request, exchange, None).await {
+        match self.ask(RequestHook::Request, exchange, None).await {
             Asked::Ok(exchange) => self.respond(exchange).await,
             Asked::Error(exchange, status, detail) => self.refused(exchange, status, &detail).await,
             Asked::Lost(response) => response,
@@ -164,17 +164,22 @@ impl<S: Server> Way<S> {
     }
 
     /// Asks the modules in their order until one says more than DECLINED. `pieces`: those that want the pieces of the body.
-    async fn ask(&self, hook: Hook, exchange: Box<Exchange>, mut pieces: Option<&mut Vec<Shared>>) -> Asked {
+    async fn ask(
+        &self,
+        hook: RequestHook,
+        exchange: Box<Exchange>,
+        mut pieces: Option<&mut Vec<SharedHandler>>,
+    ) -> Asked {
         let mut exchange = exchange;
         for (module, handler) in self.opened.iter().filter(|(module, _)| module.wants.hook(hook)) {
             exchange.open = Some(match hook {
-                Hook::BeforeRequest => Side::Request,
+                RequestHook::BeforeRequest => Side::Request,
                 _ => Side::Response,
             });
             exchange.may_filter = pieces.is_some();
             exchange.wants_pieces = false;
             let had_response = exchange.response.is_some();
-            if hook == Hook::Request {
+            if hook == RequestHook::Request {
                 exchange.begin_response();
             }
             let (back, called): Called<Verdict> = handler.lock().await.call(hook, exchange, &self.guard).await;
@@ -225,7 +230,7 @@ impl<S: Server> Way<S> {
         let status = response.status();
         put(&mut exchange, response);
         self.asked_for_error = true;
-        match self.ask(Hook::RequestError(status.as_u16()), exchange, None).await {
+        match self.ask(RequestHook::RequestError(status.as_u16()), exchange, None).await {
             Asked::Declined(exchange) | Asked::Ok(exchange) => self.respond(exchange).await,
             Asked::Error(mut exchange, status, detail) => {
                 let response = self.server.problem(status, &detail);
@@ -257,14 +262,14 @@ impl<S: Server> Way<S> {
             }
         }
         let mut pieces = Vec::new();
-        match self.ask(Hook::Response, exchange, Some(&mut pieces)).await {
+        match self.ask(RequestHook::Response, exchange, Some(&mut pieces)).await {
             Asked::Declined(exchange) | Asked::Ok(exchange) => self.sent(exchange, pieces),
             Asked::Error(exchange, status, detail) if !self.asked_for_error => {
                 let mut exchange = exchange;
                 let response = self.server.problem(status, &detail);
                 put(&mut exchange, response);
                 self.asked_for_error = true;
-                match self.ask(Hook::RequestError(status.as_u16()), exchange, None).await {
+                match self.ask(RequestHook::RequestError(status.as_u16()), exchange, None).await {
                     Asked::Declined(exchange) | Asked::Ok(exchange) => self.sent(exchange, Vec::new()),
                     Asked::Error(_, status, detail) => self.server.problem(status, &detail),
                     Asked::Lost(response) => response,
@@ -276,7 +281,7 @@ impl<S: Server> Way<S> {
     }
 
     /// The response as it goes out. The modules' states end with its body.
-    fn sent(&mut self, exchange: Box<Exchange>, pieces: Vec<Shared>) -> Response<Body> {
+    fn sent(&mut self, exchange: Box<Exchange>, pieces: Vec<SharedHandler>) -> Response<Body> {
         let Exchange { response: Some(head), response_body, memory, .. } = *exchange else {
             return self.server.problem(StatusCode::INTERNAL_SERVER_ERROR, "a module made no response");
         };
@@ -318,7 +323,7 @@ fn failure(module: &Module) -> String {
 /// A body with what is to be dropped after it.
 struct Kept {
     body: Body,
-    _opened: Vec<Shared>,
+    _opened: Vec<SharedHandler>,
 }
 
 impl HttpBody for Kept {
@@ -338,17 +343,17 @@ impl HttpBody for Kept {
     }
 }
 
-fn kept_until_sent(body: Body, opened: Vec<Shared>) -> Body {
+fn kept_until_sent(body: Body, opened: Vec<SharedHandler>) -> Body {
     if body.is_end_stream() || opened.is_empty() { body } else { Body::new(Kept { body, _opened: opened }) }
 }
 
 /// Whether a module needs the request again, with the response.
-fn wants_later(opened: &[Shared]) -> bool {
+fn wants_later(opened: &[SharedHandler]) -> bool {
     opened.iter().any(|(module, _)| module.wants.request_error || module.wants.response)
 }
 
 /// The request as the server gets it. `is_asked_for`: its headers stay, too.
-fn request(exchange: &mut Exchange, pieces: Vec<Shared>, is_asked_for: bool, guard: &Guard) -> Request<Body> {
+fn request(exchange: &mut Exchange, pieces: Vec<SharedHandler>, is_asked_for: bool, guard: &Guard) -> Request<Body> {
     let extensions = std::mem::take(&mut exchange.request.extensions);
     let headers = std::mem::take(&mut exchange.request.headers);
     let mut head = exchange.request.clone();

@@ -48,7 +48,7 @@ pub struct Filters {
 }
 
 /// Bytes in transit: the next filter, their direction, and whether they are the last.
-struct Step {
+struct Transit {
     next: usize,
     to: Side,
     bytes: Bytes,
@@ -118,13 +118,13 @@ impl Filters {
                 read = from_peer.read_buf(&mut inward), if !peer_ended && may_read => {
                     peer_ended = read? == 0;
                     let bytes = inward.split().freeze();
-                    self.through(Step { next: 0, to: Side::Request, bytes, is_last: peer_ended }).await?;
+                    self.through(Transit { next: 0, to: Side::Request, bytes, is_last: peer_ended }).await?;
                 }
                 read = from_server.read_buf(&mut outward), if !server_ended && self.to_peer.is_empty() => {
                     server_ended = read? == 0;
                     let bytes = outward.split().freeze();
                     let next = self.handlers.len();
-                    self.through(Step { next, to: Side::Response, bytes, is_last: server_ended }).await?;
+                    self.through(Transit { next, to: Side::Response, bytes, is_last: server_ended }).await?;
                 }
                 written = server.write(self.to_server.first()), if !self.to_server.is_empty() => {
                     match written {
@@ -146,10 +146,10 @@ impl Filters {
     }
 
     /// Sends bytes through the filters that are left on their way.
-    async fn through(&mut self, first: Step) -> io::Result<()> {
+    async fn through(&mut self, first: Transit) -> io::Result<()> {
         let mut steps = vec![first];
         let mut count = 0;
-        while let Some(Step { next, to, bytes, is_last }) = steps.pop() {
+        while let Some(Transit { next, to, bytes, is_last }) = steps.pop() {
             // Towards the peer, `next` is one more than the index of the filter.
             let index = match to {
                 Side::Request if next < self.handlers.len() => next,
@@ -182,10 +182,10 @@ impl Filters {
                 Side::Response => ((index, Side::Response), (index + 1, Side::Request)),
             };
             if !other.is_empty() {
-                steps.push(Step { next: back.0, to: back.1, bytes: other, is_last: false });
+                steps.push(Transit { next: back.0, to: back.1, bytes: other, is_last: false });
             }
             if !same.is_empty() || is_last {
-                steps.push(Step { next: onward.0, to: onward.1, bytes: same, is_last });
+                steps.push(Transit { next: onward.0, to: onward.1, bytes: same, is_last });
             }
         }
         Ok(())
@@ -197,8 +197,8 @@ impl Filters {
             return Ok(());
         }
         let steps = [
-            Step { next: index, to: Side::Response, bytes: written.to_peer, is_last: false },
-            Step { next: index + 1, to: Side::Request, bytes: written.to_server, is_last: false },
+            Transit { next: index, to: Side::Response, bytes: written.to_peer, is_last: false },
+            Transit { next: index + 1, to: Side::Request, bytes: written.to_server, is_last: false },
         ];
         for step in steps.into_iter().filter(|step| !step.bytes.is_empty()) {
             self.through(step).await.map_err(|_| Fault::Failed)?;

@@ -15,13 +15,13 @@ use crate::module::{Filtered, Handler, Module};
 use crate::task::{self, Guard};
 
 /// A module with its state of a request.
-pub(crate) type Shared = (Arc<Module>, Arc<Mutex<Box<dyn Handler>>>);
+pub(crate) type SharedHandler = (Arc<Module>, Arc<Mutex<Box<dyn Handler>>>);
 
 /// The error of a body that broke off.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body after all filters, which are called one after the other.
-pub(crate) fn filtered(body: Body, side: Side, filters: Vec<Shared>, memory: Option<Arc<dyn Memory>>) -> Body {
+pub(crate) fn filtered(body: Body, side: Side, filters: Vec<SharedHandler>, memory: Option<Arc<dyn Memory>>) -> Body {
     let (sender, mut pieces) = mpsc::channel(1);
     // Polled with the pieces, so that a filter that does not return breaks the body off, and that its end ends the task.
     let mut pump = Box::pin(task::run(memory, move |guard| pump(body, side, filters, sender, guard)));
@@ -53,7 +53,7 @@ pub(crate) fn filtered(body: Body, side: Side, filters: Vec<Shared>, memory: Opt
 async fn pump(
     mut body: Body,
     side: Side,
-    filters: Vec<Shared>,
+    filters: Vec<SharedHandler>,
     pieces: mpsc::Sender<Result<Bytes, Broken>>,
     guard: Arc<Guard>,
 ) {
@@ -90,7 +90,7 @@ async fn pump(
 }
 
 async fn through(
-    filters: &[Shared],
+    filters: &[SharedHandler],
     side: Side,
     bytes: Bytes,
     is_last: bool,

@@ -27,7 +27,7 @@ pub use exchange::{Exchange, Hold, Impossible, Origin, ResponseHead, Side};
 pub use fault::Fault;
 pub use health::{Health, Standing};
 pub use inline::spare_threads;
-pub use library::Hook;
+pub use library::RequestHook;
 pub use memory::{Lease, Memory};
 pub use module::{
     Called, ConnectionFiltered, ConnectionHandler, ConnectionState, Filtered, Handler, Module, Runner, Verdict, Wants,

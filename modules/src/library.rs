@@ -22,15 +22,15 @@ const FLAGS: u32 = abi::BLOCKING | abi::REQUEST_WHOLE | abi::RESPONSE_WHOLE;
 
 /// State that a module created; opaque to the server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct State(*mut c_void);
+pub(crate) struct OpaqueState(*mut c_void);
 
 // SAFETY: the header says that state is used from any thread, though not by two hooks at once.
-unsafe impl Send for State {}
+unsafe impl Send for OpaqueState {}
 // SAFETY: as above; who shares it sees to it that hooks do not overlap.
-unsafe impl Sync for State {}
+unsafe impl Sync for OpaqueState {}
 
-impl State {
-    pub(crate) const NONE: State = State(std::ptr::null_mut());
+impl OpaqueState {
+    pub(crate) const NONE: OpaqueState = OpaqueState(std::ptr::null_mut());
 
     pub(crate) fn is_none(self) -> bool {
         self.0.is_null()
@@ -39,7 +39,7 @@ impl State {
 
 /// A hook of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
+pub enum RequestHook {
     BeforeRequest,
     Request,
     /// With the status of the error.
@@ -47,13 +47,13 @@ pub enum Hook {
     Response,
 }
 
-impl Hook {
+impl RequestHook {
     pub const fn name(self) -> &'static str {
         match self {
-            Hook::BeforeRequest => "before_request",
-            Hook::Request => "request",
-            Hook::RequestError(_) => "request_error",
-            Hook::Response => "response",
+            RequestHook::BeforeRequest => "before_request",
+            RequestHook::Request => "request",
+            RequestHook::RequestError(_) => "request_error",
+            RequestHook::Response => "response",
         }
     }
 }
@@ -130,12 +130,12 @@ impl Library {
         self.descriptor.flags & flag != 0
     }
 
-    pub(crate) fn has_hook(&self, hook: Hook) -> bool {
+    pub(crate) fn has_hook(&self, hook: RequestHook) -> bool {
         match hook {
-            Hook::BeforeRequest => self.descriptor.before_request.is_some(),
-            Hook::Request => self.descriptor.request.is_some(),
-            Hook::RequestError(_) => self.descriptor.request_error.is_some(),
-            Hook::Response => self.descriptor.response.is_some(),
+            RequestHook::BeforeRequest => self.descriptor.before_request.is_some(),
+            RequestHook::Request => self.descriptor.request.is_some(),
+            RequestHook::RequestError(_) => self.descriptor.request_error.is_some(),
+            RequestHook::Response => self.descriptor.response.is_some(),
         }
     }
 
@@ -158,22 +158,22 @@ impl Library {
             || self.has_filter(Filter::ConnectionWrite)
     }
 
-    pub(crate) fn make(&self, host: &'static abi::Host) -> Result<State, Thrown> {
-        let mut made = State::NONE;
+    pub(crate) fn make(&self, host: &'static abi::Host) -> Result<OpaqueState, Thrown> {
+        let mut made = OpaqueState::NONE;
         if let Some(factory) = self.descriptor.factory {
-            guarded(&mut || made = State(factory(host)))?;
+            guarded(&mut || made = OpaqueState(factory(host)))?;
         }
         Ok(made)
     }
 
-    pub(crate) fn recycle(&self, module: State) -> Result<(), Thrown> {
+    pub(crate) fn recycle(&self, module: OpaqueState) -> Result<(), Thrown> {
         match self.descriptor.recycler {
             Some(recycler) => guarded(&mut || recycler(module.0)),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn activate(&self, module: State, config: &Config) -> Result<u32, Thrown> {
+    pub(crate) fn activate(&self, module: OpaqueState, config: &Config) -> Result<u32, Thrown> {
         let mut result = abi::OK;
         if let Some(activate) = self.descriptor.activate {
             guarded(&mut || result = activate(module.0, config))?;
@@ -181,7 +181,7 @@ impl Library {
         Ok(result)
     }
 
-    pub(crate) fn config_change(&self, module: State, config: &Config) -> Result<u32, Thrown> {
+    pub(crate) fn config_change(&self, module: OpaqueState, config: &Config) -> Result<u32, Thrown> {
         let mut result = abi::OK;
         if let Some(change) = self.descriptor.config_change {
             guarded(&mut || result = change(module.0, config))?;
@@ -189,7 +189,7 @@ impl Library {
         Ok(result)
     }
 
-    pub(crate) fn deactivate(&self, module: State) -> Result<(), Thrown> {
+    pub(crate) fn deactivate(&self, module: OpaqueState) -> Result<(), Thrown> {
         match self.descriptor.deactivate {
             Some(deactivate) => guarded(&mut || deactivate(module.0)),
             None => Ok(()),
@@ -197,26 +197,31 @@ impl Library {
     }
 
     /// The state of a connection: the module's own if it makes none.
-    pub(crate) fn connection_open(&self, module: State, peer: &str, is_secure: bool) -> Result<State, Thrown> {
+    pub(crate) fn connection_open(
+        &self,
+        module: OpaqueState,
+        peer: &str,
+        is_secure: bool,
+    ) -> Result<OpaqueState, Thrown> {
         let Some(open) = self.descriptor.connection_open else { return Ok(module) };
         let info = ConnectionInfo {
             struct_size: size_of::<ConnectionInfo>() as u32,
             is_secure: is_secure.into(),
             peer: text(peer),
         };
-        let mut made = State::NONE;
-        guarded(&mut || made = State(open(module.0, &info)))?;
+        let mut made = OpaqueState::NONE;
+        guarded(&mut || made = OpaqueState(open(module.0, &info)))?;
         Ok(made)
     }
 
-    pub(crate) fn connection_close(&self, connection: State) -> Result<(), Thrown> {
+    pub(crate) fn connection_close(&self, connection: OpaqueState) -> Result<(), Thrown> {
         match (self.descriptor.connection_open, self.descriptor.connection_close) {
             (Some(_), Some(close)) => guarded(&mut || close(connection.0)),
             _ => Ok(()),
         }
     }
 
-    pub(crate) fn connection_start(&self, connection: State, output: usize) -> Result<u32, Thrown> {
+    pub(crate) fn connection_start(&self, connection: OpaqueState, output: usize) -> Result<u32, Thrown> {
         let mut result = abi::DECLINED;
         if let Some(start) = self.descriptor.connection_start {
             guarded(&mut || result = start(connection.0, handle(output)))?;
@@ -224,7 +229,7 @@ impl Library {
         Ok(result)
     }
 
-    pub(crate) fn connection_end(&self, connection: State) -> Result<u32, Thrown> {
+    pub(crate) fn connection_end(&self, connection: OpaqueState) -> Result<u32, Thrown> {
         let mut result = abi::DECLINED;
         if let Some(end) = self.descriptor.connection_end {
             guarded(&mut || result = end(connection.0))?;
@@ -236,17 +241,17 @@ impl Library {
     /// none.
     pub(crate) fn request_open(
         &self,
-        module: State,
-        connection: State,
+        module: OpaqueState,
+        connection: OpaqueState,
         exchange: usize,
-    ) -> Result<Option<State>, Thrown> {
+    ) -> Result<Option<OpaqueState>, Thrown> {
         let Some(open) = self.descriptor.request_open else {
             return Ok(Some(if connection.is_none() { module } else { connection }));
         };
         // A connection without `connection_open` is the module itself.
-        let connection = if self.descriptor.connection_open.is_some() { connection } else { State::NONE };
-        let mut made = State::NONE;
-        guarded(&mut || made = State(open(module.0, connection.0, handle(exchange))))?;
+        let connection = if self.descriptor.connection_open.is_some() { connection } else { OpaqueState::NONE };
+        let mut made = OpaqueState::NONE;
+        guarded(&mut || made = OpaqueState(open(module.0, connection.0, handle(exchange))))?;
         Ok((!made.is_none()).then_some(made))
     }
 
@@ -255,24 +260,26 @@ impl Library {
         self.descriptor.request_open.is_some() && self.descriptor.request_close.is_some()
     }
 
-    pub(crate) fn request_close(&self, request: State) -> Result<(), Thrown> {
+    pub(crate) fn request_close(&self, request: OpaqueState) -> Result<(), Thrown> {
         match self.descriptor.request_close {
             Some(close) if self.closes_requests() => guarded(&mut || close(request.0)),
             _ => Ok(()),
         }
     }
 
-    pub(crate) fn call(&self, hook: Hook, request: State, exchange: usize) -> Result<u32, Thrown> {
+    pub(crate) fn call(&self, hook: RequestHook, request: OpaqueState, exchange: usize) -> Result<u32, Thrown> {
         let mut result = abi::DECLINED;
         let exchange = handle(exchange);
         let Descriptor { before_request, request: make, request_error, response, .. } = self.descriptor;
         match hook {
-            Hook::BeforeRequest => with(before_request, |call| guarded(&mut || result = call(request.0, exchange))),
-            Hook::Request => with(make, |call| guarded(&mut || result = call(request.0, exchange))),
-            Hook::RequestError(status) => {
+            RequestHook::BeforeRequest => {
+                with(before_request, |call| guarded(&mut || result = call(request.0, exchange)))
+            }
+            RequestHook::Request => with(make, |call| guarded(&mut || result = call(request.0, exchange))),
+            RequestHook::RequestError(status) => {
                 with(request_error, |call| guarded(&mut || result = call(request.0, exchange, status.into())))
             }
-            Hook::Response => with(response, |call| guarded(&mut || result = call(request.0, exchange))),
+            RequestHook::Response => with(response, |call| guarded(&mut || result = call(request.0, exchange))),
         }?;
         Ok(result)
     }
@@ -280,7 +287,7 @@ impl Library {
     pub(crate) fn filter(
         &self,
         filter: Filter,
-        state: State,
+        state: OpaqueState,
         bytes: &[u8],
         is_last: bool,
         output: usize,

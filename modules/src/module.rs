@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use crate::exchange::{Exchange, Origin, Side};
 use crate::fault::Fault;
 use crate::health::Standing;
-use crate::library::Hook;
+use crate::library::RequestHook;
 use crate::task::Guard;
 
 /// What a hook decided.
@@ -52,12 +52,12 @@ impl Wants {
         self.before_request || self.request || self.request_error || self.response
     }
 
-    pub fn hook(self, hook: Hook) -> bool {
+    pub fn hook(self, hook: RequestHook) -> bool {
         match hook {
-            Hook::BeforeRequest => self.before_request,
-            Hook::Request => self.request,
-            Hook::RequestError(_) => self.request_error,
-            Hook::Response => self.response,
+            RequestHook::BeforeRequest => self.before_request,
+            RequestHook::Request => self.request,
+            RequestHook::RequestError(_) => self.request_error,
+            RequestHook::Response => self.response,
         }
     }
 }
@@ -101,7 +101,7 @@ pub trait Runner: Send + Sync {
 pub trait Handler: Send {
     fn call<'a>(
         &'a mut self,
-        hook: Hook,
+        hook: RequestHook,
         exchange: Box<Exchange>,
         guard: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Called<Verdict>>;

@@ -19,7 +19,7 @@ use crate::exchange::{Exchange, Origin, Side};
 use crate::fault::Fault;
 use crate::health::Standing;
 use crate::inline::{Pace, Permit};
-use crate::library::{Filter, Hook, Library, State, Told, with_config};
+use crate::library::{Filter, Library, OpaqueState, RequestHook, Told, with_config};
 use crate::module::{
     Called, ConnectionFiltered, ConnectionHandler, ConnectionState, Filtered, Handler, Runner, Verdict, Wants,
 };
@@ -46,7 +46,7 @@ pub struct Native(Arc<Instance>);
 struct Instance {
     standing: Arc<Standing>,
     library: Arc<Library>,
-    module: State,
+    module: OpaqueState,
     limit: Duration,
     threads: Threads,
     paces: Paces,
@@ -67,12 +67,12 @@ struct Paces {
 }
 
 impl Paces {
-    fn of(&self, hook: Hook) -> &Pace {
+    fn of(&self, hook: RequestHook) -> &Pace {
         match hook {
-            Hook::BeforeRequest => &self.before_request,
-            Hook::Request => &self.request,
-            Hook::RequestError(_) => &self.request_error,
-            Hook::Response => &self.response,
+            RequestHook::BeforeRequest => &self.before_request,
+            RequestHook::Request => &self.request,
+            RequestHook::RequestError(_) => &self.request_error,
+            RequestHook::Response => &self.response,
         }
     }
 }
@@ -128,7 +128,7 @@ impl Instance {
     async fn configure(
         self: &Arc<Self>,
         name: &str,
-        function: fn(&Library, State, &abi::Config) -> Result<u32, Thrown>,
+        function: fn(&Library, OpaqueState, &abi::Config) -> Result<u32, Thrown>,
         settings: &Map<String, Value>,
     ) -> Result<(), String> {
         let json = serde_json::to_string(settings).unwrap_or_default();
@@ -232,10 +232,10 @@ impl Runner for Native {
     fn wants(&self) -> Wants {
         let library = &self.0.library;
         Wants {
-            before_request: library.has_hook(Hook::BeforeRequest),
-            request: library.has_hook(Hook::Request),
-            request_error: library.has_hook(Hook::RequestError(0)),
-            response: library.has_hook(Hook::Response),
+            before_request: library.has_hook(RequestHook::BeforeRequest),
+            request: library.has_hook(RequestHook::Request),
+            request_error: library.has_hook(RequestHook::RequestError(0)),
+            response: library.has_hook(RequestHook::Response),
             connections: library.has_connections(),
             whole_request: library.has_flag(abi::REQUEST_WHOLE),
             whole_response: library.has_flag(abi::RESPONSE_WHOLE),
@@ -260,7 +260,7 @@ impl Runner for Native {
                     Some(guard),
                     move |instance| {
                         with_exchange(exchange, |handle| {
-                            let maker = connection.as_ref().map_or(State::NONE, |connection| connection.state);
+                            let maker = connection.as_ref().map_or(OpaqueState::NONE, |connection| connection.state);
                             let made = instance.library.request_open(instance.module, maker, handle);
                             made.map(|state| state.map(|state| Open { instance: owner, state, connection }))
                         })
@@ -349,7 +349,7 @@ impl Runner for Native {
 /// The state of a request, while it is open.
 struct Open {
     instance: Arc<Instance>,
-    state: State,
+    state: OpaqueState,
     /// It made the state, and stays as long.
     connection: Option<Arc<NativeConnection>>,
 }
@@ -370,7 +370,7 @@ struct NativeHandler(Option<Arc<Open>>);
 impl Handler for NativeHandler {
     fn call<'a>(
         &'a mut self,
-        hook: Hook,
+        hook: RequestHook,
         exchange: Box<Exchange>,
         guard: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Called<Verdict>> {
@@ -500,7 +500,7 @@ fn filter_result(code: u32, lie: Option<String>, what: &str) -> Result<bool, Fau
 /// The state of a connection, while it or a request of it is open.
 struct NativeConnection {
     instance: Arc<Instance>,
-    state: State,
+    state: OpaqueState,
     /// `connection_start` was called, so `connection_end` will be.
     has_begun: AtomicBool,
 }
@@ -548,7 +548,7 @@ trait FilteredConnection {
     fn filtered<'a>(
         &'a self,
         guard: &'a Arc<Guard>,
-        call: impl FnOnce(&Library, State, usize) -> Result<u32, Thrown> + Send + 'static,
+        call: impl FnOnce(&Library, OpaqueState, usize) -> Result<u32, Thrown> + Send + 'static,
     ) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
 }
 
@@ -556,7 +556,7 @@ impl FilteredConnection for Arc<NativeConnection> {
     fn filtered<'a>(
         &'a self,
         guard: &'a Arc<Guard>,
-        call: impl FnOnce(&Library, State, usize) -> Result<u32, Thrown> + Send + 'static,
+        call: impl FnOnce(&Library, OpaqueState, usize) -> Result<u32, Thrown> + Send + 'static,
     ) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>> {
         let this = Arc::clone(self);
         async move {

@@ -45,25 +45,25 @@ type Work = Box<dyn FnOnce() + Send>;
 /// The threads of one module.
 pub(crate) struct Threads {
     module: Arc<Standing>,
-    shared: Arc<Shared>,
+    shared: Arc<WorkQueue>,
     /// One for each thread that may be; work holds one until it returns.
     permits: Arc<Semaphore>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct WorkQueue {
+    state: Mutex<WorkState>,
     more: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct WorkState {
     work: VecDeque<Work>,
     idle: usize,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl WorkQueue {
+    fn lock(&self) -> MutexGuard<'_, WorkState> {
         // What holds it leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,7 +176,7 @@ impl<T: Send + 'static> Drop for Wait<T> {
     }
 }
 
-fn serve(shared: &Shared) {
+fn serve(shared: &WorkQueue) {
     let mut state = shared.lock();
     loop {
         if let Some(work) = state.work.pop_front() {

@@ -34,7 +34,7 @@ pub(crate) const BACKTRACKED_NAMES_MAX: usize = 16;
 /// A compiled pattern.
 #[derive(Debug)]
 pub(crate) struct Pattern {
-    engine: Engine,
+    engine: RegexEngine,
     /// States of the automaton; of a backtracking pattern, its bytes.
     pub(crate) states: usize,
     /// Bytes that it takes.
@@ -42,7 +42,7 @@ pub(crate) struct Pattern {
 }
 
 #[derive(Debug)]
-enum Engine {
+enum RegexEngine {
     Linear {
         automaton: Box<DFA>,
         caches: Mutex<Vec<Cache>>,
@@ -79,7 +79,7 @@ impl Pattern {
             let states = automaton.get_nfa().states().len();
             spend(states as u64);
             let memory = automaton.memory_usage() + automaton.get_nfa().memory_usage();
-            let engine = Engine::Linear { automaton: Box::new(automaton), caches: Mutex::new(Vec::new()) };
+            let engine = RegexEngine::Linear { automaton: Box::new(automaton), caches: Mutex::new(Vec::new()) };
             return Ok(Pattern { engine, states, memory });
         }
         let regex = RegexBuilder::new(&translated)
@@ -95,21 +95,21 @@ impl Pattern {
             .configure(thompson::Config::new().nfa_size_limit(Some(AUTOMATON_BYTES_MAX)))
             .build(&translated);
         let (engine, states) = match nfa {
-            Ok(nfa) => (Engine::AtOnce(regex), nfa.states().len()),
-            Err(_) => (Engine::Backtracking(regex), translated.len()),
+            Ok(nfa) => (RegexEngine::AtOnce(regex), nfa.states().len()),
+            Err(_) => (RegexEngine::Backtracking(regex), translated.len()),
         };
         spend(states as u64);
         Ok(Pattern { engine, states, memory: states * 64 })
     }
 
     pub(crate) fn is_backtracking(&self) -> bool {
-        matches!(self.engine, Engine::Backtracking(_))
+        matches!(self.engine, RegexEngine::Backtracking(_))
     }
 
     /// Whether it matches anywhere in a text.
     pub(crate) fn is_match(&self, text: &str) -> bool {
         match &self.engine {
-            Engine::Linear { automaton, caches } => {
+            RegexEngine::Linear { automaton, caches } => {
                 let kept = caches.try_lock().ok().and_then(|mut caches| caches.pop());
                 let mut cache = kept.unwrap_or_else(|| automaton.create_cache());
                 let found = search(automaton, &mut cache, text.as_bytes(), self.states);
@@ -121,7 +121,7 @@ impl Pattern {
                 }
                 found
             }
-            Engine::AtOnce(regex) => {
+            RegexEngine::AtOnce(regex) => {
                 let max = STATES_TIMES_BYTES_MAX / self.states.max(1);
                 if text.len() > max {
                     give_up(Excess::Text(text.len(), max));
@@ -129,7 +129,7 @@ impl Pattern {
                 spend((text.len() * self.states) as u64 / 256);
                 regex.is_match(text).unwrap_or_else(|_| give_up(Excess::Text(text.len(), max)))
             }
-            Engine::Backtracking(regex) => {
+            RegexEngine::Backtracking(regex) => {
                 let text = Counted { text, read: Cell::new(0) };
                 // It can only fail for lack of memory, because it has no limit of its own.
                 regex.is_match(&text).unwrap_or_else(|_| give_up(Excess::Text(text.text.len(), 0)))

@@ -27,14 +27,14 @@ const PATTERNS_BYTES_MAX: usize = 16 * 1024 * 1024;
 const ENUM_COMPARED_MAX: usize = 16;
 
 /// What is compiled.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedSchema {
     pub(crate) tree: Value,
     pub(crate) draft: Draft,
     pub(crate) assertions: Vec<Assertion>,
     pub(crate) names: NameCost,
 }
 
-pub(crate) fn prepare(tree: &Value) -> Result<Prepared, Refusal> {
+pub(crate) fn prepare(tree: &Value) -> Result<PreparedSchema, Refusal> {
     let draft = draft_of(tree);
     let references = References::of(tree);
     if references.too_long {
@@ -67,7 +67,7 @@ pub(crate) fn prepare(tree: &Value) -> Result<Prepared, Refusal> {
     let Rewriting { assertions, names, .. } = rewriting;
     let mut heights = Heights { tree, references: &references, pure: ignores_siblings(draft), known: HashMap::new() };
     heights.of(tree, 0)?;
-    Ok(Prepared { tree: rewritten, draft, assertions, names })
+    Ok(PreparedSchema { tree: rewritten, draft, assertions, names })
 }
 
 fn address(value: &Value) -> usize {

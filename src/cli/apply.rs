@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::bindings::put_chain;
-use super::client::{Body, Client, path};
+use super::client::{Client, ClientBody, path};
 use super::failure::{Failure, Result};
 use super::global::Global;
 use super::{identity, output};
@@ -148,10 +148,10 @@ pub(super) async fn carry_out(client: &Client, step: &Step, artifacts: &[&str]) 
         Step::CreateModel { id, document } => {
             let mut body = Map::from_iter([("id".to_owned(), Value::from(id.as_str()))]);
             body.extend(document.as_object().cloned().unwrap_or_default());
-            client.post("/models", Some(Body::json(&Value::Object(body)))).await.map(drop)
+            client.post("/models", Some(ClientBody::json(&Value::Object(body)))).await.map(drop)
         }
         Step::ChangeModel { id, document, .. } => {
-            client.put(&path(&["models", id]), Body::json(document)).await.map(drop)
+            client.put(&path(&["models", id]), ClientBody::json(document)).await.map(drop)
         }
         Step::PutHooks { model, phase, chain, .. } => {
             put_chain(client, model, *phase, chain, artifacts, HookOrigin::Files).await.map(drop)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::client::{Body, Client, path, with_query};
+use super::client::{Client, ClientBody, path, with_query};
 use super::failure::Result;
 use crate::catalog::files::{BindingFile, CodeFile};
 use crate::catalog::{HookOrigin, SourceLanguage};
@@ -29,7 +29,7 @@ pub(super) fn chain_body(
     model: &str,
     chain: &[BindingFile],
     artifacts: &[&str],
-) -> (Vec<(&'static str, String)>, Body) {
+) -> (Vec<(&'static str, String)>, ClientBody) {
     if let [
         BindingFile {
             name, engine, code: CodeFile::Inline { bytes, language }, shadow: false, as_actor: false, ..
@@ -43,10 +43,10 @@ pub(super) fn chain_body(
             (_, Some(SourceLanguage::TypeScript)) => "application/typescript",
             (_, Some(SourceLanguage::JavaScript) | None) => "text/javascript",
         };
-        return (query, Body { media_type, bytes: bytes.clone() });
+        return (query, ClientBody { media_type, bytes: bytes.clone() });
     }
     let bindings: Vec<_> = chain.iter().map(|file| binding(model, file, artifacts)).collect();
-    (Vec::new(), Body::json(&json!({ "chain": bindings })))
+    (Vec::new(), ClientBody::json(&json!({ "chain": bindings })))
 }
 
 /// A `Binding` of the REST API.

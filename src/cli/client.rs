@@ -25,14 +25,14 @@ pub(super) struct Client {
 }
 
 /// A body and its media type.
-pub(super) struct Body {
+pub(super) struct ClientBody {
     pub(super) media_type: &'static str,
     pub(super) bytes: Vec<u8>,
 }
 
-impl Body {
+impl ClientBody {
     pub(super) fn json(value: &Value) -> Self {
-        Body { media_type: "application/json", bytes: value.to_string().into_bytes() }
+        ClientBody { media_type: "application/json", bytes: value.to_string().into_bytes() }
     }
 }
 
@@ -126,11 +126,11 @@ impl Client {
         }
     }
 
-    pub(super) async fn post(&self, path: &str, body: Option<Body>) -> Result<Value> {
+    pub(super) async fn post(&self, path: &str, body: Option<ClientBody>) -> Result<Value> {
         json(self.send(with_body(self.request(Method::POST, path), body)).await?).await
     }
 
-    pub(super) async fn put(&self, path: &str, body: Body) -> Result<Value> {
+    pub(super) async fn put(&self, path: &str, body: ClientBody) -> Result<Value> {
         json(self.send(with_body(self.request(Method::PUT, path), Some(body))).await?).await
     }
 
@@ -146,7 +146,7 @@ impl Client {
     }
 
     /// [`Client::put`], if what the tag belongs to is still as it was. Returns whether it was.
-    pub(super) async fn put_if(&self, path: &str, body: Body, tag: &str) -> Result<bool> {
+    pub(super) async fn put_if(&self, path: &str, body: ClientBody, tag: &str) -> Result<bool> {
         self.change_if(with_body(self.request(Method::PUT, path), Some(body)), tag).await
     }
 
@@ -243,7 +243,7 @@ pub(super) fn with_query(path: &str, query: &[(&str, String)]) -> String {
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
-fn with_body(request: RequestBuilder, body: Option<Body>) -> RequestBuilder {
+fn with_body(request: RequestBuilder, body: Option<ClientBody>) -> RequestBuilder {
     match body {
         Some(body) => request.header(CONTENT_TYPE, body.media_type).body(body.bytes),
         None => request,

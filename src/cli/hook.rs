@@ -33,7 +33,7 @@ use crate::config::Phase;
 
 /// Create, build, test and bind hooks; list, read and roll back those of a server
 #[derive(Debug, Subcommand)]
-pub(super) enum Hook {
+pub(super) enum HookCommand {
     /// List the hooks of a running server
     List {
         /// Only of this model
@@ -54,21 +54,21 @@ pub(super) enum Hook {
     Types(types::Types),
 }
 
-impl Hook {
+impl HookCommand {
     pub(super) async fn run(&self, global: &Global) -> Result<()> {
         match self {
-            Hook::List { model } => list(global, model.as_deref()).await,
-            Hook::New(new) => new.run(),
-            Hook::Build(build) => build.run(global).await,
-            Hook::Test(test) => test.run(global).await,
-            Hook::Deploy(deploy) => deploy.run(global).await,
-            Hook::Log(log) => log.run(global).await,
-            Hook::Stats(stats) => stats.run(global).await,
-            Hook::Source(source) => source.run(global).await,
-            Hook::History(history) => history.run(global).await,
-            Hook::Rollback(rollback) => rollback.run(global).await,
-            Hook::Remove(remove) => remove.run(global).await,
-            Hook::Types(types) => types.run(global).await,
+            HookCommand::List { model } => list(global, model.as_deref()).await,
+            HookCommand::New(new) => new.run(),
+            HookCommand::Build(build) => build.run(global).await,
+            HookCommand::Test(test) => test.run(global).await,
+            HookCommand::Deploy(deploy) => deploy.run(global).await,
+            HookCommand::Log(log) => log.run(global).await,
+            HookCommand::Stats(stats) => stats.run(global).await,
+            HookCommand::Source(source) => source.run(global).await,
+            HookCommand::History(history) => history.run(global).await,
+            HookCommand::Rollback(rollback) => rollback.run(global).await,
+            HookCommand::Remove(remove) => remove.run(global).await,
+            HookCommand::Types(types) => types.run(global).await,
         }
     }
 }

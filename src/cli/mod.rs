@@ -60,7 +60,7 @@ struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 const EXAMPLES: &str = "\
@@ -83,7 +83,7 @@ Examples:
 `snaphook help <command>` describes each command.";
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Serve the API until SIGINT or SIGTERM
     ///
     /// After the first signal, running requests and hooks have 10 seconds to finish. A second signal stops the server immediately;
@@ -106,7 +106,7 @@ enum Command {
     #[command(subcommand)]
     Token(token::Token),
     #[command(subcommand)]
-    Hook(hook::Hook),
+    Hook(hook::HookCommand),
     #[command(subcommand)]
     Model(model::Model),
     #[command(subcommand)]
@@ -142,37 +142,37 @@ enum Command {
 /// Runs the program: what it prints and the code that it ends with. 2: the arguments are wrong.
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    let command = command.unwrap_or(Command::Serve);
-    let level = if matches!(command, Command::Serve | Command::DriverHost(_)) { "info" } else { "warn" };
+    let command = command.unwrap_or(CliCommand::Serve);
+    let level = if matches!(command, CliCommand::Serve | CliCommand::DriverHost(_)) { "info" } else { "warn" };
     if let Err(error) = log::init(global.log.as_deref().unwrap_or(level), global.log_format) {
         return output::fail(&error);
     }
     let result = match command {
-        Command::Serve => serve::serve(&global),
-        Command::Check => check::check(&global),
-        Command::Rebuild => block_on(rebuild::rebuild(&global)),
-        Command::Backup(command) => block_on(command.run(&global)),
-        Command::Restore(command) => block_on(command.run(&global)),
-        Command::Copy(command) => block_on(command.run(&global)),
-        Command::Events(command) => block_on(command.run(&global)),
-        Command::Errors(command) => block_on(command.run(&global)),
-        Command::Secret(command) => block_on(command.run(&global)),
-        Command::Token(command) => block_on(command.run(&global)),
-        Command::Hook(command) => block_on(command.run(&global)),
-        Command::Model(command) => block_on(command.run(&global)),
-        Command::Module(command) => command.run(),
-        Command::Plugin(command) => command.run(&global),
-        Command::DriverHost(command) => command.run(&global),
-        Command::Apply(command) => block_on(command.run(&global)),
-        Command::Dev(command) => command.run(&global),
-        Command::Init(command) => command.run(),
-        Command::Completions(command) => command.run(&Cli::command()),
-        Command::Man(command) => command.run(&Cli::command()),
-        Command::Worker => engines::serve_as_worker(),
-        Command::PluginInspect { file } => plugin::inspect(&file),
-        Command::V8Worker { folder } => work(&folder),
+        CliCommand::Serve => serve::serve(&global),
+        CliCommand::Check => check::check(&global),
+        CliCommand::Rebuild => block_on(rebuild::rebuild(&global)),
+        CliCommand::Backup(command) => block_on(command.run(&global)),
+        CliCommand::Restore(command) => block_on(command.run(&global)),
+        CliCommand::Copy(command) => block_on(command.run(&global)),
+        CliCommand::Events(command) => block_on(command.run(&global)),
+        CliCommand::Errors(command) => block_on(command.run(&global)),
+        CliCommand::Secret(command) => block_on(command.run(&global)),
+        CliCommand::Token(command) => block_on(command.run(&global)),
+        CliCommand::Hook(command) => block_on(command.run(&global)),
+        CliCommand::Model(command) => block_on(command.run(&global)),
+        CliCommand::Module(command) => command.run(),
+        CliCommand::Plugin(command) => command.run(&global),
+        CliCommand::DriverHost(command) => command.run(&global),
+        CliCommand::Apply(command) => block_on(command.run(&global)),
+        CliCommand::Dev(command) => command.run(&global),
+        CliCommand::Init(command) => command.run(),
+        CliCommand::Completions(command) => command.run(&Cli::command()),
+        CliCommand::Man(command) => command.run(&Cli::command()),
+        CliCommand::Worker => engines::serve_as_worker(),
+        CliCommand::PluginInspect { file } => plugin::inspect(&file),
+        CliCommand::V8Worker { folder } => work(&folder),
         #[cfg(target_os = "linux")]
-        Command::Keeper => process::serve_as_keeper(),
+        CliCommand::Keeper => process::serve_as_keeper(),
     };
     match result {
         // Whoever read the output has had enough.
@@ -211,6 +211,6 @@ mod tests {
     #[test]
     fn no_command_serves() {
         assert!(Cli::try_parse_from(["snaphook", "--config", "x.toml"]).unwrap().command.is_none());
-        assert!(matches!(Cli::try_parse_from(["snaphook", "serve"]).unwrap().command, Some(Command::Serve)));
+        assert!(matches!(Cli::try_parse_from(["snaphook", "serve"]).unwrap().command, Some(CliCommand::Serve)));
     }
 }

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::Value;
 use snaphook_driver::SecureStore;
 
-use super::client::{Body, Client, path};
+use super::client::{Client, ClientBody, path};
 use super::failure::{Failure, Result};
 use super::global::Global;
 use super::output;
@@ -102,7 +102,7 @@ impl Place {
     async fn set(&self, name: &str, value: Vec<u8>) -> Result<()> {
         match self {
             Place::Server(client) => {
-                let body = Body { media_type: "application/octet-stream", bytes: value };
+                let body = ClientBody { media_type: "application/octet-stream", bytes: value };
                 client.put(&path(&["secrets", name]), body).await.map(drop)
             }
             Place::Storage { vault, .. } => vault.put(name, &value).await.map(drop).map_err(of_vault),

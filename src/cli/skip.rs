@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use snaphook_driver::Position;
 
-use super::client::{Body, path};
+use super::client::{ClientBody, path};
 use super::failure::{Failure, Result};
 use super::global::Global;
 use super::{output, rebuild};
@@ -31,7 +31,7 @@ pub(super) async fn inspect(global: &Global, position: Position) -> Result<()> {
 
 pub(super) async fn skip(global: &Global, position: Position, reason: &str) -> Result<()> {
     let client = global.client()?;
-    let body = Body::json(&json!({ "reason": reason }));
+    let body = ClientBody::json(&json!({ "reason": reason }));
     match client.post(&path(&["events", &position.to_string(), "skip"]), Some(body)).await {
         Err(Failure::NoServer(_)) if !client.is_named() => offline(global, position, reason).await,
         Err(error) => Err(error),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{SecureStore, time};
 use snaphook_identity::{TokenRequest, Tokens};
 
-use super::client::{Body, Client, path};
+use super::client::{Client, ClientBody, path};
 use super::failure::{Failure, Result};
 use super::global::Global;
 use super::output;
@@ -126,7 +126,7 @@ impl Place {
                 if let Some(expires_at) = expires_at {
                     body["expires_at"] = json!(expires_at);
                 }
-                let made = client.post("/tokens", Some(Body::json(&body))).await?;
+                let made = client.post("/tokens", Some(ClientBody::json(&body))).await?;
                 made["token"]
                     .as_str()
                     .map(str::to_owned)

@@ -20,7 +20,7 @@ use super::units::{parse_duration, parse_size};
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The text of a file and what was found wrong in it.
-pub(super) struct Document<'a> {
+pub(super) struct ConfigDocument<'a> {
     text: &'a str,
     environment: Environment<'a>,
     errors: RefCell<Vec<ConfigError>>,
@@ -29,9 +29,9 @@ pub(super) struct Document<'a> {
     known: RefCell<std::collections::BTreeSet<String>>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> ConfigDocument<'a> {
     pub(super) fn new(text: &'a str, environment: Environment<'a>) -> Self {
-        Document {
+        ConfigDocument {
             text,
             environment,
             errors: RefCell::default(),
@@ -84,7 +84,7 @@ impl<'a> Document<'a> {
 
 /// One table: its keys, taken one by one.
 pub(super) struct Section<'a> {
-    document: &'a Document<'a>,
+    document: &'a ConfigDocument<'a>,
     /// In front of each key in messages: empty for the root, else such as `server.`.
     prefix: String,
     /// Of the header; `None` if the table is not in the file.
@@ -101,7 +101,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(document: &'a Document<'a>, table: &'a DeTable<'a>) -> Self {
+    pub(super) fn root(document: &'a ConfigDocument<'a>, table: &'a DeTable<'a>) -> Self {
         Section {
             document,
             prefix: String::new(),
@@ -264,14 +264,14 @@ impl<'a> Section<'a> {
 
 /// One value and where it stands.
 pub(super) struct Value<'a> {
-    document: &'a Document<'a>,
+    document: &'a ConfigDocument<'a>,
     path: String,
     pub(super) line: usize,
     value: &'a DeValue<'a>,
 }
 
 impl<'a> Value<'a> {
-    fn new(document: &'a Document<'a>, path: String, value: &'a Spanned<DeValue<'a>>) -> Self {
+    fn new(document: &'a ConfigDocument<'a>, path: String, value: &'a Spanned<DeValue<'a>>) -> Self {
         Value { document, path, line: document.line_at(value.span().start), value: value.get_ref() }
     }
 
@@ -515,7 +515,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn entries<'a>(document: &Document<'_>, table: &'a DeTable<'a>) -> BTreeMap<&'a str, Entry<'a>> {
+fn entries<'a>(document: &ConfigDocument<'_>, table: &'a DeTable<'a>) -> BTreeMap<&'a str, Entry<'a>> {
     table
         .iter()
         .map(|(key, value)| (key.get_ref().as_ref(), Entry { key_line: document.line_at(key.span().start), value }))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::auth::AuthMode;
-use super::document::{Document, Section};
+use super::document::{ConfigDocument, Section};
 use super::error::{ConfigError, ConfigErrors};
 use super::settings::{Config, FILE_DEFAULT};
 use super::{grants, sections};
@@ -64,7 +64,7 @@ impl Config {
     /// The configuration without a file: the defaults of all keys, except that it only serves this machine and requires
     /// no token. Paths are relative to `directory`.
     pub fn defaults(directory: &Path) -> Config {
-        let document = Document::new("", &environment);
+        let document = ConfigDocument::new("", &environment);
         let table = toml::de::DeTable::new();
         let mut root = Section::root(&document, &table);
         let (mut config, _) = sections::config(&document, &mut root, directory, None);
@@ -93,7 +93,7 @@ impl Config {
         purpose: Purpose,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> (Option<Config>, Vec<ConfigError>) {
-        let document = Document::new(text, environment);
+        let document = ConfigDocument::new(text, environment);
         let config = document.parse().map(|table| {
             let mut root = Section::root(&document, &table);
             let (config, exposed) = sections::config(&document, &mut root, directory, file);

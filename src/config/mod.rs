@@ -60,4 +60,4 @@ pub use suggest::closest;
 pub use telemetry::{HeaderSource, LogFormat, TelemetryConfig, TracesConfig, Trust};
 pub use tls::{Pem, PemSource, TlsConfig};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
-pub use watch::{Change, Changes, watch};
+pub use watch::{ChangeCause, Changes, watch};

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::document::{Document, Section};
+use super::document::{ConfigDocument, Section};
 use super::{Config, ConfigErrors, ConfigHandle, sections};
 
 const PAGE: &str = include_str!("../../docs/config.md");
@@ -57,7 +57,7 @@ fn written() -> BTreeSet<String> {
 /// All keys that the code asks for if every table is present.
 fn read() -> BTreeSet<String> {
     let text = super::tests::uncommented();
-    let document = Document::new(&text, &|_| None);
+    let document = ConfigDocument::new(&text, &|_| None);
     let table = document.parse().unwrap();
     let mut root = Section::root(&document, &table);
     sections::config(&document, &mut root, Path::new("/srv"), None);

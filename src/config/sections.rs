@@ -9,7 +9,7 @@ use serde_json::Map;
 use super::address::{MountAddress, mount_address};
 use super::auth::{AuthConfig, AuthMode, auth};
 use super::cors::cors;
-use super::document::{Document, Section, Text, strings};
+use super::document::{ConfigDocument, Section, Text, strings};
 use super::endpoints::{endpoints, plain_path};
 use super::error::ConfigError;
 use super::grants;
@@ -36,7 +36,7 @@ const CONNECTIONS_MAX: u64 = 32 * 1024;
 
 /// Reads the whole document; faults are noted in it. What is given beside it: why no API may be served with it.
 pub(super) fn config(
-    document: &Document<'_>,
+    document: &ConfigDocument<'_>,
     root: &mut Section<'_>,
     directory: &Path,
     file: Option<&Path>,
@@ -146,7 +146,7 @@ fn mode_fault(
     }
 }
 
-fn plugins(document: &Document<'_>, root: &mut Section<'_>, directory: &Path) -> PluginsConfig {
+fn plugins(document: &ConfigDocument<'_>, root: &mut Section<'_>, directory: &Path) -> PluginsConfig {
     let faults = document.fault_count();
     let mut plugins = root.section("plugins");
     let mut config = PluginsConfig {

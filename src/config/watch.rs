@@ -27,7 +27,7 @@ where
     let mut seen = file.as_deref().and_then(|file| std::fs::read(file).ok());
     async move {
         loop {
-            let asked = changes.next().await == Change::Hangup;
+            let asked = changes.next().await == ChangeCause::Hangup;
             let now = file.as_deref().and_then(|file| std::fs::read(file).ok());
             // The watcher watches the folder, and most changes there do not affect the file. A file that is missing for
             // a moment is about to be replaced.
@@ -71,7 +71,7 @@ fn report(handle: &ConfigHandle, check: impl Fn(&Config) -> Result<(), ConfigErr
 
 /// Why files may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ChangeCause {
     /// SIGHUP.
     Hangup,
     /// A change in one of their folders.
@@ -95,14 +95,14 @@ impl Changes {
     }
 
     /// Waits for the next change; simultaneous changes count as one.
-    pub async fn next(&mut self) -> Change {
+    pub async fn next(&mut self) -> ChangeCause {
         tokio::select! {
-            () = self.hangups.next() => return Change::Hangup,
+            () = self.hangups.next() => return ChangeCause::Hangup,
             Some(()) = self.files.recv() => {}
         }
         tokio::time::sleep(SETTLE).await;
         while self.files.try_recv().is_ok() {}
-        Change::Files
+        ChangeCause::Files
     }
 }
 

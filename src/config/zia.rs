@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::address::MountAddress;
-use super::document::{Document, Section};
+use super::document::{ConfigDocument, Section};
 use super::settings::ServerConfig;
 
 /// The name of the program.
@@ -24,7 +24,7 @@ pub(super) fn bridge(server: &mut Section<'_>, directory: &Path) -> PathBuf {
 
 /// Records combinations that cannot work: these modules get the descriptor of each connection before the rest of the
 /// server does.
-pub(super) fn check(document: &Document<'_>, server: &ServerConfig) {
+pub(super) fn check(document: &ConfigDocument<'_>, server: &ServerConfig) {
     let modules = &server.modules;
     let Some(first) = modules.iter().find(|module| module.kind.is_zia()) else { return };
     let refuse = |line: usize, name: &str, why: &str| {

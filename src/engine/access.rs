@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use snaphook_driver::{Cause, Event, EventFilter, EventQuery, EventStore, Instance, InstancePage, Json, Position};
 
-use super::command::{Change, DEPTH_MAX, Origin, Precondition, Seen, WriteOptions, Written};
+use super::command::{DEPTH_MAX, InstanceChange, Origin, Precondition, Seen, WriteOptions, Written};
 use super::core::Core;
 use super::error::{Error, ErrorKind};
 use super::history::{History, check_data};
@@ -14,7 +14,7 @@ use super::reads;
 use super::writes::Writes;
 use crate::catalog::query;
 use crate::catalog::rules::Right;
-use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
+use crate::hooks::access::{Access, AccessCode, AccessError, Author, Expected};
 use crate::hooks::host::Artifacts;
 use crate::memory::tree_bytes;
 
@@ -44,26 +44,26 @@ impl EngineAccess {
 
     async fn write(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
-        change: Change,
+        change: InstanceChange,
         precondition: Precondition,
     ) -> Result<Instance, AccessError> {
         let writes = Writes { core: self.core()? };
-        if let Some(cause) = writer.cause.as_ref().filter(|cause| cause.depth > DEPTH_MAX) {
+        if let Some(cause) = author.cause.as_ref().filter(|cause| cause.depth > DEPTH_MAX) {
             return Err(AccessError::new(AccessCode::Failed, cycle(&*writes.core.stores.event, cause).await));
         }
         let origin = Origin {
-            actor: Some(Arc::clone(&writer.actor)),
-            request_id: writer.request_id.clone(),
-            trace: writer.trace.clone(),
-            cause: writer.cause.clone(),
-            right: writer.right.clone(),
+            actor: Some(Arc::clone(&author.actor)),
+            request_id: author.request_id.clone(),
+            trace: author.trace.clone(),
+            cause: author.cause.clone(),
+            right: author.right.clone(),
         };
         let options = WriteOptions { precondition, ..WriteOptions::default() };
         // A client's body is counted where it is read, but this body did not come from a client.
         let lease = writes.core.own_memory.lease();
-        if let Change::Create { data, .. } | Change::Replace { data, .. } = &change {
+        if let InstanceChange::Create { data, .. } | InstanceChange::Replace { data, .. } = &change {
             lease.grow(data.len() + tree_bytes(data.as_bytes())).map_err(Error::from)?;
         }
         match writes.change(model, change, &options, &origin).await? {
@@ -96,37 +96,37 @@ impl Access for EngineAccess {
 
     async fn create(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
         id: Option<&str>,
         data: &str,
     ) -> Result<Instance, AccessError> {
-        let change = Change::Create { id: id.map(str::to_owned), data: Json::trusted(data) };
-        self.write(writer, model, change, Precondition::None).await
+        let change = InstanceChange::Create { id: id.map(str::to_owned), data: Json::trusted(data) };
+        self.write(author, model, change, Precondition::None).await
     }
 
     async fn update(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
         id: &str,
         data: &str,
         expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
-        let change = Change::Replace { id: id.to_owned(), data: Json::trusted(data), create: false };
+        let change = InstanceChange::Replace { id: id.to_owned(), data: Json::trusted(data), create: false };
         let precondition = self.precondition(expected).await?;
-        self.write(writer, model, change, precondition).await
+        self.write(author, model, change, precondition).await
     }
 
     async fn delete(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
         id: &str,
         expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
         let precondition = self.precondition(expected).await?;
-        self.write(writer, model, Change::Delete { id: id.to_owned() }, precondition).await
+        self.write(author, model, InstanceChange::Delete { id: id.to_owned() }, precondition).await
     }
 
     async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError> {
@@ -225,10 +225,10 @@ mod tests {
         let access = EngineAccess(Arc::downgrade(&bench.engine.core));
         let cause = Cause { position: made.position, hook: "m.postCreate/h".to_owned(), depth: 1 };
         let actor = Arc::new(Actor::new(ActorKind::Hook, "h"));
-        let writer = Writer { actor, cause: Some(cause), request_id: None, trace: None, right: Right::Server };
+        let author = Author { actor, cause: Some(cause), request_id: None, trace: None, right: Right::Server };
         let update = async |data: &str, model_version: Option<u64>| {
             let expected = Expected { position: made.position, model_version };
-            access.update(&writer, "m", "a", data, Some(expected)).await
+            access.update(&author, "m", "a", data, Some(expected)).await
         };
         let mut renamed = input(json!({"title": {}}), &[]);
         renamed.renames = vec![("name".to_owned(), "title".to_owned())];
@@ -239,7 +239,7 @@ mod tests {
             assert!(error.code == AccessCode::Conflict && error.message.contains("new version"), "{}", error.message);
             assert!(
                 access
-                    .delete(&writer, "m", "a", Some(Expected { position: made.position, model_version: seen }))
+                    .delete(&author, "m", "a", Some(Expected { position: made.position, model_version: seen }))
                     .await
                     .is_err()
             );

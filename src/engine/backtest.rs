@@ -20,7 +20,7 @@ use crate::catalog::rules::Right;
 use crate::catalog::{FieldError, Model, Schema, query};
 use crate::config::Phase;
 use crate::drivers::Stores;
-use crate::hooks::access::{Access, AccessCode, AccessError, Expected, Writer};
+use crate::hooks::access::{Access, AccessCode, AccessError, Author, Expected};
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::host::{Artifacts, BoundHook, HookHost};
 
@@ -95,7 +95,7 @@ pub async fn last(log: &dyn Log, model: &str, kind: EventKind, count: usize) -> 
 
 /// A hook's verdict on one accepted change.
 #[derive(Clone, Debug, Serialize)]
-pub struct Change {
+pub struct BacktestVerdict {
     pub position: Position,
     pub instance: String,
     /// `reject`, `amend` or `failed`.
@@ -130,7 +130,7 @@ pub struct Cost {
 }
 
 /// Runs the hook over the changes, one after the other. Returns the decisions that would change, and the cost.
-pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<Past>) -> (Vec<Change>, Cost) {
+pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<Past>) -> (Vec<BacktestVerdict>, Cost) {
     let phase = hook.binding().id.phase;
     let mut changes = Vec::new();
     let mut times = Vec::with_capacity(past.len());
@@ -162,7 +162,7 @@ pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<P
         let run = run.await;
         times.push(run.wall);
         cost.memory_bytes_max = cost.memory_bytes_max.max(run.memory_bytes);
-        let change = Change {
+        let change = BacktestVerdict {
             position: event.position,
             instance,
             verdict: "failed",
@@ -178,18 +178,20 @@ pub async fn run(host: &HookHost, hook: &BoundHook, schema: &Schema, past: Vec<P
                 let mut differences = Vec::new();
                 compare(&value(event.data.as_ref()), &value(Some(&data)), String::new(), &mut differences);
                 if !differences.is_empty() {
-                    changes.push(Change { verdict: "amend", differences, ..change });
+                    changes.push(BacktestVerdict { verdict: "amend", differences, ..change });
                 }
             }
-            Outcome::Reject(rejection) => changes.push(Change {
+            Outcome::Reject(rejection) => changes.push(BacktestVerdict {
                 verdict: "reject",
                 message: Some(rejection.message),
                 fields: rejection.fields,
                 ..change
             }),
-            Outcome::Failed(failure) => {
-                changes.push(Change { cause: Some(failure.cause.as_str()), message: Some(failure.message), ..change })
-            }
+            Outcome::Failed(failure) => changes.push(BacktestVerdict {
+                cause: Some(failure.cause.as_str()),
+                message: Some(failure.message),
+                ..change
+            }),
         }
     }
     times.sort();
@@ -319,7 +321,7 @@ impl<R: Reads> Access for NeverWrites<R> {
 
     async fn create(
         &self,
-        _: &Writer,
+        _: &Author,
         _: &str,
         _: Option<&str>,
         _: &str,
@@ -329,7 +331,7 @@ impl<R: Reads> Access for NeverWrites<R> {
 
     async fn update(
         &self,
-        _: &Writer,
+        _: &Author,
         _: &str,
         _: &str,
         _: &str,
@@ -340,7 +342,7 @@ impl<R: Reads> Access for NeverWrites<R> {
 
     async fn delete(
         &self,
-        _: &Writer,
+        _: &Author,
         _: &str,
         _: &str,
         _: Option<Expected>,

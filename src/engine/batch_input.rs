@@ -3,7 +3,7 @@
 
 use snaphook_driver::Json;
 
-use super::command::Change;
+use super::command::InstanceChange;
 use super::error::{Error, Result};
 use super::input;
 use crate::catalog::{FieldError, Part};
@@ -17,7 +17,7 @@ const MEMBERS: [&str; 5] = ["op", "model", "id", "data", "if_match"];
 #[derive(Clone, Debug)]
 pub struct NewOperation {
     pub model: String,
-    pub change: Change,
+    pub change: InstanceChange,
     /// An entity tag with its quotes.
     pub if_match: Option<String>,
 }
@@ -67,10 +67,10 @@ fn read(operation: &Part<'_>) -> Result<NewOperation, FieldError> {
         (_, None) => return Err(operation.member_fault("data", "is missing, expected the instance's data")),
     };
     let change = match (op, id, data) {
-        (Op::Create, id, Some(data)) => Change::Create { id, data },
-        (Op::Update, Some(id), Some(data)) => Change::Replace { id, data, create: false },
-        (Op::Patch, Some(id), Some(patch)) => Change::Patch { id, patch },
-        (Op::Delete, Some(id), _) => Change::Delete { id },
+        (Op::Create, id, Some(data)) => InstanceChange::Create { id, data },
+        (Op::Update, Some(id), Some(data)) => InstanceChange::Replace { id, data, create: false },
+        (Op::Patch, Some(id), Some(patch)) => InstanceChange::Patch { id, patch },
+        (Op::Delete, Some(id), _) => InstanceChange::Delete { id },
         // What an operation needs was asked for above.
         _ => return Err(operation.fault("lacks a member")),
     };
@@ -100,11 +100,13 @@ mod tests {
         )
         .expect("valid");
         assert_eq!(all.len(), 4);
-        assert!(matches!(&all[0].change, Change::Create { id: None, data } if &**data == r#"{"n": 1.50}"#));
+        assert!(matches!(&all[0].change, InstanceChange::Create { id: None, data } if &**data == r#"{"n": 1.50}"#));
         assert_eq!(all[1].if_match.as_deref(), Some("\"x-1-1\""));
-        assert!(matches!(&all[1].change, Change::Replace { id, create: false, .. } if id == "a"));
-        assert!(matches!(&all[2].change, Change::Patch { id, patch } if id == "a" && &**patch == r#"{"n": null}"#));
-        assert!(matches!(&all[3].change, Change::Delete { id } if id == "b") && all[3].model == "n");
+        assert!(matches!(&all[1].change, InstanceChange::Replace { id, create: false, .. } if id == "a"));
+        assert!(
+            matches!(&all[2].change, InstanceChange::Patch { id, patch } if id == "a" && &**patch == r#"{"n": null}"#)
+        );
+        assert!(matches!(&all[3].change, InstanceChange::Delete { id } if id == "b") && all[3].model == "n");
     }
 
     #[test]

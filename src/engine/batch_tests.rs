@@ -7,25 +7,25 @@ use snaphook_driver::{
     ErrorKind as DriverErrorKind, EventFilter, EventKind, EventQuery, EventStore as _, Instance, Json,
 };
 
-use super::command::{Batched, Change, Operation, Origin, Precondition, Seen, WriteOptions};
+use super::command::{Batched, InstanceChange, Operation, Origin, Precondition, Seen, WriteOptions};
 use super::error::{Error, ErrorKind, Result};
 use super::testing::{AppendFault, Bench, bench, bench_with, eventually, input};
 use crate::config::Phase;
 use crate::hooks::context::{Outcome, Rejection};
 
 fn create(id: &str, data: Value) -> Operation {
-    operation(Change::Create { id: Some(id.to_owned()), data: Json::from_value(&data) })
+    operation(InstanceChange::Create { id: Some(id.to_owned()), data: Json::from_value(&data) })
 }
 
 fn patch(id: &str, data: Value) -> Operation {
-    operation(Change::Patch { id: id.to_owned(), patch: Json::from_value(&data) })
+    operation(InstanceChange::Patch { id: id.to_owned(), patch: Json::from_value(&data) })
 }
 
 fn delete(id: &str) -> Operation {
-    operation(Change::Delete { id: id.to_owned() })
+    operation(InstanceChange::Delete { id: id.to_owned() })
 }
 
-fn operation(change: Change) -> Operation {
+fn operation(change: InstanceChange) -> Operation {
     Operation { model: "m".to_owned(), change, precondition: Precondition::None }
 }
 

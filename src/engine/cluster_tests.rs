@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{EventFilter, EventQuery, Instance, Position};
 use snaphook_driver_testkit::sample::Random;
 
-use super::command::{Change, Origin, WriteOptions, Written};
+use super::command::{InstanceChange, Origin, WriteOptions, Written};
 use super::projector::Own;
 use super::testing::{Bench, cluster, eventually, failed, input};
 use super::{ErrorKind, QueryInput};
@@ -144,7 +144,7 @@ async fn a_change_of_a_model_misses_nothing_that_is_written_elsewhere() {
             let id = mended.take().unwrap_or_else(|| format!("i{}", random.below(30)));
             mended = bad.then(|| id.clone());
             let data = json!({"n": n, "u": id});
-            let change = Change::Replace { id, data: snaphook_driver::Json::from_value(&data), create: true };
+            let change = InstanceChange::Replace { id, data: snaphook_driver::Json::from_value(&data), create: true };
             match b.write(change, WriteOptions::default()).await {
                 Ok(_) => written += 1,
                 Err(error) => {
@@ -308,7 +308,7 @@ async fn post_hooks_run_once_wherever_they_run() {
     for n in 0..5 {
         let id = format!("waited{n}");
         let options = WriteOptions { wait: Some(Duration::from_secs(30)), ..WriteOptions::default() };
-        let change = Change::Create { id: Some(id.clone()), data: snaphook_driver::Json::trusted("{}") };
+        let change = InstanceChange::Create { id: Some(id.clone()), data: snaphook_driver::Json::trusted("{}") };
         let started = Instant::now();
         nodes[0].write(change, options).await.unwrap();
         assert_eq!(runs.lock().unwrap().get(&("two".to_owned(), id)), Some(&1));

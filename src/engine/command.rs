@@ -38,7 +38,7 @@ pub enum At {
 
 /// A change of one instance.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum InstanceChange {
     /// `id`: a UUIDv7 if the caller has none.
     Create {
         id: Option<String>,
@@ -150,7 +150,7 @@ pub struct Follows {
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub model: String,
-    pub change: Change,
+    pub change: InstanceChange,
     pub precondition: Precondition,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! The thread survives panics of drivers: a panic fails the current batch, but nothing in the queue. If the outcome of
 //! an append is unknown, the thread finds it in the log before it writes anything else and before it responds to the
-//! callers ([`Writer::learn`]).
+//! callers ([`CommitterThread::learn`]).
 
 mod callers;
 mod whole;
@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-pub(super) use self::callers::{Answer, Committed, Whole, WholeAnswer};
+pub(super) use self::callers::{AppendResult, Committed, Whole, WholeAnswer};
 use self::callers::{Caller, Callers};
 use super::availability::Availability;
 use super::error::{Error, ErrorKind, Result, stopped};
@@ -67,7 +67,7 @@ pub(super) struct Pending {
     pub(super) hint: Option<Box<Hint>>,
     /// Whether it is for a model that is stuck.
     pub(super) is_for_stuck: bool,
-    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) answer: oneshot::Sender<AppendResult>,
     /// Notified when the post hooks of the event have ended.
     pub(super) settled: Option<oneshot::Sender<()>>,
     /// Ends when the result is known.
@@ -94,7 +94,7 @@ struct Queue {
     gathering: bool,
 }
 
-struct Shared {
+struct CommitterState {
     queue: Mutex<Queue>,
     /// The number of changes that will be submitted soon.
     preparing: AtomicUsize,
@@ -125,13 +125,13 @@ impl Draft {
 
 /// The handle to the thread.
 pub(super) struct Committer {
-    shared: Arc<Shared>,
+    shared: Arc<CommitterState>,
     thread: Mutex<Option<JoinHandle<()>>>,
     watch: AbortHandle,
 }
 
 /// The state of the thread.
-pub(super) struct Writer {
+pub(super) struct CommitterThread {
     pub(super) events: Arc<dyn EventStore>,
     pub(super) projector: Arc<tokio::sync::Mutex<Projector>>,
     pub(super) metrics: Arc<Metrics>,
@@ -157,9 +157,9 @@ pub(super) struct Unknown {
 }
 
 impl Committer {
-    pub(super) fn start(writer: Writer) -> std::io::Result<Committer> {
+    pub(super) fn start(writer: CommitterThread) -> std::io::Result<Committer> {
         let (appending, troubles) = (Arc::clone(&writer.appending), Arc::clone(&writer.troubles));
-        let shared = Arc::new(Shared::new(appending, troubles));
+        let shared = Arc::new(CommitterState::new(appending, troubles));
         let runtime = writer.runtime.clone();
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn({
             let shared = Arc::clone(&shared);
@@ -202,7 +202,7 @@ impl Committer {
 
     /// Appends the server's own events even if the queue is full, in this order and beside others' changes; each row
     /// succeeds or fails alone. Waits for the results without a time limit; see [`Committer::answered`].
-    pub(super) async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Answer>> {
+    pub(super) async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<AppendResult>> {
         self.check_append()?;
         let mut receivers = Vec::with_capacity(drafts.len());
         let mut jobs = Vec::with_capacity(drafts.len());
@@ -287,9 +287,15 @@ impl Queue {
     }
 }
 
-impl Shared {
-    fn new(appending: Arc<Appending>, troubles: Arc<Troubles>) -> Shared {
-        Shared { queue: Mutex::default(), preparing: AtomicUsize::new(0), wake: Condvar::new(), appending, troubles }
+impl CommitterState {
+    fn new(appending: Arc<Appending>, troubles: Arc<Troubles>) -> CommitterState {
+        CommitterState {
+            queue: Mutex::default(),
+            preparing: AtomicUsize::new(0),
+            wake: Condvar::new(),
+            appending,
+            troubles,
+        }
     }
 
     /// Whether an append hangs in the event store.
@@ -316,7 +322,7 @@ impl Shared {
 }
 
 /// A change that is prepared.
-pub(super) struct Preparing<'a>(&'a Shared);
+pub(super) struct Preparing<'a>(&'a CommitterState);
 
 impl Drop for Preparing<'_> {
     fn drop(&mut self) {
@@ -330,7 +336,7 @@ impl Drop for Committer {
     }
 }
 
-fn run(shared: &Shared, mut writer: Writer) {
+fn run(shared: &CommitterState, mut writer: CommitterThread) {
     let mut jobs = Vec::new();
     let (mut batch, mut wholes) = (Vec::new(), Vec::new());
     let mut delay = RETRY_FIRST;
@@ -355,7 +361,7 @@ fn run(shared: &Shared, mut writer: Writer) {
                 if waited.1.timed_out() {
                     drop(queue);
                     // New requests may never trigger it, because rejected ones are not even queued.
-                    writer.guarded(Writer::recover);
+                    writer.guarded(CommitterThread::recover);
                     delay = (delay * 2).min(RETRY_MAX);
                     queue = shared.lock();
                 }
@@ -413,9 +419,9 @@ pub(super) fn lost_answer() -> Error {
     )
 }
 
-impl Writer {
+impl CommitterThread {
     /// Runs work on the thread. A panic drops the current jobs, whose callers get [`lost_answer`].
-    fn guarded(&mut self, work: impl FnOnce(&mut Writer)) {
+    fn guarded(&mut self, work: impl FnOnce(&mut CommitterThread)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
             let message = panic_message(&*panic);
             tracing::error!("the committer panicked, it goes on after reading the log again: {message}");
@@ -646,7 +652,7 @@ mod tests {
 
     #[test]
     fn more_is_waited_for_only_while_somebody_prepares_and_there_is_room() {
-        let shared = Shared::new(Arc::default(), Arc::default());
+        let shared = CommitterState::new(Arc::default(), Arc::default());
         let barrier = || Job::Barrier(oneshot::channel().0);
         let append = || {
             let event = snaphook_driver::Event {

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::json;
 use snaphook_driver::{ErrorKind as DriverErrorKind, EventFilter, EventQuery, EventStore as _, Json};
 
-use super::command::{Change, Origin, WriteOptions, Written};
+use super::command::{InstanceChange, Origin, WriteOptions, Written};
 use super::testing::{AppendFault, Bench, bench, eventually, input};
 use super::troubles::Part;
 use super::{ErrorKind, QueryInput};
@@ -177,7 +177,7 @@ async fn an_append_that_hangs_keeps_nobody_waiting_and_ends_well() {
         bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
         *bench.events.fault.lock().unwrap() = Some(AppendFault::Hang { stored });
         let options = WriteOptions { idempotency_key: Some("key".to_owned()), ..WriteOptions::default() };
-        let first = || Change::Create { id: Some("one".to_owned()), data: Json::trusted(r#"{"n":1}"#) };
+        let first = || InstanceChange::Create { id: Some("one".to_owned()), data: Json::trusted(r#"{"n":1}"#) };
         let hangs = bench.write(first(), options.clone());
         let (plain, origin) = (WriteOptions::default(), Origin::default());
         // What comes while it hangs: definitions, which go on with it, and a change that needs the committer before that.

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use super::availability::Availability;
-use super::committer::{Committed, Committer, Draft, Writer, lost_answer};
+use super::committer::{Committed, Committer, CommitterThread, Draft, lost_answer};
 use super::error::{Error, ErrorKind, Result};
 use super::group::group_of;
 use super::hanging::unanswered;
@@ -88,7 +88,7 @@ impl Core {
         let projector = Projector::open(&stores, derived, Arc::clone(&host), progress).await?;
         let hints = projector.hints();
         let projector = Arc::new(Mutex::new(projector));
-        let committer = Committer::start(Writer {
+        let committer = Committer::start(CommitterThread {
             events: Arc::clone(&stores.event),
             projector: Arc::clone(&projector),
             metrics: Arc::clone(&metrics),

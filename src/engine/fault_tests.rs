@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use snaphook_driver::{EventFilter, EventQuery, EventStore, Json, Position};
 
-use super::command::{Change, Origin, WriteOptions, Written};
+use super::command::{InstanceChange, Origin, WriteOptions, Written};
 use super::testing::{eventually, input, version};
 use super::{Engine, replay};
 use crate::config::{Config, ConfigHandle};
@@ -73,7 +73,8 @@ async fn write(engine: Arc<Engine>, writer: u64) -> Vec<(String, Option<Position
     let mut told = Vec::new();
     for number in 0..WRITES {
         let id = format!("{writer}-{number}");
-        let change = Change::Create { id: Some(id.clone()), data: Json::from_value(&serde_json::json!({"n": number})) };
+        let change =
+            InstanceChange::Create { id: Some(id.clone()), data: Json::from_value(&serde_json::json!({"n": number})) };
         let answer = engine.writes.change("m", change, &WriteOptions::default(), &Origin::default()).await;
         let position = answer.ok().map(|written| match written {
             Written::Created(instance) => instance.position,

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use snaphook_driver::time::{self, Millis};
 use snaphook_driver::{Claim, Event, EventFilter, EventKind, EventQuery, EventStore, Holder, Instance, Position};
 
-use super::command::{Change, ModelInput, Origin, Precondition, Written};
+use super::command::{InstanceChange, ModelInput, Origin, Precondition, Written};
 use super::error::{Error, ErrorKind, Result};
 use super::metrics::Metrics;
 use super::tail::Tail;
@@ -31,7 +31,13 @@ pub(super) struct IdempotencyKey {
 
 impl IdempotencyKey {
     /// For a change of an instance. `id`: the id in the request, if there is one.
-    pub(super) fn of_change(model: &str, key: &str, id: Option<&str>, change: &Change, origin: &Origin) -> Self {
+    pub(super) fn of_change(
+        model: &str,
+        key: &str,
+        id: Option<&str>,
+        change: &InstanceChange,
+        origin: &Origin,
+    ) -> Self {
         let (operation, data) = parts(change);
         IdempotencyKey {
             claim: format!("{PREFIX}{model} {key}"),
@@ -43,7 +49,7 @@ impl IdempotencyKey {
     /// such an id, so the claim cannot collide.
     pub(super) fn of_batch<'a>(
         key: &str,
-        operations: impl Iterator<Item = (&'a str, Option<&'a str>, &'a Change, &'a Precondition)>,
+        operations: impl Iterator<Item = (&'a str, Option<&'a str>, &'a InstanceChange, &'a Precondition)>,
         origin: &Origin,
     ) -> Self {
         let mut all = vec![Cow::Borrowed("batch")];
@@ -147,12 +153,12 @@ pub(super) fn first_answer(event: Event) -> Option<Written> {
 }
 
 /// The operation of a change, and its data.
-fn parts(change: &Change) -> (&'static str, &str) {
+fn parts(change: &InstanceChange) -> (&'static str, &str) {
     match change {
-        Change::Create { data, .. } => ("create", data),
-        Change::Replace { data, .. } => ("replace", data),
-        Change::Patch { patch, .. } => ("patch", patch),
-        Change::Delete { .. } => ("delete", ""),
+        InstanceChange::Create { data, .. } => ("create", data),
+        InstanceChange::Replace { data, .. } => ("replace", data),
+        InstanceChange::Patch { patch, .. } => ("patch", patch),
+        InstanceChange::Delete { .. } => ("delete", ""),
     }
 }
 
@@ -182,7 +188,7 @@ mod tests {
     fn every_part_of_a_request_counts() {
         let key_of = |actor: Actor, id: Option<&str>, data: &str| {
             let origin = Origin { actor: Some(Arc::new(actor)), ..Origin::default() };
-            let change = Change::Create { id: None, data: Json::trusted(data) };
+            let change = InstanceChange::Create { id: None, data: Json::trusted(data) };
             IdempotencyKey::of_change("m", "k", id, &change, &origin).digest
         };
         let key = |actor: &str, id, data| key_of(Actor::new(ActorKind::Token, actor), id, data);

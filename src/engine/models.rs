@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::gate::Gate;
 use crate::catalog::{HookMode, HookRecord, Model};
 use crate::config::Phase;
-use crate::hooks::engines::Prepared;
+use crate::hooks::engines::PreparedCode;
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Binding, BoundHook, HookHost, Mode};
 
@@ -28,7 +28,7 @@ pub(super) struct Entry {
 /// The prepared code of one phase's chain, in order.
 pub(super) struct Ready {
     pub(super) phase: Phase,
-    pub(super) code: Vec<Arc<dyn Prepared>>,
+    pub(super) code: Vec<Arc<dyn PreparedCode>>,
 }
 
 impl Entry {

@@ -76,7 +76,7 @@ impl Hints {
 }
 
 /// A part of the log, in order and without gaps.
-pub(super) struct Page {
+pub(super) struct LogPage {
     /// The position that it follows.
     pub(super) after: Position,
     pub(super) events: Vec<Event>,
@@ -87,20 +87,20 @@ pub(super) struct Page {
     head: Position,
 }
 
-impl Page {
+impl LogPage {
     /// Events that this server wrote.
-    pub(super) fn own(after: Position, events: Vec<Event>) -> Page {
+    pub(super) fn own(after: Position, events: Vec<Event>) -> LogPage {
         let head = events.last().map_or(after, |event| event.position);
-        Page { after, events, unusable: HashMap::new(), is_last: true, head }
+        LogPage { after, events, unusable: HashMap::new(), is_last: true, head }
     }
 
     /// Reads the log after a position.
-    pub(super) async fn read(events: &dyn EventStore, after: Position) -> Result<Page> {
+    pub(super) async fn read(events: &dyn EventStore, after: Position) -> Result<LogPage> {
         let query = EventQuery { after, limit: PAGE, filter: EventFilter::default() };
         let page = events.read(&query, None).await?;
         let is_last = page.next().is_none();
         let unusable = page.events.iter().filter_map(|event| Some((event.position, unusable(event)?))).collect();
-        Ok(Page { after, events: page.events, unusable, is_last, head: page.head })
+        Ok(LogPage { after, events: page.events, unusable, is_last, head: page.head })
     }
 
     fn end(&self) -> Position {
@@ -273,13 +273,13 @@ impl Projection {
     pub(super) async fn replay(&mut self, progress: &Progress) -> Result<()> {
         progress.position.store(self.at, Ordering::Relaxed);
         self.store.begin_replay().await?;
-        let mut page = Page::read(&*self.events, self.at).await?;
+        let mut page = LogPage::read(&*self.events, self.at).await?;
         progress.head.fetch_max(page.head, Ordering::Relaxed);
         while !page.events.is_empty() {
             // The next page is read while this one is applied.
             let next = tokio::spawn({
                 let (events, end) = (Arc::clone(&self.events), page.end());
-                async move { Page::read(&*events, end).await }
+                async move { LogPage::read(&*events, end).await }
             });
             self.step(&page).await?;
             progress.position.store(page.end(), Ordering::Relaxed);
@@ -305,7 +305,7 @@ impl Projection {
 
     /// Applies a page, which continues or overlaps the applied part: runs of instance events at once, definitions one
     /// by one between them.
-    pub(super) async fn step(&mut self, page: &Page) -> Result<()> {
+    pub(super) async fn step(&mut self, page: &LogPage) -> Result<()> {
         let known = page.events.partition_point(|event| event.position <= self.at);
         for run in page.events[known..].chunk_by(|a, b| a.kind.is_instance() && b.kind.is_instance()) {
             match run {

@@ -16,7 +16,7 @@ use super::error::Result;
 use super::group::group_of;
 use super::lanes::Lanes;
 use super::models::{Entry, Models};
-use super::projection::{Changes, Hints, Page, Progress, Projection};
+use super::projection::{Changes, Hints, LogPage, Progress, Projection};
 use super::rebuild::Rebuild;
 use super::tail::Tail;
 use super::troubles::{Part, Troubles, guarded, unpanicked};
@@ -91,7 +91,7 @@ impl Projector {
             self.derived.waiters.add(position, settled);
         }
         let taken = match after.filter(|after| !self.is_behind && *after == self.projection.at()) {
-            Some(after) => self.step(Page::own(after, events)).await,
+            Some(after) => self.step(LogPage::own(after, events)).await,
             // Another node wrote events before it, or the store failed.
             None => self.advance().await,
         };
@@ -108,7 +108,7 @@ impl Projector {
             return self.recover().await;
         }
         loop {
-            let page = unpanicked(Page::read(&*self.events, self.projection.at())).await?;
+            let page = unpanicked(LogPage::read(&*self.events, self.projection.at())).await?;
             let is_last = page.is_last;
             self.step(page).await?;
             if is_last {
@@ -184,7 +184,7 @@ impl Projector {
         }
     }
 
-    async fn step(&mut self, page: Page) -> Result<()> {
+    async fn step(&mut self, page: LogPage) -> Result<()> {
         // Requests may see applied events before listeners get them.
         page.events.last().iter().for_each(|event| self.derived.tail.becomes_visible(event.position));
         if let Err(error) = unpanicked(self.projection.step(&page)).await {
@@ -264,7 +264,7 @@ impl Projector {
         let (tail, at) = (&self.derived.tail, self.projection.at());
         while tail.head() < at {
             let head = tail.head();
-            if let Ok(page) = unpanicked(Page::read(&*self.events, head)).await {
+            if let Ok(page) = unpanicked(LogPage::read(&*self.events, head)).await {
                 // More may be in the log by now.
                 let applied = page.events.into_iter().take_while(|event| event.position <= at);
                 tail.publish(applied.map(Arc::new));

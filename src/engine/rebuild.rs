@@ -12,12 +12,12 @@ use super::projection::Progress;
 /// The running rebuild, or the last one.
 #[derive(Default)]
 pub(super) struct Rebuild {
-    state: Mutex<State>,
+    state: Mutex<RebuildState>,
     wanted: Notify,
 }
 
 #[derive(Clone, Default)]
-struct State {
+struct RebuildState {
     phase: Phase,
     progress: Arc<Progress>,
     /// A rebuild was requested.
@@ -52,7 +52,7 @@ impl Rebuild {
 
     /// The progress.
     pub(super) fn progress(&self) -> RebuildProgress {
-        let State { phase, progress, .. } = self.lock().clone();
+        let RebuildState { phase, progress, .. } = self.lock().clone();
         let load = |value: &std::sync::atomic::AtomicU64| -> Position { value.load(Ordering::Relaxed) };
         let (state, error) = match phase {
             Phase::Idle => ("idle", None),
@@ -75,11 +75,11 @@ impl Rebuild {
         if matches!(state.phase, Phase::Running) || (if_wanted && !state.is_wanted) {
             return None;
         }
-        *state = State { phase: Phase::Running, progress: Arc::default(), is_wanted: false };
+        *state = RebuildState { phase: Phase::Running, progress: Arc::default(), is_wanted: false };
         Some(Arc::clone(&state.progress))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RebuildState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use snaphook_driver::{
 };
 
 use super::command::{
-    Batched, Change, Defined, Follows, ModelInput, Operation, Origin, Precondition, WriteOptions, Written,
+    Batched, Defined, Follows, InstanceChange, ModelInput, Operation, Origin, Precondition, WriteOptions, Written,
 };
 use super::error::{Error, ErrorKind, Result};
 use super::referring::refers_to;
@@ -32,41 +32,41 @@ pub(super) fn order(on_delete: &str) -> ModelInput {
     input(json!({"n": {}, "customer": to("customer", on_delete)}), &[])
 }
 
-async fn change(node: &Bench, model: &str, change: Change) -> Result<Written> {
+async fn change(node: &Bench, model: &str, change: InstanceChange) -> Result<Written> {
     node.engine.writes.change(model, change, &WriteOptions::default(), &Origin::default()).await
 }
 
 pub(super) async fn create(node: &Bench, model: &str, id: &str, data: Value) -> Result<Written> {
-    change(node, model, Change::Create { id: Some(id.to_owned()), data: Json::from_value(&data) }).await
+    change(node, model, InstanceChange::Create { id: Some(id.to_owned()), data: Json::from_value(&data) }).await
 }
 
 pub(super) async fn replace(node: &Bench, model: &str, id: &str, data: Value) -> Result<Written> {
     let data = Json::from_value(&data);
-    change(node, model, Change::Replace { id: id.to_owned(), data, create: false }).await
+    change(node, model, InstanceChange::Replace { id: id.to_owned(), data, create: false }).await
 }
 
 async fn patch(node: &Bench, model: &str, id: &str, patch: Value) -> Result<Written> {
-    change(node, model, Change::Patch { id: id.to_owned(), patch: Json::from_value(&patch) }).await
+    change(node, model, InstanceChange::Patch { id: id.to_owned(), patch: Json::from_value(&patch) }).await
 }
 
 pub(super) async fn delete(node: &Bench, model: &str, id: &str) -> Result<Written> {
-    change(node, model, Change::Delete { id: id.to_owned() }).await
+    change(node, model, InstanceChange::Delete { id: id.to_owned() }).await
 }
 
 pub(super) async fn data(node: &Bench, model: &str, id: &str) -> Option<String> {
     node.engine.history.get(model, id).await.ok().map(|instance| instance.data.to_string())
 }
 
-fn operation(model: &str, change: Change) -> Operation {
+fn operation(model: &str, change: InstanceChange) -> Operation {
     Operation { model: model.to_owned(), change, precondition: Precondition::None }
 }
 
 fn creation(model: &str, id: &str, data: Value) -> Operation {
-    operation(model, Change::Create { id: Some(id.to_owned()), data: Json::from_value(&data) })
+    operation(model, InstanceChange::Create { id: Some(id.to_owned()), data: Json::from_value(&data) })
 }
 
 fn deletion(model: &str, id: &str) -> Operation {
-    operation(model, Change::Delete { id: id.to_owned() })
+    operation(model, InstanceChange::Delete { id: id.to_owned() })
 }
 
 async fn batch(node: &Bench, operations: Vec<Operation>) -> Result<Vec<Option<Instance>>> {
@@ -157,7 +157,7 @@ async fn a_reference_needs_its_target_and_holds_it() {
     assert!(error.detail.contains("instances of `order` refer to it through `customer`"), "{error}");
     assert_eq!(error.errors.len(), 1);
     let trial = WriteOptions { dry_run: true, ..WriteOptions::default() };
-    let tried = Change::Delete { id: "c".to_owned() };
+    let tried = InstanceChange::Delete { id: "c".to_owned() };
     kind(bench.engine.writes.change("customer", tried, &trial, &Origin::default()).await, ErrorKind::Referenced);
     patch(&bench, "order", "o", json!({"customer": null})).await.unwrap();
     delete(&bench, "customer", "c").await.unwrap();
@@ -346,7 +346,7 @@ async fn what_comes_meanwhile_follows_too() {
         let engine = engine.upgrade().unwrap();
         async move {
             let data = Json::from_value(&json!({"customer": "c"}));
-            let change = Change::Create { id: Some("o2".to_owned()), data };
+            let change = InstanceChange::Create { id: Some("o2".to_owned()), data };
             let made = engine.writes.change("m", change, &WriteOptions::default(), &Origin::default()).await;
             assert!(made.is_ok() || engine.history.get("m", "o2").await.is_ok());
             Outcome::Accept
@@ -480,7 +480,7 @@ async fn operations_of_a_batch_refer_to_each_other() {
     create(&bench, "customer", "d", json!({})).await.unwrap();
     let moved = |to: &str| {
         let patch = Json::from_value(&json!({ "customer": to }));
-        operation("order", Change::Patch { id: "o".to_owned(), patch })
+        operation("order", InstanceChange::Patch { id: "o".to_owned(), patch })
     };
     batch(&bench, vec![moved("d"), deletion("order", "o"), deletion("customer", "d")]).await.unwrap();
     // Deleted and made again.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use snaphook_driver::{EventFilter, EventKind, EventQuery, EventStore as _, Position, Stream};
 use snaphook_driver_testkit::sample::{self, Random};
 
-use super::command::{Change, Defined, Origin, WriteOptions};
+use super::command::{Defined, InstanceChange, Origin, WriteOptions};
 use super::testing::{Bench, bench, eventually, input};
 use super::{Engine, ErrorKind, QueryInput, Result};
 use crate::config::Phase;
@@ -16,7 +16,7 @@ use crate::telemetry::exposition::{Exposition, Format};
 
 async fn create(engine: &Engine, model: &str, id: &str, data: Value) -> Result<Position> {
     let data = snaphook_driver::Json::from_value(&data);
-    let change = Change::Create { id: Some(id.to_owned()), data };
+    let change = InstanceChange::Create { id: Some(id.to_owned()), data };
     match engine.writes.change(model, change, &WriteOptions::default(), &Origin::default()).await? {
         super::command::Written::Created(instance) => Ok(instance.position),
         other => panic!("{other:?}"),
@@ -122,7 +122,7 @@ async fn a_model_that_is_stuck_can_be_deleted_and_leaves_nothing() {
     for n in 0..30 {
         bench.create(&format!("i{n}"), json!({"n": n})).await.unwrap();
     }
-    bench.write(Change::Delete { id: "i0".to_owned() }, WriteOptions::default()).await.unwrap();
+    bench.write(InstanceChange::Delete { id: "i0".to_owned() }, WriteOptions::default()).await.unwrap();
     let mut renamed = input(json!({"k": {}}), &["k"]);
     renamed.renames = vec![("n".to_owned(), "k".to_owned())];
     bench.update("m", renamed).await.unwrap();
@@ -173,7 +173,7 @@ async fn an_instance_whose_event_is_skipped_is_as_before() {
         // The value is free again, and the old one is not.
         bench.create(&format!("{id}-other"), json!({"k": "poison"})).await.unwrap();
         assert_eq!(bench.create("third", json!({"k": 1})).await.unwrap_err().kind, ErrorKind::NotUnique);
-        bench.write(Change::Delete { id: format!("{id}-other") }, WriteOptions::default()).await.unwrap();
+        bench.write(InstanceChange::Delete { id: format!("{id}-other") }, WriteOptions::default()).await.unwrap();
         match exists {
             true => drop(bench.replace(id, json!({"k": 1, "d": 3})).await.unwrap()),
             false => drop(bench.create(id, json!({"k": 2})).await.unwrap()),

@@ -16,13 +16,13 @@ use snaphook_driver::{
     InstanceQuery, Json, LogExport, LogRecord, ModelShape, ModelStore, Position, Result, Stream,
 };
 
-use super::command::{BindingCode, BindingInput, Change, Defined, ModelInput, Origin, WriteOptions, Written};
+use super::command::{BindingCode, BindingInput, Defined, InstanceChange, ModelInput, Origin, WriteOptions, Written};
 use super::{Engine, replay};
 use crate::catalog::Model;
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::drivers::Stores;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Retry};
-use crate::hooks::engines::{CallReport, CallSettings, Candidate, Engine as HookEngine, PrepareError, Prepared};
+use crate::hooks::engines::{CallReport, CallSettings, Candidate, HookEngine, PrepareError, PreparedCode};
 use crate::hooks::host::HookHost;
 use crate::hooks::session::Session;
 use crate::hooks::testing::config_text;
@@ -45,7 +45,7 @@ impl HookEngine for Closures {
         "closure"
     }
 
-    async fn prepare(&self, candidate: Candidate<'_>) -> std::result::Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> std::result::Result<Arc<dyn PreparedCode>, PrepareError> {
         self.prepared.fetch_add(1, Ordering::Relaxed);
         let name = String::from_utf8(candidate.code.to_vec()).unwrap();
         Ok(Arc::new(Closure(Arc::clone(&self.behaviours.lock().unwrap()[&name]))))
@@ -53,7 +53,7 @@ impl HookEngine for Closures {
 }
 
 #[async_trait]
-impl Prepared for Closure {
+impl PreparedCode for Closure {
     async fn call(&self, context: &Context, _settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let outcome = (self.0)(context.clone(), Arc::clone(session)).await;
         CallReport { outcome, cpu: Duration::ZERO, memory_bytes: 0, retry: Retry::Usual }
@@ -180,18 +180,18 @@ impl Bench {
     }
 
     /// Changes an instance of the model `m`.
-    pub(super) async fn write(&self, change: Change, options: WriteOptions) -> super::Result<Written> {
+    pub(super) async fn write(&self, change: InstanceChange, options: WriteOptions) -> super::Result<Written> {
         self.engine.writes.change("m", change, &options, &Origin::default()).await
     }
 
     pub(super) async fn create(&self, id: &str, data: Value) -> super::Result<Written> {
-        let change = Change::Create { id: Some(id.to_owned()), data: Json::from_value(&data) };
+        let change = InstanceChange::Create { id: Some(id.to_owned()), data: Json::from_value(&data) };
         self.write(change, WriteOptions::default()).await
     }
 
     /// Creates an instance of the model `m` under an id of the server's.
     pub(super) async fn create_any(&self, n: u64) -> super::Result<Written> {
-        let change = Change::Create { id: None, data: Json::from_value(&serde_json::json!({"n": n})) };
+        let change = InstanceChange::Create { id: None, data: Json::from_value(&serde_json::json!({"n": n})) };
         self.write(change, WriteOptions::default()).await
     }
 
@@ -201,7 +201,7 @@ impl Bench {
     }
 
     pub(super) async fn replace(&self, id: &str, data: Value) -> super::Result<Written> {
-        let change = Change::Replace { id: id.to_owned(), data: Json::from_value(&data), create: false };
+        let change = InstanceChange::Replace { id: id.to_owned(), data: Json::from_value(&data), create: false };
         self.write(change, WriteOptions::default()).await
     }
 

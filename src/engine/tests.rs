@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use snaphook_driver::{EventFilter, EventKind, EventQuery, Json};
 
-use super::command::{Change, Defined, DryRun, Origin, Precondition, Seen, WriteOptions, Written};
+use super::command::{Defined, DryRun, InstanceChange, Origin, Precondition, Seen, WriteOptions, Written};
 use super::testing::{Bench, bench, bench_with, eventually, input};
 use super::{At, ErrorKind, QueryInput};
 use crate::config::Phase;
@@ -23,7 +23,8 @@ async fn a_life() {
     assert_eq!(bench.create("one", json!({"a": 1})).await.unwrap_err().kind, ErrorKind::Exists);
     assert_eq!(bench.create("two", json!({"a": "1"})).await.unwrap_err().errors[0].pointer, "/data/a");
 
-    let patch = Change::Patch { id: "one".to_owned(), patch: Json::trusted(r#"{"a":9007199254740993,"b":null}"#) };
+    let patch =
+        InstanceChange::Patch { id: "one".to_owned(), patch: Json::trusted(r#"{"a":9007199254740993,"b":null}"#) };
     let Written::Updated(updated) = bench.write(patch.clone(), WriteOptions::default()).await.unwrap() else {
         panic!()
     };
@@ -32,7 +33,7 @@ async fn a_life() {
         WriteOptions { precondition: Precondition::At(vec![Seen::instance(&created)]), ..WriteOptions::default() };
     assert_eq!(bench.write(patch, stale).await.unwrap_err().kind, ErrorKind::PreconditionFailed);
 
-    bench.write(Change::Delete { id: "one".to_owned() }, WriteOptions::default()).await.unwrap();
+    bench.write(InstanceChange::Delete { id: "one".to_owned() }, WriteOptions::default()).await.unwrap();
     assert_eq!(bench.engine.history.get("m", "one").await.unwrap_err().kind, ErrorKind::NotFound);
     let then = bench.engine.history.get_at("m", "one", At::Position(created.position)).await.unwrap();
     assert_eq!(then, created);
@@ -65,7 +66,7 @@ async fn unique_values_move_with_the_model() {
         bench.update("m", input(properties.clone(), &["email"])).await.unwrap_err().kind,
         ErrorKind::Incompatible
     );
-    bench.write(Change::Delete { id: "c".to_owned() }, WriteOptions::default()).await.unwrap();
+    bench.write(InstanceChange::Delete { id: "c".to_owned() }, WriteOptions::default()).await.unwrap();
     bench.update("m", input(properties, &["email"])).await.unwrap();
     assert_eq!(bench.create("d", json!({"email": "y"})).await.unwrap_err().kind, ErrorKind::NotUnique);
 
@@ -85,7 +86,7 @@ async fn an_idempotency_key_gives_the_first_answer() {
     let bench = bench().await;
     bench.model("m", input(json!({"n": {}}), &[])).await.unwrap();
     let options = || WriteOptions { idempotency_key: Some("k".to_owned()), ..WriteOptions::default() };
-    let change = |n: u32| Change::Create { id: None, data: Json::from_value(&json!({"n": n})) };
+    let change = |n: u32| InstanceChange::Create { id: None, data: Json::from_value(&json!({"n": n})) };
     let all = futures::future::join_all((0..8).map(|_| bench.write(change(1), options()))).await;
     let answers: Vec<String> = all.into_iter().map(|answer| format!("{:?}", answer.unwrap())).collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
@@ -108,7 +109,7 @@ async fn of_two_requests_in_flight_with_one_key_one_is_written() {
     // Both have passed their pre hooks before either is written.
     meet(&bench).await;
     let options = || WriteOptions { idempotency_key: Some("k".to_owned()), ..WriteOptions::default() };
-    let change = |data: &str| Change::Create { id: None, data: Json::trusted(data) };
+    let change = |data: &str| InstanceChange::Create { id: None, data: Json::trusted(data) };
     let (a, b) = tokio::join!(bench.write(change("{\"a\":1}"), options()), bench.write(change("{\"a\":2}"), options()));
     let error = match (a, b) {
         (Ok(_), Err(error)) | (Err(error), Ok(_)) => error,
@@ -125,7 +126,7 @@ async fn patches_of_different_properties_all_count() {
     bench.create("one", json!({})).await.unwrap();
     let patches = (0..16).map(|n| {
         let patch = Json::from_value(&json!({format!("p{n}"): n}));
-        bench.write(Change::Patch { id: "one".to_owned(), patch }, WriteOptions::default())
+        bench.write(InstanceChange::Patch { id: "one".to_owned(), patch }, WriteOptions::default())
     });
     let done = futures::future::join_all(patches).await.into_iter().filter(Result::is_ok).count();
     let data: Value = snaphook_driver::json::parse(&bench.data("one").await).unwrap();
@@ -166,7 +167,7 @@ async fn a_rebuild_gives_the_same_instances() {
     let mut renamed = input(json!({"b": {"default": 7}, "c": {}}), &[]);
     renamed.renames = vec![("a".to_owned(), "c".to_owned())];
     bench.update("m", renamed).await.unwrap();
-    bench.write(Change::Delete { id: "i3".to_owned() }, WriteOptions::default()).await.unwrap();
+    bench.write(InstanceChange::Delete { id: "i3".to_owned() }, WriteOptions::default()).await.unwrap();
     let list = QueryInput { limit: Some(100), ..QueryInput::default() };
     let before = bench.engine.history.query("m", &list).await.unwrap();
     bench.engine.operations.start_rebuild().await.unwrap();
@@ -242,7 +243,7 @@ async fn a_default_cannot_break_uniqueness() {
     let with_default = || input(json!({"code": {"default": "x"}}), &["code"]);
     bench.create("b", json!({})).await.unwrap();
     assert_eq!(bench.update("m", with_default()).await.unwrap_err().kind, ErrorKind::Incompatible);
-    bench.write(Change::Delete { id: "b".to_owned() }, WriteOptions::default()).await.unwrap();
+    bench.write(InstanceChange::Delete { id: "b".to_owned() }, WriteOptions::default()).await.unwrap();
     bench.update("m", with_default()).await.unwrap();
     assert_eq!(bench.data("a").await, r#"{"code":"x"}"#);
     assert_eq!(bench.create("c", json!({})).await.unwrap_err().kind, ErrorKind::NotUnique);
@@ -254,7 +255,7 @@ async fn no_way_leads_to_an_instance_that_is_too_large() {
     bench.model("m", input(json!({}), &[])).await.unwrap();
     let part = |name: &str| json!({name: "x".repeat(5 * 1024 * 1024)});
     bench.create("one", part("a")).await.unwrap();
-    let patch = Change::Patch { id: "one".to_owned(), patch: Json::from_value(&part("b")) };
+    let patch = InstanceChange::Patch { id: "one".to_owned(), patch: Json::from_value(&part("b")) };
     assert_eq!(bench.write(patch, WriteOptions::default()).await.unwrap_err().kind, ErrorKind::TooLarge);
     let both = json!({"a": part("a"), "b": part("b")});
     assert_eq!(bench.create("two", both).await.unwrap_err().kind, ErrorKind::TooLarge);
@@ -265,7 +266,7 @@ async fn a_key_that_was_used_makes_a_dry_run_of_nothing() {
     let bench = bench().await;
     bench.model("m", input(json!({}), &[])).await.unwrap();
     let options = WriteOptions { idempotency_key: Some("k".to_owned()), ..WriteOptions::default() };
-    let change = Change::Create { id: None, data: Json::trusted("{}") };
+    let change = InstanceChange::Create { id: None, data: Json::trusted("{}") };
     bench.write(change.clone(), options.clone()).await.unwrap();
     let tried = bench.write(change, WriteOptions { dry_run: true, ..options }).await.unwrap();
     assert!(matches!(tried, Written::DryRun(DryRun { event: None, .. })), "{tried:?}");
@@ -276,7 +277,7 @@ async fn of_two_with_the_same_old_key_one_creates() {
     let bench = bench().await;
     bench.model("m", input(json!({}), &[])).await.unwrap();
     let options = || WriteOptions { idempotency_key: Some("k".to_owned()), ..WriteOptions::default() };
-    let change = || Change::Create { id: None, data: Json::trusted("{}") };
+    let change = || InstanceChange::Create { id: None, data: Json::trusted("{}") };
     let id = |written| match written {
         Written::Created(instance) => instance.id,
         other => panic!("{other:?}"),
@@ -297,7 +298,7 @@ async fn who_asked_for_absence_and_comes_second_is_told_so() {
     bench.model("m", input(json!({}), &[])).await.unwrap();
     meet(&bench).await;
     let make = || {
-        let change = Change::Create { id: Some("one".to_owned()), data: Json::trusted("{}") };
+        let change = InstanceChange::Create { id: Some("one".to_owned()), data: Json::trusted("{}") };
         bench.write(change, WriteOptions { precondition: Precondition::Absent, ..WriteOptions::default() })
     };
     let (a, b) = tokio::join!(make(), make());
@@ -354,7 +355,7 @@ async fn other_models_are_written_to_while_one_is_deleted() {
         };
         let writer = Arc::clone(&engine);
         let written = runtime.spawn(async move {
-            let change = Change::Create { id: None, data: Json::trusted("{}") };
+            let change = InstanceChange::Create { id: None, data: Json::trusted("{}") };
             writer.writes.change("n", change, &WriteOptions::default(), &Origin::default()).await
         });
         let deadline = std::time::Instant::now() + Duration::from_secs(30);

@@ -53,7 +53,7 @@ impl AccessCode {
 
 /// The author of a write: the code as an actor, and the cause to record in the event.
 #[derive(Clone, Debug)]
-pub struct Writer {
+pub struct Author {
     /// Such as `invoice.postCreate/mail`.
     pub actor: Arc<Actor>,
     /// `None`: no event caused the write.
@@ -87,14 +87,14 @@ pub trait Access: Send + Sync {
     async fn event(&self, position: Position, right: &Right) -> Result<Option<Event>, AccessError>;
 
     /// An ordinary command: it is validated, runs hooks and is logged. `data` is JSON text.
-    async fn create(&self, writer: &Writer, model: &str, id: Option<&str>, data: &str)
+    async fn create(&self, author: &Author, model: &str, id: Option<&str>, data: &str)
     -> Result<Instance, AccessError>;
 
     /// Replaces the data. It is a conflict if the instance is not as `expected`: it was changed, or it was converted to
     /// a new version of its model, and data in the old form would lose renamed properties.
     async fn update(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
         id: &str,
         data: &str,
@@ -104,7 +104,7 @@ pub trait Access: Send + Sync {
     /// Returns the instance as it was before.
     async fn delete(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
         id: &str,
         expected: Option<Expected>,

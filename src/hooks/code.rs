@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
-use super::engines::engine::{PrepareError, Prepared};
+use super::engines::engine::{PrepareError, PreparedCode};
 use super::grants::{Granted, Grantee, HookId};
 use super::library::{self, Stamp};
 use crate::config::Config;
@@ -33,7 +33,7 @@ pub(super) struct Code {
     pub(super) id: Arc<HookId>,
     /// Bytes.
     pub(super) size: u64,
-    pub(super) prepared: OnceCell<Arc<dyn Prepared>>,
+    pub(super) prepared: OnceCell<Arc<dyn PreparedCode>>,
     failure: Mutex<Option<LoadFailure>>,
     granted: ArcSwapOption<Granted>,
 }
@@ -47,7 +47,7 @@ struct LoadFailure {
 }
 
 impl Code {
-    pub(super) fn new(id: HookId, size: u64, prepared: Option<Arc<dyn Prepared>>) -> Arc<Code> {
+    pub(super) fn new(id: HookId, size: u64, prepared: Option<Arc<dyn PreparedCode>>) -> Arc<Code> {
         Arc::new(Code {
             id: Arc::new(id),
             size,
@@ -130,7 +130,7 @@ pub(super) struct Seen {
 pub(super) struct Loading {
     pub(super) id: HookId,
     pub(super) size: u64,
-    pub(super) task: JoinHandle<Result<Arc<dyn Prepared>, PrepareError>>,
+    pub(super) task: JoinHandle<Result<Arc<dyn PreparedCode>, PrepareError>>,
 }
 
 /// The result of a check.

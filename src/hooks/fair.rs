@@ -28,14 +28,14 @@ pub(super) type Key = u64;
 
 /// A fair semaphore.
 #[derive(Clone)]
-pub(super) struct FairSemaphore(Arc<Shared>);
+pub(super) struct FairSemaphore(Arc<PermitQueues>);
 
-struct Shared {
+struct PermitQueues {
     share: Share,
-    state: Mutex<State>,
+    state: Mutex<PermitState>,
 }
 
-struct State {
+struct PermitState {
     free: usize,
     held: HashMap<Key, usize>,
     /// The queues in the order of their turns; none is empty.
@@ -50,15 +50,15 @@ struct Waiter {
 
 /// Permits of one hook, released when this is dropped.
 pub(super) struct FairPermit {
-    shared: Arc<Shared>,
+    shared: Arc<PermitQueues>,
     key: Key,
     count: usize,
 }
 
 impl FairSemaphore {
     pub(super) fn new(permits: usize, share: Share) -> Self {
-        let state = State { free: permits, held: HashMap::new(), queues: VecDeque::new() };
-        FairSemaphore(Arc::new(Shared { share, state: Mutex::new(state) }))
+        let state = PermitState { free: permits, held: HashMap::new(), queues: VecDeque::new() };
+        FairSemaphore(Arc::new(PermitQueues { share, state: Mutex::new(state) }))
     }
 
     /// Waits for `count` permits at once, which must not exceed the total number.
@@ -109,8 +109,8 @@ impl FairPermit {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl PermitQueues {
+    fn state(&self) -> MutexGuard<'_, PermitState> {
         // Code that holds this lock never leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,7 +126,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl PermitState {
     fn may_take(&self, share: Share, key: Key, count: usize) -> bool {
         let held = self.held.get(&key).copied().unwrap_or(0);
         let Some(left) = self.free.checked_sub(count) else { return false };

@@ -37,7 +37,7 @@ pub use super::artifacts::Artifacts;
 pub use super::binding::{Binding, HookInfo, Mode};
 use super::capabilities::process::Processes;
 use super::code::{Code, Followed};
-use super::engines::engine::{Engine, HookState, Prepared, TopLevel};
+use super::engines::engine::{HookEngine, HookState, PreparedCode, TopLevel};
 use super::grants::Granted;
 pub use super::library::NOT_SANDBOXED;
 use super::places::Places;
@@ -59,7 +59,7 @@ pub struct HookHost {
 
 impl HookHost {
     /// Grants and limits follow `config`.
-    pub fn new(engines: Vec<Arc<dyn Engine>>, config: Arc<ArcSwap<Config>>) -> Self {
+    pub fn new(engines: Vec<Arc<dyn HookEngine>>, config: Arc<ArcSwap<Config>>) -> Self {
         let (code, logs) = (Arc::new(HookCode::new(engines)), Arc::<Logs>::default());
         let libraries = Arc::new(Libraries::new(Arc::clone(&config), Arc::clone(&code), Arc::clone(&logs)));
         let runs = Runs::new(Arc::clone(&config), Arc::clone(&code), Arc::clone(&libraries), Arc::clone(&logs));
@@ -82,7 +82,7 @@ impl HookHost {
     }
 
     /// Binds code. With `prepared` it can run at once; otherwise the code is loaded at the first run.
-    pub fn bind(&self, binding: Binding, prepared: Option<Arc<dyn Prepared>>) -> Arc<BoundHook> {
+    pub fn bind(&self, binding: Binding, prepared: Option<Arc<dyn PreparedCode>>) -> Arc<BoundHook> {
         let log = self.logs.phase(&binding.id.model, binding.id.phase);
         let metrics = self.logs.phase_metrics(&binding.id.model, binding.id.phase);
         let loaded = prepared.is_some();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use snaphook_driver::{Cause, Instance, Position, time};
 use tokio::sync::Semaphore;
 
-use super::access::{Access, AccessCode, AccessError, Ahead, Expected, Writer};
+use super::access::{Access, AccessCode, AccessError, Ahead, Author, Expected};
 use super::capabilities::http::client::HttpClient;
 use super::capabilities::process::run::Processes;
 use super::context::{Asked, Context, Failure, FailureCause, LogLevel, LogLine, Outcome};
@@ -224,13 +224,13 @@ impl Session {
     }
 
     /// The author of writes in this call.
-    pub(super) fn writer(&self) -> Writer {
+    pub(super) fn author(&self) -> Author {
         let cause = self.grantee().hook().map(|hook| Cause {
             position: self.event_position,
             hook: hook.to_string(),
             depth: self.depth + 1,
         });
-        Writer {
+        Author {
             actor: Arc::new(self.grantee().actor()),
             cause,
             request_id: self.request_id.clone(),

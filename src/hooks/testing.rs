@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use async_trait::async_trait;
 use snaphook_driver::{Event, EventKind, Instance, InstancePage, Json, Position};
 
-use super::access::{Access, AccessCode, AccessError, Expected, Writer};
+use super::access::{Access, AccessCode, AccessError, Author, Expected};
 use super::capabilities::http::{HttpClient, Lookup};
 use super::context::{Context, EventRef};
 use super::grants::{Granted, Grantee, HookId};
@@ -37,15 +37,15 @@ pub(crate) struct MemoryAccess {
     instances: Mutex<BTreeMap<(String, String), Instance>>,
     events: Mutex<Vec<Event>>,
     secrets: HashMap<String, Vec<u8>>,
-    writers: Mutex<Vec<Writer>>,
+    authors: Mutex<Vec<Author>>,
     secret_reads: AtomicUsize,
     largest_page: AtomicUsize,
 }
 
 impl MemoryAccess {
     /// Who wrote, in order.
-    pub(crate) fn writers(&self) -> Vec<Writer> {
-        self.writers.lock().unwrap().clone()
+    pub(crate) fn authors(&self) -> Vec<Author> {
+        self.authors.lock().unwrap().clone()
     }
 
     /// Most instances that one query gave.
@@ -123,39 +123,39 @@ impl Access for MemoryAccess {
 
     async fn create(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
         id: Option<&str>,
         data: &str,
     ) -> Result<Instance, AccessError> {
-        self.writers.lock().unwrap().push(writer.clone());
+        self.authors.lock().unwrap().push(author.clone());
         Ok(self.put(model, id.unwrap_or("new"), data))
     }
 
     async fn update(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
         id: &str,
         data: &str,
         _expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
-        if self.get(model, id, &writer.right).await?.is_none() {
+        if self.get(model, id, &author.right).await?.is_none() {
             return Err(AccessError::new(AccessCode::NotFound, format!("no `{model}/{id}`")));
         }
-        self.writers.lock().unwrap().push(writer.clone());
+        self.authors.lock().unwrap().push(author.clone());
         Ok(self.put(model, id, data))
     }
 
     async fn delete(
         &self,
-        writer: &Writer,
+        author: &Author,
         model: &str,
         id: &str,
         _expected: Option<Expected>,
     ) -> Result<Instance, AccessError> {
         let removed = self.instances.lock().unwrap().remove(&(model.to_owned(), id.to_owned()));
-        self.writers.lock().unwrap().push(writer.clone());
+        self.authors.lock().unwrap().push(author.clone());
         removed.ok_or_else(|| AccessError::new(AccessCode::NotFound, format!("no `{model}/{id}`")))
     }
 

@@ -14,16 +14,16 @@ use super::reply::Response;
 use super::request::{Call, Verb};
 
 /// A change by an admin. It is logged when the request ends, even if its client has disconnected.
-pub(super) struct Change {
+pub(super) struct AdminChange {
     request: Request,
     status: Option<StatusCode>,
 }
 
-impl Change {
+impl AdminChange {
     /// `None`: the operation is not for admins only, or changes nothing.
-    pub(super) fn of(call: &Call, needs: Needs) -> Option<Change> {
+    pub(super) fn of(call: &Call, needs: Needs) -> Option<AdminChange> {
         let is_change = needs == Needs::Admin && call.verb() != Verb::Get;
-        is_change.then(|| Change { request: Request::of(call), status: None })
+        is_change.then(|| AdminChange { request: Request::of(call), status: None })
     }
 
     pub(super) fn end(mut self, outcome: &Result<Response>) {
@@ -34,7 +34,7 @@ impl Change {
     }
 }
 
-impl Drop for Change {
+impl Drop for AdminChange {
     fn drop(&mut self) {
         let Request { what, actor, address, request_id } = &self.request;
         let status = self.status.map_or("none, the client left".to_owned(), |status| status.as_u16().to_string());

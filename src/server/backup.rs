@@ -5,7 +5,7 @@ use futures::stream;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 
 use super::problem::Result;
-use super::reply::{Body, Reply, Response};
+use super::reply::{Reply, ReplyBody, Response};
 use super::request::Call;
 
 /// A POST although it changes nothing, so that a page of another site cannot start one.
@@ -18,5 +18,5 @@ pub(super) async fn backup(call: &Call) -> Result<Response> {
     Ok(Reply::ok()
         .fixed(CONTENT_TYPE, "application/octet-stream")
         .fixed(CACHE_CONTROL, "no-store")
-        .body(Body::Stream(Box::pin(pieces))))
+        .body(ReplyBody::Stream(Box::pin(pieces))))
 }

@@ -43,11 +43,11 @@ pub(super) async fn batch(call: &Call, body: RequestBody) -> Result<Response> {
         }
         Batched::DryRun(operations) => {
             #[derive(serde::Serialize)]
-            struct Body {
+            struct DryRunBody {
                 operations: Vec<DryRun>,
             }
             let operations = operations.into_iter().map(|dry_run| readable::dry_run(call, dry_run)).collect();
-            Reply::ok().serialize(&Body { operations })
+            Reply::ok().serialize(&DryRunBody { operations })
         }
     }
 }

@@ -209,7 +209,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
         let (call, outcome) = match admit(&mut call, needs, kind).await {
             Ok(()) => {
                 let _large = (kind == Kind::Large && call.verb() != Verb::Get).then_some(LargeWork);
-                let change = audit::Change::of(&call, needs);
+                let change = audit::AdminChange::of(&call, needs);
                 let (call, outcome) = run.run(call, body).await;
                 if let Some(change) = change {
                     change.end(&outcome);

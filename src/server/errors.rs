@@ -13,7 +13,7 @@ use super::{id, list};
 /// `GET /errors`
 pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(Serialize)]
-    struct Page {
+    struct ErrorPage {
         items: Vec<ErrorRecord>,
         /// The `after` of the next page, if this page is full.
         next: Option<String>,
@@ -35,7 +35,7 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     }
     page.records = shown;
     list::hold(call, page.records.iter().map(|record| record.event.data.as_ref().map_or(0, |data| data.len())))?;
-    Reply::ok().serialize(&Page { items: page.records, next: last })
+    Reply::ok().serialize(&ErrorPage { items: page.records, next: last })
 }
 
 /// `GET /errors/{id}`

@@ -16,7 +16,7 @@ use super::query::shorten;
 use super::reply::{Reply, Response};
 use super::request::Call;
 use super::{identify, json, readable};
-use crate::engine::command::{Change, Precondition, Written};
+use crate::engine::command::{InstanceChange, Precondition, Written};
 use crate::engine::{At, Expand, input};
 
 /// `GET /models/{model}/instances`
@@ -154,7 +154,7 @@ pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
     let model = call.model()?;
     let bytes = body::json(call, body).await?;
     let input::NewInstance { id, data } = input::new_instance(&bytes)?;
-    write(call, model, Change::Create { id, data }).await
+    write(call, model, InstanceChange::Create { id, data }).await
 }
 
 /// `PUT /models/{model}/instances/{id}`
@@ -163,7 +163,7 @@ pub(super) async fn replace(call: &Call, body: RequestBody) -> Result<Response> 
     let bytes = body::json(call, body).await?;
     let data = input::replacement(&bytes)?;
     let create = precondition::of_write(call.headers(), call.app.log)? == Precondition::Absent;
-    write(call, model, Change::Replace { id: id.to_owned(), data, create }).await
+    write(call, model, InstanceChange::Replace { id: id.to_owned(), data, create }).await
 }
 
 /// `PATCH /models/{model}/instances/{id}`
@@ -171,19 +171,19 @@ pub(super) async fn patch(call: &Call, body: RequestBody) -> Result<Response> {
     let (model, id) = (call.model()?, call.instance()?);
     let bytes = body::json_of_type(call, body, body::MERGE_PATCH).await?;
     let patch = input::value(&bytes)?;
-    write(call, model, Change::Patch { id: id.to_owned(), patch }).await
+    write(call, model, InstanceChange::Patch { id: id.to_owned(), patch }).await
 }
 
 /// `DELETE /models/{model}/instances/{id}`
 pub(super) async fn delete(call: &Call) -> Result<Response> {
     let (model, id) = (call.model()?, call.instance()?);
-    write(call, model, Change::Delete { id: id.to_owned() }).await
+    write(call, model, InstanceChange::Delete { id: id.to_owned() }).await
 }
 
-async fn write(call: &Call, model: &str, change: Change) -> Result<Response> {
+async fn write(call: &Call, model: &str, change: InstanceChange) -> Result<Response> {
     let prefer = Prefer::of(call.headers());
     let mut query = call.query()?;
-    let is_create = matches!(change, Change::Create { .. });
+    let is_create = matches!(change, InstanceChange::Create { .. });
     let options = call.write_options(&mut query, &prefer, is_create)?;
     query.finish()?;
     if is_create && matches!(options.precondition, Precondition::Exists | Precondition::At(_)) {

@@ -15,7 +15,7 @@ use super::etag::EntityTag;
 use super::precondition::{self, Read};
 use super::prefer::Prefer;
 use super::problem::Result;
-use super::reply::{Body, Reply, Response};
+use super::reply::{Reply, ReplyBody, Response};
 use super::request::Call;
 use super::{id, identify, list};
 use crate::catalog::{Model, ModelRecord, UniqueList};
@@ -26,7 +26,7 @@ use crate::engine::input;
 /// `GET /models`
 pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(serde::Serialize)]
-    struct Page<'a> {
+    struct ModelPage<'a> {
         items: Vec<View<'a>>,
         /// There are few models, so one page contains all of them.
         next: Option<String>,
@@ -35,10 +35,13 @@ pub(super) async fn list(call: &Call) -> Result<Response> {
     let mut models = call.engine().definitions.all();
     models.retain(|model| identify::may_read(call, &model.record.id));
     if models.iter().map(|model| model.record.schema.len()).sum::<usize>() > PAGE_BYTES_MAX {
-        return Ok(Reply::ok().fixed(CONTENT_TYPE, "application/json").body(Body::Stream(Box::pin(pieces(models)))));
+        return Ok(Reply::ok()
+            .fixed(CONTENT_TYPE, "application/json")
+            .body(ReplyBody::Stream(Box::pin(pieces(models)))));
     }
     list::hold(call, models.iter().map(|model| model.record.schema.len()))?;
-    Reply::ok().serialize(&Page { items: models.iter().map(|model| View::of(&model.record)).collect(), next: None })
+    Reply::ok()
+        .serialize(&ModelPage { items: models.iter().map(|model| View::of(&model.record)).collect(), next: None })
 }
 
 /// The same page, one model at a time.

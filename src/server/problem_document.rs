@@ -14,7 +14,7 @@ const RETRY_AFTER_SECONDS: &str = "1";
 /// The document. Its type is the same wherever the API is mounted.
 pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response {
     #[derive(Serialize)]
-    struct Document<'a> {
+    struct ProblemDocument<'a> {
         r#type: String,
         title: &'a str,
         status: u16,
@@ -26,7 +26,7 @@ pub(super) fn response(problem: &Problem, request_id: &HeaderValue) -> Response 
         request_id: &'a str,
     }
     let (suffix, title, status) = problem.kind.describe();
-    let document = Document {
+    let document = ProblemDocument {
         r#type: match problem.kind {
             ProblemType::Internal => "about:blank".to_owned(),
             _ => format!("/problems/{suffix}"),

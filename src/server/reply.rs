@@ -16,7 +16,7 @@ use super::etag::EntityTag;
 use super::peer::{RequestMemory, Ticket};
 use super::problem::{Problem, ProblemType, Result};
 
-pub(super) type Response = hyper::Response<Body>;
+pub(super) type Response = hyper::Response<ReplyBody>;
 
 /// A large body is sent in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -30,7 +30,7 @@ const FRAMES_BYTES: usize = 512 * 1024;
 const UNCOUNTED_BYTES: usize = 4 * 1024;
 
 /// The body of a response.
-pub(super) enum Body {
+pub(super) enum ReplyBody {
     /// A whole body; empty once it was sent.
     Whole(Vec<u8>),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
@@ -88,18 +88,18 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
-impl Default for Body {
+impl Default for ReplyBody {
     fn default() -> Self {
-        Body::Whole(Vec::new())
+        ReplyBody::Whole(Vec::new())
     }
 }
 
-impl Body {
+impl ReplyBody {
     /// Bytes currently in memory.
     fn size(&self) -> usize {
         match self {
-            Body::Whole(bytes) => bytes.capacity(),
-            Body::Frames(_) => FRAMES_BYTES,
+            ReplyBody::Whole(bytes) => bytes.capacity(),
+            ReplyBody::Frames(_) => FRAMES_BYTES,
             _ => 0,
         }
     }
@@ -114,7 +114,7 @@ pub(super) fn hand_over(
     alone: bool,
 ) -> Result<Response> {
     let bytes = response.body().size();
-    if alone && bytes <= UNCOUNTED_BYTES && matches!(response.body(), Body::Whole(_)) {
+    if alone && bytes <= UNCOUNTED_BYTES && matches!(response.body(), ReplyBody::Whole(_)) {
         return Ok(response);
     }
     if may_fail {
@@ -124,55 +124,63 @@ pub(super) fn hand_over(
     }
     let body = response.body_mut();
     *body = match std::mem::take(body) {
-        Body::Whole(bytes) if bytes.is_empty() => Body::Whole(bytes),
-        Body::Whole(bytes) => {
+        ReplyBody::Whole(bytes) if bytes.is_empty() => ReplyBody::Whole(bytes),
+        ReplyBody::Whole(bytes) => {
             let sent = Sent { bytes, ticket: Ticket::new(memory.share()), _memory: memory };
             if sent.bytes.len() <= PIECE_BYTES {
-                Body::Sending { rest: Bytes::from_owner(sent), sent: None }
+                ReplyBody::Sending { rest: Bytes::from_owner(sent), sent: None }
             } else {
                 let sent = Arc::new(sent);
-                Body::Sending { rest: Bytes::from_owner(Owner(Arc::clone(&sent))), sent: Some(sent) }
+                ReplyBody::Sending { rest: Bytes::from_owner(Owner(Arc::clone(&sent))), sent: Some(sent) }
             }
         }
-        Body::Stream(stream) => Body::Streaming { stream, ticket: Ticket::new(memory.share()), _memory: memory },
-        Body::Shared(rest) => Body::SendingShared { rest, ticket: Ticket::new(memory.share()), _memory: memory },
-        Body::Frames(body) => Body::SendingFrames { body, ticket: Ticket::new(memory.share()), _memory: memory },
+        ReplyBody::Stream(stream) => {
+            ReplyBody::Streaming { stream, ticket: Ticket::new(memory.share()), _memory: memory }
+        }
+        ReplyBody::Shared(rest) => {
+            ReplyBody::SendingShared { rest, ticket: Ticket::new(memory.share()), _memory: memory }
+        }
+        ReplyBody::Frames(body) => {
+            ReplyBody::SendingFrames { body, ticket: Ticket::new(memory.share()), _memory: memory }
+        }
         body => body,
     };
     Ok(response)
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for ReplyBody {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
-            Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
-            Body::Sending { rest, .. } if rest.is_empty() => Poll::Ready(None),
-            Body::Sending { rest, sent } => {
+            ReplyBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            ReplyBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
+            ReplyBody::Sending { rest, .. } if rest.is_empty() => Poll::Ready(None),
+            ReplyBody::Sending { rest, sent } => {
                 if let Some(sent) = sent {
                     sent.ticket.renew();
                 }
                 Poll::Ready(Some(Ok(Frame::data(rest.split_to(rest.len().min(PIECE_BYTES))))))
             }
-            Body::Shared(rest) | Body::SendingShared { rest, .. } if rest.is_empty() => Poll::Ready(None),
-            Body::Shared(rest) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(rest))))),
-            Body::SendingShared { rest, ticket, .. } => {
+            ReplyBody::Shared(rest) | ReplyBody::SendingShared { rest, .. } if rest.is_empty() => Poll::Ready(None),
+            ReplyBody::Shared(rest) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(rest))))),
+            ReplyBody::SendingShared { rest, ticket, .. } => {
                 ticket.renew();
                 Poll::Ready(Some(Ok(Frame::data(rest.split_to(rest.len().min(PIECE_BYTES))))))
             }
-            Body::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
-            Body::Frames(body) => body.as_mut().poll_frame(cx),
-            Body::SendingFrames { body, ticket, .. } => {
+            ReplyBody::Stream(stream) => {
+                stream.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            ReplyBody::Frames(body) => body.as_mut().poll_frame(cx),
+            ReplyBody::SendingFrames { body, ticket, .. } => {
                 let next = body.as_mut().poll_frame(cx);
                 if next.is_ready() {
                     ticket.renew();
                 }
                 next
             }
-            Body::Streaming { stream, ticket, .. } => {
+            ReplyBody::Streaming { stream, ticket, .. } => {
                 let next = stream.as_mut().poll_next(cx);
                 if next.is_ready() {
                     ticket.renew();
@@ -184,21 +192,23 @@ impl hyper::body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Body::Whole(bytes) => bytes.is_empty(),
-            Body::Sending { rest, .. } | Body::Shared(rest) | Body::SendingShared { rest, .. } => rest.is_empty(),
+            ReplyBody::Whole(bytes) => bytes.is_empty(),
+            ReplyBody::Sending { rest, .. } | ReplyBody::Shared(rest) | ReplyBody::SendingShared { rest, .. } => {
+                rest.is_empty()
+            }
             _ => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Sending { rest, .. } | Body::Shared(rest) | Body::SendingShared { rest, .. } => {
+            ReplyBody::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ReplyBody::Sending { rest, .. } | ReplyBody::Shared(rest) | ReplyBody::SendingShared { rest, .. } => {
                 SizeHint::with_exact(rest.len() as u64)
             }
             // The headers have a file's size: for HEAD its body is empty.
-            Body::Frames(_) | Body::SendingFrames { .. } => SizeHint::default(),
-            Body::Stream(_) | Body::Streaming { .. } => SizeHint::default(),
+            ReplyBody::Frames(_) | ReplyBody::SendingFrames { .. } => SizeHint::default(),
+            ReplyBody::Stream(_) | ReplyBody::Streaming { .. } => SizeHint::default(),
         }
     }
 }
@@ -260,14 +270,14 @@ impl Reply {
     }
 
     pub(super) fn bytes(self, bytes: impl Into<Vec<u8>>) -> Response {
-        self.body(Body::Whole(bytes.into()))
+        self.body(ReplyBody::Whole(bytes.into()))
     }
 
     pub(super) fn empty(self) -> Response {
-        self.body(Body::default())
+        self.body(ReplyBody::default())
     }
 
-    pub(super) fn body(self, body: Body) -> Response {
+    pub(super) fn body(self, body: ReplyBody) -> Response {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;

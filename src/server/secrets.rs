@@ -12,12 +12,12 @@ use super::request::Call;
 /// `GET /secrets`
 pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(Serialize)]
-    struct Page {
+    struct SecretPage {
         items: Vec<String>,
         next: Option<String>,
     }
     call.no_query()?;
-    Reply::ok().serialize(&Page { items: call.engine().operations.secrets().await?, next: None })
+    Reply::ok().serialize(&SecretPage { items: call.engine().operations.secrets().await?, next: None })
 }
 
 /// `PUT /secrets/{name}`: the body is the value, byte by byte, regardless of its media type.

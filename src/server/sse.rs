@@ -12,7 +12,7 @@ use snaphook_driver::{Event, Position};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 
-use super::reply::{Body, Reply, Response};
+use super::reply::{Reply, ReplyBody, Response};
 use super::{json, place};
 use crate::memory::{Lease, MemoryBudget, Share};
 
@@ -39,14 +39,14 @@ fn respond_with(
     stopping: watch::Receiver<bool>,
     heartbeat: Duration,
 ) -> Response {
-    struct State {
+    struct StreamState {
         frames: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
         heartbeat: Interval,
         stopping: watch::Receiver<bool>,
     }
     let mut heartbeat = interval_at(Instant::now() + heartbeat, heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let state = State { frames: Box::pin(frames), heartbeat, stopping };
+    let state = StreamState { frames: Box::pin(frames), heartbeat, stopping };
     let rest = stream::unfold(state, |mut state| async move {
         let frame = tokio::select! {
             biased;
@@ -62,7 +62,7 @@ fn respond_with(
         .fixed(CONTENT_TYPE, MEDIA_TYPE)
         .fixed(CACHE_CONTROL, "no-store")
         .fixed(HeaderName::from_static("x-accel-buffering"), "no")
-        .body(Body::Stream(Box::pin(all)))
+        .body(ReplyBody::Stream(Box::pin(all)))
 }
 
 /// Only an id: not an event, but the position from which the client resumes.

@@ -18,12 +18,12 @@ const MODELS_READ_MAX: usize = 10_000;
 /// `GET /tokens`
 pub(super) async fn list(call: &Call) -> Result<Response> {
     #[derive(Serialize)]
-    struct Page {
+    struct TokenPage {
         items: Vec<TokenInfo>,
         next: Option<String>,
     }
     call.no_query()?;
-    Reply::ok().serialize(&Page { items: call.app.tokens.list().await?, next: None })
+    Reply::ok().serialize(&TokenPage { items: call.app.tokens.list().await?, next: None })
 }
 
 /// `POST /tokens`

@@ -24,7 +24,7 @@ use self::listener::Listener;
 use self::nodes::Nodes;
 use crate::chance::Chance;
 use crate::crash::ledger::{Attempt, Ledger, events_after};
-use crate::crash::writer::{Servers, Writer};
+use crate::crash::writer::{LedgerWriter, Servers};
 use crate::crash::{self, CODES, MODEL, WRITERS};
 use crate::support::{Client, eventually, list};
 
@@ -111,7 +111,7 @@ fn write(
     let writers: Vec<_> = (0..WRITERS)
         .map(|number| {
             let servers = Servers::Cluster { nodes: nodes.clients(), at: number, seen, ends: Arc::clone(&ends) };
-            let writer = Writer::new(number, round, ledger, servers, chance.fork(), &acknowledged);
+            let writer = LedgerWriter::new(number, round, ledger, servers, chance.fork(), &acknowledged);
             std::thread::spawn(move || writer.run())
         })
         .collect();

@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use self::ledger::{Attempt, Ledger, What, events_after};
-use self::writer::{Servers, Writer, counter, outcome_of};
+use self::writer::{LedgerWriter, Servers, counter, outcome_of};
 use crate::chance::Chance;
 use crate::plugins;
 use crate::support::{Client, DriverHost, PATIENCE, Server, ServerOptions, eventually, list};
@@ -93,7 +93,7 @@ fn kill(rounds: usize, tables: &str, mut meanwhile: impl FnMut(usize)) {
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
                 let servers = Servers::One(server.client());
-                let writer = Writer::new(number, round, &ledger, servers, chance.fork(), &acknowledged);
+                let writer = LedgerWriter::new(number, round, &ledger, servers, chance.fork(), &acknowledged);
                 std::thread::spawn(move || writer.run())
             })
             .collect();

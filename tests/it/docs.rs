@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use page::{Block, Kind, Page};
+use page::{Block, DocPage, Kind};
 use shell::{Ended, Shell};
 
 use crate::support::{is_ci, skip};
@@ -97,7 +97,7 @@ fn pages() -> Vec<PathBuf> {
 /// Follows one page to its end; how many commands it has. An error begins with where in the page it is.
 fn follow(file: &Path) -> Result<usize, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!(": {error}"))?;
-    let page = Page::parse(&text)?;
+    let page = DocPage::parse(&text)?;
     let environment = match needs::environment(&page.needs) {
         Ok(environment) => environment,
         // Not `skip`, which would end the other pages too.

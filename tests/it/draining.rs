@@ -17,7 +17,7 @@ use serde_json::json;
 
 use self::load::{Load, Protocol, Way};
 use crate::modules::{example, module, serve as serve_modules};
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::{Client, PATIENCE, Server, ServerOptions, eventually};
 use crate::transport::{pair, write_pair};
 use crate::webhooks::{KEY, bind};
@@ -71,7 +71,7 @@ fn stopped_under_load(server: &str, protocol: Protocol) {
     // Slow, so that most events wait for their hook when the server stops.
     let peer = Peer::start(|_| {
         std::thread::sleep(Duration::from_millis(5));
-        Answer::new(204, "")
+        PeerResponse::new(204, "")
     });
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("hooks")).expect("a folder for hooks");
@@ -126,7 +126,7 @@ fn tls_is_drained() {
 
 #[test]
 fn a_unix_socket_is_drained() {
-    let peer = Peer::start(|_| Answer::new(204, ""));
+    let peer = Peer::start(|_| PeerResponse::new(204, ""));
     let options = ServerOptions { tables: grants(&peer), ..ServerOptions::default() };
     let mut server = Server::start_with(options.clone());
     prepare(&server.client(), &peer);
@@ -212,7 +212,7 @@ fn what_waits_is_answered_and_what_is_idle_ends_in_order() {
         while held.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        Answer::new(204, "")
+        PeerResponse::new(204, "")
     });
     let tables =
         grant("order", "postCreate", &format!("http = ['{}']\nsecret = ['key']\ntimeout = '60 s'", peer.url("/*")));

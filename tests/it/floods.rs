@@ -13,7 +13,7 @@ use serde_json::json;
 
 use self::frames::{Frame, Wire};
 use crate::memory::process::{MIB, Memory};
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::{PATIENCE, Server, ServerOptions, eventually};
 use crate::webhooks::{KEY, bind};
 use crate::workbench::{grant, open_model};
@@ -79,7 +79,7 @@ fn connections_whose_requests_were_reset_make_room_for_others() {
     let peer = Peer::start(move |_| {
         // Until the test is over.
         let _ = has_ended.lock().map(|has_ended| has_ended.recv());
-        Answer::new(204, "")
+        PeerResponse::new(204, "")
     });
     let server = Server::start_with(ServerOptions {
         server: format!("[server.limits]\nconnections = {CONNECTIONS}"),

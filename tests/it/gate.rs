@@ -10,17 +10,17 @@ use crate::support::eventually;
 /// Listens until the test ends.
 pub(crate) struct Gate {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<SharedGate>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedGate {
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct GateState {
     is_open: bool,
     /// Paths that may pass although the gate is closed.
     let_in: BTreeSet<String>,
@@ -35,7 +35,7 @@ impl Gate {
     pub(crate) fn closed() -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedGate::default());
         std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -93,8 +93,8 @@ impl Gate {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedGate {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

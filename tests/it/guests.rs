@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::{Server, ServerOptions, eventually, guest};
 
 fn orders() -> serde_json::Value {
@@ -142,7 +142,7 @@ fn a_rust_hook_is_refused_in_phases_that_it_has_no_function_for() {
 fn a_request_over_wasi_http_needs_the_same_grant() {
     let Some(fetch) = guest("fetch.wasm") else { return };
     for is_granted in [true, false] {
-        let peer = Peer::start(|asked| Answer::new(418, asked.body.iter().rev().copied().collect::<Vec<u8>>()));
+        let peer = Peer::start(|asked| PeerResponse::new(418, asked.body.iter().rev().copied().collect::<Vec<u8>>()));
         let open = peer.url("/open/*");
         let grants = if is_granted { vec![open.as_str()] } else { vec!["https://example.com/*"] };
         let server = Server::start_with(ServerOptions {

@@ -28,7 +28,7 @@ impl Asked {
 
 /// What goes out.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct PeerResponse {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -36,23 +36,23 @@ pub(crate) struct Answer {
     stalls: bool,
 }
 
-impl Answer {
+impl PeerResponse {
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Answer { status, headers: Vec::new(), body: body.into(), stalls: false }
+        PeerResponse { status, headers: Vec::new(), body: body.into(), stalls: false }
     }
 
     pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
-        Answer::new(200, body)
+        PeerResponse::new(200, body)
     }
 
     /// A redirect.
     pub(crate) fn redirect(status: u16, location: &str) -> Self {
-        Answer::new(status, "").header("location", location)
+        PeerResponse::new(status, "").header("location", location)
     }
 
     /// A head without its body, for as long as the other side waits.
     pub(crate) fn stalled() -> Self {
-        Answer { stalls: true, ..Answer::ok("never sent") }
+        PeerResponse { stalls: true, ..PeerResponse::ok("never sent") }
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -61,16 +61,16 @@ impl Answer {
     }
 }
 
-type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
+type Handler = dyn Fn(&Asked) -> PeerResponse + Send + Sync;
 
 /// The server; it ends when dropped.
 pub(crate) struct Peer {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<SharedPeer>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+struct SharedPeer {
     handler: Box<Handler>,
     asked: Mutex<Vec<Asked>>,
     connections: AtomicUsize,
@@ -79,10 +79,10 @@ struct Shared {
 
 impl Peer {
     /// Answers on a free port of 127.0.0.1.
-    pub(crate) fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Peer {
+    pub(crate) fn start(handler: impl Fn(&Asked) -> PeerResponse + Send + Sync + 'static) -> Peer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedPeer {
             handler: Box::new(handler),
             asked: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -106,7 +106,7 @@ impl Peer {
 
     /// Answers everything with the same text.
     pub(crate) fn saying(text: &'static str) -> Peer {
-        Peer::start(move |_| Answer::ok(text))
+        Peer::start(move |_| PeerResponse::ok(text))
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -140,7 +140,7 @@ impl Drop for Peer {
     }
 }
 
-impl Shared {
+impl SharedPeer {
     fn serve(&self, stream: TcpStream) {
         let _ = stream.set_read_timeout(Some(PATIENCE));
         let mut stream = BufReader::new(stream);
@@ -182,7 +182,7 @@ fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
 }
 
 /// Whether all of it was taken.
-fn write(stream: &mut TcpStream, asked: &Asked, answer: &Answer) -> bool {
+fn write(stream: &mut TcpStream, asked: &Asked, answer: &PeerResponse) -> bool {
     let mut wire = format!("HTTP/1.1 {} Answer\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
     for (name, value) in &answer.headers {
         wire.push_str(&format!("{name}: {value}\r\n"));

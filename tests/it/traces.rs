@@ -10,7 +10,7 @@ mod otlp;
 use serde_json::{Value, json};
 
 use self::collector::{Collector, SpanExt};
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::{Client, Server, ServerOptions, create_orders, eventually};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -134,8 +134,8 @@ fn a_hook_that_runs_after_a_restart_has_its_parent() {
     let may_work = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let works = std::sync::Arc::clone(&may_work);
     let peer = Peer::start(move |_| match works.load(std::sync::atomic::Ordering::SeqCst) {
-        true => Answer::ok("fine"),
-        false => Answer::new(500, "not yet"),
+        true => PeerResponse::ok("fine"),
+        false => PeerResponse::new(500, "not yet"),
     });
     let server = start(&collector, "", &format!("http = ['{}']", peer.url("/*")));
     let api = server.client();
@@ -264,8 +264,8 @@ fn headers_may_be_secrets_and_a_missing_one_is_said() {
 
 #[test]
 fn a_collector_that_is_not_there_or_does_not_answer_harms_nobody() {
-    let silent = Peer::start(|_| Answer::stalled());
-    let broken = Peer::start(|_| Answer::new(400, "no"));
+    let silent = Peer::start(|_| PeerResponse::stalled());
+    let broken = Peer::start(|_| PeerResponse::new(400, "no"));
     for (endpoint, is_quick) in
         [("http://127.0.0.1:1".to_owned(), true), (silent.url(""), false), (broken.url(""), true)]
     {

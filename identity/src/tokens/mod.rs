@@ -10,7 +10,7 @@ mod first;
 mod live;
 mod refresh;
 mod request;
-mod shared;
+mod store;
 mod text;
 mod uses;
 
@@ -33,18 +33,18 @@ use crate::denied::Denied;
 use document::{Uses, use_key};
 use live::NEVER;
 use request::check_name;
-use shared::Shared;
+use store::TokenStore;
 
 /// The tokens of a secure store.
 pub struct Tokens {
-    shared: Arc<Shared>,
+    shared: Arc<TokenStore>,
     refreshing: AbortHandle,
 }
 
 impl Tokens {
     /// Reads all tokens, and keeps reading the changes of other nodes. Needs a Tokio runtime.
     pub async fn open(store: Arc<dyn SecureStore>) -> Result<Tokens, TokenError> {
-        let shared = Arc::new(Shared::new(store));
+        let shared = Arc::new(TokenStore::new(store));
         shared.refresh().await?;
         let refreshing = tokio::spawn(refresh::run(Arc::clone(&shared))).abort_handle();
         Ok(Tokens { shared, refreshing })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::error::TokenError;
-use super::shared::Shared;
+use super::store::TokenStore;
 
 /// How often the list of tokens is read.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
@@ -14,7 +14,7 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs until it is aborted.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<TokenStore>) {
     let mut ticks = interval(REFRESH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut reading, mut writing) = (Trouble::default(), Trouble::default());

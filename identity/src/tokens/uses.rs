@@ -9,12 +9,12 @@ use snaphook_driver::time::Millis;
 use super::document::{USES, Uses, load, use_key};
 use super::error::TokenError;
 use super::live::Live;
-use super::shared::Shared;
+use super::store::TokenStore;
 
 /// How many times writing is retried because another node wrote first. After that, the next write includes the changes.
 const TRIES_MAX: usize = 5;
 
-impl Shared {
+impl TokenStore {
     /// Writes the uses since the last write.
     pub(super) async fn write_uses(&self) -> Result<(), TokenError> {
         let is_new = |live: &Live| {

@@ -56,8 +56,8 @@ fn token(kid: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn useless_answers_of_an_issuer_are_bounded_and_believed_in_nothing() {
-    type Answer = Box<dyn Fn(&str, &str) -> Vec<u8> + Send + Sync>;
-    let rows: Vec<(&str, Answer)> = vec![
+    type Responder = Box<dyn Fn(&str, &str) -> Vec<u8> + Send + Sync>;
+    let rows: Vec<(&str, Responder)> = vec![
         ("nothing", Box::new(|_, _| Vec::new())),
         ("no HTTP", Box::new(|_, _| b"hello\n".to_vec())),
         ("an error", Box::new(|_, _| b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_vec())),

@@ -10,11 +10,11 @@ mod claims;
 mod groups;
 mod index;
 mod log;
+mod open_log;
 mod progress;
 mod read;
 mod record;
 mod segment;
-mod shared;
 mod transfer;
 mod writer;
 
@@ -40,9 +40,9 @@ use crate::marker;
 use crate::task::{locked, off_thread};
 use blobs::Blobs;
 use groups::Groups;
+use open_log::OpenLog;
 use segment::SEGMENT_BYTES;
-use shared::Shared;
-use writer::Writer;
+use writer::LogWriter;
 
 /// The store type in the folder's marker.
 const STORE: &str = "event log";
@@ -50,7 +50,7 @@ const STORE: &str = "event log";
 /// See the crate's documentation.
 pub struct FileEventStore {
     identity: String,
-    shared: Arc<Shared>,
+    shared: Arc<OpenLog>,
     groups: Arc<Groups>,
     nodes: Nodes,
     lock: Mutex<Option<FileLock>>,
@@ -82,9 +82,9 @@ impl FileEventStore {
         }
         let (log, tail) = segment::open(folder, &identity)?;
         let head = log.index.head();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(OpenLog {
             folder: folder.to_owned(),
-            writer: Mutex::new(Some(Writer::new(folder, &identity, segment_bytes, tail))),
+            writer: Mutex::new(Some(LogWriter::new(folder, &identity, segment_bytes, tail))),
             log: RwLock::new(log),
             blobs: Blobs::open(folder)?,
             head: watch::Sender::new(head),
@@ -109,7 +109,7 @@ impl EventStore for FileEventStore {
     }
 
     async fn health(&self) -> Result<()> {
-        self.work("health", Shared::health).await
+        self.work("health", OpenLog::health).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -305,7 +305,7 @@ impl FileEventStore {
     async fn work<T: Send + 'static>(
         &self,
         operation: &'static str,
-        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&OpenLog) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
         off_thread(operation, move || work(&shared)).await

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[derive(Serialize)]
-    struct Body {
+    struct TestLine {
         n: u64,
         last: bool,
     }
@@ -171,7 +171,7 @@ mod tests {
     fn file(lines: &[bool]) -> Vec<u8> {
         let mut out = Vec::new();
         for (n, last) in (0..).zip(lines) {
-            push(&mut out, &Body { n, last: *last }).unwrap();
+            push(&mut out, &TestLine { n, last: *last }).unwrap();
         }
         out
     }

@@ -13,7 +13,7 @@ mod folders;
 mod garbage;
 mod journal;
 mod load;
-mod shared;
+mod open_models;
 mod state;
 mod writer;
 
@@ -36,15 +36,15 @@ use crate::marker;
 use crate::task::{locked, off_thread};
 use flush::Cycle;
 use folders::{folder_name, number_of};
-use shared::Shared;
-use writer::Writer;
+use open_models::OpenModels;
+use writer::ModelWriter;
 
 /// The store type in the folder's marker.
 const STORE: &str = "model store";
 
 /// See the crate's documentation.
 pub struct FileModelStore {
-    shared: Arc<Shared>,
+    shared: Arc<OpenModels>,
     flusher: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<FileLock>>,
 }
@@ -57,7 +57,7 @@ impl FileModelStore {
             marker::write(folder, STORE, None)?;
         }
         let (instances, writer, garbage) = load::open(folder)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(OpenModels {
             folder: folder.to_owned(),
             instances: Mutex::new(instances),
             writer: Mutex::new(Some(writer)),
@@ -80,7 +80,7 @@ impl FileModelStore {
     fn change(
         &self,
         operation: &'static str,
-        change: impl FnOnce(&mut Writer, &Mutex<Instances>) -> Result<()>,
+        change: impl FnOnce(&mut ModelWriter, &Mutex<Instances>) -> Result<()>,
     ) -> Result<()> {
         let mut writer = locked(&self.shared.writer);
         change(writer.as_mut().ok_or_else(|| closed(operation))?, &self.shared.instances)?;
@@ -97,7 +97,7 @@ impl Drop for FileModelStore {
 }
 
 /// Stops the writing thread.
-fn stop(shared: &Shared, flusher: &Mutex<Option<JoinHandle<()>>>) {
+fn stop(shared: &OpenModels, flusher: &Mutex<Option<JoinHandle<()>>>) {
     {
         // Under the lock with which the thread waits, so that it does not miss the signal.
         let _writer = locked(&shared.writer);
@@ -113,7 +113,7 @@ fn stop(shared: &Shared, flusher: &Mutex<Option<JoinHandle<()>>>) {
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Writes all files and records that the store is closed.
-fn close(shared: &Shared) -> Result<()> {
+fn close(shared: &OpenModels) -> Result<()> {
     let deadline = *shared.closing.get_or_init(|| Instant::now() + CLOSE_MAX);
     let Some(mut writer) = locked(&shared.writer).take() else { return Ok(()) };
     let mut cycle = Cycle::begin(&mut writer, &locked(&shared.instances))?;

@@ -22,12 +22,12 @@ const ENDING: &str = ".jsonl";
 pub(crate) struct Buffer {
     folder: PathBuf,
     bytes_max: u64,
-    state: Mutex<State>,
+    state: Mutex<BufferState>,
     lock: Mutex<Option<FileLock>>,
 }
 
 /// Invariant: there is at least one file, and `sent` is at the beginning of a line of the first.
-struct State {
+struct BufferState {
     /// Oldest first.
     files: VecDeque<BufferFile>,
     /// How many bytes of the oldest file are delivered.
@@ -204,7 +204,7 @@ impl Buffer {
         self.folder.join(file_name(number))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BufferState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -216,7 +216,7 @@ fn file_name(number: u64) -> String {
     format!("{number:012}{ENDING}")
 }
 
-fn load(folder: &Path) -> io::Result<State> {
+fn load(folder: &Path) -> io::Result<BufferState> {
     let mut numbers: Vec<u64> = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
@@ -235,7 +235,7 @@ fn load(folder: &Path) -> io::Result<State> {
         files.push_back(FIRST);
     }
     let sent = sent(folder, &mut files)?;
-    Ok(State { files, sent })
+    Ok(BufferState { files, sent })
 }
 
 /// Size up to the end of the last complete line.

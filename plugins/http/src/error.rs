@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::buffer::Buffer;
 use crate::config::HttpConfig;
 use crate::sender::{Outage, Sender};
-use crate::writer::Writer;
+use crate::writer::BufferWriter;
 
 /// How long the collector may fail before the store is unhealthy.
 const OUTAGE_MAX: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// See the crate's documentation.
 pub struct HttpErrorStore {
     buffer: Arc<Buffer>,
-    writer: Writer,
+    writer: BufferWriter,
     outage: Arc<Outage>,
     closing: watch::Sender<bool>,
     sending: Mutex<Option<JoinHandle<()>>>,
@@ -39,7 +39,7 @@ impl HttpErrorStore {
         let buffer = Arc::new(Buffer::open(&context.path(&config.buffer), config.buffer_bytes)?);
         let (written, outage) = (Arc::<Notify>::default(), Arc::<Outage>::default());
         let (closing, is_closing) = watch::channel(false);
-        let writer = Writer::start(Arc::clone(&buffer), Arc::clone(&written));
+        let writer = BufferWriter::start(Arc::clone(&buffer), Arc::clone(&written));
         let sender =
             Sender { buffer: Arc::clone(&buffer), peer, batch: config.batch, written, outage: Arc::clone(&outage) };
         let sending = Mutex::new(Some(tokio::spawn(sender.run(is_closing))));

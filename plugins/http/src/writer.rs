@@ -15,16 +15,16 @@ const TOGETHER_MAX: usize = 1000;
 type Job = (String, oneshot::Sender<Result<()>>);
 
 /// The thread, which runs until this is closed or dropped.
-pub(crate) struct Writer {
+pub(crate) struct BufferWriter {
     running: Mutex<Option<(Sender<Job>, JoinHandle<()>)>>,
 }
 
-impl Writer {
+impl BufferWriter {
     /// `written` is notified when there are records to send.
-    pub(crate) fn start(buffer: Arc<Buffer>, written: Arc<Notify>) -> Writer {
+    pub(crate) fn start(buffer: Arc<Buffer>, written: Arc<Notify>) -> BufferWriter {
         let (sender, receiver) = channel();
         let thread = std::thread::spawn(move || run(&buffer, &written, &receiver));
-        Writer { running: Mutex::new(Some((sender, thread))) }
+        BufferWriter { running: Mutex::new(Some((sender, thread))) }
     }
 
     /// Returns when the record is on disk.

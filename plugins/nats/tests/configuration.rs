@@ -24,8 +24,8 @@ async fn streams_with_another_configuration_are_refused() {
     };
     jetstream.create_stream(right("right")).await.unwrap();
     Node::new("a", &url, "right").open().await.close().await.unwrap();
-    type Change = fn(Config) -> Config;
-    let wrong: [(&str, Change, &str); 6] = [
+    type Variation = fn(Config) -> Config;
+    let wrong: [(&str, Variation, &str); 6] = [
         ("delete", |config| Config { deny_delete: false, ..config }, "`deny_delete` false, expected true"),
         ("purge", |config| Config { deny_purge: false, ..config }, "`deny_purge` false, expected true"),
         ("old", |config| Config { discard: DiscardPolicy::Old, ..config }, "`discard` Old, expected New"),

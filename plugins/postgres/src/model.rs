@@ -10,6 +10,7 @@ mod entries;
 mod garbage;
 mod key;
 mod lanes;
+mod open_models;
 mod page;
 mod place;
 mod plan;
@@ -21,7 +22,6 @@ mod reader;
 mod registry;
 mod row;
 mod scan;
-mod shared;
 mod table;
 mod writing;
 
@@ -36,10 +36,10 @@ use tokio_postgres::types::Type;
 
 use crate::connection::{CALL_TIME, Database};
 use crate::migrate::migrate;
+use open_models::{OpenModels, is_gone};
 use query::Read;
-use registry::State;
+use registry::StateRow;
 use row::get;
-use shared::{Shared, is_gone};
 use table::OWN;
 use writing::Writing;
 
@@ -51,7 +51,7 @@ const RETRIES: usize = 20;
 
 /// See the crate's documentation.
 pub struct PostgresModelStore {
-    shared: Arc<Shared>,
+    shared: Arc<OpenModels>,
 }
 
 impl PostgresModelStore {
@@ -59,16 +59,16 @@ impl PostgresModelStore {
     pub async fn open(context: &OpenContext) -> Result<PostgresModelStore> {
         let database = Database::open(context).await?;
         migrate(&database, &registry::TABLES).await?;
-        let shared = Shared::new(database);
+        let shared = OpenModels::new(database);
         garbage::forget_abandoned(&shared).await?;
         garbage::start(&shared);
         Ok(PostgresModelStore { shared })
     }
 
-    async fn state(&self, operation: &'static str) -> Result<State> {
+    async fn state(&self, operation: &'static str) -> Result<StateRow> {
         let sql = self.shared.database.sql("SELECT checkpoint, changes, numbers FROM @.model_state", &[]);
         let mut session = self.shared.database.session(operation).await?;
-        State::read(&session.query(&sql, &[]).await?, operation)
+        StateRow::read(&session.query(&sql, &[]).await?, operation)
     }
 
     fn read<'a>(&'a self, model: &'a str, budget: &'a Budget) -> Read<'a> {

@@ -30,7 +30,7 @@ pub(crate) struct Session {
     link: Arc<Link>,
     operation: &'static str,
     deadline: Instant,
-    state: State,
+    state: SessionState,
     /// Whether the server is asked to give up what is under way when the session ends.
     cancels: bool,
 }
@@ -53,7 +53,7 @@ impl Deref for Held {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum SessionState {
     Idle,
     /// In a transaction, between statements.
     Open,
@@ -107,7 +107,14 @@ pub(crate) enum Ready<'s> {
 
 impl Session {
     pub(crate) fn new(held: Held, link: &Arc<Link>, operation: &'static str, deadline: Instant) -> Session {
-        Session { held: Some(held), link: Arc::clone(link), operation, deadline, state: State::Idle, cancels: true }
+        Session {
+            held: Some(held),
+            link: Arc::clone(link),
+            operation,
+            deadline,
+            state: SessionState::Idle,
+            cancels: true,
+        }
     }
 
     /// What is under way when the session ends goes on to its end.
@@ -144,7 +151,7 @@ impl Session {
             return Ok(Ready::Typed(sql));
         }
         let before = self.state;
-        self.state = State::Busy;
+        self.state = SessionState::Busy;
         let client = self.client()?;
         let prepared = timeout_at(self.deadline, client.prepare_typed_cached(&sql.text, &sql.types)).await;
         self.ended(before, prepared).map(Ready::Prepared)
@@ -153,7 +160,7 @@ impl Session {
     pub(crate) async fn query(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
         let ready = self.ready(sql).await?;
         let before = self.state;
-        self.state = State::Busy;
+        self.state = SessionState::Busy;
         let rows = timeout_at(self.deadline, send(self.client()?, &ready, parameters)).await;
         self.ended(before, rows)
     }
@@ -180,7 +187,7 @@ impl Session {
     ) -> Result<(Vec<Row>, Vec<Row>)> {
         let (first, second) = (self.ready(first).await?, self.ready(second).await?);
         let before = self.state;
-        self.state = State::Busy;
+        self.state = SessionState::Busy;
         let client = self.client()?;
         let sent = async {
             let (first, second) = tokio::join!(
@@ -205,7 +212,7 @@ impl Session {
         let (first, second) = (self.ready(first).await?, self.ready(second).await?);
         let begin = begin.text(self.deadline.saturating_duration_since(Instant::now()));
         let before = self.state;
-        self.state = State::Busy;
+        self.state = SessionState::Busy;
         let client = self.client()?;
         let sent = async {
             let (begun, first, second, committed) = tokio::join!(
@@ -231,7 +238,7 @@ impl Session {
     pub(crate) async fn execute(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<u64> {
         let ready = self.ready(sql).await?;
         let before = self.state;
-        self.state = State::Busy;
+        self.state = SessionState::Busy;
         let client = self.client()?;
         let work = async {
             match &ready {
@@ -246,7 +253,7 @@ impl Session {
     /// Statements without parameters and without rows that matter.
     pub(crate) async fn batch(&mut self, text: &str) -> Result<()> {
         let before = self.state;
-        self.state = State::Busy;
+        self.state = SessionState::Busy;
         let done = timeout_at(self.deadline, self.client()?.batch_execute(text)).await;
         self.ended(before, done)
     }
@@ -255,7 +262,7 @@ impl Session {
         let text = begin.text(self.deadline.saturating_duration_since(Instant::now()));
         let begun = self.batch(&text).await;
         // If it failed after the first of its statements, the connection is in a transaction that failed.
-        self.state = if begun.is_ok() { State::Open } else { State::Busy };
+        self.state = if begun.is_ok() { SessionState::Open } else { SessionState::Busy };
         begun
     }
 
@@ -265,31 +272,31 @@ impl Session {
             let is_known = error.kind() != ErrorKind::Unavailable;
             return Err(if is_known { error } else { error.as_kind(ErrorKind::Uncertain) });
         }
-        self.state = State::Idle;
+        self.state = SessionState::Idle;
         Ok(())
     }
 
     /// Ends a transaction that only read. If that fails, or a statement is still under way, the connection is closed.
     pub(crate) async fn end(&mut self) {
-        if self.state == State::Open {
+        if self.state == SessionState::Open {
             let _ = self.rollback().await;
         }
     }
 
     pub(crate) async fn rollback(&mut self) -> Result<()> {
         self.batch("ROLLBACK").await?;
-        self.state = State::Idle;
+        self.state = SessionState::Idle;
         Ok(())
     }
 
     /// The caller sends statements by itself; if it never says [`Session::sent`], the connection is closed.
     pub(crate) fn sending(&mut self) {
-        self.state = State::Busy;
+        self.state = SessionState::Busy;
     }
 
     /// All statements were answered; `is_open`: in a transaction.
     pub(crate) fn sent(&mut self, is_open: bool) {
-        self.state = if is_open { State::Open } else { State::Idle };
+        self.state = if is_open { SessionState::Open } else { SessionState::Idle };
     }
 
     /// Waits for what was sent, until the deadline.
@@ -318,7 +325,7 @@ impl Session {
     /// The connection of [`Held::Own`], if it can be used again.
     pub(crate) fn into_own(mut self) -> Option<ClientWrapper> {
         match self.held.take() {
-            Some(Held::Own(client)) if self.state == State::Idle && !client.is_closed() => Some(client),
+            Some(Held::Own(client)) if self.state == SessionState::Idle && !client.is_closed() => Some(client),
             held => {
                 self.held = held;
                 None
@@ -326,7 +333,11 @@ impl Session {
         }
     }
 
-    fn ended<T>(&mut self, before: State, result: Result<Result<T, Error>, tokio::time::error::Elapsed>) -> Result<T> {
+    fn ended<T>(
+        &mut self,
+        before: SessionState,
+        result: Result<Result<T, Error>, tokio::time::error::Elapsed>,
+    ) -> Result<T> {
         match result {
             Ok(Ok(value)) => {
                 self.state = before;
@@ -335,7 +346,7 @@ impl Session {
             Ok(Err(error)) => {
                 // Not in a transaction, and not if the connection fails in other ways than by what the server says.
                 let is_usable = error.as_db_error().is_some() && !error.is_closed() && !is_stale(&error);
-                if before == State::Idle && is_usable {
+                if before == SessionState::Idle && is_usable {
                     self.state = before;
                 }
                 Err(fault(self.operation)(error))
@@ -348,11 +359,11 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let Some(held) = self.held.take() else { return };
-        if self.state == State::Idle {
+        if self.state == SessionState::Idle {
             return;
         }
         if self.cancels
-            && self.state == State::Busy
+            && self.state == SessionState::Busy
             && !held.is_closed()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {

@@ -34,7 +34,7 @@ const ASKED: u8 = 1;
 const DONE: u8 = 2;
 const CLOSED: u8 = 3;
 
-struct Shared {
+struct CheckpointerState {
     state: AtomicU8,
     /// Pages in the log after the last commit.
     pages: AtomicU32,
@@ -44,7 +44,7 @@ struct Shared {
     resting: AtomicBool,
 }
 
-impl Shared {
+impl CheckpointerState {
     /// Lets the thread sleep unless there was a commit after number `seen`. The order of accesses matches that of the
     /// writer, which first counts a commit and then checks this, so that one of the two sees the other.
     fn rest(&self, seen: u32) {
@@ -58,7 +58,7 @@ impl Shared {
 /// The writer's side. Dropping it stops the thread and waits for it: SQLite only removes the log when the last
 /// connection is closed.
 pub(crate) struct Checkpointer {
-    shared: Arc<Shared>,
+    shared: Arc<CheckpointerState>,
     /// Only `None` while this is dropped.
     thread: Option<JoinHandle<()>>,
     /// See [`Format::settles`].
@@ -74,7 +74,7 @@ impl Checkpointer {
     pub(crate) fn start(path: &Path, writer: &mut Connection, format: &Format) -> Result<Checkpointer> {
         let connection = Connection::open(path).map_err(fault("open"))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fault("open"))?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(CheckpointerState {
             state: AtomicU8::new(IDLE),
             pages: AtomicU32::new(0),
             commits: AtomicU32::new(0),
@@ -146,7 +146,7 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(connection: Connection, shared: &Shared) {
+fn run(connection: Connection, shared: &CheckpointerState) {
     loop {
         match shared.state.load(Ordering::Acquire) {
             CLOSED => return,

@@ -11,10 +11,10 @@ mod import;
 mod kind;
 mod names;
 mod offload;
+mod open_log;
 mod read;
 pub(crate) mod replica;
 mod replicate;
-mod shared;
 mod tails;
 mod writer;
 
@@ -37,13 +37,13 @@ use crate::lock::lock;
 use export::Export;
 use format::FORMAT;
 use groups::Groups;
-use shared::Shared;
-use writer::Writer;
+use open_log::OpenLog;
+use writer::LogWriter;
 
 /// See the crate's documentation.
 pub struct SqliteEventStore {
     identity: String,
-    shared: Arc<Shared>,
+    shared: Arc<OpenLog>,
     groups: Arc<Groups>,
     nodes: Nodes,
     lock: Mutex<Option<FileLock>>,
@@ -58,7 +58,7 @@ impl SqliteEventStore {
     /// As [`OpenContext::resumes_import`](snaphook_driver::OpenContext::resumes_import) says.
     pub fn open_as(path: &Path, resumes_import: bool) -> Result<Self> {
         let lock = lock(path)?;
-        let mut writer = Writer::open(path, &FORMAT)?;
+        let mut writer = LogWriter::open(path, &FORMAT)?;
         writer.with(format::add_expiry).map_err(fault("open"))?;
         let is_whole = writer.with(|connection| Ok(import::check_whole(connection))).map_err(fault("open"))?;
         let is_part = is_whole.is_err();
@@ -66,7 +66,7 @@ impl SqliteEventStore {
             is_whole.map_err(|error| error.with("path", path.display()))?;
         }
         let identity = writer.with(format::identity).map_err(fault("open"))?;
-        let shared = Shared::new(path, writer);
+        let shared = OpenLog::new(path, writer);
         let groups = Arc::new(Groups::open(path, &shared, &identity)?);
         if is_part {
             groups.set_aside();
@@ -103,7 +103,7 @@ impl EventStore for SqliteEventStore {
             let writer = locked(&shared.writer).take();
             groups.close();
             shared.readers.close();
-            writer.map_or(Ok(()), Writer::close)
+            writer.map_or(Ok(()), LogWriter::close)
         })
         .await;
         locked(&self.lock).take();

@@ -7,6 +7,7 @@ mod garbage;
 mod meta;
 mod migrate;
 mod names;
+mod open_models;
 mod order;
 mod pace;
 #[cfg(test)]
@@ -16,7 +17,6 @@ mod query;
 mod replay;
 mod rows;
 mod shadow;
-mod shared;
 mod statement;
 mod table;
 
@@ -39,8 +39,8 @@ use crate::fault::fault;
 use crate::lanes::Lanes;
 use crate::lock::lock;
 use definitions::save;
+use open_models::{ModelWriter, OpenModels, Publish, StateRow, Tables};
 use rows::Steps;
-use shared::{Publish, Shared, State, Tables, Writer};
 use table::Table;
 
 /// `_models` holds the shapes and their [`Names`](names::Names), both as JSON; `_state.names` is the last number of a name that was
@@ -72,7 +72,7 @@ const INLINE_STEPS: u64 = 10_000;
 
 /// See the crate's documentation.
 pub struct SqliteModelStore {
-    shared: Arc<Shared>,
+    shared: Arc<OpenModels>,
     lock: Mutex<Option<FileLock>>,
 }
 
@@ -83,14 +83,14 @@ impl SqliteModelStore {
         let mut connection = open_writer(path, &FORMAT)?;
         let checkpointer = Checkpointer::start(path, &mut connection, &FORMAT)?;
         connection.execute_batch(LOG).map_err(fault("open"))?;
-        let state = State::load(&connection).map_err(fault("open"))?;
+        let state = StateRow::load(&connection).map_err(fault("open"))?;
         let tables: Tables = definitions::all(&connection, "open")?
             .into_iter()
             .map(|(shape, names)| (shape.model.clone(), Arc::new(Table::restore(&shape, names))))
             .collect();
         let garbage = garbage::find(&connection, &tables).map_err(fault("open"))?;
-        let writer = Writer { connection, checkpointer, state, shadows: HashMap::new(), replaying: false };
-        let shared = Shared {
+        let writer = ModelWriter { connection, checkpointer, state, shadows: HashMap::new(), replaying: false };
+        let shared = OpenModels {
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(path),
             lanes: Lanes::default(),
@@ -121,7 +121,7 @@ impl ModelStore for SqliteModelStore {
         let closed = off_thread("close", move || {
             let writer = locked(&shared.writer).take();
             shared.readers.close();
-            writer.map_or(Ok(()), Writer::close)
+            writer.map_or(Ok(()), ModelWriter::close)
         })
         .await;
         locked(&self.lock).take();

@@ -31,11 +31,11 @@ struct Model {
     shape: ModelShape,
     rows: Rows,
     /// The next version, if one is prepared; events are applied to it too.
-    next: Option<Prepared>,
+    next: Option<PreparedRows>,
 }
 
 #[derive(Debug)]
-struct Prepared {
+struct PreparedRows {
     ticket: u64,
     shape: ModelShape,
     carry: CarryOver,
@@ -43,7 +43,7 @@ struct Prepared {
     complete: bool,
 }
 
-impl Prepared {
+impl PreparedRows {
     /// The record does not matter for the preparation.
     fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
         self.complete && self.shape.is_like(new) && self.carry == *carry
@@ -53,12 +53,12 @@ impl Prepared {
 /// The effects of events, with parsed data.
 #[derive(Debug)]
 pub struct Changes<'a> {
-    changes: Vec<(&'a Event, Change)>,
+    changes: Vec<(&'a Event, RowChange)>,
     to: Position,
 }
 
 #[derive(Debug)]
-enum Change {
+enum RowChange {
     Put { data: Arc<Value>, text: Json },
     Remove,
 }
@@ -122,7 +122,7 @@ impl Instances {
             if !self.models.contains_key(&event.model) {
                 return Err(invalid(event, format!("an instance event of `{}`, which is not defined", event.model)));
             }
-            changes.push((event, Change::of(event)?));
+            changes.push((event, RowChange::of(event)?));
         }
         Ok(Changes { changes, to })
     }
@@ -198,7 +198,7 @@ impl Instances {
         let ticket = self.tickets;
         let model = self.models.get_mut(&new.model)?;
         let (shape, carry) = (new.clone(), carry.clone());
-        model.next = Some(Prepared { ticket, shape, carry, rows: Rows::default(), complete: false });
+        model.next = Some(PreparedRows { ticket, shape, carry, rows: Rows::default(), complete: false });
         Some(ticket)
     }
 
@@ -270,21 +270,21 @@ impl Model {
     }
 }
 
-impl Change {
-    fn of(event: &Event) -> Result<Change> {
+impl RowChange {
+    fn of(event: &Event) -> Result<RowChange> {
         if event.kind == EventKind::InstanceDeleted {
-            return Ok(Change::Remove);
+            return Ok(RowChange::Remove);
         }
         let text = event.data.clone().ok_or_else(|| invalid(event, format!("`{}` without data", event.kind)))?;
         let data = text.to_value().map_err(|error| invalid(event, "data that is no JSON".into()).because(error))?;
-        Ok(Change::Put { data: Arc::new(data), text })
+        Ok(RowChange::Put { data: Arc::new(data), text })
     }
 
     fn make(self, event: &Event, rows: &mut Rows) {
         let Some(id) = &event.instance else { return };
         match self {
-            Change::Remove => drop(rows.remove(id.as_str())),
-            Change::Put { data, text } => {
+            RowChange::Remove => drop(rows.remove(id.as_str())),
+            RowChange::Put { data, text } => {
                 let before = rows.get(id.as_str()).filter(|_| event.kind == EventKind::InstanceUpdated);
                 let instance = Instance {
                     id: id.clone(),

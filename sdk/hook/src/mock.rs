@@ -30,20 +30,20 @@ use crate::host::{self, Host};
 use crate::{Hook, Phase, Result, Verdict};
 
 /// The test's implementation of a request or a command.
-type Answer<Q, A> = Rc<dyn Fn(&Q) -> std::result::Result<A, AccessError>>;
+type Stub<Q, A> = Rc<dyn Fn(&Q) -> std::result::Result<A, AccessError>>;
 
 /// The host. Without grants by the test nothing is allowed, as in the server.
 #[derive(Clone, Default)]
-pub struct Mock(Rc<RefCell<State>>);
+pub struct Mock(Rc<RefCell<MockState>>);
 
 #[derive(Default)]
-struct State {
+struct MockState {
     grants: Vec<(String, String)>,
     instances: BTreeMap<(String, String), RawInstance>,
     events: BTreeMap<u64, String>,
     secrets: BTreeMap<String, String>,
-    http: Option<Answer<Request, Response>>,
-    process: Option<Answer<Command, Output>>,
+    http: Option<Stub<Request, Response>>,
+    process: Option<Stub<Command, Output>>,
     position: u64,
     phase: Option<Phase>,
     logged: Vec<String>,

@@ -211,14 +211,14 @@ impl Host for Server {
 
     fn read_query(&self, model: &str, query: &str) -> Result<(Vec<RawInstance>, Option<String>), AccessError> {
         #[derive(Deserialize)]
-        struct Page<'a> {
+        struct QueryPage<'a> {
             #[serde(borrow)]
             items: Vec<Stored<'a>>,
             next: Option<String>,
         }
         let page =
             self.ask(|out| (self.table.read_query)(self.call, text(model), text(query), out))?.unwrap_or_default();
-        let Page { items, next } = serde_json::from_slice(&page).map_err(unreadable)?;
+        let QueryPage { items, next } = serde_json::from_slice(&page).map_err(unreadable)?;
         Ok((items.into_iter().map(RawInstance::from).collect(), next))
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::catalog::plan::Step;
 use crate::cli::bindings::chain_body;
-use crate::cli::client::{Body, Client, path, with_query};
+use crate::cli::client::{Client, ClientBody, path, with_query};
 use crate::cli::failure::{Failure, Result};
 use crate::cli::output;
 
@@ -45,11 +45,11 @@ async fn ask(client: &Client, step: &Step, new: &[&str], artifacts: &[&str]) -> 
         Step::CreateModel { id, document } => {
             let mut body = Map::from_iter([("id".to_owned(), Value::from(id.as_str()))]);
             body.extend(stand_in(id, document, new).as_object().cloned().unwrap_or_default());
-            let body = Body::json(&Value::Object(body));
+            let body = ClientBody::json(&Value::Object(body));
             client.post(&with_query("/models", &dry()), Some(body)).await.map(drop)
         }
         Step::ChangeModel { id, document, .. } => {
-            let body = Body::json(&stand_in(id, document, new));
+            let body = ClientBody::json(&stand_in(id, document, new));
             client.put(&with_query(&path(&["models", id]), &dry()), body).await.map(drop)
         }
         Step::PutHooks { model, phase, chain, .. } => {

@@ -22,7 +22,7 @@ use crate::cli::failure::{Failure, Result};
 use crate::cli::global::Global;
 use crate::cli::output;
 use crate::config::Phase;
-use crate::hooks::engines::{Candidate, Prepared, TopLevel};
+use crate::hooks::engines::{Candidate, PreparedCode, TopLevel};
 use built::{Built, component, native};
 use tool::Tool;
 
@@ -149,7 +149,7 @@ async fn check(global: &Global, built: &Built, phase: Phase, name: &str, out: &P
     Ok(())
 }
 
-fn warn_of_top_level(hook: &dyn Prepared) {
+fn warn_of_top_level(hook: &dyn PreparedCode) {
     let (Some(top_level), Some(time)) = (hook.top_level(), hook.top_level_time()) else { return };
     if time <= TOP_LEVEL_MAX {
         return;

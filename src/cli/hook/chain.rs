@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::shown::{bindings, text};
-use crate::cli::client::{Body, Client, path, with_query};
+use crate::cli::client::{Client, ClientBody, path, with_query};
 use crate::cli::failure::{Failure, Result};
 
 /// How often a chain is read again because others changed its model in the meantime.
@@ -38,7 +38,7 @@ impl<'a> Chain<'a> {
             // As they were bound: `snaphook apply` goes on to treat them as its own, or not.
             Some(first) => {
                 let place = with_query(&self.place, &[("origin", text(first, "origin"))]);
-                self.client.put_if(&place, Body::json(&bindings(hooks)), &self.tag).await
+                self.client.put_if(&place, ClientBody::json(&bindings(hooks)), &self.tag).await
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::output;
 use crate::config::{Config, ConfigHandle};
-use crate::hooks::engines::{self, Candidate, Prepared};
+use crate::hooks::engines::{self, Candidate, PreparedCode};
 use crate::hooks::host::{HookHost, NOT_SANDBOXED};
 
 /// A host that can check code; nothing runs on it until it is attached to data.
@@ -14,7 +14,7 @@ pub(super) fn host(config: &Config) -> HookHost {
 }
 
 /// Checks code as a server does when it is bound.
-pub(super) async fn prepare(host: &HookHost, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>> {
+pub(super) async fn prepare(host: &HookHost, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>> {
     if host.code.is_native(engine) {
         // Warn first, because loading the code may end this process.
         output::warn(format!(

@@ -15,7 +15,7 @@ use crate::cli::output;
 use crate::cli::rebuild::warn_of;
 use crate::config::{Config, ConfigHandle};
 use crate::drivers::Stores;
-use crate::engine::backtest::{self, Change, Cost, Log, NeverWrites, NoArtifacts, Past, Reads, StoredLog};
+use crate::engine::backtest::{self, BacktestVerdict, Cost, Log, NeverWrites, NoArtifacts, Past, Reads, StoredLog};
 use crate::engine::replay::{self, Progress, Replayed};
 use crate::engine::{FilterInput, FilterValue, list_item};
 use crate::hooks::access::{AccessCode, AccessError};
@@ -63,7 +63,12 @@ impl Replay<'_> {
         if self.json { print_json(&found) } else { print(&model, &found) }
     }
 
-    async fn on_stores(&self, config: &Config, stores: Stores, kind: EventKind) -> Result<(Vec<Change>, Cost)> {
+    async fn on_stores(
+        &self,
+        config: &Config,
+        stores: Stores,
+        kind: EventKind,
+    ) -> Result<(Vec<BacktestVerdict>, Cost)> {
         // The model store catches up with the log, as at every start: the hook reads what is so now.
         let replayed = replay::run(&stores.event, &stores.model, &Progress::default()).await;
         let Replayed { models, stuck } = replayed.map_err(|error| Failure::new(error.to_string()))?;
@@ -82,7 +87,7 @@ impl Replay<'_> {
         log: Arc<impl Reads + 'static>,
         schema: &Schema,
         past: Vec<Past>,
-    ) -> Result<(Vec<Change>, Cost)> {
+    ) -> Result<(Vec<BacktestVerdict>, Cost)> {
         let host = HookHost::new(engines::all(config), ConfigHandle::new(config.clone()).shared());
         host.attach(Arc::new(NeverWrites(log)), Arc::new(NoArtifacts));
         let candidate =
@@ -128,7 +133,7 @@ async fn past(log: &dyn Log, model: &str, kind: EventKind, last: usize) -> Resul
     backtest::last(log, model, kind, last).await.map_err(Failure::new)
 }
 
-fn print(model: &str, (changes, cost): &(Vec<Change>, Cost)) -> Result<()> {
+fn print(model: &str, (changes, cost): &(Vec<BacktestVerdict>, Cost)) -> Result<()> {
     for change in changes {
         let cause = change.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
         let verdict = match change.verdict {
@@ -169,7 +174,7 @@ fn print(model: &str, (changes, cost): &(Vec<Change>, Cost)) -> Result<()> {
     ))
 }
 
-fn print_json((changes, cost): &(Vec<Change>, Cost)) -> Result<()> {
+fn print_json((changes, cost): &(Vec<BacktestVerdict>, Cost)) -> Result<()> {
     output::line(json!({ "changes": changes, "cost": cost.to_json() }))
 }
 

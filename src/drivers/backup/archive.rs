@@ -147,7 +147,7 @@ pub(super) fn read_record(bytes: &[u8]) -> Result<(Record, usize), String> {
 
 /// Creates the blocks of a file, one after the other.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(super) struct BlockWriter {
     number: u64,
 }
 
@@ -177,7 +177,7 @@ pub(super) const fn is_block(bytes: usize) -> bool {
     bytes >= BLOCK_BYTES
 }
 
-impl Writer {
+impl BlockWriter {
     /// The next block; the first one has the beginning of the file before it.
     pub(super) fn block(&mut self, kind: Kind, progress: u32, raw: &[u8]) -> std::io::Result<Vec<u8>> {
         let stored = zstd::bulk::compress(raw, COMPRESSION_LEVEL)?;

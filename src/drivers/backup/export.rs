@@ -9,7 +9,7 @@ use std::time::Duration;
 use snaphook_driver::{ErrorQuery, ErrorStore, Event, EventStore, LogExport, LogRecord, Position, SecureStore};
 use tokio::sync::mpsc;
 
-use super::archive::{self, End, Header, Kind, PROGRESS_MAX, Tally, Writer};
+use super::archive::{self, BlockWriter, End, Header, Kind, PROGRESS_MAX, Tally};
 use super::error::BackupError;
 use super::record::Record;
 use crate::config::Config;
@@ -69,7 +69,7 @@ pub async fn export(
     Ok(async move {
         let held = Lease::of(Arc::clone(&memory));
         let mut file =
-            Blocks { out, memory, held, writer: Writer::default(), raw: Vec::new(), tally: Tally::default() };
+            Blocks { out, memory, held, writer: BlockWriter::default(), raw: Vec::new(), tally: Tally::default() };
         file.send(Kind::Header, 0, &to_json(&header)?).await?;
         copy(log, &sources, &mut file).await?;
         file.finish().await
@@ -147,7 +147,7 @@ struct Blocks {
     memory: Arc<Share>,
     /// Memory for the records that were read, and those in `raw`.
     held: Lease<Arc<Share>>,
-    writer: Writer,
+    writer: BlockWriter,
     raw: Vec<u8>,
     tally: Tally,
 }

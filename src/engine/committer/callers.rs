@@ -8,7 +8,7 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::telemetry::trace::Span;
 
 /// The result for the caller of an append.
-pub(in crate::engine) type Answer = Result<std::result::Result<Committed, Conflict>>;
+pub(in crate::engine) type AppendResult = Result<std::result::Result<Committed, Conflict>>;
 
 /// A durable event.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub(in crate::engine) type WholeAnswer = Result<std::result::Result<Vec<Committe
 
 /// The caller of one append.
 pub(super) struct Caller {
-    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) answer: oneshot::Sender<AppendResult>,
     pub(super) settled: Option<oneshot::Sender<()>>,
     /// Ends with it.
     pub(super) span: Span,

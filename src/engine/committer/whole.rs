@@ -6,7 +6,7 @@ use std::time::Instant;
 use snaphook_driver::{Appended, Conflict, DriverError, ErrorKind as DriverErrorKind, Position, time};
 
 use super::callers::{Callers, Committed, Whole};
-use super::{Committer, Job, Writer, append_span, lost_answer};
+use super::{Committer, CommitterThread, Job, append_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
 use crate::engine::gate::Gate;
 use crate::engine::troubles::{Part, guarded};
@@ -38,7 +38,7 @@ impl Committer {
     }
 }
 
-impl Writer {
+impl CommitterThread {
     /// Appends them and responds to the caller.
     pub(super) fn commit_whole(&mut self, whole: Whole) {
         let Whole { mut appends, answer, mut settled, span } = whole;

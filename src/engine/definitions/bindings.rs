@@ -20,7 +20,7 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::hanging;
 use crate::engine::locks::OneModel;
 use crate::engine::models::{Entry, Ready};
-use crate::hooks::engines::{Candidate, PrepareError, PrepareErrorKind, Prepared};
+use crate::hooks::engines::{Candidate, PrepareError, PrepareErrorKind, PreparedCode};
 
 /// Hooks in one chain.
 const CHAIN_MAX: usize = 32;
@@ -30,7 +30,7 @@ const CHAIN_MAX: usize = 32;
 struct Checked {
     /// Without their positions.
     records: Vec<HookRecord>,
-    code: Vec<Arc<dyn Prepared>>,
+    code: Vec<Arc<dyn PreparedCode>>,
     /// Lasting effects of a dry run.
     warnings: Vec<String>,
 }

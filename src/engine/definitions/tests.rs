@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use snaphook_driver::Stream;
 
-use super::super::command::{Change, Origin, WriteOptions};
+use super::super::command::{InstanceChange, Origin, WriteOptions};
 use super::super::gate::{Closed, Closing};
 use super::super::testing::{bench, eventually, input};
 use super::super::{ErrorKind, QueryInput};
@@ -20,7 +20,8 @@ async fn writes_wait_while_the_gate_is_closed() {
     let entry = bench.engine.core.models.require("m").unwrap();
     let closed = Closed::new(&entry.gate, Closing::Change);
     let engine = Arc::clone(&bench.engine);
-    let change = |id: &str| Change::Create { id: Some(id.to_owned()), data: snaphook_driver::Json::trusted("{}") };
+    let change =
+        |id: &str| InstanceChange::Create { id: Some(id.to_owned()), data: snaphook_driver::Json::trusted("{}") };
     let one = change("a");
     let waiting =
         tokio::spawn(async move { engine.writes.change("m", one, &WriteOptions::default(), &Origin::default()).await });

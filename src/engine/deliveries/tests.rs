@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::delivery::LEASE;
 use crate::config::Phase;
-use crate::engine::command::{Change, Origin, WriteOptions, Written};
+use crate::engine::command::{InstanceChange, Origin, WriteOptions, Written};
 use crate::engine::group::group_of;
 use crate::engine::testing::{Bench, bench_with, eventually, failed, input};
 use crate::hooks::context::Outcome;
@@ -262,7 +262,7 @@ async fn depth_is_the_cause_only_of_a_write_that_was_granted() {
         let cause_of_eight = snaphook_driver::Cause { position: 1, hook: "m.postCreate/h".to_owned(), depth: 8 };
         let origin = Origin { cause: Some(cause_of_eight), ..Origin::default() };
         bench.bind(Phase::PostCreate, &[("h", "write")]).await;
-        let change = Change::Create { id: None, data: snaphook_driver::Json::trusted("{}") };
+        let change = InstanceChange::Create { id: None, data: snaphook_driver::Json::trusted("{}") };
         bench.engine.writes.change("m", change, &WriteOptions::default(), &origin).await.unwrap();
         let errors =
             eventually("an error", || async { Some(bench.errors().await).filter(|all| !all.is_empty()) }).await;
@@ -310,7 +310,7 @@ async fn the_end_of_the_hooks_cannot_be_missed() {
     let waiters = Arc::clone(&bench.engine.core.waiters);
     *bench.store.applied.lock().unwrap() = Some(Box::new(move |events| waiters.settle(events[0].position)));
     let options = WriteOptions { wait: Some(std::time::Duration::from_secs(3600)), ..WriteOptions::default() };
-    let change = Change::Create { id: None, data: snaphook_driver::Json::trusted("{}") };
+    let change = InstanceChange::Create { id: None, data: snaphook_driver::Json::trusted("{}") };
     let written = tokio::time::timeout(std::time::Duration::from_secs(30), bench.write(change, options)).await;
     assert!(matches!(written.unwrap().unwrap(), Written::Created(_)));
 }

@@ -17,10 +17,10 @@ use super::conflicts::refusal;
 use super::drafts::{Deleted, Drafts, PreparedBatch, is_own};
 use super::prepare::Draft;
 use super::referrers::Following;
-use super::steps::{Command, One, Submitted};
+use super::steps::{One, Submitted, WriteCommand};
 use crate::engine::ahead::Ahead;
 use crate::engine::batch_input::OPERATIONS_MAX;
-use crate::engine::command::{Batched, Change, DryRun, Operation, Origin, WriteOptions};
+use crate::engine::command::{Batched, DryRun, InstanceChange, Operation, Origin, WriteOptions};
 use crate::engine::committer::{Committed, Whole, WholeAnswer, commit_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
@@ -59,7 +59,7 @@ impl Writes {
         }
         let mut batch = Vec::with_capacity(operations.len());
         for (index, Operation { model, change, precondition }) in operations.into_iter().enumerate() {
-            let command = Command::new(change).map_err(|error| at(index, error))?;
+            let command = WriteCommand::new(change).map_err(|error| at(index, error))?;
             batch.push(One { model, command, precondition });
         }
         let key = options.idempotency_key.as_ref().map(|key| {
@@ -208,7 +208,7 @@ impl Writes {
         if !self.draft_alone(drafts, one, draft, (entry, current), index, following.is_trial).await? {
             return Ok(false);
         }
-        if !matches!(one.command.change, Change::Delete { .. }) {
+        if !matches!(one.command.change, InstanceChange::Delete { .. }) {
             return Ok(true);
         }
         self.follow(drafts, Deleted::first(one, index, position), following).await

@@ -5,8 +5,8 @@
 //! the change starts over with the current state.
 
 use super::Writes;
-use super::steps::{Command, Prepared, Step};
-use crate::engine::command::{Change, Origin, WriteOptions, Written};
+use super::steps::{PrepareOutcome, PreparedWrite, WriteCommand};
+use crate::engine::command::{InstanceChange, Origin, WriteOptions, Written};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::waiters;
 
@@ -15,12 +15,12 @@ impl Writes {
     pub async fn change(
         &self,
         model: &str,
-        change: Change,
+        change: InstanceChange,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Written> {
-        let is_patch = matches!(change, Change::Patch { .. });
-        let changed = self.carry_out(model, Command::new(change)?, options, origin).await;
+        let is_patch = matches!(change, InstanceChange::Patch { .. });
+        let changed = self.carry_out(model, WriteCommand::new(change)?, options, origin).await;
         changed.map_err(|error| match is_patch && matches!(error.kind, ErrorKind::NotUnique | ErrorKind::BadRequest) {
             true => of_patch(error),
             false => error,
@@ -31,7 +31,7 @@ impl Writes {
     pub(super) async fn carry_out(
         &self,
         model: &str,
-        command: Command,
+        command: WriteCommand,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Written> {
@@ -39,12 +39,12 @@ impl Writes {
         loop {
             let preparing = self.core.committer.preparing();
             let prepared = match self.prepare(model, &command, options, origin).await? {
-                Step::Answer(answer) => return Ok(*answer),
-                Step::DeleteTarget => {
+                PrepareOutcome::Answer(answer) => return Ok(*answer),
+                PrepareOutcome::DeleteTarget => {
                     drop(preparing);
                     return self.delete_target(model, command, options, origin).await;
                 }
-                Step::Write(prepared) => prepared,
+                PrepareOutcome::Write(prepared) => prepared,
             };
             // Submitted changes no longer count as being prepared.
             drop(preparing);
@@ -57,8 +57,8 @@ impl Writes {
     /// Writes a prepared change; `None`: it must be prepared again.
     pub(super) async fn write(
         &self,
-        prepared: Prepared,
-        command: &Command,
+        prepared: PreparedWrite,
+        command: &WriteCommand,
         options: &WriteOptions,
         lost: &mut u32,
     ) -> Result<Option<Written>> {

@@ -2,9 +2,9 @@
 
 use snaphook_driver::{Conflict, Holder};
 
-use super::steps::{Command, Submitted};
+use super::steps::{Submitted, WriteCommand};
 use crate::catalog::{Collation, FieldError, ModelRecord, escape_token, references, unique};
-use crate::engine::command::{Change, Precondition};
+use crate::engine::command::{InstanceChange, Precondition};
 use crate::engine::error::{Error, ErrorKind};
 use crate::engine::idempotency::is_key;
 
@@ -12,7 +12,7 @@ use crate::engine::idempotency::is_key;
 pub(super) fn refusal(
     submitted: &Submitted,
     conflict: &Conflict,
-    command: &Command,
+    command: &WriteCommand,
     precondition: &Precondition,
     has_key: bool,
 ) -> Option<Error> {
@@ -29,7 +29,7 @@ pub(super) fn refusal(
         Conflict::Stream { ended: false, .. } if *precondition == Precondition::Absent => {
             failed(format!("`{model}/{id}` was made by somebody else meanwhile"))
         }
-        Conflict::Stream { ended: false, .. } if matches!(command.change, Change::Create { .. }) => {
+        Conflict::Stream { ended: false, .. } if matches!(command.change, InstanceChange::Create { .. }) => {
             Some(exists(model, id))
         }
         Conflict::Stream { .. } if *precondition != Precondition::None => {

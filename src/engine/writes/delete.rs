@@ -6,7 +6,7 @@ use super::Writes;
 use super::batch::{BatchStep, PREPARE_MAX, too_long};
 use super::conflicts::refusal;
 use super::drafts::PreparedBatch;
-use super::steps::{Command, One, Prepared, Submitted};
+use super::steps::{One, PreparedWrite, Submitted, WriteCommand};
 use crate::engine::command::{Batched, Origin, WriteOptions, Written};
 use crate::engine::committer::lost_answer;
 use crate::engine::error::Result;
@@ -15,7 +15,7 @@ impl Writes {
     pub(super) async fn delete_target(
         &self,
         model: &str,
-        command: Command,
+        command: WriteCommand,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Written> {
@@ -57,7 +57,7 @@ impl Writes {
             let PreparedBatch { appends, submitted, .. } = &mut whole;
             let (Some(append), Some(first)) = (appends.pop(), submitted.pop()) else { return Err(lost_answer()) };
             let Submitted { instance, entry, hides_others, .. } = first;
-            let prepared = Prepared { append, instance, entry, key: None, hides_others };
+            let prepared = PreparedWrite { append, instance, entry, key: None, hides_others };
             if let Some(written) = self.write(prepared, &one[0].command, options, &mut lost).await? {
                 return Ok(written);
             }

@@ -9,7 +9,7 @@ use super::Writes;
 use super::conflicts::not_unique;
 use super::guard::hides_others;
 use super::prepare::{Draft, dry_run};
-use super::steps::{Command, Drafted, One, Submitted};
+use super::steps::{Drafted, One, Submitted, WriteCommand};
 use crate::catalog::references;
 use crate::engine::ahead::Ahead;
 use crate::engine::command::{DryRun, Follows, HookDecision};
@@ -115,7 +115,7 @@ pub(super) const PLACE: &str = ".on-delete/";
 impl Writes {
     /// The model of an operation and its instance, after the earlier operations.
     pub(super) async fn current(&self, one: &One, ahead: &Ahead) -> Result<(Arc<Entry>, Option<Instance>)> {
-        let One { model, command: Command { id, fresh, .. }, .. } = one;
+        let One { model, command: WriteCommand { id, fresh, .. }, .. } = one;
         self.core.availability.check_model(model)?;
         // First, so that an instance that a new version carries over meanwhile is not mistaken for one of the old
         // version.
@@ -139,7 +139,7 @@ impl Writes {
         operation: usize,
         is_trial: bool,
     ) -> Result<bool> {
-        let One { model, command: Command { id, .. }, .. } = one;
+        let One { model, command: WriteCommand { id, .. }, .. } = one;
         let (ahead, position) = (draft.ahead, current.as_ref().map_or(0, |current| current.position));
         let follows = is_following(draft.origin.cause.as_ref());
         let hides_others = hides_others(&entry, draft.told_to);
@@ -229,7 +229,7 @@ mod tests {
     use snaphook_driver::{Conflict, Json};
 
     use super::*;
-    use crate::engine::command::{Change, Origin, Precondition, WriteOptions};
+    use crate::engine::command::{InstanceChange, Origin, Precondition, WriteOptions};
     use crate::engine::testing::{bench, input};
     use crate::engine::writes::batch::BatchStep;
 
@@ -242,18 +242,18 @@ mod tests {
         let reference = json!({"type": "string", "x-references": {"model": "customer"}});
         bench.model("customer", input(json!({}), &[])).await.unwrap();
         bench.model("order", input(json!({ "customer": reference }), &[])).await.unwrap();
-        let create = || Change::Create { id: Some("c".to_owned()), data: Json::trusted("{}") };
+        let create = || InstanceChange::Create { id: Some("c".to_owned()), data: Json::trusted("{}") };
         writes.change("customer", create(), &options, &origin).await.unwrap();
-        let delete = || Change::Delete { id: "c".to_owned() };
+        let delete = || InstanceChange::Delete { id: "c".to_owned() };
         let batch = [delete(), create(), delete()].map(|change| One {
             model: "customer".to_owned(),
-            command: Command::new(change).unwrap(),
+            command: WriteCommand::new(change).unwrap(),
             precondition: Precondition::None,
         });
         let trees = bench.engine.core.own_memory.lease();
         let step = writes.prepare_batch(&batch, None, &options, &origin, &trees).await;
         let Ok(BatchStep::Write(prepared)) = step else { panic!("nothing is in its way") };
-        let order = Change::Create { id: None, data: Json::from_value(&json!({"customer": "c"})) };
+        let order = InstanceChange::Create { id: None, data: Json::from_value(&json!({"customer": "c"})) };
         writes.change("order", order, &options, &origin).await.unwrap();
         let (_, outcome) = writes.submit_whole(prepared, &options).await.unwrap().unwrap();
         let Err((0, Conflict::Claimed { key, .. })) = outcome else { panic!("it refers to what is gone") };

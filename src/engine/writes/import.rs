@@ -10,9 +10,9 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::Writes;
 use super::import_order::Order;
-use super::steps::{Command, Prepared, Step};
+use super::steps::{PrepareOutcome, PreparedWrite, WriteCommand};
 use crate::config::Phase;
-use crate::engine::command::{Change, DryRun, ImportError, Imported, Origin, WriteOptions, Written};
+use crate::engine::command::{DryRun, ImportError, Imported, InstanceChange, Origin, WriteOptions, Written};
 use crate::engine::committer::lost_answer;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::input::{self, NewInstance};
@@ -68,7 +68,7 @@ impl Turn {
 
 /// The state of a prepared line.
 enum Progress {
-    Prepared(Command, Box<Prepared>),
+    Prepared(WriteCommand, Box<PreparedWrite>),
     /// Nothing is to be written.
     Answered(Box<Written>),
 }
@@ -132,9 +132,9 @@ impl Writes {
                             }
                             match step {
                                 // Lines delete nothing.
-                                Ok(Step::DeleteTarget) => Err(lost_answer()),
-                                Ok(Step::Write(prepared)) => Ok(Progress::Prepared(command, prepared)),
-                                Ok(Step::Answer(answer)) => Ok(Progress::Answered(answer)),
+                                Ok(PrepareOutcome::DeleteTarget) => Err(lost_answer()),
+                                Ok(PrepareOutcome::Write(prepared)) => Ok(Progress::Prepared(command, prepared)),
+                                Ok(PrepareOutcome::Answer(answer)) => Ok(Progress::Answered(answer)),
                                 Err(error) => Err(error),
                             }
                         }
@@ -213,7 +213,7 @@ impl Writes {
     async fn write_patiently(
         &self,
         model: &str,
-        command: Command,
+        command: WriteCommand,
         options: &WriteOptions,
         origin: &Origin,
     ) -> Result<Written> {
@@ -284,7 +284,7 @@ fn refusal(answer: &Written) -> Option<Error> {
 }
 
 /// One line as a command.
-fn read(line: &Line, upsert: bool) -> Result<Command> {
+fn read(line: &Line, upsert: bool) -> Result<WriteCommand> {
     let line = match line {
         Line::Whole(line) => line,
         Line::TooLong(max) => {
@@ -294,9 +294,9 @@ fn read(line: &Line, upsert: bool) -> Result<Command> {
         Line::TooLarge(shortage) => return Err((*shortage).into()),
     };
     let NewInstance { id, data } = input::line(line)?;
-    Command::new(match id {
-        Some(id) if upsert => Change::Replace { id, data, create: true },
-        id => Change::Create { id, data },
+    WriteCommand::new(match id {
+        Some(id) if upsert => InstanceChange::Replace { id, data, create: true },
+        id => InstanceChange::Create { id, data },
     })
 }
 

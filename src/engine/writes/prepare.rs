@@ -10,12 +10,14 @@ use super::Writes;
 use super::conflicts::{exists, not_unique};
 use super::guard::{Guard, hides_others};
 use super::prehooks::Decided;
-use super::steps::{Command, Drafted, Prepared, Step};
+use super::steps::{Drafted, PrepareOutcome, PreparedWrite, WriteCommand};
 use crate::catalog::document::{Document, merge_patch};
 use crate::catalog::rules::Right;
 use crate::catalog::{FieldError, ModelRecord, Reference, references, unique};
 use crate::engine::ahead::Ahead;
-use crate::engine::command::{Change, DryRun, HookDecision, Origin, Precondition, Seen, WriteOptions, Written, phases};
+use crate::engine::command::{
+    DryRun, HookDecision, InstanceChange, Origin, Precondition, Seen, WriteOptions, Written, phases,
+};
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
 use crate::engine::fit::{Fitting, fit};
 use crate::engine::gate;
@@ -27,7 +29,7 @@ use crate::memory::{Lease, Share, tree_bytes};
 
 /// The input of a change, besides its model and the current instance.
 pub(super) struct Draft<'a> {
-    pub(super) command: &'a Command,
+    pub(super) command: &'a WriteCommand,
     pub(super) precondition: &'a Precondition,
     pub(super) origin: &'a Origin,
     /// What the pointers of errors begin with.
@@ -51,15 +53,15 @@ impl Writes {
     pub(super) async fn prepare(
         &self,
         model: &str,
-        command: &Command,
+        command: &WriteCommand,
         options: &WriteOptions,
         origin: &Origin,
-    ) -> Result<Step> {
+    ) -> Result<PrepareOutcome> {
         self.core.availability.check_model(model)?;
         let entry = self.open_model(model).await?;
-        let Command { id, fresh, change } = command;
-        if matches!(change, Change::Delete { .. }) && entry.model.record.referenced.is_some() {
-            return Ok(Step::DeleteTarget);
+        let WriteCommand { id, fresh, change } = command;
+        if matches!(change, InstanceChange::Delete { .. }) && entry.model.record.referenced.is_some() {
+            return Ok(PrepareOutcome::DeleteTarget);
         }
         let key = options.idempotency_key.as_ref();
         let key = key.map(|key| IdempotencyKey::of_change(model, key, command.named(), change, origin));
@@ -76,9 +78,9 @@ impl Writes {
             {
                 // The dry run of a change that was already performed.
                 Some(_) if options.dry_run => {
-                    return Ok(Step::Answer(Box::new(Written::DryRun(DryRun::unhooked(None)))));
+                    return Ok(PrepareOutcome::Answer(Box::new(Written::DryRun(DryRun::unhooked(None)))));
                 }
-                Some(answer) => return Ok(Step::Answer(Box::new(answer))),
+                Some(answer) => return Ok(PrepareOutcome::Answer(Box::new(answer))),
                 None => replaces = Some(holder.position),
             }
         }
@@ -88,7 +90,7 @@ impl Writes {
             command,
             precondition: &options.precondition,
             origin,
-            prefix: if matches!(change, Change::Patch { .. }) { "" } else { "/data" },
+            prefix: if matches!(change, InstanceChange::Patch { .. }) { "" } else { "/data" },
             collect: options.dry_run,
             trees: &trees,
             ahead: None,
@@ -102,22 +104,22 @@ impl Writes {
             Drafted::Pass { append, instance, decisions } => (append, instance, decisions),
             Drafted::Stop { decisions, .. } if options.dry_run => {
                 let answer = DryRun { hooks: decisions, ..DryRun::unhooked(None) };
-                return Ok(Step::Answer(Box::new(Written::DryRun(answer))));
+                return Ok(PrepareOutcome::Answer(Box::new(Written::DryRun(answer))));
             }
             Drafted::Stop { error, .. } => return Err(error),
         };
         if options.dry_run {
             self.check_claims(&entry, &append, hides_others(&entry, &origin.right)).await?;
-            return Ok(Step::Answer(Box::new(Written::DryRun(dry_run(&entry, append.event, decisions)))));
+            return Ok(PrepareOutcome::Answer(Box::new(Written::DryRun(dry_run(&entry, append.event, decisions)))));
         }
         let hides_others = hides_others(&entry, &origin.right);
-        Ok(Step::Write(Box::new(Prepared { append, instance, entry, key, hides_others })))
+        Ok(PrepareOutcome::Write(Box::new(PreparedWrite { append, instance, entry, key, hides_others })))
     }
 
     /// Steps 2 and 3 for the instance `current`: data, schema, pre hooks.
     pub(super) async fn draft(&self, entry: &Entry, draft: Draft<'_>, current: Option<Instance>) -> Result<Drafted> {
         let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim, loses, .. } = draft;
-        let Command { id, fresh, change } = command;
+        let WriteCommand { id, fresh, change } = command;
         let record = &entry.model.record;
         let model = &record.id;
         let guard = Guard::new(entry, origin, current.as_ref(), trees)?;
@@ -131,14 +133,14 @@ impl Writes {
         }
 
         let mut document = match change {
-            Change::Create { data, .. } | Change::Replace { data, .. } => Some(parse(data, prefix)?),
-            Change::Patch { patch, .. } => Some(match (loses, &current) {
+            InstanceChange::Create { data, .. } | InstanceChange::Replace { data, .. } => Some(parse(data, prefix)?),
+            InstanceChange::Patch { patch, .. } => Some(match (loses, &current) {
                 (Some(reference), Some(current)) => without(entry, current, reference, trees)?,
                 _ => patched(current.as_ref(), patch, prefix, trees)?,
             }),
-            Change::Delete { .. } => None,
+            InstanceChange::Delete { .. } => None,
         };
-        let is_patch = matches!(change, Change::Patch { .. });
+        let is_patch = matches!(change, InstanceChange::Patch { .. });
         if let Some(unchecked) = document.take() {
             let fitting = Fitting { prefix, defaults: !is_patch };
             let checked = fit(&self.core.workers, model, &entry.model.schema, unchecked, fitting).await;
@@ -329,13 +331,15 @@ fn patched(current: Option<&Instance>, patch: &Json, pointer: &str, trees: &Leas
 }
 
 /// The same if there is an instance that the caller may not see: as if it did not exist, except that its id is taken.
-fn check_hidden(record: &ModelRecord, command: &Command, precondition: &Precondition) -> Result<EventKind> {
+fn check_hidden(record: &ModelRecord, command: &WriteCommand, precondition: &Precondition) -> Result<EventKind> {
     match (&command.change, precondition) {
-        (Change::Create { .. } | Change::Replace { create: true, .. }, Precondition::Absent) => {
+        (InstanceChange::Create { .. } | InstanceChange::Replace { create: true, .. }, Precondition::Absent) => {
             let detail = format!("`{}/{}` exists", record.id, command.id);
             Err(Error::new(ErrorKind::PreconditionFailed, detail))
         }
-        (Change::Create { .. } | Change::Replace { create: true, .. }, _) => Err(exists(&record.id, &command.id)),
+        (InstanceChange::Create { .. } | InstanceChange::Replace { create: true, .. }, _) => {
+            Err(exists(&record.id, &command.id))
+        }
         _ => check_presence(record, command, None, precondition),
     }
 }
@@ -343,15 +347,15 @@ fn check_hidden(record: &ModelRecord, command: &Command, precondition: &Precondi
 /// The kind of event of the change, if the current state allows it.
 fn check_presence(
     record: &ModelRecord,
-    command: &Command,
+    command: &WriteCommand,
     current: Option<&Instance>,
     precondition: &Precondition,
 ) -> Result<EventKind> {
-    let Command { id, change, .. } = command;
+    let WriteCommand { id, change, .. } = command;
     let model = &record.id;
     let failed = |detail: String| Err(Error::new(ErrorKind::PreconditionFailed, detail));
     match (precondition, current) {
-        (Precondition::At(_) | Precondition::Exists, None) if !matches!(change, Change::Create { .. }) => {
+        (Precondition::At(_) | Precondition::Exists, None) if !matches!(change, InstanceChange::Create { .. }) => {
             return failed(format!("there is no `{model}/{id}`, so `If-Match` does not hold"));
         }
         (Precondition::At(expected), Some(current)) if !expected.contains(&Seen::instance(current)) => {
@@ -371,11 +375,11 @@ fn check_presence(
         _ => {}
     }
     match (change, current) {
-        (Change::Create { .. }, Some(_)) => Err(exists(model, id)),
-        (Change::Create { .. }, None) => Ok(EventKind::InstanceCreated),
-        (Change::Replace { create: true, .. }, None) => Ok(EventKind::InstanceCreated),
+        (InstanceChange::Create { .. }, Some(_)) => Err(exists(model, id)),
+        (InstanceChange::Create { .. }, None) => Ok(EventKind::InstanceCreated),
+        (InstanceChange::Replace { create: true, .. }, None) => Ok(EventKind::InstanceCreated),
         (_, None) => Err(Error::not_found(format!("there is no `{model}/{id}`"))),
-        (Change::Delete { .. }, Some(_)) => Ok(EventKind::InstanceDeleted),
+        (InstanceChange::Delete { .. }, Some(_)) => Ok(EventKind::InstanceDeleted),
         (_, Some(_)) => Ok(EventKind::InstanceUpdated),
     }
 }

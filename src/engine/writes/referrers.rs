@@ -9,11 +9,11 @@ use snaphook_driver::{Budget, Cause, InstanceQuery, Json};
 use super::Writes;
 use super::drafts::{Deleted, Drafts, PLACE};
 use super::prepare::Draft;
-use super::steps::{Command, One};
+use super::steps::{One, WriteCommand};
 use crate::catalog::rules::Right;
 use crate::catalog::{FieldError, OnDelete, Reference};
 use crate::engine::ahead::Ahead;
-use crate::engine::command::{Change, Origin, Precondition};
+use crate::engine::command::{InstanceChange, Origin, Precondition};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::models::Entry;
 use crate::engine::reads::{LIMITS, may_read};
@@ -89,10 +89,10 @@ impl Writes {
         let model = &entry.model.record.id;
         let is_deletion = reference.on_delete == OnDelete::Cascade;
         let change = match is_deletion {
-            true => Change::Delete { id: id.clone() },
-            false => Change::Patch { id: id.clone(), patch: Json::trusted("{}") },
+            true => InstanceChange::Delete { id: id.clone() },
+            false => InstanceChange::Patch { id: id.clone(), patch: Json::trusted("{}") },
         };
-        let command = Command { id: id.clone(), fresh: false, change };
+        let command = WriteCommand { id: id.clone(), fresh: false, change };
         let one = One { model: model.clone(), command, precondition: Precondition::None };
         let (entry, Some(current)) = self.current(&one, following.ahead).await? else { return Ok(Some(None)) };
         following.trees.grow(tree_bytes(current.data.as_bytes()))?;

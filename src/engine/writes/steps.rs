@@ -6,22 +6,22 @@ use snaphook_driver::{Append, EventKind, Instance};
 use tokio::sync::oneshot;
 
 use crate::catalog::is_instance_id;
-use crate::engine::command::{Change, HookDecision, Precondition, Written};
-use crate::engine::committer::{Answer, Committed};
+use crate::engine::command::{HookDecision, InstanceChange, Precondition, Written};
+use crate::engine::committer::{AppendResult, Committed};
 use crate::engine::error::{Error, Result};
 use crate::engine::idempotency::IdempotencyKey;
 use crate::engine::models::Entry;
 
 /// A change and its instance.
 #[derive(Clone)]
-pub(super) struct Command {
+pub(super) struct WriteCommand {
     pub(super) id: String,
     /// The id was generated here, so no such instance exists.
     pub(super) fresh: bool,
-    pub(super) change: Change,
+    pub(super) change: InstanceChange,
 }
 
-impl Command {
+impl WriteCommand {
     /// The instance, if the request names it.
     pub(super) fn named(&self) -> Option<&str> {
         (!self.fresh).then_some(&*self.id)
@@ -29,14 +29,16 @@ impl Command {
 
     /// Checks the instance's id; generates one for a creation without an id, so that every attempt has the same
     /// instance.
-    pub(super) fn new(mut change: Change) -> Result<Command> {
+    pub(super) fn new(mut change: InstanceChange) -> Result<WriteCommand> {
         let id = match &mut change {
-            Change::Create { id, .. } => id.take(),
-            Change::Replace { id, .. } | Change::Patch { id, .. } | Change::Delete { id } => Some(id.clone()),
+            InstanceChange::Create { id, .. } => id.take(),
+            InstanceChange::Replace { id, .. } | InstanceChange::Patch { id, .. } | InstanceChange::Delete { id } => {
+                Some(id.clone())
+            }
         };
         match id {
-            None => Ok(Command { id: uuid::Uuid::now_v7().to_string(), fresh: true, change }),
-            Some(id) if is_instance_id(&id) => Ok(Command { id, fresh: false, change }),
+            None => Ok(WriteCommand { id: uuid::Uuid::now_v7().to_string(), fresh: true, change }),
+            Some(id) if is_instance_id(&id) => Ok(WriteCommand { id, fresh: false, change }),
             Some(id) => Err(Error::bad_request(format!(
                 "`{}` is not an instance id: 1 to 128 letters, digits, `.`, `_`, `~`, `-` are expected, the first a letter or digit",
                 id.chars().take(140).collect::<String>().escape_debug()
@@ -46,7 +48,7 @@ impl Command {
 }
 
 /// A change that passed its pre hooks and is ready to be written.
-pub(super) struct Prepared {
+pub(super) struct PreparedWrite {
     pub(super) append: Append,
     /// The new instance or, for a deletion, the old one; position and times are not filled in yet.
     pub(super) instance: Instance,
@@ -59,7 +61,7 @@ pub(super) struct Prepared {
 /// An operation whose instance has an id.
 pub(super) struct One {
     pub(super) model: String,
-    pub(super) command: Command,
+    pub(super) command: WriteCommand,
     pub(super) precondition: Precondition,
 }
 
@@ -79,8 +81,8 @@ pub(super) enum Drafted {
 }
 
 /// The outcome of preparing a change.
-pub(super) enum Step {
-    Write(Box<Prepared>),
+pub(super) enum PrepareOutcome {
+    Write(Box<PreparedWrite>),
     /// It deletes an instance of a model that others refer to, which may cause further changes.
     DeleteTarget,
     /// Nothing is to be written: a dry run, or the first result of the idempotency key.
@@ -88,7 +90,7 @@ pub(super) enum Step {
 }
 
 /// Its result, the end of its post hooks, and the data to interpret the result.
-pub(super) type Sent = (oneshot::Receiver<Answer>, Option<oneshot::Receiver<()>>, Submitted);
+pub(super) type Sent = (oneshot::Receiver<AppendResult>, Option<oneshot::Receiver<()>>, Submitted);
 
 /// A change in the committer's queue.
 pub(super) struct Submitted {

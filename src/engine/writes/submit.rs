@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 
 use super::Writes;
 use super::conflicts::refusal;
-use super::steps::{Command, Prepared, Sent, Submitted};
+use super::steps::{PreparedWrite, Sent, Submitted, WriteCommand};
 use crate::engine::command::{WriteOptions, Written};
-use crate::engine::committer::{Answer, Pending, commit_span, lost_answer};
+use crate::engine::committer::{AppendResult, Pending, commit_span, lost_answer};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::unanswered;
 use crate::engine::idempotency::{first_answer, first_event, is_key};
@@ -20,8 +20,8 @@ const RETRIES_MAX: u32 = 5;
 impl Writes {
     /// Step 4: passes the change to the committer. Changes that are submitted one after the other are written in that
     /// order. `None`: the model does not accept writes now, so the change must be prepared again.
-    pub(super) fn submit(&self, prepared: Prepared, options: &WriteOptions) -> Result<Option<Sent>> {
-        let Prepared { append, instance, entry, key, hides_others } = prepared;
+    pub(super) fn submit(&self, prepared: PreparedWrite, options: &WriteOptions) -> Result<Option<Sent>> {
+        let PreparedWrite { append, instance, entry, key, hides_others } = prepared;
         let (answer, receiver) = oneshot::channel();
         let kind = append.event.kind;
         let reacts = entry.reacts_to(kind, Position::MAX);
@@ -40,7 +40,7 @@ impl Writes {
     }
 
     /// The committer's result for a submitted change.
-    pub(super) async fn answer(&self, receiver: oneshot::Receiver<Answer>) -> Answer {
+    pub(super) async fn answer(&self, receiver: oneshot::Receiver<AppendResult>) -> AppendResult {
         match self.core.committer.answered(receiver).await {
             Some(answer) => answer.unwrap_or_else(|_| Err(lost_answer())),
             None => Err(unanswered()),
@@ -51,8 +51,8 @@ impl Writes {
     pub(super) async fn finish(
         &self,
         submitted: Submitted,
-        answer: Answer,
-        command: &Command,
+        answer: AppendResult,
+        command: &WriteCommand,
         options: &WriteOptions,
         lost: &mut u32,
     ) -> Result<Option<Written>> {

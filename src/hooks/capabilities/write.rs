@@ -19,11 +19,11 @@ impl Session {
     /// `data` is JSON text; returns the instance as JSON text.
     pub async fn write_create(&self, model: &str, id: Option<&str>, data: &str) -> Result<String, HostError> {
         self.check_write(model, id, data)?;
-        let writer = self.writer();
+        let author = self.author();
         let what = format!("create in `{model}`");
         // The data as the engine keeps it, and the instance that comes back.
         let _held = self.hold(2 * data.len())?;
-        let call = self.services.access.create(&writer, model, id, data);
+        let call = self.services.access.create(&author, model, id, data);
         self.written(model, Some(data), self.within(WRITE_DEADLINE, &what, call).await)
     }
 
@@ -35,21 +35,21 @@ impl Session {
         expected: Option<u64>,
     ) -> Result<String, HostError> {
         self.check_write(model, Some(id), data)?;
-        let writer = self.writer();
+        let author = self.author();
         let what = format!("update of `{model}/{id}`");
         // The data as the engine keeps it, and the instance that comes back.
         let _held = self.hold(2 * data.len())?;
         let expected = expected.map(|position| self.expected(model, id, position));
-        let call = self.services.access.update(&writer, model, id, data, expected);
+        let call = self.services.access.update(&author, model, id, data, expected);
         self.written(model, Some(data), self.within(WRITE_DEADLINE, &what, call).await)
     }
 
     pub async fn write_delete(&self, model: &str, id: &str, expected: Option<u64>) -> Result<String, HostError> {
         self.check_write(model, Some(id), "")?;
-        let writer = self.writer();
+        let author = self.author();
         let what = format!("delete of `{model}/{id}`");
         let expected = expected.map(|position| self.expected(model, id, position));
-        let call = self.services.access.delete(&writer, model, id, expected);
+        let call = self.services.access.delete(&author, model, id, expected);
         self.written(model, None, self.within(WRITE_DEADLINE, &what, call).await)
     }
 
@@ -122,11 +122,11 @@ mod tests {
         let session = bench.session("invoice", Phase::PostCreate, "mail", "write = ['audit-*']");
         let text = session.write_create("audit-1", Some("a"), r#"{"n":1}"#).await.unwrap();
         assert!(text.contains(r#""id":"a""#), "{text}");
-        let writer = bench.access.writers().pop().unwrap();
-        assert_eq!(*writer.actor, Actor::new(ActorKind::Hook, "invoice.postCreate/mail"));
-        let cause = writer.cause.unwrap();
+        let author = bench.access.authors().pop().unwrap();
+        assert_eq!(*author.actor, Actor::new(ActorKind::Hook, "invoice.postCreate/mail"));
+        let cause = author.cause.unwrap();
         assert_eq!((cause.position, cause.depth), (7, 3));
-        assert_eq!(writer.request_id.as_deref(), Some("r-1"));
+        assert_eq!(author.request_id.as_deref(), Some("r-1"));
         session.write_update("audit-1", "a", r#"{"n":2}"#, None).await.unwrap();
         session.write_delete("audit-1", "a", None).await.unwrap();
 
@@ -137,7 +137,7 @@ mod tests {
         ] {
             assert_eq!(access_error(error).code, AccessCode::Denied);
         }
-        assert_eq!(bench.access.writers().len(), 3);
+        assert_eq!(bench.access.authors().len(), 3);
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ pub struct Candidate<'a> {
 
 /// A way to run code.
 #[async_trait]
-pub trait Engine: Send + Sync {
+pub trait HookEngine: Send + Sync {
     /// The word in bindings, such as `quickjs`.
     fn name(&self) -> &'static str;
 
@@ -47,7 +47,7 @@ pub trait Engine: Send + Sync {
 
     /// Checks and prepares the code for the phase. Called when a hook is bound and at start, so that code that cannot
     /// work is rejected here, with the reason, and not at the first call.
-    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError>;
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>, PrepareError>;
 
     /// For each of these digests (hexadecimal) of code: what has to be compiled before it can run, which takes seconds. Hooks
     /// with the same answer wait for the same compilation. Cheap: reads the names of the cached files, once.
@@ -74,7 +74,7 @@ pub trait Engine: Send + Sync {
 
 /// Prepared code. Dropped when no binding uses it any more.
 #[async_trait]
-pub trait Prepared: Send + Sync {
+pub trait PreparedCode: Send + Sync {
     /// Runs it once. Never panics, and never runs longer than the limits allow; errors of the guest become
     /// [`Outcome::Failed`]. Host calls go to the session, which checks the grants.
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport;

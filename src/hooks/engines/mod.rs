@@ -30,8 +30,8 @@ pub use component::{
     ModuleRequest, ModuleRequestChange, ModuleResponse, ModuleResponseChange, Proxies, Proxy, ProxyEnd, ProxyRun,
 };
 pub use engine::{
-    CallReport, CallSettings, Candidate, Engine, EngineFact, HeldBack, HookState, PrepareError, PrepareErrorKind,
-    Prepared, TopLevel,
+    CallReport, CallSettings, Candidate, EngineFact, HeldBack, HookEngine, HookState, PrepareError, PrepareErrorKind,
+    PreparedCode, TopLevel,
 };
 pub use native::{Copy as LibraryCopy, exit, exit_at_once, tried_module};
 pub use subprocess::at_once as compiled_at_once;
@@ -46,7 +46,7 @@ use crate::config::Config;
 /// Every engine of this build. To add one, add a folder and a line here. `config` gives the paths.
 ///
 /// This is cheap: an engine only creates what it needs to run code when the first hook is prepared.
-pub fn all(config: &Config) -> Vec<Arc<dyn Engine>> {
+pub fn all(config: &Config) -> Vec<Arc<dyn HookEngine>> {
     let cache = wasm::CodeCache::new(&config.hooks.cache);
     vec![
         Arc::new(component::ComponentEngine::new(cache.clone())),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use snaphook_driver::{Actor, ActorKind, Json};
 
-use super::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
+use super::engine::{CallReport, CallSettings, Candidate, HookEngine, PrepareError, PreparedCode};
 use crate::catalog::SourceLanguage;
 use crate::config::{Isolation, Limits, Phase};
 use crate::hooks::context::{Context, Failure, LogLine, Outcome};
@@ -32,7 +32,7 @@ pub(super) fn guest_file(name: &str) -> Result<Vec<u8>, String> {
 
 /// One engine with what a call of it gets; each test states what differs.
 pub(super) struct Case {
-    pub(super) engine: Arc<dyn Engine>,
+    pub(super) engine: Arc<dyn HookEngine>,
     pub(super) phase: Phase,
     pub(super) language: Option<SourceLanguage>,
     pub(super) before: Option<&'static str>,
@@ -51,7 +51,7 @@ pub(super) struct Called {
 }
 
 impl Case {
-    pub(super) fn new(engine: Arc<dyn Engine>, phase: Phase) -> Self {
+    pub(super) fn new(engine: Arc<dyn HookEngine>, phase: Phase) -> Self {
         Case {
             engine,
             phase,
@@ -68,7 +68,7 @@ impl Case {
         }
     }
 
-    pub(super) async fn prepare(&self, code: &[u8]) -> Result<Arc<dyn Prepared>, PrepareError> {
+    pub(super) async fn prepare(&self, code: &[u8]) -> Result<Arc<dyn PreparedCode>, PrepareError> {
         self.engine.prepare(Candidate { code, phase: self.phase, name: "test", language: self.language }).await
     }
 
@@ -84,7 +84,7 @@ impl Case {
         self.bench.session("item", self.phase, "test", self.grants)
     }
 
-    pub(super) async fn call(&self, prepared: &dyn Prepared) -> Called {
+    pub(super) async fn call(&self, prepared: &dyn PreparedCode) -> Called {
         let session = self.session();
         let report = prepared.call(&self.context(), &self.settings, &session).await;
         Called { report, log: session.finish().0 }

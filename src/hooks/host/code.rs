@@ -15,7 +15,7 @@ use crate::config::{Limits, Phase};
 use crate::hooks::artifacts::Artifacts;
 use crate::hooks::code::Code;
 use crate::hooks::context::{Failure, FailureCause};
-use crate::hooks::engines::engine::{Candidate, Engine, EngineFact, PrepareError, PrepareErrorKind, Prepared};
+use crate::hooks::engines::engine::{Candidate, EngineFact, HookEngine, PrepareError, PrepareErrorKind, PreparedCode};
 use crate::hooks::grants::Granted;
 
 /// How long the code of a bound hook may wait to be compiled.
@@ -26,13 +26,13 @@ type PreparedKey = (&'static str, Phase, String, Option<SourceLanguage>, [u8; 32
 
 /// The engines and the code that they have prepared.
 pub struct HookCode {
-    engines: Vec<Arc<dyn Engine>>,
+    engines: Vec<Arc<dyn HookEngine>>,
     /// Code in use, so that the same code is only prepared once.
-    prepared: Mutex<HashMap<PreparedKey, Weak<dyn Prepared>>>,
+    prepared: Mutex<HashMap<PreparedKey, Weak<dyn PreparedCode>>>,
 }
 
 impl HookCode {
-    pub(super) fn new(engines: Vec<Arc<dyn Engine>>) -> HookCode {
+    pub(super) fn new(engines: Vec<Arc<dyn HookEngine>>) -> HookCode {
         HookCode { engines, prepared: Mutex::default() }
     }
 
@@ -57,13 +57,13 @@ impl HookCode {
     }
 
     /// The engine of that name.
-    pub(super) fn engine(&self, name: &str) -> Option<&Arc<dyn Engine>> {
+    pub(super) fn engine(&self, name: &str) -> Option<&Arc<dyn HookEngine>> {
         self.engines.iter().find(|engine| engine.name() == name)
     }
 
     /// Checks and prepares code for a phase. The same code for the same phase and name is only prepared once while it
     /// is in use.
-    pub async fn prepare(&self, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+    pub async fn prepare(&self, engine: &str, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>, PrepareError> {
         let Candidate { code, phase, name, language } = candidate;
         let engine = self.engine(engine).ok_or_else(|| {
             let names: Vec<String> = self.engine_names().map(|name| format!("`{name}`")).collect();
@@ -92,7 +92,7 @@ impl HookCode {
         hook: &BoundHook,
         code: &Code,
         artifacts: &dyn Artifacts,
-    ) -> Result<Arc<dyn Prepared>, Failure> {
+    ) -> Result<Arc<dyn PreparedCode>, Failure> {
         if let Some(prepared) = code.prepared.get() {
             return Ok(Arc::clone(prepared));
         }

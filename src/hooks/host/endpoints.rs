@@ -8,10 +8,10 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest, Sha256};
 
-use super::exchange::{Answer, Exchange};
+use super::exchange::{EndpointResponse, Exchange};
 use super::record::{self, Record};
 use crate::config::{
-    Change, Changes, Config, ConfigError, ConfigErrors, ConfigHandle, EndpointConfig, EndpointRole, read_regular,
+    ChangeCause, Changes, Config, ConfigError, ConfigErrors, ConfigHandle, EndpointConfig, EndpointRole, read_regular,
 };
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::{CODE_BYTES_MAX, Proxies, Proxy};
@@ -112,7 +112,7 @@ impl Endpoints {
             loop {
                 self.load_and_tell(&mut said).await;
                 tokio::select! {
-                    change = changes.next() => if change == Change::Hangup {
+                    change = changes.next() => if change == ChangeCause::Hangup {
                         said.clear();
                     },
                     // The sender lives as long as the handle.
@@ -144,7 +144,7 @@ impl Endpoints {
     }
 
     /// Lets an endpoint handle a request, in a new sandbox.
-    pub async fn answer(&self, endpoint: &Endpoint, request: Exchange) -> Result<Answer, Failure> {
+    pub async fn answer(&self, endpoint: &Endpoint, request: Exchange) -> Result<EndpointResponse, Failure> {
         let services = self.services.get().ok_or_else(|| Failure {
             cause: FailureCause::Internal,
             message: "the server is not ready to run endpoints".to_owned(),

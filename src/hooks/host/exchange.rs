@@ -56,7 +56,7 @@ impl From<UploadError> for Error {
 }
 
 /// A component's response.
-pub(super) type Answer = hyper::Response<ResponseBody>;
+pub(super) type EndpointResponse = hyper::Response<ResponseBody>;
 
 /// The body of a response.
 pub enum ResponseBody {

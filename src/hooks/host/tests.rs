@@ -13,7 +13,7 @@ use super::super::places::{Places, QUEUE_PER_CALL};
 use super::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::config::{Config, ConfigHandle, Phase};
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, LogLevel, Outcome, Rejection, Retry};
-use crate::hooks::engines::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared};
+use crate::hooks::engines::engine::{CallReport, CallSettings, Candidate, HookEngine, PrepareError, PreparedCode};
 use crate::hooks::grants::HookId;
 use crate::hooks::session::Session;
 use crate::hooks::testing::{Bench, config_text, context};
@@ -33,12 +33,12 @@ struct Word {
 }
 
 #[async_trait]
-impl Engine for Words {
+impl HookEngine for Words {
     fn name(&self) -> &'static str {
         "words"
     }
 
-    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>, PrepareError> {
         let code = candidate.code;
         self.prepared.fetch_add(1, Ordering::Relaxed);
         let text = String::from_utf8(code.to_vec()).unwrap();
@@ -67,7 +67,7 @@ impl Engine for Words {
 }
 
 #[async_trait]
-impl Prepared for Word {
+impl PreparedCode for Word {
     async fn call(&self, _context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let reject = |message: String| Outcome::Reject(Rejection { message, fields: Vec::new() });
         let outcome = match self.text.as_str() {
@@ -138,7 +138,7 @@ impl Stage {
         let file = directory.path().join("config.toml");
         std::fs::write(&file, config_text(toml)).unwrap();
         let config = ConfigHandle::new(Config::load(Some(&file)).unwrap());
-        let host = HookHost::new(vec![Arc::clone(&engine) as Arc<dyn Engine>], config.shared());
+        let host = HookHost::new(vec![Arc::clone(&engine) as Arc<dyn HookEngine>], config.shared());
         host.attach_services(Bench::new().services(), Arc::new(Named));
         Stage { host: Arc::new(host), engine, config, directory }
     }

@@ -20,7 +20,7 @@ use super::body::{self, RequestBody};
 use super::identify;
 use super::needs::Needs;
 use super::problem::{Problem, ProblemType, Result};
-use super::reply::{Body, Response};
+use super::reply::{ReplyBody, Response};
 use super::request::Call;
 use crate::config::EndpointRole;
 use crate::hooks::context::{Failure, FailureCause};
@@ -97,19 +97,19 @@ fn respond(endpoint: &Endpoint, method: &Method, response: hyper::Response<Respo
     head::clean(&mut head.headers);
     let body = match body {
         // axum keeps the length and drops the body; a length set by the component stays.
-        ResponseBody::Whole(bytes, _) if *method == Method::HEAD && !bytes.is_empty() => Body::Whole(bytes.into()),
-        _ if *method == Method::HEAD => Body::Stream(Box::pin(stream::empty())),
+        ResponseBody::Whole(bytes, _) if *method == Method::HEAD && !bytes.is_empty() => ReplyBody::Whole(bytes.into()),
+        _ if *method == Method::HEAD => ReplyBody::Stream(Box::pin(stream::empty())),
         _ if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) => {
             if head.status != StatusCode::NOT_MODIFIED {
                 head.headers.remove(CONTENT_LENGTH);
             }
-            Body::default()
+            ReplyBody::default()
         }
         ResponseBody::Whole(bytes, None) => {
             head.headers.remove(CONTENT_LENGTH);
-            Body::Whole(bytes.into())
+            ReplyBody::Whole(bytes.into())
         }
-        more => Body::Frames(Box::pin(more.map_frame(head::clean_trailers))),
+        more => ReplyBody::Frames(Box::pin(more.map_frame(head::clean_trailers))),
     };
     Ok(Response::from_parts(head, body))
 }

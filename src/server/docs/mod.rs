@@ -12,7 +12,7 @@ use super::openapi::serve::Selection;
 use super::precondition;
 use super::problem::{Problem, Result};
 use super::query::shorten;
-use super::reply::{Body, Reply, Response};
+use super::reply::{Reply, ReplyBody, Response};
 use super::request::Call;
 
 /// Only scripts, styles and requests of this server; no framing. Swagger UI has images in its styles.
@@ -45,7 +45,7 @@ impl File {
             return reply(StatusCode::NOT_MODIFIED).empty();
         }
         let reply = reply(StatusCode::OK).fixed(CONTENT_TYPE, self.media_type);
-        reply.body(Body::Shared(Bytes::from_static(self.content)))
+        reply.body(ReplyBody::Shared(Bytes::from_static(self.content)))
     }
 }
 

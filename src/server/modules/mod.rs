@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use self::load::{Loaded, Source};
-use crate::config::{Change, Changes, Config, ConfigError, ConfigErrors, ConfigHandle, ModuleConfig};
+use crate::config::{ChangeCause, Changes, Config, ConfigError, ConfigErrors, ConfigHandle, ModuleConfig};
 use crate::engine::Engine;
 use crate::hooks::library::Stamp;
 use crate::telemetry::exposition::Exposition;
@@ -102,7 +102,7 @@ impl Modules {
                     break;
                 }
                 is_told = tokio::select! {
-                    change = changes.next() => change == Change::Hangup,
+                    change = changes.next() => change == ChangeCause::Hangup,
                     // Its sender lives as long as the handle.
                     _ = reloads.changed() => true,
                 };

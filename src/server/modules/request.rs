@@ -141,7 +141,7 @@ impl Hold for Held {
     fn send(self: Box<Self>, rest: Bytes) -> Body {
         let mut memory = self.0;
         memory.resize_anyway(rest.len());
-        Body::new(reply::Body::SendingShared { rest, ticket: Ticket::new(memory.share()), _memory: memory })
+        Body::new(reply::ReplyBody::SendingShared { rest, ticket: Ticket::new(memory.share()), _memory: memory })
     }
 }
 

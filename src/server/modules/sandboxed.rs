@@ -9,8 +9,8 @@ use hyper::HeaderMap;
 use serde_json::{Map, Value};
 use snaphook_modules::task::Guard;
 use snaphook_modules::{
-    Called, ConnectionHandler, ConnectionState, Exchange, Fault, Filtered, Handler, Hook, Impossible, Origin, Runner,
-    Side, Verdict, Wants,
+    Called, ConnectionHandler, ConnectionState, Exchange, Fault, Filtered, Handler, Impossible, Origin, RequestHook,
+    Runner, Side, Verdict, Wants,
 };
 
 use crate::hooks::context::{Failure, FailureCause};
@@ -93,7 +93,7 @@ struct SandboxedHandler {
 impl Handler for SandboxedHandler {
     fn call<'a>(
         &'a mut self,
-        hook: Hook,
+        hook: RequestHook,
         mut exchange: Box<Exchange>,
         _: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Called<Verdict>> {
@@ -132,36 +132,41 @@ enum Asked {
 
 impl SandboxedHandler {
     /// The input of the hook. `None`: not enough memory for the body, which is copied for the guest.
-    fn given(&self, hook: Hook, exchange: &Exchange) -> Option<(ModuleRequest, ModuleResponse)> {
+    fn given(&self, hook: RequestHook, exchange: &Exchange) -> Option<(ModuleRequest, ModuleResponse)> {
         let code = self.module.code();
         let body = |is_wanted: bool, side: Side| match exchange.body(side).filter(|_| is_wanted) {
             Some(body) => exchange.hold(body.len()).then(|| Some(body.to_vec())),
             None => Some(None),
         };
-        let is_request = matches!(hook, Hook::BeforeRequest | Hook::Request);
+        let is_request = matches!(hook, RequestHook::BeforeRequest | RequestHook::Request);
         let request_body = body(is_request && code.wants_whole_requests(), Side::Request)?;
-        let response_body = body(hook == Hook::Response && code.wants_whole_responses(), Side::Response)?;
+        let response_body = body(hook == RequestHook::Response && code.wants_whole_responses(), Side::Response)?;
         Some((request(exchange, request_body), response(exchange, response_body)))
     }
 
-    async fn ask(&mut self, hook: Hook, request: ModuleRequest, response: ModuleResponse) -> Result<Asked, Failure> {
+    async fn ask(
+        &mut self,
+        hook: RequestHook,
+        request: ModuleRequest,
+        response: ModuleResponse,
+    ) -> Result<Asked, Failure> {
         let (module, note) = (&self.module, &mut self.note);
         Ok(match hook {
-            Hook::BeforeRequest => match module.before_request(note, request).await? {
+            RequestHook::BeforeRequest => match module.before_request(note, request).await? {
                 Ok((decision, change)) => Asked::Request(verdict(decision), change),
                 Err(status) => Asked::Verdict(Verdict::Status(status)),
             },
-            Hook::Request => match module.request(note, request).await? {
+            RequestHook::Request => match module.request(note, request).await? {
                 Ok(Some(response)) => Asked::Made(response),
                 Ok(None) => Asked::Verdict(Verdict::Declined),
                 Err(status) => Asked::Verdict(Verdict::Status(status)),
             },
-            Hook::RequestError(_) => match module.request_error(note, request, response).await? {
+            RequestHook::RequestError(_) => match module.request_error(note, request, response).await? {
                 Ok(Some(change)) => Asked::Response(Verdict::Ok, change),
                 Ok(None) => Asked::Verdict(Verdict::Declined),
                 Err(status) => Asked::Verdict(Verdict::Status(status)),
             },
-            Hook::Response => match module.response(note, request, response).await? {
+            RequestHook::Response => match module.response(note, request, response).await? {
                 Ok((decision, change)) => Asked::Response(verdict(decision), change),
                 Err(status) => Asked::Verdict(Verdict::Status(status)),
             },

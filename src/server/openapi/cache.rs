@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::document::{Document, Fingerprint, bytes_expected};
+use super::document::{Fingerprint, OpenApiDocument, bytes_expected};
 use super::general::{Described, General};
 use super::render::Security;
 use crate::catalog::Model;
@@ -22,14 +22,14 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The builder of a server's documents.
 pub(in crate::server) struct OpenApi {
-    shared: Arc<Shared>,
+    shared: Arc<DocumentInputs>,
     /// Last used last.
-    kept: Mutex<Vec<Arc<Document>>>,
+    kept: Mutex<Vec<Arc<OpenApiDocument>>>,
     /// One document is built at a time.
     building: tokio::sync::Mutex<()>,
 }
 
-struct Shared {
+struct DocumentInputs {
     table: Vec<Described>,
     security: Security,
     config: Arc<Config>,
@@ -37,7 +37,7 @@ struct Shared {
     general: OnceLock<General>,
 }
 
-impl Shared {
+impl DocumentInputs {
     /// Created on demand, because most servers never need it.
     fn general(&self) -> &General {
         self.general.get_or_init(|| General::of(&self.table, &self.config.auth, &self.mount_path))
@@ -48,7 +48,7 @@ impl OpenApi {
     pub(in crate::server) fn new(table: Vec<Described>, config: Arc<Config>, mount_path: &str) -> OpenApi {
         let security = Security::of(&config.auth);
         let mount_path = mount_path.to_owned();
-        let shared = Arc::new(Shared { table, security, config, mount_path, general: OnceLock::new() });
+        let shared = Arc::new(DocumentInputs { table, security, config, mount_path, general: OnceLock::new() });
         OpenApi { shared, kept: Mutex::default(), building: tokio::sync::Mutex::default() }
     }
 
@@ -57,7 +57,7 @@ impl OpenApi {
         Fingerprint::of(self.shared.general(), models)
     }
 
-    fn kept(&self, fingerprint: Fingerprint) -> Option<Arc<Document>> {
+    fn kept(&self, fingerprint: Fingerprint) -> Option<Arc<OpenApiDocument>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let at = kept.iter().position(|document| document.fingerprint == fingerprint)?;
         let document = kept.remove(at);
@@ -65,7 +65,7 @@ impl OpenApi {
         Some(document)
     }
 
-    fn keep(&self, document: &Arc<Document>) {
+    fn keep(&self, document: &Arc<OpenApiDocument>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(Arc::clone(document));
         while kept.len() > 1
@@ -82,7 +82,7 @@ impl OpenApi {
         engine: &Engine,
         fingerprint: Fingerprint,
         models: Vec<Arc<Model>>,
-    ) -> Result<Arc<Document>> {
+    ) -> Result<Arc<OpenApiDocument>> {
         if let Some(document) = self.kept(fingerprint) {
             return Ok(document);
         }
@@ -96,8 +96,8 @@ impl OpenApi {
         let memory = lease(engine.memory(), bytes_expected(&models))?;
         let shared = Arc::clone(&self.shared);
         let built = engine.definitions.in_turn(move |effort| {
-            let Shared { table, security, .. } = &*shared;
-            Document::build(shared.general(), table, *security, &models, memory, effort)
+            let DocumentInputs { table, security, .. } = &*shared;
+            OpenApiDocument::build(shared.general(), table, *security, &models, memory, effort)
         });
         let document = built.await?.map_err(|_| {
             Problem::new(ProblemType::Overloaded, "the document was not built in time; try again in a moment")

@@ -18,7 +18,7 @@ const MODELS_BYTES_MAX: usize = 4 * 1024 * 1024;
 const MODEL_BYTES: usize = 24 * 1024;
 
 /// A document, and its memory.
-pub(super) struct Document {
+pub(super) struct OpenApiDocument {
     /// The fingerprint of its content.
     pub(super) fingerprint: Fingerprint,
     pub(super) text: Vec<u8>,
@@ -58,7 +58,7 @@ pub(super) fn bytes_expected(models: &[Arc<Model>]) -> usize {
     2 * models.sum::<usize>().min(MODELS_BYTES_MAX)
 }
 
-impl Document {
+impl OpenApiDocument {
     /// The document of these models, sorted by id, or of the first ones that fit. The error: nobody waits for it.
     pub(super) fn build(
         general: &General,
@@ -67,7 +67,7 @@ impl Document {
         models: &[Arc<Model>],
         mut memory: Lease<Arc<Share>>,
         effort: &Effort,
-    ) -> Result<Document, Unfit> {
+    ) -> Result<OpenApiDocument, Unfit> {
         let mut parts: Vec<ModelPart> = Vec::new();
         let mut bytes = 0;
         for model in models {
@@ -111,6 +111,6 @@ impl Document {
         put("}}");
         text.shrink_to_fit();
         memory.resize_anyway(text.capacity());
-        Ok(Document { fingerprint: Fingerprint::of(general, models), text, _memory: memory })
+        Ok(OpenApiDocument { fingerprint: Fingerprint::of(general, models), text, _memory: memory })
     }
 }

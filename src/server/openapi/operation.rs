@@ -15,7 +15,7 @@ pub(in crate::server) struct Operation {
     /// Further details in Markdown, if any.
     pub(super) details: &'static str,
     pub(super) parameters: Vec<&'static str>,
-    pub(super) body: Option<Body>,
+    pub(super) body: Option<OperationBody>,
     pub(super) responses: Vec<Success>,
     /// In addition to those that every operation has.
     pub(super) problems: Vec<ProblemType>,
@@ -53,7 +53,7 @@ impl Tag {
 
 /// The request body of an operation.
 #[derive(Clone, Debug)]
-pub(super) struct Body {
+pub(super) struct OperationBody {
     pub(super) content: Vec<(&'static str, Content)>,
     /// Whether it shows an example of the model's data, and how the data is wrapped.
     pub(super) sample: Option<Sample>,
@@ -129,7 +129,11 @@ impl Operation {
     pub(in crate::server) fn takes_type(self, media_type: &'static str, schema: &'static [&'static str]) -> Operation {
         let content = if schema.is_empty() { Content::Opaque } else { Content::Schemas(schema) };
         let mut operation = self.problems(&[ProblemType::TooLarge, ProblemType::UnsupportedMediaType]);
-        operation.body.get_or_insert(Body { content: Vec::new(), sample: None }).content.push((media_type, content));
+        operation
+            .body
+            .get_or_insert(OperationBody { content: Vec::new(), sample: None })
+            .content
+            .push((media_type, content));
         operation
     }
 

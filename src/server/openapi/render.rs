@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::operation::{Body, Content, Operation, Sample, Success};
+use super::operation::{Content, Operation, OperationBody, Sample, Success};
 use crate::server::needs::Needs;
 use crate::server::problem::ProblemType;
 
@@ -105,7 +105,7 @@ fn content(content: &Content, model: Option<&OfModel<'_>>) -> Value {
     }
 }
 
-fn request_body(body: &Body, model: Option<&OfModel<'_>>) -> Value {
+fn request_body(body: &OperationBody, model: Option<&OfModel<'_>>) -> Value {
     let sample = model.and_then(|model| model.sample).zip(body.sample);
     let types = body.content.iter().map(|(media_type, inner)| {
         let mut inner = content(inner, model);

@@ -7,9 +7,9 @@ use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use snaphook_identity::glob;
 
-use super::document::Document;
+use super::document::OpenApiDocument;
 use crate::server::problem::{Problem, Result};
-use crate::server::reply::{Body, Reply, Response};
+use crate::server::reply::{Reply, ReplyBody, Response};
 use crate::server::request::Call;
 use crate::server::{id, identify, precondition};
 
@@ -33,11 +33,11 @@ pub(in crate::server) async fn get(call: &Call) -> Result<Response> {
     }
     let document = call.app.openapi.document(call.engine(), fingerprint, models).await?;
     let text = Bytes::from_owner(Kept(document));
-    Ok(reply(StatusCode::OK).fixed(CONTENT_TYPE, "application/json").body(Body::Shared(text)))
+    Ok(reply(StatusCode::OK).fixed(CONTENT_TYPE, "application/json").body(ReplyBody::Shared(text)))
 }
 
 /// Keeps a document while its bytes are sent.
-struct Kept(Arc<Document>);
+struct Kept(Arc<OpenApiDocument>);
 
 impl AsRef<[u8]> for Kept {
     fn as_ref(&self) -> &[u8] {

@@ -26,7 +26,7 @@ use tower_service::Service;
 use self::beneath::Beneath;
 use super::problem::{Problem, ProblemType, Result};
 use super::query::shorten;
-use super::reply::{Body, Response};
+use super::reply::{ReplyBody, Response};
 use crate::config::{Config, ConfigError, ConfigErrors, StaticConfig};
 
 /// Methods of a file.
@@ -116,13 +116,13 @@ impl StaticFiles {
                 .quality(CompressionLevel::Fastest)
                 .compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(is_compressible as Decision));
             match service.call(request).await {
-                Ok(response) => response.map(|body| Body::Frames(Box::pin(body.map_err(io::Error::other)))),
+                Ok(response) => response.map(|body| ReplyBody::Frames(Box::pin(body.map_err(io::Error::other)))),
                 Err(never) => match never {},
             }
         } else {
             let response: std::result::Result<_, Infallible> = self.directory.clone().call(request).await;
             match response {
-                Ok(response) => response.map(|body| Body::Frames(Box::pin(body.map_err(io::Error::other)))),
+                Ok(response) => response.map(|body| ReplyBody::Frames(Box::pin(body.map_err(io::Error::other)))),
                 Err(never) => match never {},
             }
         }
@@ -147,7 +147,7 @@ impl StaticFiles {
                 ));
             }
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
-            _ => *response.body_mut() = Body::default(),
+            _ => *response.body_mut() = ReplyBody::default(),
         }
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

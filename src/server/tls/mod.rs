@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::files::check;
 use self::identity::Identity;
-use crate::config::{Change, Changes, Config, ConfigErrors, ConfigHandle, TlsConfig};
+use crate::config::{ChangeCause, Changes, Config, ConfigErrors, ConfigHandle, TlsConfig};
 use crate::engine::Engine;
 
 /// The certificate, key and client authorities in force.
@@ -50,7 +50,7 @@ impl Tls {
             loop {
                 self.replace(&config.load().name(), &tls, &engine, &mut said).await;
                 tokio::select! {
-                    change = changes.next() => if change == Change::Hangup {
+                    change = changes.next() => if change == ChangeCause::Hangup {
                         said.clear();
                     },
                     // Its sender lives as long as the handle.

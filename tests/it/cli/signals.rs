@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::{Client, PATIENCE, Server, ServerOptions, eventually};
 use crate::workbench::{append_config, create, create_and_wait, grant, open_model, signal};
 
@@ -102,7 +102,7 @@ impl<'a> Upload<'a> {
 
 #[test]
 fn nothing_waits_longer_than_ten_seconds() {
-    let peer = Peer::start(|_| Answer::stalled());
+    let peer = Peer::start(|_| PeerResponse::stalled());
     let tables = grant("js", "postCreate", &format!("http = ['{}']", peer.url("/*")));
     let mut server = Server::start_with(ServerOptions { tables, ..ServerOptions::default() });
     let api = server.client();

@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use super::{ask, ask_with, write};
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::{Server, ServerOptions, eventually};
 use crate::webhooks::{KEY, log_lines};
 use crate::workbench::{append_config, lines_to_add};
 
 #[test]
 fn a_file_is_all_that_a_webhook_needs() {
-    let peer = Peer::start(|_| Answer::new(204, ""));
+    let peer = Peer::start(|_| PeerResponse::new(204, ""));
     let server = Server::start_with(ServerOptions { hooks: "max-attempts = 1".into(), ..ServerOptions::default() });
     let api = server.client();
     let url = peer.url("/in?token=t");

@@ -44,7 +44,8 @@ fn run(mut backend: Backend) {
     for node in 1..3 {
         nodes.reach(node, nodes.head());
     }
-    let shared = Shared { clock: AtomicU64::new(1), seen: AtomicU64::new(nodes.head()), values: AtomicU64::new(1) };
+    let shared =
+        SharedCounters { clock: AtomicU64::new(1), seen: AtomicU64::new(nodes.head()), values: AtomicU64::new(1) };
     for round in 0..3 * rounds() {
         let histories: Vec<Mutex<Vec<Recorded>>> = (0..INSTANCES).map(|_| Mutex::default()).collect();
         std::thread::scope(|scope| {
@@ -72,7 +73,7 @@ fn run(mut backend: Backend) {
 }
 
 /// What all clients share.
-struct Shared {
+struct SharedCounters {
     clock: AtomicU64,
     /// The last position that anybody was told of.
     seen: AtomicU64,
@@ -84,7 +85,7 @@ struct Cells<'a> {
     at: usize,
     chance: Chance,
     round: usize,
-    shared: &'a Shared,
+    shared: &'a SharedCounters,
     histories: &'a [Mutex<Vec<Recorded>>],
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 /// What the instance is: the value that it has, if it is there. Every write has a value of its own.
-type State = Option<u64>;
+type InstanceValue = Option<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -16,7 +16,7 @@ pub(super) enum Operation {
     Replace(u64, u64, bool),
     /// Removes; whether there was anything.
     Delete(bool),
-    Read(State),
+    Read(InstanceValue),
 }
 
 /// An operation of a history, with moments of one clock.
@@ -29,7 +29,7 @@ pub(super) struct Recorded {
 }
 
 /// What the operation makes of a state; `None` if its answer would be wrong there. Of one without an answer nothing is wrong.
-fn step(recorded: &Recorded, state: State) -> Option<State> {
+fn step(recorded: &Recorded, state: InstanceValue) -> Option<InstanceValue> {
     let is_known = recorded.end.is_some();
     match recorded.operation {
         Operation::Create(value, done) => match (state, is_known.then_some(done)) {
@@ -60,8 +60,8 @@ pub(super) fn is_linearizable(history: &[Recorded]) -> bool {
     assert!(history.len() <= 128, "the history is too long");
     let all = history.iter().enumerate().filter(|(_, recorded)| recorded.end.is_some());
     let answered: u128 = all.fold(0, |set, (index, _)| set | 1 << index);
-    let mut tried: HashSet<(u128, State)> = HashSet::new();
-    let mut open: Vec<(u128, State)> = vec![(0, None)];
+    let mut tried: HashSet<(u128, InstanceValue)> = HashSet::new();
+    let mut open: Vec<(u128, InstanceValue)> = vec![(0, None)];
     while let Some((done, state)) = open.pop() {
         if done & answered == answered {
             return true;

@@ -18,17 +18,17 @@ pub(super) enum Break {
 
 pub(super) struct Link {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<SharedLink>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedLink {
+    state: Mutex<LinkState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct LinkState {
     broken: Option<Break>,
     is_closed: bool,
     /// Both ends of each connection.
@@ -41,7 +41,7 @@ impl Link {
     pub(super) fn to(server: SocketAddr) -> Link {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let shared: Arc<Shared> = Arc::default();
+        let shared: Arc<SharedLink> = Arc::default();
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for node in listener.incoming().flatten() {
@@ -88,8 +88,8 @@ impl Drop for Link {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedLink {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().expect("no panic while locked")
     }
 
@@ -117,7 +117,7 @@ impl Shared {
     fn pass(&self, number: u64, [mut from, mut to]: [TcpStream; 2], is_response: bool) {
         let mut bytes = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
-            let is_held = |state: &mut State| {
+            let is_held = |state: &mut LinkState| {
                 matches!(state.broken, Some(Break::Silent)) || is_response && state.broken == Some(Break::Unanswered)
             };
             drop(self.changed.wait_while(self.lock(), is_held).expect("no panic while locked"));
@@ -131,7 +131,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl LinkState {
     fn end_all(&mut self) {
         std::mem::take(&mut self.open).values().for_each(end);
     }

@@ -46,7 +46,7 @@ pub(super) fn outcome_of(response: &Response) -> Outcome {
     }
 }
 
-pub(crate) struct Writer {
+pub(crate) struct LedgerWriter {
     name: String,
     round: usize,
     /// Its instances that are there.
@@ -106,7 +106,7 @@ impl Servers {
     }
 }
 
-impl Writer {
+impl LedgerWriter {
     /// `own`: its instances that are there.
     pub(crate) fn new(
         number: usize,
@@ -115,11 +115,11 @@ impl Writer {
         servers: Servers,
         chance: Chance,
         acknowledged: &Arc<AtomicUsize>,
-    ) -> Writer {
+    ) -> LedgerWriter {
         let name = format!("w{number}-");
         let own = ledger.instances_of(&name);
         let acknowledged = Arc::clone(acknowledged);
-        Writer { name, round, own, servers, chance, acknowledged, attempts: Vec::new() }
+        LedgerWriter { name, round, own, servers, chance, acknowledged, attempts: Vec::new() }
     }
 
     /// Writes at random. Returns all that it tried.

@@ -1,7 +1,7 @@
 //! A page of Markdown as the test sees it: what it needs, and its blocks in order.
 
 /// A page.
-pub(super) struct Page {
+pub(super) struct DocPage {
     pub(super) needs: Vec<String>,
     pub(super) blocks: Vec<Block>,
 }
@@ -27,14 +27,14 @@ pub(super) enum Kind {
     Output,
 }
 
-impl Page {
+impl DocPage {
     /// How many commands a reader types: lines of the blocks that run, without comments and what continues a command.
     pub(super) fn commands(&self) -> usize {
         let blocks = self.blocks.iter().filter(|block| matches!(block.kind, Kind::Run { .. } | Kind::Eventually));
         blocks.map(|block| commands(&block.text)).sum()
     }
 
-    pub(super) fn parse(text: &str) -> Result<Page, String> {
+    pub(super) fn parse(text: &str) -> Result<DocPage, String> {
         let needs = text.lines().next().and_then(|line| line.strip_prefix("<!-- needs:")?.strip_suffix("-->"));
         let needs = needs.into_iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned()).collect();
         let mut blocks: Vec<Block> = Vec::new();
@@ -73,7 +73,7 @@ impl Page {
             nothing_since = true;
             after_blank = false;
         }
-        Ok(Page { needs, blocks })
+        Ok(DocPage { needs, blocks })
     }
 }
 
@@ -158,8 +158,9 @@ fn commands_are_counted() {
 
 #[test]
 fn pages_are_taken_apart() {
-    let page =
-        Page::parse("<!-- needs: node, wasm32 -->\n# T\n```js file=a/b.js\nx\n```\n```sh\ny\n```\n\n```text\nz\n```\n");
+    let page = DocPage::parse(
+        "<!-- needs: node, wasm32 -->\n# T\n```js file=a/b.js\nx\n```\n```sh\ny\n```\n\n```text\nz\n```\n",
+    );
     let page = page.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(page.needs, ["node", "wasm32"]);
     let kinds: Vec<_> = page.blocks.iter().map(|block| (block.line, &block.kind, block.text.as_str())).collect();
@@ -177,6 +178,6 @@ fn pages_are_taken_apart() {
         ("word\n\n    x\n", ":3: nothing runs a block that is only indented"),
         ("```sh\nx\n```\nword\n```text\n```\n", ":5: `text` must stand right after"),
     ] {
-        assert!(Page::parse(text).err().is_some_and(|found| found.starts_with(error)), "{text}");
+        assert!(DocPage::parse(text).err().is_some_and(|found| found.starts_with(error)), "{text}");
     }
 }

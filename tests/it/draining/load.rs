@@ -95,12 +95,12 @@ fn request(protocol: Protocol, path: &str, body: &Value) -> Request<Full<Bytes>>
 
 /// The clients, on a thread of their own.
 pub(super) struct Load {
-    shared: Arc<Shared>,
+    shared: Arc<SharedLoad>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct SharedLoad {
     next: AtomicUsize,
     ends: AtomicBool,
     /// Ids of instances whose creation was answered with 201.
@@ -116,7 +116,7 @@ struct Shared {
 
 impl Load {
     pub(super) fn start(way: Way, protocol: Protocol, connections: usize) -> Load {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<SharedLoad>::default();
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -185,7 +185,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl SharedLoad {
     /// One connection after another, until nobody is let in.
     async fn client(&self, way: &Way, protocol: Protocol) {
         while !self.ends.load(Ordering::SeqCst)

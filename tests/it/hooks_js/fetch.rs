@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::{Client, Server};
 use crate::workbench::{caught, grant, once, open_model, post_value};
 
@@ -15,22 +15,24 @@ struct Case {
 impl Case {
     fn new(more: &str) -> Case {
         let peer = Peer::start(|asked| match asked.target.split('?').next().unwrap_or_default() {
-            "/json" => Answer::ok(r#"{"a":[1,"x"],"big":9007199254740993}"#).header("content-type", "application/json"),
-            "/echo" => Answer::ok(asked.body.clone()).header("x-method", &asked.method),
-            "/headers" => Answer::ok("")
+            "/json" => {
+                PeerResponse::ok(r#"{"a":[1,"x"],"big":9007199254740993}"#).header("content-type", "application/json")
+            }
+            "/echo" => PeerResponse::ok(asked.body.clone()).header("x-method", &asked.method),
+            "/headers" => PeerResponse::ok("")
                 .header("x-one", "1")
                 .header("x-one", "2")
                 .header("set-cookie", "a=1")
                 .header("set-cookie", "b=2"),
-            "/404" => Answer::new(404, "nothing here"),
-            "/204" => Answer::new(204, ""),
-            "/bytes" => Answer::ok(vec![0, 255, 65]),
-            "/bom" => Answer::ok("\u{feff}text"),
-            "/302" => Answer::redirect(302, "/echo?moved"),
-            "/303" => Answer::redirect(303, "/echo?moved"),
-            "/307" => Answer::redirect(307, "/echo?moved"),
-            "/stall" => Answer::stalled(),
-            _ => Answer::ok("fine"),
+            "/404" => PeerResponse::new(404, "nothing here"),
+            "/204" => PeerResponse::new(204, ""),
+            "/bytes" => PeerResponse::ok(vec![0, 255, 65]),
+            "/bom" => PeerResponse::ok("\u{feff}text"),
+            "/302" => PeerResponse::redirect(302, "/echo?moved"),
+            "/303" => PeerResponse::redirect(303, "/echo?moved"),
+            "/307" => PeerResponse::redirect(307, "/echo?moved"),
+            "/stall" => PeerResponse::stalled(),
+            _ => PeerResponse::ok("fine"),
         });
         let lines = format!("http = ['{}']\n{more}", peer.url("/*"));
         let server = Server::start_with(once(grant("js", "postCreate", &lines)));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Arena;
 use super::calm::Bystander;
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::Server;
 use crate::workbench::{bind_post, grant, once, open_model, react};
 
@@ -208,10 +208,10 @@ fn redirects_are_checked_like_first_requests() {
     let gate = Peer::start({
         let targets = Arc::clone(&targets);
         move |asked| match asked.target.as_str() {
-            "/ok" => Answer::ok("fine"),
-            "/loop" => Answer::redirect(302, "/loop"),
-            "/307" => Answer::redirect(307, &targets.lock().expect("a target")),
-            _ => Answer::redirect(302, &targets.lock().expect("a target")),
+            "/ok" => PeerResponse::ok("fine"),
+            "/loop" => PeerResponse::redirect(302, "/loop"),
+            "/307" => PeerResponse::redirect(307, &targets.lock().expect("a target")),
+            _ => PeerResponse::redirect(302, &targets.lock().expect("a target")),
         }
     });
     let (port, hidden_port) = (gate.port(), hidden.port());
@@ -303,10 +303,12 @@ fn the_servers_own_api_is_out_of_reach() {
 #[test]
 fn hostile_peers() {
     let peer = Peer::start(|asked| match asked.target.as_str() {
-        "/stall" => Answer::stalled(),
-        "/large" => Answer::ok(vec![b'x'; 9 << 20]),
-        "/headers" => (0..300).fold(Answer::ok(""), |answer, n| answer.header(&format!("x-{n}"), &"y".repeat(1000))),
-        _ => Answer::ok("fine"),
+        "/stall" => PeerResponse::stalled(),
+        "/large" => PeerResponse::ok(vec![b'x'; 9 << 20]),
+        "/headers" => {
+            (0..300).fold(PeerResponse::ok(""), |answer, n| answer.header(&format!("x-{n}"), &"y".repeat(1000)))
+        }
+        _ => PeerResponse::ok("fine"),
     });
     let port = peer.port();
     let tables = grant("*", "postCreate", &format!("http = ['http://127.0.0.1:{port}/*']\nmemory = '256 MiB'"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{KEY, bind, create, errors, lines, log_lines, start};
-use crate::peer::{Answer, Asked, Peer};
+use crate::peer::{Asked, Peer, PeerResponse};
 use crate::support::eventually;
 use crate::workbench::append_config;
 
@@ -21,9 +21,9 @@ fn ids(asked: &[Asked]) -> BTreeSet<String> {
 fn each_attempt_is_a_line_of_the_log() {
     let attempts = AtomicUsize::new(0);
     let peer = Peer::start(move |_| match attempts.fetch_add(1, Ordering::SeqCst) {
-        0 => Answer::new(500, "out of\r\n\u{1b}[31m paper"),
-        1 => Answer::new(503, "").header("retry-after", "0"),
-        _ => Answer::ok("thanks"),
+        0 => PeerResponse::new(500, "out of\r\n\u{1b}[31m paper"),
+        1 => PeerResponse::new(503, "").header("retry-after", "0"),
+        _ => PeerResponse::ok("thanks"),
     });
     let (server, api) = start(&[peer.url("/*")], "", "");
     let bound = bind(&api, "order", "postCreate", &peer.url("/in-secret-path?token=secret-token"));
@@ -85,7 +85,11 @@ fn a_receiver_says_when_it_wants_the_event_again() {
     let peer = Peer::start(move |_| {
         let mut times = kept.lock().expect("no panic while locked");
         times.push(Instant::now());
-        if times.len() == 1 { Answer::new(429, "").header("retry-after", "2") } else { Answer::new(204, "") }
+        if times.len() == 1 {
+            PeerResponse::new(429, "").header("retry-after", "2")
+        } else {
+            PeerResponse::new(204, "")
+        }
     });
     let (_server, api) = start(&[peer.url("/*")], "", "");
     bind(&api, "order", "postCreate", &peer.url("/"));
@@ -100,7 +104,7 @@ fn a_receiver_says_when_it_wants_the_event_again() {
 fn a_receiver_that_is_gone_gets_nothing_more() {
     let is_back = Arc::new(AtomicBool::new(false));
     let back = Arc::clone(&is_back);
-    let peer = Peer::start(move |_| Answer::new(if back.load(Ordering::SeqCst) { 204 } else { 410 }, ""));
+    let peer = Peer::start(move |_| PeerResponse::new(if back.load(Ordering::SeqCst) { 204 } else { 410 }, ""));
     let (_server, api) = start(&[peer.url("/*")], "", "");
     bind(&api, "order", "postCreate", &peer.url("/"));
     create(&api, "order", "o-1");
@@ -130,7 +134,7 @@ fn a_receiver_that_is_gone_gets_nothing_more() {
 fn a_receiver_that_is_away_is_asked_for_longer_than_code() {
     let is_back = Arc::new(AtomicBool::new(false));
     let back = Arc::clone(&is_back);
-    let peer = Peer::start(move |_| Answer::new(if back.load(Ordering::SeqCst) { 204 } else { 503 }, ""));
+    let peer = Peer::start(move |_| PeerResponse::new(if back.load(Ordering::SeqCst) { 204 } else { 503 }, ""));
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
     let closed = format!("http://{closed}/a-key-in-the-path");
     let (server, api) = start(&[peer.url("/*"), closed.clone()], "max-attempts = 2", "");
@@ -157,7 +161,7 @@ fn a_receiver_that_is_away_is_asked_for_longer_than_code() {
 
 #[test]
 fn what_is_never_taken_ends_in_the_error_store() {
-    let peer = Peer::start(|_| Answer::new(500, "no"));
+    let peer = Peer::start(|_| PeerResponse::new(500, "no"));
     let (_server, api) = start(&[peer.url("/*")], "webhook-attempts = 3", "");
     bind(&api, "order", "postCreate", &peer.url("/"));
     let position = create(&api, "order", "o-1");
@@ -178,7 +182,7 @@ fn nothing_is_lost_when_the_server_is_killed() {
         while held.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        Answer::new(204, "")
+        PeerResponse::new(204, "")
     });
     let (server, api) = start(&[peer.url("/*")], "", "timeout = '60 s'");
     bind(&api, "order", "postCreate", &peer.url("/"));
@@ -216,7 +220,7 @@ fn errors_none(server: &crate::support::Server) {
 
 #[test]
 fn a_secret_and_a_grant_that_are_missing_are_named() {
-    let peer = Peer::start(|_| Answer::new(204, ""));
+    let peer = Peer::start(|_| PeerResponse::new(204, ""));
     let (server, api) = start(&["https://elsewhere.example/".to_owned()], "max-attempts = 1", "");
     bind(&api, "order", "postCreate", &peer.url("/in"));
     create(&api, "order", "o-1");

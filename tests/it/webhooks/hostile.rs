@@ -6,12 +6,12 @@ use std::net::{TcpListener, TcpStream};
 use serde_json::json;
 
 use super::{bind, create, errors, log_lines, start};
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::eventually;
 
 #[test]
 fn no_way_leads_to_an_address_that_is_not_granted() {
-    let peer = Peer::start(|_| Answer::new(204, ""));
+    let peer = Peer::start(|_| PeerResponse::new(204, ""));
     let port = peer.port();
     // The widest grant there can be for this port names no host whole.
     let (_server, api) = start(&[format!("http://*:{port}/*"), "https://*/*".to_owned()], "max-attempts = 1", "");
@@ -38,12 +38,12 @@ fn no_way_leads_to_an_address_that_is_not_granted() {
 
 #[test]
 fn redirects_are_not_followed() {
-    let elsewhere = Peer::start(|_| Answer::new(204, ""));
+    let elsewhere = Peer::start(|_| PeerResponse::new(204, ""));
     let target = elsewhere.url("/secret");
     let statuses = [301, 302, 303, 307, 308];
     let peer = Peer::start(move |asked| {
         let status = asked.target.trim_start_matches('/').parse().expect("a status");
-        Answer::redirect(status, &target)
+        PeerResponse::redirect(status, &target)
     });
     // Even where the grant opens the other address too.
     let (_server, api) = start(&[peer.url("/*"), elsewhere.url("/*")], "webhook-attempts = 1", "");

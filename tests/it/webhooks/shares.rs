@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{bind, create, start};
-use crate::peer::{Answer, Peer};
+use crate::peer::{Peer, PeerResponse};
 use crate::support::eventually;
 use crate::workbench::open_model;
 
@@ -24,9 +24,9 @@ fn one_that_is_slow_keeps_nobody_else_waiting() {
             std::thread::sleep(Duration::from_millis(5));
         }
         counted.fetch_sub(1, Ordering::SeqCst);
-        Answer::new(204, "")
+        PeerResponse::new(204, "")
     });
-    let quick = Peer::start(|_| Answer::new(204, ""));
+    let quick = Peer::start(|_| PeerResponse::new(204, ""));
     let (_server, api) = start(&[slow.url("/*"), quick.url("/*")], "", "timeout = '100 s'");
     for model in 0..MODELS {
         let model = format!("slow-{model}");

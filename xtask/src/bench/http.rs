@@ -22,7 +22,7 @@ pub(crate) fn request(method: &str, path: &str, content_type: &str, body: &[u8])
 
 /// Where an answer stands in a buffer of bytes that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct ResponseBounds {
     pub(crate) status: u16,
     /// Where the body begins.
     pub(crate) body: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Answer {
 }
 
 /// Looks for a whole answer at the start of the buffer; `None`: more has to come.
-pub(crate) fn parse(buffer: &[u8]) -> Result<Option<Answer>> {
+pub(crate) fn parse(buffer: &[u8]) -> Result<Option<ResponseBounds>> {
     let Some(head) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -44,7 +44,7 @@ pub(crate) fn parse(buffer: &[u8]) -> Result<Option<Answer>> {
     };
     let body = head + 4;
     let end = body + length;
-    Ok((buffer.len() >= end).then_some(Answer { status, body, end }))
+    Ok((buffer.len() >= end).then_some(ResponseBounds { status, body, end }))
 }
 
 fn content_length(head: &[u8]) -> Option<usize> {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn answers_are_cut_by_their_length() {
         let one = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nx: y\r\n\r\n{}";
-        assert_eq!(parse(one).unwrap(), Some(Answer { status: 201, body: one.len() - 2, end: one.len() }));
+        assert_eq!(parse(one).unwrap(), Some(ResponseBounds { status: 201, body: one.len() - 2, end: one.len() }));
         for cut in 0..one.len() {
             assert_eq!(parse(&one[..cut]).unwrap(), None, "{cut} bytes");
         }

@@ -12,7 +12,7 @@ const CONTEXTS: [(&str, &str); 2] = [("pre-hook", "PreContext"), ("post-hook", "
 
 /// Everything that is generated, each part after an empty line.
 pub(super) fn all(resolve: &Resolve, contract: &mut Contract) -> Result<String> {
-    let mut writer = Writer { resolve, contract };
+    let mut writer = TypeRenderer { resolve, contract };
     let mut parts = vec![writer.words("types", "phase")?];
     for name in ["model-ref", "event-ref", "instance"] {
         parts.push(writer.record("types", name, &[], "")?);
@@ -32,7 +32,7 @@ pub(super) fn all(resolve: &Resolve, contract: &mut Contract) -> Result<String> 
     Ok(parts.iter().map(|part| format!("\n{part}")).collect())
 }
 
-struct Writer<'a> {
+struct TypeRenderer<'a> {
     resolve: &'a Resolve,
     contract: &'a mut Contract,
 }
@@ -44,7 +44,7 @@ enum Way {
     Out,
 }
 
-impl Writer<'_> {
+impl TypeRenderer<'_> {
     fn definition(&mut self, interface: &str, name: &str) -> Result<(&Docs, &TypeDefKind)> {
         let item = format!("{interface}.{name}");
         let types = &contract::interface(self.resolve, interface)?.types;

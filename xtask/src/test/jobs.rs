@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::compile::Program;
 use super::lanes::Job;
-use super::prepare::Prepared;
+use super::prepare::TestSetup;
 use super::scratch::Scratch;
 use crate::repository::root;
 use crate::shell::cargo;
@@ -29,7 +29,7 @@ const ON_DISK: [&str; 2] = ["snaphook-file", "snaphook-sqlite"];
 /// What the first lane begins with, and what both take one after another.
 pub(super) fn of(
     programs: &[Program],
-    prepared: &Prepared,
+    prepared: &TestSetup,
     scratch: Option<&Scratch>,
     is_long: bool,
 ) -> (Vec<Job>, Vec<Job>) {
@@ -79,7 +79,7 @@ pub(super) fn of(
 }
 
 /// A program as cargo would run it.
-fn test(program: &Program, prepared: &Prepared) -> Command {
+fn test(program: &Program, prepared: &TestSetup) -> Command {
     let mut command = Command::new(&program.file);
     command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
     command.envs(prepared.environment.iter().cloned()).args(prepared.skipped_tests());
@@ -93,7 +93,7 @@ fn timed(command: &mut Command) -> &mut Command {
 }
 
 /// Tests in comments: cargo compiles them when it runs them.
-fn documentation(prepared: &Prepared) -> Command {
+fn documentation(prepared: &TestSetup) -> Command {
     let mut command = cargo();
     command.args(["test", "--workspace", "--doc", "--no-fail-fast"]).args(prepared.excluded_packages()).arg("--");
     command.args(prepared.skipped_tests()).envs(prepared.environment.iter().cloned()).current_dir(root());

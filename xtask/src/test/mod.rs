@@ -15,7 +15,7 @@ use crate::shell::{Result, cargo, is_ci, run as run_command, section};
 use crate::{plugins, tidy};
 use compile::Compiling;
 pub(crate) use lanes::Job;
-use prepare::Prepared;
+use prepare::TestSetup;
 use scratch::Scratch;
 
 pub(crate) fn run(args: &[String]) -> Result {
@@ -70,7 +70,7 @@ fn named(is_long: bool, args: &[String]) -> Result {
 const PLUGINS: &str = "SNAPHOOK_PLUGINS";
 
 /// What tidy finds is one failure among others; with `CI=true` what cannot be tested here ends the run.
-fn tidied(prepared: &Prepared) -> Result<Result> {
+fn tidied(prepared: &TestSetup) -> Result<Result> {
     if !prepared.missing.is_empty() {
         section("skipped");
         prepared.missing.iter().for_each(|what| println!("{what}"));
@@ -86,14 +86,14 @@ fn tidied(prepared: &Prepared) -> Result<Result> {
     Ok(tidied)
 }
 
-fn said_again(prepared: &Prepared) {
+fn said_again(prepared: &TestSetup) {
     if !prepared.missing.is_empty() {
         section("not run");
         prepared.missing.iter().for_each(|what| println!("{what}"));
     }
 }
 
-impl Prepared {
+impl TestSetup {
     fn is_long(&mut self, is_long: bool) {
         if is_long {
             self.environment.push(("SNAPHOOK_TEST_LONG", PathBuf::from("1")));

@@ -15,7 +15,7 @@ const FILMS: &str = "../shared/data/movies.json";
 
 /// What the tests are told, and what cannot be tested here.
 #[derive(Debug, Default)]
-pub(super) struct Prepared {
+pub(super) struct TestSetup {
     pub(super) environment: Vec<(&'static str, PathBuf)>,
     /// What is not tested and why, in words.
     pub(super) missing: Vec<String>,
@@ -24,7 +24,7 @@ pub(super) struct Prepared {
     pub(super) without_packages: Vec<&'static str>,
 }
 
-impl Prepared {
+impl TestSetup {
     /// Arguments of a test program.
     pub(super) fn skipped_tests(&self) -> impl Iterator<Item = &'static str> {
         self.without.iter().flat_map(|name| ["--skip", name])
@@ -37,8 +37,8 @@ impl Prepared {
 }
 
 /// What is missing is told in the result; an error is something of this repository that cannot be built.
-pub(super) fn prepare() -> Result<Prepared> {
-    let mut prepared = Prepared::default();
+pub(super) fn prepare() -> Result<TestSetup> {
+    let mut prepared = TestSetup::default();
 
     section("guests: WebAssembly hooks for the tests");
     match needs::wasm_toolchain() {

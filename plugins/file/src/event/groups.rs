@@ -14,9 +14,9 @@ use snaphook_driver::{
 };
 
 use super::log::Log;
-use super::progress::{Change, ProgressFile, Stored, kept_of, pending_of};
+use super::open_log::OpenLog;
+use super::progress::{ProgressFile, ProgressLine, Stored, kept_of, pending_of};
 use super::read::Lines;
-use super::shared::Shared;
 use crate::fault::closed;
 use crate::task::locked;
 
@@ -30,7 +30,7 @@ const BACKLOG_INLINE_MAX: u64 = 64;
 const DROPPED: u64 = u64::MAX;
 
 pub(super) struct Groups {
-    shared: Arc<Shared>,
+    shared: Arc<OpenLog>,
     groups: RwLock<BTreeMap<String, Arc<Member>>>,
     /// `None` once closed. Taken before a group's state where both are needed.
     file: Mutex<Option<ProgressFile>>,
@@ -39,18 +39,18 @@ pub(super) struct Groups {
 /// One group.
 struct Member {
     name: String,
-    state: Mutex<State>,
+    state: Mutex<MemberState>,
     /// [`GroupState::changes`] as of the last write; [`DROPPED`] once nothing may be written any more.
     written: Mutex<u64>,
 }
 
-struct State {
+struct MemberState {
     filter: EventFilter,
     group: GroupState,
 }
 
 impl Groups {
-    pub(super) fn open(folder: &Path, identity: &str, shared: &Arc<Shared>) -> Result<Groups> {
+    pub(super) fn open(folder: &Path, identity: &str, shared: &Arc<OpenLog>) -> Result<Groups> {
         let (file, stored) = ProgressFile::open(folder, identity)?;
         let groups = load(&shared.log(), stored);
         Ok(Groups { shared: Arc::clone(shared), groups: RwLock::new(groups), file: Mutex::new(Some(file)) })
@@ -87,11 +87,11 @@ impl Groups {
 
     /// Writes imported groups to the file. They are in use after [`Groups::reload`].
     pub(super) fn import(&self, records: &[LogRecord]) -> Result<()> {
-        let changes: Vec<Change> = records
+        let changes: Vec<ProgressLine> = records
             .iter()
             .filter_map(|record| match record {
-                LogRecord::Group { group, cursor } => Some(Change::filter(&group.name, &group.filter, *cursor)),
-                LogRecord::Pending { group, events } => Some(Change::pending(group, events.clone())),
+                LogRecord::Group { group, cursor } => Some(ProgressLine::filter(&group.name, &group.filter, *cursor)),
+                LogRecord::Pending { group, events } => Some(ProgressLine::pending(group, events.clone())),
                 _ => None,
             })
             .collect();
@@ -127,14 +127,14 @@ impl Groups {
             return self.writing("create_group", |file| {
                 let changes = {
                     let state = locked(&member.state);
-                    [Change::filter(&group.name, &state.filter, state.group.cursor())]
+                    [ProgressLine::filter(&group.name, &state.filter, state.group.cursor())]
                 };
                 file.write("create_group", &changes)?;
                 keep(file, "create_group", member)
             });
         }
-        let state = State { filter: group.filter.clone(), group: GroupState::new(start, token_base()) };
-        let change = Change::filter(&group.name, &group.filter, start);
+        let state = MemberState { filter: group.filter.clone(), group: GroupState::new(start, token_base()) };
+        let change = ProgressLine::filter(&group.name, &group.filter, start);
         self.writing("create_group", |file| file.write("create_group", &[change]))?;
         groups.insert(group.name.clone(), Arc::new(Member::new(&group.name, state)));
         Ok(())
@@ -144,7 +144,7 @@ impl Groups {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         let Some(member) = groups.get(name) else { return Ok(()) };
         self.writing("drop_group", |file| {
-            file.write("drop_group", &[Change::dropped(name)])?;
+            file.write("drop_group", &[ProgressLine::dropped(name)])?;
             // Other calls may still use the group, and a new group may get its name.
             *locked(&member.written) = DROPPED;
             Ok(())
@@ -298,8 +298,8 @@ impl Groups {
                 let now = Instant::now();
                 // The rewrite includes all changes that the groups have not written yet.
                 written.push((member, state.group.progress(now)));
-                changes.push(Change::filter(&member.name, &state.filter, state.group.cursor()));
-                changes.push(Change::pending(
+                changes.push(ProgressLine::filter(&member.name, &state.filter, state.group.cursor()));
+                changes.push(ProgressLine::pending(
                     &member.name,
                     state.group.pending(now).map(|kept| pending_of(&kept)).collect(),
                 ));
@@ -353,7 +353,7 @@ impl Groups {
 }
 
 impl Member {
-    fn new(name: &str, state: State) -> Self {
+    fn new(name: &str, state: MemberState) -> Self {
         let written = Mutex::new(state.group.changes());
         Member { name: name.to_owned(), state: Mutex::new(state), written }
     }
@@ -364,7 +364,7 @@ fn keep(file: &mut ProgressFile, operation: &'static str, member: &Member) -> Re
         let mut state = locked(&member.state);
         (state.group.progress(Instant::now()), state.group.changes())
     };
-    match file.write(operation, &[Change::progress(&member.name, &progress)]) {
+    match file.write(operation, &[ProgressLine::progress(&member.name, &progress)]) {
         Ok(()) => *locked(&member.written) = changes,
         Err(error) => {
             locked(&member.state).group.unkept(&progress);
@@ -375,8 +375,8 @@ fn keep(file: &mut ProgressFile, operation: &'static str, member: &Member) -> Re
 }
 
 /// Scans the next events of the log and offers those that match.
-fn scan(state: &mut State, log: &Log, wanted: usize, head: Position) {
-    let State { filter, group } = state;
+fn scan(state: &mut MemberState, log: &Log, wanted: usize, head: Position) {
+    let MemberState { filter, group } = state;
     for (passed, (_, entry)) in log.index.candidates(filter, group.cursor()).enumerate() {
         if entry.position > head {
             break;
@@ -393,7 +393,7 @@ fn scan(state: &mut State, log: &Log, wanted: usize, head: Position) {
 }
 
 /// When the oldest event of a stream is done, its next event becomes the oldest.
-fn follow(state: &mut State, log: &Log, after: Position, stream: Stream) {
+fn follow(state: &mut MemberState, log: &Log, after: Position, stream: Stream) {
     let next = of_stream(log, &state.filter, &stream, after, state.group.cursor()).next();
     if let Some(position) = next {
         state.group.follow(position, stream);
@@ -438,7 +438,7 @@ fn load(log: &Log, stored: BTreeMap<String, Stored>) -> BTreeMap<String, Arc<Mem
                 group.restore(log.index.stream(entry), kept_of(pending));
             }
         }
-        let state = State { filter: stored.filter, group };
+        let state = MemberState { filter: stored.filter, group };
         groups.insert(name.clone(), Arc::new(Member::new(&name, state)));
     }
     groups

@@ -50,7 +50,7 @@ pub(super) struct Stored {
 
 /// One line.
 #[derive(Default, Serialize, Deserialize)]
-pub(super) struct Change {
+pub(super) struct ProgressLine {
     /// Only in the first line: the log to which the groups belong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     log: Option<String>,
@@ -69,29 +69,29 @@ pub(super) struct Change {
     remove: Vec<Position>,
 }
 
-impl Change {
+impl ProgressLine {
     /// The change that creates a group or sets its filter.
-    pub(super) fn filter(group: &str, filter: &EventFilter, cursor: Position) -> Change {
+    pub(super) fn filter(group: &str, filter: &EventFilter, cursor: Position) -> ProgressLine {
         let (filter, cursor) = (Some(filter.clone()), Some(cursor));
-        Change { group: Some(group.to_owned()), filter, cursor, ..Change::default() }
+        ProgressLine { group: Some(group.to_owned()), filter, cursor, ..ProgressLine::default() }
     }
 
-    pub(super) fn progress(group: &str, progress: &Progress) -> Change {
-        Change {
+    pub(super) fn progress(group: &str, progress: &Progress) -> ProgressLine {
+        ProgressLine {
             group: Some(group.to_owned()),
             cursor: Some(progress.cursor),
             put: progress.put.iter().map(pending_of).collect(),
             remove: progress.remove.clone(),
-            ..Change::default()
+            ..ProgressLine::default()
         }
     }
 
-    pub(super) fn pending(group: &str, put: Vec<PendingEvent>) -> Change {
-        Change { group: Some(group.to_owned()), put, ..Change::default() }
+    pub(super) fn pending(group: &str, put: Vec<PendingEvent>) -> ProgressLine {
+        ProgressLine { group: Some(group.to_owned()), put, ..ProgressLine::default() }
     }
 
-    pub(super) fn dropped(group: &str) -> Change {
-        Change { group: Some(group.to_owned()), dropped: true, ..Change::default() }
+    pub(super) fn dropped(group: &str) -> ProgressLine {
+        ProgressLine { group: Some(group.to_owned()), dropped: true, ..ProgressLine::default() }
     }
 }
 
@@ -107,7 +107,7 @@ impl ProgressFile {
         };
         let mut owner = None;
         let end = line::walk(&path, &bytes, Tail::Writes, |line| {
-            let change: Change = json::typed_bytes(line.bytes).map_err(|error| error.to_string())?;
+            let change: ProgressLine = json::typed_bytes(line.bytes).map_err(|error| error.to_string())?;
             if line.number == 1 {
                 owner = change.log.clone();
             }
@@ -146,7 +146,7 @@ impl ProgressFile {
         Ok((file, groups))
     }
 
-    pub(super) fn write(&mut self, operation: &'static str, changes: &[Change]) -> Result<()> {
+    pub(super) fn write(&mut self, operation: &'static str, changes: &[ProgressLine]) -> Result<()> {
         let mut bytes = Vec::new();
         for change in changes {
             line::push(&mut bytes, change).map_err(unwritable(operation))?;
@@ -169,7 +169,7 @@ impl ProgressFile {
     }
 
     /// Rewrites the file with only these changes.
-    pub(super) fn rewrite(&mut self, operation: &'static str, changes: &[Change]) -> Result<()> {
+    pub(super) fn rewrite(&mut self, operation: &'static str, changes: &[ProgressLine]) -> Result<()> {
         let mut bytes = header(&self.identity)?;
         for change in changes {
             line::push(&mut bytes, change).map_err(unwritable(operation))?;
@@ -218,13 +218,13 @@ pub(super) fn kept_of(pending: PendingEvent) -> Kept {
 
 fn header(identity: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let change = Change { log: Some(identity.to_owned()), ..Change::default() };
+    let change = ProgressLine { log: Some(identity.to_owned()), ..ProgressLine::default() };
     line::push(&mut bytes, &change).map_err(unwritable("open"))?;
     Ok(bytes)
 }
 
 /// `None` if the change does not fit the current state.
-fn apply(groups: &mut BTreeMap<String, Stored>, change: Change) -> Option<()> {
+fn apply(groups: &mut BTreeMap<String, Stored>, change: ProgressLine) -> Option<()> {
     let Some(name) = change.group else { return change.log.map(drop) };
     if change.dropped {
         return groups.remove(&name).map(drop);
@@ -259,11 +259,11 @@ mod tests {
         let mut groups = BTreeMap::new();
         let filter = EventFilter::default();
         for cursor in [3, 100] {
-            apply(&mut groups, Change::filter("g", &filter, cursor)).unwrap();
+            apply(&mut groups, ProgressLine::filter("g", &filter, cursor)).unwrap();
         }
         assert_eq!(groups["g"].cursor, 3);
-        apply(&mut groups, Change::dropped("g")).unwrap();
-        apply(&mut groups, Change::filter("g", &filter, 100)).unwrap();
+        apply(&mut groups, ProgressLine::dropped("g")).unwrap();
+        apply(&mut groups, ProgressLine::filter("g", &filter, 100)).unwrap();
         assert_eq!(groups["g"].cursor, 100);
     }
 }

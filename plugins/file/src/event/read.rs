@@ -10,8 +10,8 @@ use snaphook_driver::{
 use super::at::read_exact_at;
 use super::index::{Index, Place, Segment};
 use super::log::Log;
+use super::open_log::OpenLog;
 use super::record::read_event;
-use super::shared::Shared;
 use crate::fault::fault;
 use crate::line;
 
@@ -88,7 +88,7 @@ impl Lines {
 }
 
 /// One page; see [`snaphook_driver::EventStore::read`].
-pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
+pub(super) fn page(shared: &OpenLog, query: &EventQuery) -> Result<EventPage> {
     let limit = query.limit as usize;
     let (lines, head, mut reached) = {
         let log = shared.log();
@@ -119,7 +119,7 @@ pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
 }
 
 /// See [`snaphook_driver::EventStore::last_but`]. Skipped events are not read.
-pub(super) fn last_but(shared: &Shared, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
+pub(super) fn last_but(shared: &OpenLog, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
     let find = |log: &Log| {
         let places = log.index.places(&stream.model, stream.instance.as_deref());
         let end = match at_most {

@@ -23,13 +23,13 @@ pub(super) struct LineOut<'a> {
     /// How many lines of the same write follow. Either all of them are valid or none.
     pub(super) left: usize,
     #[serde(flatten)]
-    pub(super) body: Body<'a>,
+    pub(super) body: LineBody<'a>,
 }
 
 /// The contents of a line.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Body<'a> {
+pub(super) enum LineBody<'a> {
     Segment {
         segment: Segment<'a>,
     },
@@ -48,13 +48,13 @@ pub(super) enum Body<'a> {
     },
 }
 
-impl<'a> Body<'a> {
+impl<'a> LineBody<'a> {
     /// The line of a row of a batch.
     pub(super) fn of(row: &Accepted<'a>) -> Self {
         let stream = row.stream();
         let claims = row.claims().map(|(key, holder)| Held::by_event(key, holder, Some(stream))).collect();
         let event = EventOut::new(&row.append.event, row.appended.position, row.appended.time);
-        Body::Event { event, claims, releases: &row.append.releases }
+        LineBody::Event { event, claims, releases: &row.append.releases }
     }
 }
 

@@ -15,7 +15,7 @@ use snaphook_driver::{DriverError, ErrorKind, Position, Result, json, time};
 
 use super::at::write_all_at;
 use super::log::Log;
-use super::record::{Body, Head, LineOut, Scanned, Segment};
+use super::record::{Head, LineBody, LineOut, Scanned, Segment};
 use crate::fault::{fault, unusable, unwritable};
 use crate::folder::names_in;
 use crate::line::{self, End, Line, damaged};
@@ -105,7 +105,7 @@ pub(super) fn create(folder: &Path, identity: &str, after: Position) -> Result<T
 fn first_line(identity: &str, after: Position) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let segment = Segment { log: identity.into(), after };
-    let line = LineOut { line: 1, left: 0, body: Body::Segment { segment } };
+    let line = LineOut { line: 1, left: 0, body: LineBody::Segment { segment } };
     line::push(&mut bytes, &line).map_err(unwritable("append"))?;
     Ok(bytes)
 }

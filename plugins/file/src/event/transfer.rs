@@ -15,9 +15,9 @@ use snaphook_driver::{DriverError, EXPORT_BYTES, ErrorKind, Holder, LogExport, L
 use super::groups::Groups;
 use super::index::Span;
 use super::log::Log;
+use super::open_log::OpenLog;
 use super::read::Lines;
-use super::record::{Body, EventOut, Held};
-use super::shared::Shared;
+use super::record::{EventOut, Held, LineBody};
 use crate::fault::{fault, unusable};
 use crate::folder::{remove_if_there, write_durably};
 use crate::task::off_thread;
@@ -35,7 +35,7 @@ pub(super) struct Export {
 }
 
 struct Snapshot {
-    shared: Arc<Shared>,
+    shared: Arc<OpenLog>,
     /// Ordinals of the next event and of the first event after the copy.
     next: u32,
     end: u32,
@@ -45,7 +45,7 @@ struct Snapshot {
 }
 
 impl Export {
-    pub(super) fn begin(shared: Arc<Shared>, groups: &Groups) -> Result<Export> {
+    pub(super) fn begin(shared: Arc<OpenLog>, groups: &Groups) -> Result<Export> {
         let (groups, (log, blobs)) = groups.export(|| {
             let log = {
                 let log = shared.log();
@@ -118,7 +118,7 @@ impl Snapshot {
 }
 
 /// See [`snaphook_driver::EventStore::import`].
-pub(super) fn import(shared: &Shared, groups: &Groups, records: &[LogRecord]) -> Result<()> {
+pub(super) fn import(shared: &OpenLog, groups: &Groups, records: &[LogRecord]) -> Result<()> {
     let mark = shared.folder.join(IMPORTING);
     shared.writing("import", |writer| {
         if !mark.exists() {
@@ -142,9 +142,9 @@ pub(super) fn import(shared: &Shared, groups: &Groups, records: &[LogRecord]) ->
                 LogRecord::Event(event) => {
                     before = event.position;
                     let event = EventOut::new(event, event.position, event.time);
-                    bodies.push(Body::Event { event, claims: Vec::new(), releases: &[] });
+                    bodies.push(LineBody::Event { event, claims: Vec::new(), releases: &[] });
                 }
-                LogRecord::Claim { key, holder } => bodies.push(Body::Held { held: vec![Held::of(key, holder)] }),
+                LogRecord::Claim { key, holder } => bodies.push(LineBody::Held { held: vec![Held::of(key, holder)] }),
                 LogRecord::Blob { sha256, bytes } => shared.blobs.put(sha256, bytes)?,
                 LogRecord::Group { .. } | LogRecord::Pending { .. } => {}
             }

@@ -10,27 +10,27 @@ use snaphook_driver::{DriverError, ErrorKind, Holder, Position, Result};
 
 use super::at::write_all_at;
 use super::index::Span;
-use super::record::{Body, Held, LineOut};
+use super::record::{Held, LineBody, LineOut};
 use super::segment::{self, Tail};
 use crate::fault::{fault, unwritable};
 use crate::folder::{TEMPORARY, remove_if_there};
 use crate::line;
 
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     folder: PathBuf,
     identity: String,
     /// Size after which a segment is complete.
     segment_bytes: u64,
     /// `None` before the first segment.
     tail: Option<Tail>,
-    waiting: Vec<Change>,
+    waiting: Vec<ClaimChange>,
     waiting_bytes: usize,
-    state: State,
+    state: WriterState,
 }
 
 /// The result of the last write.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
+enum WriterState {
     Works,
     /// It failed and nothing of it remains; it had this many bytes.
     Failed(usize),
@@ -39,7 +39,7 @@ enum State {
 }
 
 /// A change of claims without an event.
-enum Change {
+enum ClaimChange {
     Held(Vec<(String, Holder)>),
     Forgotten(Vec<String>),
 }
@@ -53,16 +53,16 @@ pub(super) const PROBE: &str = "probe";
 /// Free space that is required before the store counts as working again.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
-impl Writer {
-    pub(super) fn new(folder: &Path, identity: &str, segment_bytes: u64, tail: Option<Tail>) -> Writer {
-        Writer {
+impl LogWriter {
+    pub(super) fn new(folder: &Path, identity: &str, segment_bytes: u64, tail: Option<Tail>) -> LogWriter {
+        LogWriter {
             folder: folder.to_owned(),
             identity: identity.to_owned(),
             segment_bytes,
             tail,
             waiting: Vec::new(),
             waiting_bytes: 0,
-            state: State::Works,
+            state: WriterState::Works,
         }
     }
 
@@ -72,16 +72,16 @@ impl Writer {
         &mut self,
         operation: &'static str,
         after: Position,
-        bodies: Vec<Body<'_>>,
+        bodies: Vec<LineBody<'_>>,
         begin: impl FnOnce(&Tail),
     ) -> Result<Vec<Span>> {
-        if let State::Unknown(bytes) = self.state {
+        if let WriterState::Unknown(bytes) = self.state {
             self.cut(operation, bytes)?;
         }
         // A segment is named after its first event, so it is only complete once it has one.
         if self.tail.as_ref().is_none_or(|tail| tail.bytes >= self.segment_bytes && after > tail.after) {
             let created = segment::create(&self.folder, &self.identity, after);
-            let tail = created.inspect_err(|_| self.state = State::Failed(PROBE_BYTES_MAX))?;
+            let tail = created.inspect_err(|_| self.state = WriterState::Failed(PROBE_BYTES_MAX))?;
             begin(&tail);
             self.tail = Some(tail);
         }
@@ -89,7 +89,7 @@ impl Writer {
         let count = bodies.len();
         let (bytes, spans) = lines(tail, &self.waiting, bodies).map_err(unwritable(operation))?;
         // Stays if the work panics.
-        self.state = State::Unknown(bytes.len());
+        self.state = WriterState::Unknown(bytes.len());
         let written = write_all_at(&tail.file, &bytes, tail.bytes).and_then(|()| tail.file.sync_data());
         if let Err(error) = written {
             let error = fault(operation, &tail.path)(error);
@@ -104,7 +104,7 @@ impl Writer {
             tail.bytes += bytes.len() as u64;
             tail.lines += spans.len() as u64;
         }
-        self.state = State::Works;
+        self.state = WriterState::Works;
         self.waiting.clear();
         self.waiting_bytes = 0;
         Ok(spans[spans.len() - count..].to_vec())
@@ -113,13 +113,13 @@ impl Writer {
     /// Keeps claims that were reserved without an event for the next write.
     pub(super) fn hold(&mut self, held: Vec<(String, Holder)>) {
         self.waiting_bytes += held.iter().map(|(key, _)| key.len() + 256).sum::<usize>();
-        self.waiting.push(Change::Held(held));
+        self.waiting.push(ClaimChange::Held(held));
     }
 
     /// The same for forgotten claims.
     pub(super) fn forget(&mut self, keys: Vec<String>) {
         self.waiting_bytes += keys.iter().map(String::len).sum::<usize>();
-        self.waiting.push(Change::Forgotten(keys));
+        self.waiting.push(ClaimChange::Forgotten(keys));
     }
 
     /// Whether enough changes wait that they should be written now.
@@ -135,15 +135,15 @@ impl Writer {
     /// Checks whether writing works again after a failed write; does nothing if none failed.
     pub(super) fn recover(&mut self) -> Result<()> {
         let bytes = match self.state {
-            State::Works => return Ok(()),
-            State::Failed(bytes) => bytes,
-            State::Unknown(bytes) => {
+            WriterState::Works => return Ok(()),
+            WriterState::Failed(bytes) => bytes,
+            WriterState::Unknown(bytes) => {
                 self.cut("health", bytes)?;
                 bytes
             }
         };
         self.probe(bytes.min(PROBE_BYTES_MAX))?;
-        self.state = State::Works;
+        self.state = WriterState::Works;
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Writer {
             let cut = tail.file.set_len(tail.bytes).and_then(|()| tail.file.sync_all());
             cut.map_err(fault(operation, &tail.path))?;
         }
-        self.state = State::Failed(bytes);
+        self.state = WriterState::Failed(bytes);
         Ok(())
     }
 
@@ -173,10 +173,12 @@ impl Writer {
 }
 
 /// The bytes of one write, and the spans of its lines.
-fn lines(tail: &Tail, waiting: &[Change], bodies: Vec<Body<'_>>) -> serde_json::Result<(Vec<u8>, Vec<Span>)> {
+fn lines(tail: &Tail, waiting: &[ClaimChange], bodies: Vec<LineBody<'_>>) -> serde_json::Result<(Vec<u8>, Vec<Span>)> {
     let changes = waiting.iter().map(|change| match change {
-        Change::Held(held) => Body::Held { held: held.iter().map(|(key, holder)| Held::of(key, holder)).collect() },
-        Change::Forgotten(forgotten) => Body::Forgotten { forgotten },
+        ClaimChange::Held(held) => {
+            LineBody::Held { held: held.iter().map(|(key, holder)| Held::of(key, holder)).collect() }
+        }
+        ClaimChange::Forgotten(forgotten) => LineBody::Forgotten { forgotten },
     });
     let count = waiting.len() + bodies.len();
     let (mut bytes, mut spans) = (Vec::new(), Vec::with_capacity(count));

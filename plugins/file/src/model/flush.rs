@@ -16,9 +16,9 @@ use super::dirty::Dirty;
 use super::files;
 use super::folders::folder_of;
 use super::journal::{self, Journal};
-use super::shared::Shared;
-use super::state::{self, State};
-use super::writer::Writer;
+use super::open_models::OpenModels;
+use super::state::{self, StoreState};
+use super::writer::ModelWriter;
 use crate::fault::fault;
 use crate::task::locked;
 
@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const ROWS_AT_ONCE: usize = 256;
 
 /// The thread that writes. It ends when the store is closed or dropped.
-pub(super) fn run(shared: &Shared) {
+pub(super) fn run(shared: &OpenModels) {
     let mut failed = false;
     while !shared.is_stopping() {
         if let Err(error) = remove_garbage(shared) {
@@ -41,7 +41,7 @@ pub(super) fn run(shared: &Shared) {
             );
         }
         {
-            let idle = |writer: &mut Option<Writer>| !shared.is_stopping() && !is_dirty(writer.as_ref());
+            let idle = |writer: &mut Option<ModelWriter>| !shared.is_stopping() && !is_dirty(writer.as_ref());
             let writer = shared.work.wait_while(locked(&shared.writer), idle);
             let writer = writer.unwrap_or_else(PoisonError::into_inner);
             let pause = if failed { RETRY } else { PAUSE };
@@ -60,12 +60,12 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-fn is_dirty(writer: Option<&Writer>) -> bool {
+fn is_dirty(writer: Option<&ModelWriter>) -> bool {
     writer.is_some_and(|writer| !writer.dirty.is_empty())
 }
 
 /// Removes garbage while there is nothing else to do.
-fn remove_garbage(shared: &Shared) -> io::Result<()> {
+fn remove_garbage(shared: &OpenModels) -> io::Result<()> {
     while !shared.is_stopping() && !is_dirty(locked(&shared.writer).as_ref()) {
         let mut garbage = locked(&shared.garbage);
         if garbage.is_empty() {
@@ -76,7 +76,7 @@ fn remove_garbage(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-fn cycle(shared: &Shared) -> Result<()> {
+fn cycle(shared: &OpenModels) -> Result<()> {
     let mut cycle = match locked(&shared.writer).as_mut() {
         Some(writer) => Cycle::begin(writer, &locked(&shared.instances))?,
         None => return Ok(()),
@@ -93,12 +93,12 @@ fn cycle(shared: &Shared) -> Result<()> {
 /// What one cycle writes.
 pub(super) struct Cycle {
     dirty: Dirty,
-    pub(super) state: State,
+    pub(super) state: StoreState,
 }
 
 impl Cycle {
     /// Takes what is to be written. What comes from now on goes into another journal.
-    pub(super) fn begin(writer: &mut Writer, instances: &Instances) -> Result<Cycle> {
+    pub(super) fn begin(writer: &mut ModelWriter, instances: &Instances) -> Result<Cycle> {
         // One that is empty serves again, so that cycles which fail leave no more of them.
         if !writer.journal.is_empty() {
             writer.journal = Journal::create(&writer.folder, writer.journal.number + 1)?;
@@ -107,7 +107,7 @@ impl Cycle {
     }
 
     /// Writes the files.
-    pub(super) fn write(&self, shared: &Shared) -> Result<()> {
+    pub(super) fn write(&self, shared: &OpenModels) -> Result<()> {
         let mut bytes = Vec::new();
         for (model, dirty) in &self.dirty.models {
             let Some((_, folder)) = self.state.models.iter().find(|(shape, _)| shape.model == *model) else { continue };
@@ -135,7 +135,7 @@ impl Cycle {
 
     fn write_carried(
         &self,
-        shared: &Shared,
+        shared: &OpenModels,
         model: &str,
         folder: &Path,
         version: u64,
@@ -153,7 +153,7 @@ impl Cycle {
     }
 
     /// Replaces the state, and removes the journals before it.
-    pub(super) fn finish(&mut self, shared: &Shared) -> Result<()> {
+    pub(super) fn finish(&mut self, shared: &OpenModels) -> Result<()> {
         let store = &shared.folder;
         state::write(store, &self.state)?;
         locked(&shared.garbage).add(self.dirty.gone.drain(..).map(|folder| folder_of(store, &folder)));

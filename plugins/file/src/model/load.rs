@@ -17,13 +17,13 @@ use super::files;
 use super::folders::{folder_of, number_of};
 use super::garbage::Garbage;
 use super::journal::{self, Entry, Journal};
-use super::state::{self, State, Summary};
-use super::writer::Writer;
+use super::state::{self, StoreState, Summary};
+use super::writer::ModelWriter;
 use crate::fault::unusable;
 use crate::folder;
 
 /// Opens the store of a folder. Also returns the garbage to remove in the background.
-pub(super) fn open(store: &Path) -> Result<(Instances, Writer, Garbage)> {
+pub(super) fn open(store: &Path) -> Result<(Instances, ModelWriter, Garbage)> {
     let loaded = match load(store) {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             tracing::warn!(
@@ -37,7 +37,7 @@ pub(super) fn open(store: &Path) -> Result<(Instances, Writer, Garbage)> {
     };
     let Loaded { instances, folders, next_folder, dirty, last_journal, garbage } = loaded;
     let journal = Journal::create(store, last_journal + 1)?;
-    Ok((instances, Writer { folder: store.to_owned(), journal, dirty, folders, next_folder }, garbage))
+    Ok((instances, ModelWriter { folder: store.to_owned(), journal, dirty, folders, next_folder }, garbage))
 }
 
 struct Loaded {
@@ -54,7 +54,7 @@ impl Loaded {
     fn empty(store: &Path) -> Result<Loaded> {
         let garbage = Garbage::find(store, &[])?;
         let next_folder = garbage.next_folder();
-        state::write(store, &State { journal: 1, next_folder, boot: state::boot(), ..State::default() })?;
+        state::write(store, &StoreState { journal: 1, next_folder, boot: state::boot(), ..StoreState::default() })?;
         Ok(Loaded {
             instances: Instances::default(),
             folders: BTreeMap::new(),
@@ -71,17 +71,17 @@ fn load(store: &Path) -> Result<Loaded> {
     let Some(state) = state::read(store)? else {
         return match journals.is_empty() {
             true => Loaded::empty(store),
-            false => Err(State::doubtful(store, "`state.json` is missing")),
+            false => Err(StoreState::doubtful(store, "`state.json` is missing")),
         };
     };
     let boot = state::boot();
     // If the boot is unknown, it may have been a different one.
     if state.closed.is_none() && (boot.is_empty() || state.boot != boot) {
-        return Err(State::doubtful(store, "the system ended before the store was closed"));
+        return Err(StoreState::doubtful(store, "the system ended before the store was closed"));
     }
     let journals: Vec<u64> = journals.into_iter().filter(|number| *number >= state.journal).collect();
     if !journals.iter().copied().eq(state.journal..state.journal + journals.len() as u64) {
-        return Err(State::doubtful(store, "a journal is missing"));
+        return Err(StoreState::doubtful(store, "a journal is missing"));
     }
     remove_journals(store, state.journal)?;
     let mut redo = Redo::begin(store, &state)?;
@@ -91,7 +91,7 @@ fn load(store: &Path) -> Result<Loaded> {
     }
     let last_journal = journals.last().copied().unwrap_or(state.journal - 1);
     // From here on, the files may be newer than the closed state.
-    state::write(store, &State { closed: None, boot, ..state })?;
+    state::write(store, &StoreState { closed: None, boot, ..state })?;
     redo.end(last_journal)
 }
 
@@ -114,7 +114,7 @@ struct Redo {
 }
 
 impl Redo {
-    fn begin(store: &Path, state: &State) -> Result<Redo> {
+    fn begin(store: &Path, state: &StoreState) -> Result<Redo> {
         let mut redo = Redo {
             store: store.to_owned(),
             loaded: Loaded {
@@ -137,7 +137,7 @@ impl Redo {
         match state.closed {
             Some(closed) if closed != found || !redo.broken.is_empty() => {
                 let message = format!("expected {} instances, found {} or others", closed.instances, found.instances);
-                Err(State::doubtful(store, &message))
+                Err(StoreState::doubtful(store, &message))
             }
             _ => Ok(redo),
         }
@@ -181,7 +181,7 @@ impl Redo {
                 events.retain(is_new);
                 let changes = instances
                     .changes(&events, to)
-                    .map_err(|error| State::doubtful(store, "a journal does not fit the files").because(error))?;
+                    .map_err(|error| StoreState::doubtful(store, "a journal does not fit the files").because(error))?;
                 instances.apply(changes);
             }
             Entry::Define { shape, folder, carry, position } => {
@@ -222,12 +222,12 @@ impl Redo {
 
     fn end(self, last_journal: u64) -> Result<Loaded> {
         if let Some(path) = self.broken.iter().next() {
-            return Err(State::doubtful(path, "the file of an instance is damaged"));
+            return Err(StoreState::doubtful(path, "the file of an instance is damaged"));
         }
         let Loaded { instances, folders, next_folder, .. } = &self.loaded;
         let checkpoint = instances.checkpoint();
         if self.applied.values().flat_map(HashMap::values).any(|file| *file > checkpoint) {
-            return Err(State::doubtful(&self.store, "the file of an instance is ahead of the journals"));
+            return Err(StoreState::doubtful(&self.store, "the file of an instance is ahead of the journals"));
         }
         let wanted: Vec<&str> = folders.values().map(String::as_str).collect();
         let garbage = Garbage::find(&self.store, &wanted)?;

@@ -20,7 +20,7 @@ const FILE: &str = "state.json";
 
 /// The contents of `state.json`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct State {
+pub(super) struct StoreState {
     pub(super) log: Option<String>,
     pub(super) checkpoint: Position,
     /// Number of the first journal to read.
@@ -82,7 +82,7 @@ struct ModelIn {
 }
 
 /// Reads the state of a folder; `None` if there is none.
-pub(super) fn read(folder: &Path) -> Result<Option<State>> {
+pub(super) fn read(folder: &Path) -> Result<Option<StoreState>> {
     let path = path(folder);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -100,7 +100,7 @@ pub(super) fn read(folder: &Path) -> Result<Option<State>> {
         let shape = join(model.shape, model.shape_text).ok_or_else(|| damaged("expected a shape, found none"))?;
         Ok((json::typed(&shape).map_err(|error| damaged(&error.to_string()))?, model.folder))
     };
-    Ok(Some(State {
+    Ok(Some(StoreState {
         log: read.log,
         checkpoint: read.checkpoint,
         journal: read.journal,
@@ -112,7 +112,7 @@ pub(super) fn read(folder: &Path) -> Result<Option<State>> {
 }
 
 /// Replaces the state of a folder.
-pub(super) fn write(folder: &Path, state: &State) -> Result<()> {
+pub(super) fn write(folder: &Path, state: &StoreState) -> Result<()> {
     let texts: Vec<Json> = state
         .models
         .iter()
@@ -161,7 +161,7 @@ fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
-impl State {
+impl StoreState {
     /// An error that makes the store start empty.
     pub(super) fn doubtful(folder: &Path, message: &str) -> DriverError {
         DriverError::new(snaphook_driver::ErrorKind::Corrupt, "open", message).with("path", folder.display())

@@ -7,10 +7,10 @@ use snaphook_driver::Instances;
 
 use super::dirty::Dirty;
 use super::journal::Journal;
-use super::state::{self, State};
+use super::state::{self, StoreState};
 
 /// See the head of this file.
-pub(super) struct Writer {
+pub(super) struct ModelWriter {
     pub(super) folder: PathBuf,
     pub(super) journal: Journal,
     pub(super) dirty: Dirty,
@@ -19,11 +19,11 @@ pub(super) struct Writer {
     pub(super) next_folder: u64,
 }
 
-impl Writer {
+impl ModelWriter {
     /// The state up to the beginning of the journal.
-    pub(super) fn state(&self, instances: &Instances) -> State {
+    pub(super) fn state(&self, instances: &Instances) -> StoreState {
         let folder = |model: &str| self.folders.get(model).cloned().unwrap_or_default();
-        State {
+        StoreState {
             log: instances.log().map(str::to_owned),
             checkpoint: instances.checkpoint(),
             journal: self.journal.number,

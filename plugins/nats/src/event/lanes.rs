@@ -11,7 +11,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use prost::Message as _;
 use snaphook_driver::{DriverError, ErrorKind, Result, judge, new_log_identity};
-use snaphook_sqlite::replica::{Change, Outcome};
+use snaphook_sqlite::replica::{LogChange, Outcome};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -33,11 +33,11 @@ pub(crate) struct Lane {
     log: Arc<Log>,
     node: String,
     writer: String,
-    state: Mutex<State>,
+    state: Mutex<LaneState>,
     runtime: Handle,
 }
 
-struct State {
+struct LaneState {
     counter: u64,
     /// Whether the outcome of the last message is unknown.
     is_unsettled: bool,
@@ -57,13 +57,13 @@ impl Lane {
             log: Arc::clone(log),
             node: node.to_owned(),
             writer: new_log_identity(),
-            state: Mutex::new(State { counter: 0, is_unsettled: false }),
+            state: Mutex::new(LaneState { counter: 0, is_unsettled: false }),
             runtime: Handle::current(),
         }
     }
 
     /// Makes a change, which continues even if the caller stops waiting.
-    pub(crate) async fn change(self: &Arc<Self>, operation: &'static str, change: Change<'_>) -> Result<Outcome> {
+    pub(crate) async fn change(self: &Arc<Self>, operation: &'static str, change: LogChange<'_>) -> Result<Outcome> {
         let (lane, content) = (Arc::clone(self), encode(change));
         let sent = self.runtime.spawn(async move { lane.send(operation, content).await });
         sent.await.unwrap_or_else(|error| {
@@ -75,7 +75,7 @@ impl Lane {
     pub(crate) async fn settle(self: &Arc<Self>, operation: &'static str) -> Result<()> {
         // A concurrent sender settles it too.
         let is_settled = self.state.try_lock().is_ok_and(|state| !state.is_unsettled);
-        if is_settled { Ok(()) } else { self.change(operation, Change::Nothing).await.map(drop) }
+        if is_settled { Ok(()) } else { self.change(operation, LogChange::Nothing).await.map(drop) }
     }
 
     async fn send(&self, operation: &'static str, content: Bytes) -> Result<Outcome> {

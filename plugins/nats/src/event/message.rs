@@ -8,7 +8,7 @@ use prost::Message as _;
 use snaphook_driver::time::Millis;
 use snaphook_driver::wire::{decode, proto};
 use snaphook_driver::{Append, LogRecord, Stream};
-use snaphook_sqlite::replica::Change;
+use snaphook_sqlite::replica::LogChange;
 
 use crate::parts::Reference;
 
@@ -144,22 +144,22 @@ impl Operation {
 }
 
 /// Encodes a change as the content of a message.
-pub(crate) fn encode(change: Change<'_>) -> Bytes {
+pub(crate) fn encode(change: LogChange<'_>) -> Bytes {
     let what = match change {
-        Change::Nothing => What::Nothing(Empty {}),
-        Change::Begin { identity } => What::Begin(identity.to_owned()),
-        Change::Append { batch, atomic } => {
+        LogChange::Nothing => What::Nothing(Empty {}),
+        LogChange::Begin { identity } => What::Begin(identity.to_owned()),
+        LogChange::Append { batch, atomic } => {
             What::Append(Appends { appends: batch.iter().map(Into::into).collect(), atomic })
         }
-        Change::Reserve { keys } => What::Reserve(Keys {
+        LogChange::Reserve { keys } => What::Reserve(Keys {
             keys: keys.iter().map(|(key, stream)| Key { key: key.clone(), stream: Some(stream.into()) }).collect(),
         }),
-        Change::Forget { prefix, limit } => What::Forget(Prefix { prefix: prefix.to_owned(), limit }),
-        Change::Blob { sha256, bytes } => {
+        LogChange::Forget { prefix, limit } => What::Forget(Prefix { prefix: prefix.to_owned(), limit }),
+        LogChange::Blob { sha256, bytes } => {
             What::Blob(proto::BlobRecord { sha256: sha256.to_owned(), bytes: bytes.to_owned() })
         }
-        Change::Import { records } => What::Import(Records { records: records.iter().map(Into::into).collect() }),
-        Change::FinishImport => What::FinishImport(Empty {}),
+        LogChange::Import { records } => What::Import(Records { records: records.iter().map(Into::into).collect() }),
+        LogChange::FinishImport => What::FinishImport(Empty {}),
     };
     Written { what: Some(what) }.encode_to_vec().into()
 }
@@ -190,16 +190,16 @@ impl Operation {
         })
     }
 
-    pub(crate) fn change(&self) -> Change<'_> {
+    pub(crate) fn change(&self) -> LogChange<'_> {
         match self {
-            Operation::Nothing => Change::Nothing,
-            Operation::Begin(identity) => Change::Begin { identity },
-            Operation::Append { batch, atomic } => Change::Append { batch, atomic: *atomic },
-            Operation::Reserve(keys) => Change::Reserve { keys },
-            Operation::Forget { prefix, limit } => Change::Forget { prefix, limit: *limit },
-            Operation::Blob { sha256, bytes } => Change::Blob { sha256, bytes },
-            Operation::Import(records) => Change::Import { records },
-            Operation::FinishImport => Change::FinishImport,
+            Operation::Nothing => LogChange::Nothing,
+            Operation::Begin(identity) => LogChange::Begin { identity },
+            Operation::Append { batch, atomic } => LogChange::Append { batch, atomic: *atomic },
+            Operation::Reserve(keys) => LogChange::Reserve { keys },
+            Operation::Forget { prefix, limit } => LogChange::Forget { prefix, limit: *limit },
+            Operation::Blob { sha256, bytes } => LogChange::Blob { sha256, bytes },
+            Operation::Import(records) => LogChange::Import { records },
+            Operation::FinishImport => LogChange::FinishImport,
         }
     }
 }

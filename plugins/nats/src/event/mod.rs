@@ -20,7 +20,7 @@ use snaphook_driver::{
     EventStore, Group, Holder, LogExport, LogRecord, Node, OpenContext, PAGE_BYTES_MAX, Position, Result, Stream,
     new_log_identity,
 };
-use snaphook_sqlite::replica::{Change, Outcome, Replica};
+use snaphook_sqlite::replica::{LogChange, Outcome, Replica};
 
 use self::follower::{Follower, parted, shorter};
 use self::groups::Groups;
@@ -96,7 +96,7 @@ impl NatsEventStore {
         if last == 0 {
             // If several nodes begin a log, the first one determines its identity.
             let identity = new_log_identity();
-            appends.change("open", Change::Begin { identity: &identity }).await.map_err(|error| {
+            appends.change("open", LogChange::Begin { identity: &identity }).await.map_err(|error| {
                 match error.kind() {
                     ErrorKind::Uncertain => error.as_kind(ErrorKind::Unavailable),
                     _ => error,
@@ -216,7 +216,7 @@ impl EventStore for NatsEventStore {
         self.log.link.connected("health").await?;
         if self.has_failed.load(Ordering::Acquire) {
             // Everything sent before this either has its position in the log or never gets one.
-            self.appends.change("health", Change::Nothing).await?;
+            self.appends.change("health", LogChange::Nothing).await?;
             self.has_failed.store(false, Ordering::Release);
         }
         let last = self.log.last_sequence("health").await?;
@@ -244,7 +244,7 @@ impl EventStore for NatsEventStore {
         }
         // Stays set if the work is interrupted.
         self.has_failed.store(true, Ordering::Release);
-        match self.appends.change("append", Change::Append { batch, atomic }).await? {
+        match self.appends.change("append", LogChange::Append { batch, atomic }).await? {
             Outcome::Appended(answers) if answers.len() == batch.len() => {
                 self.has_failed.store(false, Ordering::Release);
                 Ok(answers)
@@ -281,7 +281,7 @@ impl EventStore for NatsEventStore {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        match self.others.change("reserve", Change::Reserve { keys }).await? {
+        match self.others.change("reserve", LogChange::Reserve { keys }).await? {
             Outcome::Reserved(taken) => Ok(taken),
             _ => Err(other_answer("reserve")),
         }
@@ -289,7 +289,7 @@ impl EventStore for NatsEventStore {
 
     async fn forget_claims(&self, prefix: &str, limit: u32) -> Result<u64> {
         self.check_following("forget_claims")?;
-        match self.others.change("forget_claims", Change::Forget { prefix, limit }).await? {
+        match self.others.change("forget_claims", LogChange::Forget { prefix, limit }).await? {
             Outcome::Forgotten(count) => Ok(count),
             _ => Err(other_answer("forget_claims")),
         }
@@ -378,7 +378,7 @@ impl EventStore for NatsEventStore {
         if self.log.replica.get_blob(sha256).await?.is_some() {
             return Ok(());
         }
-        self.others.change("put_blob", Change::Blob { sha256, bytes }).await.map(drop)
+        self.others.change("put_blob", LogChange::Blob { sha256, bytes }).await.map(drop)
     }
 
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>> {
@@ -402,6 +402,6 @@ impl EventStore for NatsEventStore {
             return Ok(());
         }
         self.others.settle("finish_import").await?;
-        self.others.change("finish_import", Change::FinishImport).await.map(drop)
+        self.others.change("finish_import", LogChange::FinishImport).await.map(drop)
     }
 }

@@ -135,7 +135,7 @@ impl Deliveries {
         if !rows.first().ok_or_else(|| unknown("claim", name))?.get::<_, bool>(0) {
             return Ok(Vec::new());
         }
-        let mut step = Step { name: &name_kept, limit: i64::from(limit), lease: micros(lease), look: LOOK };
+        let mut step = ClaimRequest { name: &name_kept, limit: i64::from(limit), lease: micros(lease), look: LOOK };
         let mut deliveries = Claimed::default();
         loop {
             match self.step(&mut session, &step, &deliveries).await {
@@ -156,7 +156,7 @@ impl Deliveries {
     }
 
     /// One transaction of a claim: what is due, and what is new as far as it looks. Also says whether nothing else is there.
-    async fn step(&self, session: &mut Session, step: &Step<'_>, before: &Claimed) -> Result<(Claimed, bool)> {
+    async fn step(&self, session: &mut Session, step: &ClaimRequest<'_>, before: &Claimed) -> Result<(Claimed, bool)> {
         // Durable, and with it the acknowledgements before it: a hook that runs has its event also after a crash of the server
         // that its node did not notice, and no earlier one of its stream comes again.
         session.begin(Begin::DURABLE).await?;
@@ -294,7 +294,7 @@ impl Deliveries {
 }
 
 /// What a claim asks for.
-struct Step<'a> {
+struct ClaimRequest<'a> {
     name: &'a str,
     limit: i64,
     lease: f64,

@@ -7,9 +7,9 @@ use snaphook_driver::time::Millis;
 use snaphook_driver::{CarryOver, DriverError, ErrorKind, Event, EventKind, Json, Position, Result, json};
 use tokio_postgres::types::{ToSql, Type};
 
-use super::registry::{Prepared, Registry};
+use super::registry::{PreparedTable, Registry};
 use super::table::{OWN, Table};
-use super::writing::Command;
+use super::writing::BoundStatement;
 use crate::connection::Database;
 
 /// Bytes of data in one statement.
@@ -42,7 +42,7 @@ pub(super) fn commands<'a>(
     registry: &Registry,
     events: &'a [Event],
     checkpoint: Position,
-) -> Result<Vec<Command<'a>>> {
+) -> Result<Vec<BoundStatement<'a>>> {
     let mut models: Vec<(&str, Outcomes<'_>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for event in events.iter().filter(|event| event.position > checkpoint && event.kind.is_instance()) {
@@ -95,8 +95,8 @@ impl<'a> Outcomes<'a> {
         &self,
         database: &Database,
         table: &Table,
-        prepared: Option<&Prepared>,
-        commands: &mut Vec<Command<'a>>,
+        prepared: Option<&PreparedTable>,
+        commands: &mut Vec<BoundStatement<'a>>,
     ) -> Result<()> {
         let mut deleted: Vec<&[u8]> = Vec::new();
         // New ones, and those that keep their time of creation if they are there.
@@ -133,7 +133,7 @@ impl<'a> Outcomes<'a> {
             for table in [Some(table), prepared.map(|prepared| &prepared.table)].into_iter().flatten() {
                 let text = format!("DELETE FROM @.{} WHERE id = ANY($1)", table.name());
                 let ids: Box<dyn ToSql + Sync + Send> = Box::new(deleted.clone());
-                commands.push(Command { sql: database.sql(&text, &[Type::BYTEA_ARRAY]), parameters: vec![ids] });
+                commands.push(BoundStatement { sql: database.sql(&text, &[Type::BYTEA_ARRAY]), parameters: vec![ids] });
             }
         }
         Ok(())
@@ -178,7 +178,7 @@ impl<'a> Rows<'a> {
         self.bytes > BYTES_MAX || self.ids.len() >= ROWS_MAX
     }
 
-    fn command(self, database: &Database, table: &Table, is_new: bool) -> Command<'a> {
+    fn command(self, database: &Database, table: &Table, is_new: bool) -> BoundStatement<'a> {
         let count = table.layout.columns.len();
         let columns = format!("{OWN}{}", table.key_columns(""));
         let kept = if is_new { "" } else { "created_at" };
@@ -198,7 +198,7 @@ impl<'a> Rows<'a> {
         parameters.extend(self.numbers.into_iter().map(|column| Box::new(column) as Box<dyn ToSql + Sync + Send>));
         parameters.push(Box::new(self.data));
         parameters.extend(self.keys.into_iter().map(|column| Box::new(column) as Box<dyn ToSql + Sync + Send>));
-        Command { sql: database.sql(&text, &types), parameters }
+        BoundStatement { sql: database.sql(&text, &types), parameters }
     }
 }
 
@@ -243,7 +243,7 @@ impl<'t> Carried<'t> {
 
     /// The statements that put the rows into `to`, unless they have changed in `from` since they were read. Those that are there
     /// stay, or are replaced.
-    pub(super) fn commands<'b>(self, database: &Database, from: &Table, replaces: bool) -> Vec<Command<'b>> {
+    pub(super) fn commands<'b>(self, database: &Database, from: &Table, replaces: bool) -> Vec<BoundStatement<'b>> {
         let (to, count) = (self.to, self.to.layout.columns.len());
         let keys = to.key_columns("");
         let columns = format!("{OWN}{keys}");
@@ -271,7 +271,7 @@ impl<'t> Carried<'t> {
             let mut parameters: Vec<Box<dyn ToSql + Sync + Send>> =
                 vec![Box::new(part.ids), Box::new(part.positions), Box::new(part.versions), Box::new(part.data)];
             parameters.extend(part.keys.into_iter().map(|column| Box::new(column) as Box<dyn ToSql + Sync + Send>));
-            Command { sql: sql.clone(), parameters }
+            BoundStatement { sql: sql.clone(), parameters }
         };
         self.parts.into_iter().map(command).collect()
     }

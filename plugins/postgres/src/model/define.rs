@@ -6,9 +6,9 @@ use tokio_postgres::types::Type;
 
 use super::apply::Carried;
 use super::entries::{forget, save};
+use super::open_models::OpenModels;
 use super::registry::Model;
 use super::row::get;
-use super::shared::Shared;
 use super::table::{Layout, Table};
 use super::writing::Writing;
 use crate::connection::{Database, WHOLE_TIME};
@@ -20,7 +20,7 @@ const ROWS_MAX: usize = 1000;
 
 /// See [`snaphook_driver::ModelStore::define`].
 pub(super) async fn define(
-    shared: &Shared,
+    shared: &OpenModels,
     after: Position,
     known: Option<&ModelShape>,
     new: &ModelShape,
@@ -87,7 +87,7 @@ pub(super) async fn finish_table(writing: &mut Writing<'_>, table: &Table) -> Re
 
 /// Fills a new table with the rows of the old one.
 async fn refill(
-    shared: &Shared,
+    shared: &OpenModels,
     writing: &mut Writing<'_>,
     old: &Table,
     new: &Table,

@@ -10,8 +10,8 @@ use snaphook_driver::Result;
 use tokio_postgres::types::Type;
 
 use super::entries::forget;
+use super::open_models::OpenModels;
 use super::row::get;
-use super::shared::Shared;
 use super::writing::Writing;
 use crate::connection::{CALL_TIME, Database};
 
@@ -27,7 +27,7 @@ const TRIES: usize = 20;
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Removes tables in the background.
-pub(super) fn start(shared: &Shared) {
+pub(super) fn start(shared: &OpenModels) {
     let Some(shared) = shared.this() else { return };
     if shared.clears() {
         let weak = Arc::downgrade(&shared);
@@ -35,7 +35,7 @@ pub(super) fn start(shared: &Shared) {
     }
 }
 
-async fn clear(shared: &Weak<Shared>) {
+async fn clear(shared: &Weak<OpenModels>) {
     for attempt in 1..=TRIES {
         // Changes come together; readers end.
         tokio::time::sleep(DELAY * attempt as u32).await;
@@ -73,7 +73,7 @@ async fn drop_all(database: &Database) -> Result<usize> {
 }
 
 /// Looks for abandoned tables now and then, in the background: whoever applies events writes to them too.
-pub(super) fn look(shared: &Shared) {
+pub(super) fn look(shared: &OpenModels) {
     if let Some(shared) = shared.this().filter(|shared| shared.looks(LOOK)) {
         let work = Arc::downgrade(&shared);
         shared.spawn(async move {
@@ -87,7 +87,7 @@ pub(super) fn look(shared: &Shared) {
 }
 
 /// Forgets what was prepared by processes that are gone.
-pub(super) async fn forget_abandoned(shared: &Shared) -> Result<()> {
+pub(super) async fn forget_abandoned(shared: &OpenModels) -> Result<()> {
     let registry = shared.reload("open").await?;
     for (model, known) in &registry.models {
         let Some(prepared) = &known.prepared else { continue };

@@ -21,7 +21,7 @@ pub(super) struct Entry {
 
 /// Rows of a page, as they come into their order.
 #[derive(Default)]
-pub(super) struct Page {
+pub(super) struct PageBuilder {
     /// `None`: rows are counted.
     wanted: Option<usize>,
     entries: Vec<Entry>,
@@ -34,9 +34,9 @@ pub(super) struct Page {
     matched: u64,
 }
 
-impl Page {
-    pub(super) fn new(wanted: Option<usize>) -> Page {
-        Page { wanted, ..Page::default() }
+impl PageBuilder {
+    pub(super) fn new(wanted: Option<usize>) -> PageBuilder {
+        PageBuilder { wanted, ..PageBuilder::default() }
     }
 
     /// The rows in order, and how many matched.

@@ -11,8 +11,8 @@ use tokio_postgres::types::Type;
 use super::define::{self, begin_table, carried, finish_table, is_in_place};
 use super::entries::{Purpose, forget, save};
 use super::garbage;
-use super::registry::Prepared;
-use super::shared::Shared;
+use super::open_models::OpenModels;
+use super::registry::PreparedTable;
 use super::table::Table;
 use super::writing::Writing;
 use crate::connection::CALL_TIME;
@@ -29,7 +29,7 @@ const STALLED_SECONDS: f64 = 10.0;
 
 /// Removes what is prepared if the caller does not wait for it to its end.
 struct Guard<'a> {
-    shared: &'a Shared,
+    shared: &'a OpenModels,
     table: Option<Table>,
 }
 
@@ -45,7 +45,7 @@ impl Drop for Guard<'_> {
 }
 
 /// See [`snaphook_driver::ModelStore::prepare`].
-pub(super) async fn prepare(shared: &Shared, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
+pub(super) async fn prepare(shared: &OpenModels, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
     let (from, to) = loop {
         let mut writing = Writing::begin(shared, "prepare", CALL_TIME).await?;
         let Some(known) = writing.registry.models.get(&new.model).cloned() else {
@@ -93,7 +93,13 @@ pub(super) async fn prepare(shared: &Shared, new: &ModelShape, carry: &CarryOver
 }
 
 /// Copies all rows; returns the last step.
-async fn fill(shared: &Shared, from: &Table, to: &Table, carry: &CarryOver, version: u64) -> Result<Option<Step>> {
+async fn fill(
+    shared: &OpenModels,
+    from: &Table,
+    to: &Table,
+    carry: &CarryOver,
+    version: u64,
+) -> Result<Option<StepTime>> {
     let database = &shared.database;
     let (mut after, mut count, mut checkpoint, mut step) = (Vec::new(), ROWS_FIRST, 0, None);
     loop {
@@ -125,11 +131,11 @@ async fn fill(shared: &Shared, from: &Table, to: &Table, carry: &CarryOver, vers
 }
 
 /// See [`snaphook_driver::ModelStore::discard`]; `None`: whatever is prepared.
-pub(super) async fn discard(shared: &Shared, model: &str, ticket: Option<u64>) -> Result<()> {
+pub(super) async fn discard(shared: &OpenModels, model: &str, ticket: Option<u64>) -> Result<()> {
     let mut writing = Writing::begin(shared, "discard", CALL_TIME).await?;
     let prepared = writing.registry.models.get(model).and_then(|known| known.prepared.as_ref());
     // What another node prepared is that node's to forget.
-    let is_own = |prepared: &Prepared| prepared.owner == shared.owner;
+    let is_own = |prepared: &PreparedTable| prepared.owner == shared.owner;
     if prepared.is_none_or(|prepared| ticket.is_some_and(|ticket| ticket != prepared.table.number || !is_own(prepared)))
     {
         writing.leave().await;
@@ -143,11 +149,11 @@ pub(super) async fn discard(shared: &Shared, model: &str, ticket: Option<u64>) -
 }
 
 /// The time of a step, in microseconds.
-type Step = i64;
+type StepTime = i64;
 
 /// Says that the work goes on from the step before. Fails if somebody else has removed the table, or if the server crashed and lost
 /// that step: steps do not wait for the disk, and a new connection does not tell that there was a crash.
-async fn touch(writing: &mut Writing<'_>, table: &Table, before: Option<Step>, complete: bool) -> Result<Step> {
+async fn touch(writing: &mut Writing<'_>, table: &Table, before: Option<StepTime>, complete: bool) -> Result<StepTime> {
     let touched = writing
         .query(
             "UPDATE @.model_tables SET touched = clock_timestamp(), complete = $2 WHERE number = $1 AND prepared \

@@ -5,13 +5,13 @@ use snaphook_driver::{
 };
 
 use super::lanes::{Halt, Meter};
+use super::open_models::{OpenModels, is_gone};
 use super::page::Entry;
 use super::place::Place;
 use super::plan::{Plan, Stream};
 use super::reader::Reader;
 use super::row::{self, get};
 use super::scan::{PROBE, Scan};
-use super::shared::{Shared, is_gone};
 use super::table::Table;
 
 /// How often a read is done again whose model was changed meanwhile.
@@ -19,7 +19,7 @@ const RETRIES: usize = 20;
 
 /// A read of one model.
 pub(super) struct Read<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a OpenModels,
     pub(super) model: &'a str,
     pub(super) budget: &'a Budget,
 }
@@ -32,7 +32,7 @@ enum Ask<'a> {
 }
 
 /// What was asked: a page, or a number of instances.
-struct Answer {
+struct ReadResult {
     page: InstancePage,
     count: u64,
 }
@@ -49,7 +49,7 @@ impl Read<'_> {
     }
 
     /// In a short turn, then, if that is not enough, in a long one.
-    async fn run(&self, operation: &'static str, ask: Ask<'_>) -> Result<Answer> {
+    async fn run(&self, operation: &'static str, ask: Ask<'_>) -> Result<ReadResult> {
         // Ends what runs on another thread.
         let guard = self.budget.cancel_on_drop();
         let filter = match ask {
@@ -73,7 +73,7 @@ impl Read<'_> {
     }
 
     /// Does the read again if a table went that it looked at.
-    async fn turn(&self, meter: &Meter, ask: Ask<'_>) -> Result<Answer, Halt> {
+    async fn turn(&self, meter: &Meter, ask: Ask<'_>) -> Result<ReadResult, Halt> {
         let mut retries = 0;
         loop {
             match self.once(meter, ask).await {
@@ -83,7 +83,7 @@ impl Read<'_> {
         }
     }
 
-    async fn once(&self, meter: &Meter, ask: Ask<'_>) -> Result<Answer, Halt> {
+    async fn once(&self, meter: &Meter, ask: Ask<'_>) -> Result<ReadResult, Halt> {
         let mut reader = Reader::begin(self.shared, meter).await?;
         let answer = self.answer(&mut reader, meter, ask).await;
         // Whatever came of it: a client that asks for what is refused must not cost a connection.
@@ -91,8 +91,8 @@ impl Read<'_> {
         answer
     }
 
-    async fn answer(&self, reader: &mut Reader<'_>, meter: &Meter, ask: Ask<'_>) -> Result<Answer, Halt> {
-        let mut answer = Answer { page: InstancePage { items: Vec::new(), next: None }, count: 0 };
+    async fn answer(&self, reader: &mut Reader<'_>, meter: &Meter, ask: Ask<'_>) -> Result<ReadResult, Halt> {
+        let mut answer = ReadResult { page: InstancePage { items: Vec::new(), next: None }, count: 0 };
         if let Some(known) = reader.model(self.model) {
             match ask {
                 Ask::Page(query) => answer.page = page_of(reader, &known.table, query, meter).await?,

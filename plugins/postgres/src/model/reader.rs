@@ -7,9 +7,9 @@ use tokio_postgres::{Row, types::Type};
 
 use super::condition::Where;
 use super::lanes::{Halt, Meter};
+use super::open_models::OpenModels;
 use super::registry::{Model, Registry};
 use super::row::get;
-use super::shared::Shared;
 use super::table::{OWN, Table};
 use super::writing::within;
 use crate::connection::{CALL_TIME, WHOLE_TIME};
@@ -23,7 +23,7 @@ const INLINE_MAX: usize = 16 * 1024;
 pub(super) const KEYS_FROM: usize = 8;
 
 pub(super) struct Reader<'a> {
-    shared: &'a Shared,
+    shared: &'a OpenModels,
     session: Session,
     meter: &'a Meter,
     registry: Arc<Registry>,
@@ -31,7 +31,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) async fn begin(shared: &'a Shared, meter: &'a Meter) -> Result<Reader<'a>, Halt> {
+    pub(super) async fn begin(shared: &'a OpenModels, meter: &'a Meter) -> Result<Reader<'a>, Halt> {
         let operation = meter.operation();
         let mut session = shared.database.session_within(operation, WHOLE_TIME).await?;
         let begin = Begin::SNAPSHOT.text(session.deadline().saturating_duration_since(Instant::now()));

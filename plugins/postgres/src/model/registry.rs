@@ -43,12 +43,12 @@ pub(super) struct Registry {
 pub(super) struct Model {
     pub(super) table: Table,
     pub(super) shape: ModelShape,
-    pub(super) prepared: Option<Prepared>,
+    pub(super) prepared: Option<PreparedTable>,
 }
 
 /// A table that is built for a change of its model, or is complete. Whoever applies events writes to it too.
 #[derive(Clone, Debug)]
-pub(super) struct Prepared {
+pub(super) struct PreparedTable {
     pub(super) table: Table,
     pub(super) shape: ModelShape,
     pub(super) carry: CarryOver,
@@ -101,7 +101,7 @@ impl Registry {
             return Ok(());
         }
         let carry = get::<Option<&str>>(row, 6, operation)?.unwrap_or("null");
-        let prepared = Prepared {
+        let prepared = PreparedTable {
             table,
             shape,
             carry: json::typed(carry).map_err(corrupt)?,
@@ -119,17 +119,17 @@ impl Registry {
 
 /// The row of `model_state`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct State {
+pub(super) struct StateRow {
     pub(super) checkpoint: Position,
     pub(super) changes: i64,
     pub(super) numbers: u64,
 }
 
-impl State {
+impl StateRow {
     /// From `checkpoint, changes, numbers`.
-    pub(super) fn read(rows: &[Row], operation: &'static str) -> Result<State> {
+    pub(super) fn read(rows: &[Row], operation: &'static str) -> Result<StateRow> {
         let row = rows.first().ok_or_else(|| removed(operation))?;
-        Ok(State {
+        Ok(StateRow {
             checkpoint: get::<i64>(row, 0, operation)? as Position,
             changes: get(row, 1, operation)?,
             numbers: get::<i64>(row, 2, operation)? as u64,

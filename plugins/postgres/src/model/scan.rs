@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 
 use super::key::{found_key, is_exact};
 use super::lanes::{Halt, Meter};
-use super::page::{Entry, Page};
+use super::page::{Entry, PageBuilder};
 use super::place::Place;
 use super::plan::Stream;
 use super::reader::{KEYS_FROM, Reader};
@@ -68,7 +68,7 @@ impl Scan<'_> {
             keeps: self.wanted.is_some(),
             meter: self.meter.clone(),
         });
-        let mut page = Page::new(self.wanted);
+        let mut page = PageBuilder::new(self.wanted);
         let mut seen = 0;
         for part in &parts {
             let (with_data, step) = (question.wants_data(), question.step(page.left()));

@@ -11,24 +11,24 @@ use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Error;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::registry::{Registry, State};
-use super::shared::Shared;
+use super::open_models::OpenModels;
+use super::registry::{Registry, StateRow};
 use crate::fault::fault;
 use crate::session::{Begin, Parameter, Session};
 use crate::sql::Sql;
 
 /// A statement with what it is given.
-pub(super) struct Command<'a> {
+pub(super) struct BoundStatement<'a> {
     pub(super) sql: Sql,
     pub(super) parameters: Vec<Box<dyn ToSql + Sync + Send + 'a>>,
 }
 
 /// A transaction that holds the lock of all writers. Nothing of it stays unless it is committed.
 pub(super) struct Writing<'a> {
-    shared: &'a Shared,
+    shared: &'a OpenModels,
     pub(super) session: Session,
     operation: &'static str,
-    pub(super) state: State,
+    pub(super) state: StateRow,
     pub(super) registry: Arc<Registry>,
     /// Whether the commit waits for the disk. What nodes know of definitions must not be lost in a crash, or their numbers would be
     /// given again for something else.
@@ -39,7 +39,7 @@ pub(super) struct Writing<'a> {
 const JOINS: &str = "; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 impl<'a> Writing<'a> {
-    pub(super) async fn begin(shared: &'a Shared, operation: &'static str, time: Duration) -> Result<Writing<'a>> {
+    pub(super) async fn begin(shared: &'a OpenModels, operation: &'static str, time: Duration) -> Result<Writing<'a>> {
         let database = &shared.database;
         let mut session = database.session_within(operation, time).await?;
         let left = session.deadline().saturating_duration_since(Instant::now());
@@ -51,7 +51,7 @@ impl<'a> Writing<'a> {
         let both = async { tokio::join!(client.batch_execute(&begin), client.query_typed(&lock, &[])) };
         let (begun, rows) = within(session.deadline(), operation, both).await?;
         begun.map_err(fault(operation))?;
-        let state = State::read(&rows.map_err(fault(operation))?, operation)?;
+        let state = StateRow::read(&rows.map_err(fault(operation))?, operation)?;
         session.sent(true);
         let mut writing = Writing { shared, session, operation, state, registry: shared.registry(), is_durable: false };
         if writing.registry.changes != state.changes {
@@ -93,7 +93,7 @@ impl<'a> Writing<'a> {
         self.session.batch(&self.shared.database.qualified(text)).await
     }
 
-    pub(super) async fn run(&mut self, command: &Command<'_>) -> Result<u64> {
+    pub(super) async fn run(&mut self, command: &BoundStatement<'_>) -> Result<u64> {
         let parameters: Vec<Parameter<'_>> = command.parameters.iter().map(|value| &**value as Parameter<'_>).collect();
         self.session.execute(&command.sql, &parameters).await
     }
@@ -104,7 +104,7 @@ impl<'a> Writing<'a> {
     }
 
     /// Sends the commands, the state and the commit, without waiting in between.
-    pub(super) async fn commit(mut self, commands: &[Command<'_>], checkpoint: Option<Position>) -> Result<()> {
+    pub(super) async fn commit(mut self, commands: &[BoundStatement<'_>], checkpoint: Option<Position>) -> Result<()> {
         if let Some(checkpoint) = checkpoint {
             self.state.checkpoint = checkpoint;
         }
@@ -112,10 +112,10 @@ impl<'a> Writing<'a> {
             "UPDATE @.model_state SET checkpoint = $1, changes = $2, numbers = $3",
             &[Type::INT8, Type::INT8, Type::INT8],
         );
-        let State { checkpoint, changes, numbers } = self.state;
+        let StateRow { checkpoint, changes, numbers } = self.state;
         let state: [Box<dyn ToSql + Sync + Send>; 3] =
             [Box::new(checkpoint as i64), Box::new(changes), Box::new(numbers as i64)];
-        let save = Command { sql: save, parameters: state.into() };
+        let save = BoundStatement { sql: save, parameters: state.into() };
         let mut ready = Vec::with_capacity(commands.len() + 1);
         for command in commands.iter().chain([&save]) {
             let parameters: Vec<Parameter<'_>> =

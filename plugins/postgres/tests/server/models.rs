@@ -38,18 +38,18 @@ async fn all(store: &dyn ModelStore) -> Vec<Instance> {
 }
 
 /// What happens to a model, step by step.
-enum Step {
+enum HistoryStep {
     Define(u64),
     Apply(Vec<Event>),
 }
 
 /// Definitions that rename `a` to `b` and back, and events between them.
-fn history(seed: u64, versions: u64) -> Vec<(Position, Step)> {
+fn history(seed: u64, versions: u64) -> Vec<(Position, HistoryStep)> {
     let mut random = Random::new(seed);
     let (mut position, mut steps) = (0, Vec::new());
     for version in 1..=versions {
         position += 1;
-        steps.push((position, Step::Define(version)));
+        steps.push((position, HistoryStep::Define(version)));
         for _ in 0..1 + random.below(8) {
             let events = (0..1 + random.below(40)).map(|_| {
                 position += 1;
@@ -62,7 +62,7 @@ fn history(seed: u64, versions: u64) -> Vec<(Position, Step)> {
                 }
             });
             let events = events.collect();
-            steps.push((position, Step::Apply(events)));
+            steps.push((position, HistoryStep::Apply(events)));
         }
     }
     steps
@@ -79,12 +79,12 @@ fn definition(version: u64) -> (snaphook_driver::ModelShape, CarryOver) {
 }
 
 /// One node's way through the log: from the checkpoint, wherever others have brought it.
-async fn follow(store: &dyn ModelStore, steps: &[(Position, Step)], prepares: bool) {
+async fn follow(store: &dyn ModelStore, steps: &[(Position, HistoryStep)], prepares: bool) {
     let mut after = 0;
     for (to, step) in steps {
         match step {
-            Step::Apply(events) => eventually(|| store.apply(after, events, *to)).await,
-            Step::Define(version) => {
+            HistoryStep::Apply(events) => eventually(|| store.apply(after, events, *to)).await,
+            HistoryStep::Define(version) => {
                 let (new, carry) = definition(*version);
                 if prepares && let Err(error) = store.prepare(&new, &carry).await {
                     assert!(error.is_temporary(), "{error}");
@@ -237,8 +237,8 @@ fn a_server_that_dies_takes_no_more_than_the_end() {
                     let mut after = 0;
                     for (to, step) in steps.iter() {
                         let done = match step {
-                            Step::Apply(events) => store.apply(after, events, *to).await,
-                            Step::Define(version) => {
+                            HistoryStep::Apply(events) => store.apply(after, events, *to).await,
+                            HistoryStep::Define(version) => {
                                 let (new, carry) = definition(*version);
                                 store.define(after, None, &new, &carry, *to).await
                             }

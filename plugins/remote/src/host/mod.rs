@@ -47,10 +47,10 @@ pub struct HostOptions {
 pub struct Host {
     listener: TcpListener,
     tls: Option<tokio_rustls::TlsAcceptor>,
-    shared: Shared,
+    shared: HostState,
 }
 
-struct Shared {
+struct HostState {
     services: HashMap<&'static str, Arc<Served>>,
     token: Option<Token>,
     closes: bool,
@@ -65,7 +65,7 @@ impl Host {
         let services = stores.into_iter().map(|opened| (opened.store().as_str(), Served::new(opened))).collect();
         let token = options.token.as_deref().map(Token::new);
         let (limits, bodies) = (HostLimits::default(), BodyBudget::default());
-        let shared = Shared { services, token, closes: options.closes, limits, bodies };
+        let shared = HostState { services, token, closes: options.closes, limits, bodies };
         Ok(Host { listener, tls, shared })
     }
 
@@ -98,7 +98,7 @@ impl Host {
 }
 
 async fn serve(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<HostState>>,
     Path((store, method)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
@@ -129,7 +129,13 @@ async fn serve(
 }
 
 /// The body of a response.
-async fn answer(shared: &Shared, store: &str, name: &str, encoding: Encoding, body: Body) -> Result<Body, DriverError> {
+async fn answer(
+    shared: &HostState,
+    store: &str,
+    name: &str,
+    encoding: Encoding,
+    body: Body,
+) -> Result<Body, DriverError> {
     let invalid = |message: String| DriverError::new(ErrorKind::Invalid, name.to_owned(), message);
     let Some(served) = shared.services.get(store) else {
         return Err(invalid(format!("no {store} storage is served here")));

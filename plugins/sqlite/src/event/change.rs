@@ -10,12 +10,12 @@ pub struct Entry<'a> {
     /// The writer. For each writer, only changes with an increasing counter have an effect.
     pub writer: &'a str,
     pub counter: u64,
-    pub change: Change<'a>,
+    pub change: LogChange<'a>,
 }
 
 /// A change of a log.
 #[derive(Clone, Copy, Debug)]
-pub enum Change<'a> {
+pub enum LogChange<'a> {
     /// No change; but all earlier changes of its writer that have not arrived yet become void.
     Nothing,
     /// Gives the log its identity, if it has none.

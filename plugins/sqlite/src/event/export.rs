@@ -14,8 +14,8 @@ use snaphook_driver::{
 };
 
 use super::groups::Groups;
+use super::open_log::OpenLog;
 use super::read;
-use super::shared::Shared;
 use crate::database::{off_thread, open_reader};
 use crate::fault::{corrupt, fault};
 
@@ -29,7 +29,7 @@ pub(super) struct Export {
 }
 
 struct Snapshot {
-    shared: Arc<Shared>,
+    shared: Arc<OpenLog>,
     log: Connection,
     /// `None` if the groups are stored elsewhere.
     groups: Option<Connection>,
@@ -47,7 +47,7 @@ enum Next {
 }
 
 impl Export {
-    pub(super) fn begin(shared: &Arc<Shared>, groups: Option<&Groups>) -> Result<Export> {
+    pub(super) fn begin(shared: &Arc<OpenLog>, groups: Option<&Groups>) -> Result<Export> {
         let begin = |connection: &Connection, sql: &str| -> Result<i64> {
             connection.execute_batch("BEGIN").map_err(fault("export"))?;
             // A transaction begins with its first read.

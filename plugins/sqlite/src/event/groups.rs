@@ -16,8 +16,8 @@ use snaphook_driver::{
     Delivery, DriverError, ErrorKind, Event, EventFilter, Group, GroupState, LogRecord, Position, Result, Stream, time,
 };
 
+use super::open_log::OpenLog;
 use super::read;
-use super::shared::Shared;
 use crate::checkpoint::Checkpointer;
 use crate::database::{locked, open_writer};
 use crate::fault::fault;
@@ -34,7 +34,7 @@ const DROPPED: u64 = u64::MAX;
 
 pub(super) struct Groups {
     path: PathBuf,
-    shared: Arc<Shared>,
+    shared: Arc<OpenLog>,
     groups: RwLock<HashMap<String, Arc<Member>>>,
     /// Taken before a group's state where both are needed.
     file: Mutex<Option<File>>,
@@ -43,12 +43,12 @@ pub(super) struct Groups {
 /// One group.
 struct Member {
     number: i64,
-    state: Mutex<State>,
+    state: Mutex<MemberState>,
     /// [`GroupState::changes`] as of the last write; [`DROPPED`] once nothing may be written any more.
     written: Mutex<u64>,
 }
 
-struct State {
+struct MemberState {
     filter: EventFilter,
     group: GroupState,
 }
@@ -59,7 +59,7 @@ struct File {
 }
 
 impl Groups {
-    pub(super) fn open(log: &Path, shared: &Arc<Shared>, identity: &str) -> Result<Groups> {
+    pub(super) fn open(log: &Path, shared: &Arc<OpenLog>, identity: &str) -> Result<Groups> {
         let path = beside(log, "-groups");
         let mut connection = open_writer(&path, &file::FORMAT)?;
         file::check_log(&connection, identity).map_err(|error| error.with("path", path.display()))?;
@@ -138,7 +138,7 @@ impl Groups {
             )?;
             Ok(file.last_insert_rowid())
         })?;
-        let state = State { filter: group.filter.clone(), group: GroupState::new(start, token_base()) };
+        let state = MemberState { filter: group.filter.clone(), group: GroupState::new(start, token_base()) };
         groups.insert(group.name.clone(), Arc::new(Member::new(number, state)));
         Ok(())
     }
@@ -203,8 +203,8 @@ impl Groups {
     }
 
     /// Scans the next events of the log; returns those that may be delivered.
-    fn scan(&self, state: &mut State, wanted: usize, head: Position) -> Result<HashMap<Position, Event>> {
-        let State { filter, group } = state;
+    fn scan(&self, state: &mut MemberState, wanted: usize, head: Position) -> Result<HashMap<Position, Event>> {
+        let MemberState { filter, group } = state;
         let mut fresh = HashMap::new();
         let (mut seen, after) = (0, group.cursor());
         read::scan(&self.shared, filter, after, head, SCAN_MAX, |event| {
@@ -290,8 +290,8 @@ impl Groups {
     }
 
     /// When the oldest event of a stream is done, its next event becomes the oldest.
-    fn follow(&self, state: &mut State, after: Position, stream: Stream) -> Result<()> {
-        let State { filter, group } = state;
+    fn follow(&self, state: &mut MemberState, after: Position, stream: Stream) -> Result<()> {
+        let MemberState { filter, group } = state;
         let filter = within(filter, &stream);
         let mut next = None;
         read::scan(&self.shared, &filter, after, group.cursor(), 1, |event| {
@@ -362,7 +362,7 @@ impl Groups {
 }
 
 impl Member {
-    fn new(number: i64, state: State) -> Self {
+    fn new(number: i64, state: MemberState) -> Self {
         let written = Mutex::new(state.group.changes());
         Member { number, state: Mutex::new(state), written }
     }
@@ -378,7 +378,7 @@ fn within(filter: &EventFilter, stream: &Stream) -> EventFilter {
     }
 }
 
-fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<Member>>> {
+fn load(connection: &Connection, shared: &OpenLog) -> Result<HashMap<String, Arc<Member>>> {
     let mut groups = HashMap::new();
     for (number, name, filter, cursor) in file::groups(connection).map_err(fault("open"))? {
         let filter = snaphook_driver::json::typed(&filter).map_err(|error| {
@@ -395,7 +395,7 @@ fn load(connection: &Connection, shared: &Shared) -> Result<HashMap<String, Arc<
                 state.restore(event.stream(), kept);
             }
         }
-        groups.insert(name, Arc::new(Member::new(number, State { filter, group: state })));
+        groups.insert(name, Arc::new(Member::new(number, MemberState { filter, group: state })));
     }
     Ok(groups)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use snaphook_driver::{Event, EventPage, EventQuery, Holder, Position, Result, Stream};
 
-use super::shared::Shared;
+use super::open_log::OpenLog;
 use super::{blobs, claims, read};
 use crate::database::off_thread;
 use crate::fault::fault;
@@ -16,7 +16,7 @@ const PAGE_INLINE_MAX: u32 = 128;
 /// How many events of a stream are skipped on the caller's thread.
 const SKIP_INLINE_MAX: u64 = 2000;
 
-impl Shared {
+impl OpenLog {
     /// See [`snaphook_driver::EventStore::read`].
     pub(super) async fn read(self: &Arc<Self>, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
         let Some(wait) = wait else { return self.page(query.clone()).await };

@@ -10,7 +10,7 @@ use snaphook_driver::{
 
 use super::kind::kind_of;
 use super::names::Names;
-use super::shared::Shared;
+use super::open_log::OpenLog;
 use crate::fault::{corrupt, fault};
 use crate::key::{Id, Key};
 
@@ -25,7 +25,7 @@ const STEP: u64 = 50_000;
 const PART: u64 = 1000;
 
 /// One page; see [`snaphook_driver::EventStore::read`].
-pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
+pub(super) fn page(shared: &OpenLog, query: &EventQuery) -> Result<EventPage> {
     // Taken before the read, which sees everything that is committed by now.
     let head = shared.head();
     let mut page = EventPage { events: Vec::new(), head, reached: head.max(query.after) };
@@ -64,7 +64,7 @@ pub(super) fn page(shared: &Shared, query: &EventQuery) -> Result<EventPage> {
 /// Passes matching events after `after`, up to `until`, to `each` in order, until `limit` is reached or it returns
 /// `false`.
 pub(super) fn scan(
-    shared: &Shared,
+    shared: &OpenLog,
     filter: &EventFilter,
     after: Position,
     until: Position,
@@ -88,7 +88,7 @@ pub(super) fn scan(
 }
 
 /// How many events match after `after`, up to `until`.
-pub(super) fn count(shared: &Shared, filter: &EventFilter, after: Position, until: Position) -> Result<u64> {
+pub(super) fn count(shared: &OpenLog, filter: &EventFilter, after: Position, until: Position) -> Result<u64> {
     if after >= until {
         return Ok(0);
     }
@@ -97,7 +97,7 @@ pub(super) fn count(shared: &Shared, filter: &EventFilter, after: Position, unti
 }
 
 /// The last event of a stream; see [`snaphook_driver::EventStore::last`].
-pub(super) fn last(shared: &Shared, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
+pub(super) fn last(shared: &OpenLog, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
     let Some(number) = shared.names().number(&stream.model) else { return Ok(None) };
     let condition = if stream.instance.is_some() { "instance = ?3" } else { "instance IS NULL AND ?3 IS NULL" };
     let sql = format!(
@@ -135,7 +135,7 @@ pub(super) fn each_after(
 }
 
 /// See [`snaphook_driver::EventStore::last_but`]. For skipped events, only the index is read.
-pub(super) fn last_but(shared: &Shared, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
+pub(super) fn last_but(shared: &OpenLog, stream: &Stream, at_most: Position, skip: u64) -> Result<Option<Event>> {
     let Some(number) = shared.names().number(&stream.model) else { return Ok(None) };
     let condition = if stream.instance.is_some() { "instance = ?3" } else { "instance IS NULL AND ?3 IS NULL" };
     let sql = format!(
@@ -157,7 +157,7 @@ pub(super) fn last_but(shared: &Shared, stream: &Stream, at_most: Position, skip
 }
 
 /// One event by its position.
-pub(super) fn at(shared: &Shared, position: Position) -> Result<Option<Event>> {
+pub(super) fn at(shared: &OpenLog, position: Position) -> Result<Option<Event>> {
     shared.readers.with(|connection| {
         let find = || {
             connection
@@ -354,7 +354,7 @@ mod tests {
         let shared = &store.shared;
         let append = |model: &str| {
             let batch = [snaphook_driver_testkit::sample::create(model, "i", "{}")];
-            let append = |writer: &mut super::super::writer::Writer| writer.append(&batch, false, &shared.names);
+            let append = |writer: &mut super::super::writer::LogWriter| writer.append(&batch, false, &shared.names);
             shared.writing("append", append).unwrap()[0].as_ref().unwrap().position
         };
         let first = append("a");

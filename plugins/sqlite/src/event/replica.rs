@@ -15,10 +15,10 @@ use snaphook_driver::{
     ErrorKind, Event, EventFilter, EventPage, EventQuery, Holder, LogExport, Position, Result, Stream, new_log_identity,
 };
 
-use super::change::{Change, Entry, Outcome};
+use super::change::{Entry, LogChange, Outcome};
 use super::export::Export;
-use super::shared::Shared;
-use super::writer::Writer;
+use super::open_log::OpenLog;
+use super::writer::LogWriter;
 use super::{format, import, read};
 use crate::database::{locked, off_thread, remove};
 use crate::fault::fault;
@@ -26,7 +26,7 @@ use crate::lock::lock;
 
 /// One node's copy. Reads return what [`Replica::apply`] has written.
 pub struct Replica {
-    shared: Arc<Shared>,
+    shared: Arc<OpenLog>,
     id: String,
     identity: RwLock<Option<String>>,
     sequence: AtomicU64,
@@ -58,7 +58,7 @@ impl Replica {
     }
 
     fn open_locked(path: &Path, lock: FileLock) -> Result<Replica> {
-        let mut writer = Writer::open(path, format::replica())?;
+        let mut writer = LogWriter::open(path, format::replica())?;
         let open = |connection: &rusqlite::Connection| -> rusqlite::Result<(String, u64, Option<String>)> {
             connection.execute(
                 "INSERT INTO replica(one, id, sequence, writer, counter, next_removal) VALUES (1, ?1, 0, '', 0, ?2)
@@ -72,7 +72,7 @@ impl Replica {
         };
         let (id, sequence, identity) =
             writer.with(open).map_err(fault("open")).map_err(|error| error.with("path", path.display()))?;
-        let shared = Shared::new(path, writer);
+        let shared = OpenLog::new(path, writer);
         Ok(Replica {
             shared,
             id,
@@ -88,7 +88,7 @@ impl Replica {
         &self.id
     }
 
-    /// The log's identity, once [`Change::Begin`] was applied.
+    /// The log's identity, once [`LogChange::Begin`] was applied.
     pub fn identity(&self) -> Option<String> {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -114,7 +114,7 @@ impl Replica {
         let shared = &self.shared;
         let outcomes = shared.writing("apply", |writer| {
             let outcomes = writer.replicate(entries, &shared.names)?;
-            if entries.iter().any(|entry| matches!(entry.change, Change::Begin { .. })) {
+            if entries.iter().any(|entry| matches!(entry.change, LogChange::Begin { .. })) {
                 let identity = writer.with(identity).map_err(fault("apply"))?;
                 *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
             }
@@ -237,7 +237,7 @@ impl Replica {
         let closed = off_thread("close", move || {
             let writer = locked(&shared.writer).take();
             shared.readers.close();
-            writer.map_or(Ok(()), Writer::close)
+            writer.map_or(Ok(()), LogWriter::close)
         })
         .await;
         locked(&self.lock).take();

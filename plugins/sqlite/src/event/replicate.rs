@@ -10,10 +10,10 @@ use rusqlite::params;
 use snaphook_driver::{ErrorKind, LogRecord, Result};
 
 use super::append::{Written, write};
-use super::change::{Change, Entry, Outcome};
+use super::change::{Entry, LogChange, Outcome};
 use super::names::Names;
 use super::tails::Tails;
-use super::writer::{State, Writer};
+use super::writer::{LogWriter, WriterState};
 use super::{blobs, claims, import};
 use crate::fault::fault;
 
@@ -22,12 +22,12 @@ fn counter_of(entry: &Entry<'_>) -> i64 {
     i64::try_from(entry.counter).unwrap_or(i64::MAX)
 }
 
-impl Writer {
+impl LogWriter {
     /// Judges and writes changes in order, all in one transaction. Returns one outcome for each.
     pub(super) fn replicate(&mut self, entries: &[Entry<'_>], published: &RwLock<Arc<Names>>) -> Result<Vec<Outcome>> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("replicate"))?;
         // Stays set if the work panics.
-        self.state = State::Unknown;
+        self.state = WriterState::Unknown;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));
         let written = self.changes(entries).and_then(|outcomes| {
             self.execute("COMMIT").map_err(fault("replicate"))?;
@@ -35,7 +35,7 @@ impl Writer {
         });
         match written {
             Ok(outcomes) => {
-                self.state = State::Works;
+                self.state = WriterState::Works;
                 if !Arc::ptr_eq(&self.log.names, &names) {
                     *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
                 }
@@ -45,7 +45,7 @@ impl Writer {
             Err(error) => {
                 // If the commit failed, the file is reopened before the next write.
                 if self.execute("ROLLBACK").is_ok() {
-                    self.state = State::Failed;
+                    self.state = WriterState::Failed;
                 }
                 (self.log.end, self.log.names, self.log.tails) = (end, names, Tails::default());
                 Err(error)
@@ -87,17 +87,17 @@ impl Writer {
         Ok(changed > 0)
     }
 
-    fn change(&mut self, change: &Change<'_>) -> Result<Outcome> {
+    fn change(&mut self, change: &LogChange<'_>) -> Result<Outcome> {
         let connection = &self.connection;
         match change {
-            Change::Nothing => Ok(Outcome::Done),
-            Change::Begin { identity } => {
+            LogChange::Nothing => Ok(Outcome::Done),
+            LogChange::Begin { identity } => {
                 connection
                     .execute("INSERT INTO log(one, identity) VALUES (1, ?1) ON CONFLICT DO NOTHING", [identity])
                     .map_err(fault("replicate"))?;
                 Ok(Outcome::Done)
             }
-            Change::Append { batch, atomic } => {
+            LogChange::Append { batch, atomic } => {
                 let judged = self.log.judge(connection, batch, *atomic)?;
                 if !judged.accepted.is_empty() {
                     let mut names = Arc::clone(&self.log.names);
@@ -109,17 +109,17 @@ impl Writer {
                 }
                 Ok(Outcome::Appended(judged.answers))
             }
-            Change::Reserve { keys } => claims::reserve(connection, keys, self.log.end.position)
+            LogChange::Reserve { keys } => claims::reserve(connection, keys, self.log.end.position)
                 .map(Outcome::Reserved)
                 .map_err(fault("replicate")),
-            Change::Forget { prefix, limit } => {
+            LogChange::Forget { prefix, limit } => {
                 claims::forget(connection, prefix, *limit).map(Outcome::Forgotten).map_err(fault("replicate"))
             }
-            Change::Blob { sha256, bytes } => {
+            LogChange::Blob { sha256, bytes } => {
                 blobs::put(connection, sha256, bytes).map(|()| Outcome::Done).map_err(fault("replicate"))
             }
-            Change::Import { records } => self.import_part(records),
-            Change::FinishImport => import::finish(connection).map(|()| Outcome::Done).map_err(fault("replicate")),
+            LogChange::Import { records } => self.import_part(records),
+            LogChange::FinishImport => import::finish(connection).map(|()| Outcome::Done).map_err(fault("replicate")),
         }
     }
 

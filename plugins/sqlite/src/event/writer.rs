@@ -19,18 +19,18 @@ use crate::database::{Format, open_writer};
 use crate::fault::fault;
 
 /// The writing connection and its cached state.
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     path: PathBuf,
     format: &'static Format,
     pub(super) connection: Connection,
     pub(super) checkpointer: Checkpointer,
     pub(super) log: Log,
-    pub(super) state: State,
+    pub(super) state: WriterState,
 }
 
 /// The result of the last write.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum State {
+pub(super) enum WriterState {
     Works,
     /// The write failed and nothing of it remains.
     Failed,
@@ -39,9 +39,9 @@ pub(super) enum State {
     Unknown,
 }
 
-impl Writer {
+impl LogWriter {
     /// Opens the log at `path`, or creates it.
-    pub(super) fn open(path: &Path, format: &'static Format) -> Result<Writer> {
+    pub(super) fn open(path: &Path, format: &'static Format) -> Result<LogWriter> {
         let mut connection = open_writer(path, format)?;
         format::add_trace(&connection).map_err(fault("open"))?;
         let names = Arc::new(Names::load(&connection).map_err(fault("open"))?);
@@ -56,7 +56,7 @@ impl Writer {
         let next_removal = format::next_removal(&connection).map_err(fault("open"))?;
         let end = LogEnd { position: head as Position, time, next_removal };
         let log = Log { end, names, tails: Tails::default() };
-        Ok(Writer { path: path.to_owned(), format, connection, checkpointer, log, state: State::Works })
+        Ok(LogWriter { path: path.to_owned(), format, connection, checkpointer, log, state: WriterState::Works })
     }
 
     /// The committed numbers of the models.
@@ -66,25 +66,25 @@ impl Writer {
 
     /// Checks whether writing works again after a failed write; does nothing if none failed.
     pub(super) fn recover(&mut self) -> Result<()> {
-        if self.state == State::Unknown {
+        if self.state == WriterState::Unknown {
             // The old connection is only closed once the new one is open, so that a failure changes nothing.
-            *self = Writer { state: State::Failed, ..Writer::open(&self.path, self.format)? };
+            *self = LogWriter { state: WriterState::Failed, ..LogWriter::open(&self.path, self.format)? };
         }
-        if self.state == State::Failed {
+        if self.state == WriterState::Failed {
             // Rewrites one page with the same contents.
             let version = self.format.version;
             self.connection
                 .execute_batch(&format!("BEGIN IMMEDIATE; PRAGMA user_version = {version}; COMMIT"))
                 .inspect_err(|_| drop(self.connection.execute_batch("ROLLBACK")))
                 .map_err(fault("recover"))?;
-            self.state = State::Works;
+            self.state = WriterState::Works;
         }
         Ok(())
     }
 
-    /// Whether [`Writer::recover`] is required before the next write.
+    /// Whether [`LogWriter::recover`] is required before the next write.
     pub(super) fn is_unknown(&self) -> bool {
-        self.state == State::Unknown
+        self.state == WriterState::Unknown
     }
 
     /// Position of the last committed event.
@@ -112,7 +112,7 @@ impl Writer {
         }
         // Before anything else can be appended; a reopened file has this setting from the start.
         if let Err(error) = self.connection.execute_batch("PRAGMA synchronous = FULL") {
-            self.state = State::Unknown;
+            self.state = WriterState::Unknown;
             return Err(error);
         }
         self.checkpointer.after_commit(&self.connection);
@@ -134,7 +134,7 @@ impl Writer {
         published: &RwLock<Arc<Names>>,
     ) -> Result<Vec<Result<Appended, Conflict>>> {
         // Stays if the work panics.
-        self.state = State::Unknown;
+        self.state = WriterState::Unknown;
         let names = Arc::clone(&self.log.names);
         let result = self.transaction(batch, atomic);
         if !Arc::ptr_eq(&self.log.names, &names) {
@@ -142,9 +142,9 @@ impl Writer {
         }
         self.checkpointer.after_commit(&self.connection);
         self.state = match &result {
-            Ok(_) => State::Works,
-            Err(error) if error.kind() == ErrorKind::Uncertain => State::Unknown,
-            Err(_) => State::Failed,
+            Ok(_) => WriterState::Works,
+            Err(error) if error.kind() == ErrorKind::Uncertain => WriterState::Unknown,
+            Err(_) => WriterState::Failed,
         };
         result
     }
@@ -153,7 +153,7 @@ impl Writer {
     pub(super) fn import(&mut self, records: &[LogRecord], published: &RwLock<Arc<Names>>) -> Result<()> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("import"))?;
         // Stays if the work panics.
-        self.state = State::Unknown;
+        self.state = WriterState::Unknown;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));
         let put = import::begin(&self.connection)
             .and_then(|()| self.log.import(&self.connection, records))
@@ -163,12 +163,12 @@ impl Writer {
         if let Err(error) = put {
             // If it was the commit that failed, the file is opened again before the next write.
             if self.execute("ROLLBACK").is_ok() {
-                self.state = State::Failed;
+                self.state = WriterState::Failed;
             }
             (self.log.end, self.log.names) = (end, names);
             return Err(error);
         }
-        self.state = State::Works;
+        self.state = WriterState::Works;
         *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
         self.checkpointer.after_commit(&self.connection);
         Ok(())
@@ -223,8 +223,8 @@ mod tests {
     fn a_reservation_that_fails_leaves_the_log_synced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.db");
-        let mut writer = Writer::open(&path, &FORMAT).unwrap();
-        let synchronous = |writer: &Writer| {
+        let mut writer = LogWriter::open(&path, &FORMAT).unwrap();
+        let synchronous = |writer: &LogWriter| {
             writer.connection.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)).unwrap()
         };
         let full = synchronous(&writer);

@@ -3,11 +3,11 @@
 use rusqlite::{CachedStatement, Connection, ToSql, params};
 use snaphook_driver::{DriverError, ErrorKind, Event, EventKind, Json, Result};
 
-use super::shared::{Tables, Writer};
+use super::open_models::{ModelWriter, Tables};
 use super::table::Table;
 use crate::fault::fault;
 
-impl Writer {
+impl ModelWriter {
     pub(super) fn apply<'a>(&self, events: impl Iterator<Item = &'a Event>, tables: &Tables) -> Result<()> {
         // Most events of a batch belong to one model, so its statements are only taken from the cache once.
         let mut ready: Option<Ready<'_>> = None;

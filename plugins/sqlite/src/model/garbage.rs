@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
+use super::open_models::{OpenModels, Tables};
 use super::pace::{Pace, Rest};
-use super::shared::{Shared, Tables};
 
 /// All tables of models in the file, in use or not.
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<String>> {
@@ -26,7 +26,7 @@ pub(super) fn find(connection: &Connection, tables: &Tables) -> rusqlite::Result
 }
 
 /// Removes tables in the background; ends early when the store is closed.
-pub(super) fn clear(shared: &Arc<Shared>, tables: Vec<String>) {
+pub(super) fn clear(shared: &Arc<OpenModels>, tables: Vec<String>) {
     if tables.is_empty() {
         return;
     }
@@ -38,7 +38,7 @@ pub(super) fn clear(shared: &Arc<Shared>, tables: Vec<String>) {
 }
 
 /// Deletes some rows; `false` once the table is gone.
-fn step(shared: &Weak<Shared>, table: &str) -> bool {
+fn step(shared: &Weak<OpenModels>, table: &str) -> bool {
     let Some(shared) = shared.upgrade() else { return false };
     let mut pace = Pace::new(&shared.writes, Rest::Garbage);
     // Several steps for each upgrade of the weak reference.

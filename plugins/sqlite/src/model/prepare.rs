@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use snaphook_driver::{CarryOver, DriverError, ErrorKind, Event, ModelShape, Result};
 
+use super::open_models::{ModelWriter, OpenModels};
 use super::pace::{Pace, Rest};
 use super::rows::{self, Steps};
 use super::shadow::Shadow;
-use super::shared::{Shared, Writer};
 use super::table::Table;
 use super::{garbage, migrate};
 use crate::database::locked;
 
 /// Builds the next table of a model; returns its ticket, or 0 if the change needs none.
 pub(super) fn build(
-    shared: &Arc<Shared>,
+    shared: &Arc<OpenModels>,
     new: &ModelShape,
     carry: &CarryOver,
     abandoned: &Arc<AtomicBool>,
@@ -78,7 +78,7 @@ pub(super) fn build(
     }
 }
 
-fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: &AtomicBool) -> Result<()> {
+fn fill(shared: &OpenModels, from: &Table, to: &Table, mut steps: Steps, abandoned: &AtomicBool) -> Result<()> {
     let mut pace = Pace::new(&shared.writes, Rest::Change);
     let mut after = i64::MIN;
     loop {
@@ -111,7 +111,7 @@ fn fill(shared: &Shared, from: &Table, to: &Table, mut steps: Steps, abandoned: 
 }
 
 /// Discards any table prepared for a model, for a caller that prepares another one; `false` if that caller is gone.
-fn discard_unless(shared: &Arc<Shared>, model: &str, abandoned: &AtomicBool) -> bool {
+fn discard_unless(shared: &Arc<OpenModels>, model: &str, abandoned: &AtomicBool) -> bool {
     let mut writer = locked(&shared.writer);
     if abandoned.load(Ordering::Relaxed) {
         return false;
@@ -123,7 +123,7 @@ fn discard_unless(shared: &Arc<Shared>, model: &str, abandoned: &AtomicBool) -> 
 }
 
 /// Discards the table prepared for a model: the one with this ticket, or any.
-pub(super) fn discard(shared: &Arc<Shared>, model: &str, ticket: Option<u64>) {
+pub(super) fn discard(shared: &Arc<OpenModels>, model: &str, ticket: Option<u64>) {
     let mut writer = locked(&shared.writer);
     let Some(writer) = writer.as_mut() else { return };
     if writer.shadows.get(model).is_some_and(|shadow| ticket.is_none_or(|ticket| ticket == shadow.ticket()))
@@ -134,7 +134,7 @@ pub(super) fn discard(shared: &Arc<Shared>, model: &str, ticket: Option<u64>) {
 }
 
 /// Applies the effects of events to the prepared tables.
-pub(super) fn follow<'a>(shared: &Arc<Shared>, writer: &mut Writer, events: impl Iterator<Item = &'a Event>) {
+pub(super) fn follow<'a>(shared: &Arc<OpenModels>, writer: &mut ModelWriter, events: impl Iterator<Item = &'a Event>) {
     for event in events {
         let Some(shadow) = writer.shadows.get_mut(&event.model) else { continue };
         if !shadow.follow(&writer.connection, event)

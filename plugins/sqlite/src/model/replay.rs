@@ -9,8 +9,8 @@ use snaphook_driver::{CarryOver, ModelShape, Result};
 use super::definitions::{Pending, load, save};
 use super::migrate;
 use super::names::Counter;
+use super::open_models::{ModelWriter, Publish, Tables};
 use super::rows::Steps;
-use super::shared::{Publish, Tables, Writer};
 use super::table::Table;
 use crate::fault::fault;
 
@@ -57,7 +57,7 @@ pub(super) fn due(connection: &Connection) -> Result<Vec<String>> {
 }
 
 /// Carries out the deferred work of a model.
-pub(super) fn settle(writer: &mut Writer, tables: &Tables, model: &str) -> Result<Option<Publish>> {
+pub(super) fn settle(writer: &mut ModelWriter, tables: &Tables, model: &str) -> Result<Option<Publish>> {
     let (shape, pending) = load(&writer.connection, model)?;
     let (Some(pending), Some(old)) = (pending, tables.get(model)) else { return Ok(None) };
     if !pending.refill {

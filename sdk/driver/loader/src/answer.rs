@@ -7,7 +7,7 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 use snaphook_driver_abi::{ERROR, OK};
 
 use crate::loaded::Loaded;
-use crate::outcome::{Answer, Outcome, Stage};
+use crate::outcome::{LibraryAnswer, Outcome, Stage};
 use crate::threads::ALL_MAX;
 
 /// The call that an outcome belongs to.
@@ -60,7 +60,7 @@ pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcom
 }
 
 /// The error is a clause that describes the answer.
-fn read_answer(Answer { status, bytes }: Answer) -> Result<Result<Vec<u8>>, String> {
+fn read_answer(LibraryAnswer { status, bytes }: LibraryAnswer) -> Result<Result<Vec<u8>>, String> {
     let bytes = bytes?;
     match status {
         OK => Ok(Ok(bytes)),

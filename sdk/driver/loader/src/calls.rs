@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::loaded::Loaded;
-use crate::outcome::{Answer, Outcome, Stage};
+use crate::outcome::{LibraryAnswer, Outcome, Stage};
 use crate::outstanding::{Ending, Outstanding};
 
 const SHARDS: usize = 16;
@@ -33,7 +33,7 @@ struct Call {
     /// `None` once there is an outcome or nobody waits any more.
     waiter: Option<oneshot::Sender<Outcome>>,
     /// An answer that has not been delivered to its waiter yet.
-    held: Option<Answer>,
+    held: Option<LibraryAnswer>,
     answered: bool,
     stage: Stage,
     deadline: Instant,
@@ -161,11 +161,11 @@ pub(crate) fn complete(number: u64, status: u32, copy: impl FnOnce() -> Result<V
                 remove(number);
             }
             if let Some(waiter) = waiter {
-                let _ = waiter.send(Outcome::Answered(Answer { status, bytes: copy() }));
+                let _ = waiter.send(Outcome::Answered(LibraryAnswer { status, bytes: copy() }));
             }
         }
         Some(Then::Hold) => {
-            let answer = Answer { status, bytes: copy() };
+            let answer = LibraryAnswer { status, bytes: copy() };
             with(number, |call| call.held = Some(answer));
             HELD.with_borrow_mut(|held| held.as_mut().map(|held| held.push(number)));
         }

@@ -13,7 +13,7 @@ pub(crate) enum Stage {
 
 /// How a call ended, for its waiter.
 pub(crate) enum Outcome {
-    Answered(Answer),
+    Answered(LibraryAnswer),
     /// The library's function panicked or threw an exception.
     Thrown,
     /// The deadline passed at this stage.
@@ -21,7 +21,7 @@ pub(crate) enum Outcome {
 }
 
 /// A library's answer.
-pub(crate) struct Answer {
+pub(crate) struct LibraryAnswer {
     pub(crate) status: u32,
     /// The bytes of the response, or a description of what is wrong with them.
     pub(crate) bytes: Result<Vec<u8>, String>,

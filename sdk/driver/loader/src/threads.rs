@@ -24,16 +24,16 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// The threads of one plugin.
 #[derive(Clone, Default)]
-pub(crate) struct Threads(Arc<Shared>);
+pub(crate) struct Threads(Arc<WorkQueue>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct WorkQueue {
+    state: Mutex<WorkState>,
     more: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct WorkState {
     work: VecDeque<Work>,
     all: usize,
     idle: usize,
@@ -84,7 +84,7 @@ impl Threads {
         self.lock().lost
     }
 
-    fn start(&self, state: &mut State) -> Result<(), NoThread> {
+    fn start(&self, state: &mut WorkState) -> Result<(), NoThread> {
         let threads = self.clone();
         let builder = std::thread::Builder::new().name("plugin".into()).stack_size(STACK_BYTES);
         match builder.spawn(move || threads.serve()) {
@@ -117,7 +117,7 @@ impl Threads {
         state.all -= 1;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WorkState> {
         // Code that holds this lock never leaves the state inconsistent.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,20 +7,20 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 use snaphook_driver_abi::{Bytes, Completion, ERROR, OK};
 
 /// The pending answer to a call. Dropping it answers that the call was cancelled.
-pub(crate) struct Answer {
+pub(crate) struct PendingAnswer {
     /// `None` once the answer has been given.
     completion: Option<Completion>,
     /// The kind of an error that leaves open what was done.
     lost: ErrorKind,
 }
 
-impl Answer {
-    pub(crate) fn new(completion: Completion) -> Answer {
-        Answer { completion: Some(completion), lost: ErrorKind::Unexpected }
+impl PendingAnswer {
+    pub(crate) fn new(completion: Completion) -> PendingAnswer {
+        PendingAnswer { completion: Some(completion), lost: ErrorKind::Unexpected }
     }
 
     /// The answer to a call of that method: if a method that changes something does not finish, its outcome is unknown.
-    pub(crate) fn to(self, method: Method) -> Answer {
+    pub(crate) fn to(self, method: Method) -> PendingAnswer {
         let mut answer = self;
         answer.lost = if method.changes() { ErrorKind::Uncertain } else { ErrorKind::Unexpected };
         answer
@@ -53,7 +53,7 @@ impl Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for PendingAnswer {
     fn drop(&mut self) {
         let message = match std::thread::panicking() {
             true => "the plugin panicked",

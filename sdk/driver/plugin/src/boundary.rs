@@ -11,7 +11,7 @@ use snaphook_driver_abi::{ABI_VERSION, Bytes, Completion, Text};
 
 pub use snaphook_driver_abi::Descriptor;
 
-use crate::answer::Answer;
+use crate::answer::PendingAnswer;
 use crate::stores::Stores;
 
 /// Exports the symbol that makes this library a plugin. Takes the plugin's name, then its drivers. Use it once per
@@ -69,13 +69,13 @@ pub fn export(name: &'static str, version: &'static str, drivers: &'static [Driv
 extern "C-unwind" fn open(request: Bytes, completion: Completion) {
     // SAFETY: the server keeps the request until this function returns.
     let request = unsafe { copy(request) };
-    with_stores(Answer::new(completion), |stores, answer| stores.open(request, answer));
+    with_stores(PendingAnswer::new(completion), |stores, answer| stores.open(request, answer));
 }
 
 extern "C-unwind" fn call(handle: u64, method: u32, request: Bytes, completion: Completion) {
     // SAFETY: the server keeps the request until this function returns.
     let request = unsafe { copy(request) };
-    with_stores(Answer::new(completion), |stores, answer| stores.call(handle, method, request, answer));
+    with_stores(PendingAnswer::new(completion), |stores, answer| stores.call(handle, method, request, answer));
 }
 
 extern "C-unwind" fn cancel(call: u64) {
@@ -85,7 +85,7 @@ extern "C-unwind" fn cancel(call: u64) {
 }
 
 /// Catches panics, so that nothing unwinds into the server: a panic drops the answer, which completes the call.
-fn with_stores(answer: Answer, work: impl FnOnce(&'static Stores, Answer)) {
+fn with_stores(answer: PendingAnswer, work: impl FnOnce(&'static Stores, PendingAnswer)) {
     if let Some(plugin) = PLUGIN.get() {
         let _ = catch_unwind(AssertUnwindSafe(|| work(&plugin.stores, answer)));
     }

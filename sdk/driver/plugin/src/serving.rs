@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 
 use snaphook_driver::Result;
 
-use crate::answer::Answer;
+use crate::answer::PendingAnswer;
 
 /// The driver's work and the answer that it produces.
 pub(crate) struct Serving {
     work: Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send>>,
     /// `None` once the answer has been sent.
-    answer: Option<Answer>,
+    answer: Option<PendingAnswer>,
 }
 
 impl Serving {
-    pub(crate) fn new(work: impl Future<Output = Result<Vec<u8>>> + Send + 'static, answer: Answer) -> Serving {
+    pub(crate) fn new(work: impl Future<Output = Result<Vec<u8>>> + Send + 'static, answer: PendingAnswer) -> Serving {
         Serving { work: Box::pin(work), answer: Some(answer) }
     }
 }

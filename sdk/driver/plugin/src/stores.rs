@@ -14,7 +14,7 @@ use snaphook_driver::{Driver, DriverError, ErrorKind, OpenContext, Result, Store
 use tokio::runtime::{self, Handle};
 use tokio::task::AbortHandle;
 
-use crate::answer::Answer;
+use crate::answer::PendingAnswer;
 use crate::serving::Serving;
 
 /// Threads of the runtime.
@@ -50,7 +50,7 @@ impl Stores {
     }
 
     /// Opens a store; the answer is an `OpenResponse`.
-    pub(crate) fn open(&'static self, request: Vec<u8>, answer: Answer) {
+    pub(crate) fn open(&'static self, request: Vec<u8>, answer: PendingAnswer) {
         let runtime = match self.runtime() {
             Ok(runtime) => runtime,
             Err(error) => return answer.send(Err(error)),
@@ -70,7 +70,7 @@ impl Stores {
     }
 
     /// Calls a method of an open store.
-    pub(crate) fn call(&'static self, handle: u64, method: u32, request: Vec<u8>, answer: Answer) {
+    pub(crate) fn call(&'static self, handle: u64, method: u32, request: Vec<u8>, answer: PendingAnswer) {
         let refuse = |message: String| DriverError::new(ErrorKind::Invalid, "call", message);
         let Some(method) = Method::from_number(method) else {
             return answer.send(Err(refuse(format!("there is no method {method}"))));

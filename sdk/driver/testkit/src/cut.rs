@@ -26,12 +26,12 @@ pub struct Cut {
 /// Forwards connections to a host until it is dropped.
 pub struct Proxy {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ProxyState>>,
     accepting: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct ProxyState {
     /// The next cut; each is made once.
     cut: Option<Cut>,
     to_host: usize,
@@ -43,7 +43,7 @@ impl Proxy {
     pub async fn start(host: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state: Arc<Mutex<State>> = Arc::default();
+        let state: Arc<Mutex<ProxyState>> = Arc::default();
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
             while let Ok((driver, _)) = listener.accept().await {
@@ -64,7 +64,7 @@ impl Proxy {
 
     /// Restarts the count of bytes and sets the next cut.
     pub fn arm(&self, cut: Option<Cut>) {
-        *locked(&self.state) = State { cut, ..State::default() };
+        *locked(&self.state) = ProxyState { cut, ..ProxyState::default() };
     }
 
     /// Removes the cut. Returns how many bytes passed since [`Proxy::arm`]: to the host, and to the driver.
@@ -82,7 +82,7 @@ impl Drop for Proxy {
 }
 
 /// Ends as soon as either direction ends, and closes both sockets.
-async fn relay(driver: TcpStream, host: TcpStream, state: &Mutex<State>) {
+async fn relay(driver: TcpStream, host: TcpStream, state: &Mutex<ProxyState>) {
     let _ = (driver.set_nodelay(true), host.set_nodelay(true));
     let ((from_driver, to_driver), (from_host, to_host)) = (driver.into_split(), host.into_split());
     tokio::select! {
@@ -95,7 +95,7 @@ async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     direction: Direction,
-    state: &Mutex<State>,
+    state: &Mutex<ProxyState>,
 ) {
     let mut bytes = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut bytes).await {
@@ -106,7 +106,7 @@ async fn pass(
     }
 }
 
-impl State {
+impl ProxyState {
     /// How many of these bytes pass, and whether the connection ends with them.
     fn count(&mut self, direction: Direction, length: usize) -> (usize, bool) {
         let passed = match direction {
@@ -125,6 +125,6 @@ impl State {
     }
 }
 
-fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn locked(state: &Mutex<ProxyState>) -> MutexGuard<'_, ProxyState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -99,7 +99,7 @@ fn late(what: &str, limit: Option<Duration>) -> AccessError {
 }
 
 /// One complete response.
-pub(super) struct Answer {
+pub(super) struct CompleteResponse {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -140,7 +140,7 @@ impl HttpClient {
         headers: HeaderMap,
         body: Bytes,
         held: &mut Held<'_>,
-    ) -> Result<Answer, HostError> {
+    ) -> Result<CompleteResponse, HostError> {
         let Terms { key, named, pace } = terms;
         let _place = self.places.acquire(key, 1).await;
         let takes_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
@@ -155,15 +155,22 @@ impl HttpClient {
         let mut response = response.ok_or_else(|| late("no response", pace.first_byte))?.map_err(explain)?;
         if let Some(bytes_max) = pace.excerpt {
             let body = excerpt(&mut response, bytes_max).await;
-            return Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body });
+            return Ok(CompleteResponse {
+                status: response.status().as_u16(),
+                headers: response.headers().clone(),
+                body,
+            });
         }
         let announced = response.content_length().unwrap_or(0);
         if announced > BODY_BYTES_MAX as u64 {
             return Err(too_large().into());
         }
         let mut buffered = Buffered { client: self, bytes: 0 };
-        let mut answer =
-            Answer { status: response.status().as_u16(), headers: response.headers().clone(), body: Vec::new() };
+        let mut answer = CompleteResponse {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: Vec::new(),
+        };
         let next = async |response: &mut Response| {
             let Some(limit) = pace.between_bytes else { return response.chunk().await.map_err(explain) };
             let chunk = tokio::time::timeout(limit, response.chunk()).await;

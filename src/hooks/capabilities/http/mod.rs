@@ -24,7 +24,7 @@ use super::super::session::{HostError, HttpRequest, HttpResponse, Redirect, Sess
 use crate::config::format_size;
 use crate::telemetry::trace::{Span, SpanKind};
 pub(in crate::hooks) use client::Pace;
-use client::{Answer, Refused, Terms};
+use client::{CompleteResponse, Refused, Terms};
 pub use client::{HttpClient, Lookup};
 pub(in crate::hooks) use connection::Connection;
 use url_pattern::{Target, UrlPattern};
@@ -75,8 +75,8 @@ impl Session {
             let _slot = self.outside_slot().await;
             loop {
                 match self.hop(hop, request.redirect, &mut held).await {
-                    Ok(Step::Done(response)) => return Ok(Ok(response)),
-                    Ok(Step::Next(next)) => hop = next,
+                    Ok(HopOutcome::Done(response)) => return Ok(Ok(response)),
+                    Ok(HopOutcome::Next(next)) => hop = next,
                     Err(HostError::Access(error)) => return Err(error),
                     Err(fatal) => return Ok(Err(fatal)),
                 }
@@ -111,7 +111,7 @@ impl Session {
     }
 
     /// One request of a chain of redirects.
-    async fn hop(&self, hop: Hop, redirect: Redirect, held: &mut Held<'_>) -> Result<Step, HostError> {
+    async fn hop(&self, hop: Hop, redirect: Redirect, held: &mut Held<'_>) -> Result<HopOutcome, HostError> {
         let Hop { method, target, headers, body, named, pace, count } = hop;
         let terms = Terms { key: self.share_key(), named, pace: pace.clone() };
         let (url, sent) = (target.url().clone(), headers.headers.clone());
@@ -129,7 +129,7 @@ impl Session {
             })?;
         let location = answer.headers.get(header::LOCATION).filter(|_| is_redirect(answer.status));
         let Some(location) = location.filter(|_| redirect != Redirect::Manual) else {
-            return Ok(Step::Done(to_response(&target, count > 0, answer)));
+            return Ok(HopOutcome::Done(to_response(&target, count > 0, answer)));
         };
         if redirect == Redirect::Error {
             return Err(AccessError::new(AccessCode::Failed, format!("{method} {target} was redirected")).into());
@@ -146,7 +146,7 @@ impl Session {
         let mut hop = Hop { method, target: next, headers, body, named: false, pace, count: count + 1 };
         hop.rewrite(answer.status, &target);
         hop.named = self.check_http(&hop.method, &hop.target, Some(&target))?;
-        Ok(Step::Next(hop))
+        Ok(HopOutcome::Next(hop))
     }
 
     /// Checks that a grant allows the request; returns whether such a grant names the host in full.
@@ -259,7 +259,7 @@ struct Hop {
 }
 
 #[expect(clippy::large_enum_variant, reason = "one is held for each request, on its stack")]
-enum Step {
+enum HopOutcome {
     Done(HttpResponse),
     Next(Hop),
 }
@@ -303,7 +303,7 @@ fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
-fn to_response(target: &Target, redirected: bool, answer: Answer) -> HttpResponse {
+fn to_response(target: &Target, redirected: bool, answer: CompleteResponse) -> HttpResponse {
     let text = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };

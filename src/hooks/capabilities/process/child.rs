@@ -46,14 +46,14 @@ pub(super) struct Started {
 /// Why a program could not be started: the step that failed and the system's error.
 #[derive(Debug)]
 pub(super) struct StartError {
-    pub(super) step: Step,
+    pub(super) step: StartStep,
     pub(super) error: io::Error,
 }
 
 /// Steps of the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Step {
+pub(super) enum StartStep {
     Pipe,
     Fork,
     Session,
@@ -66,24 +66,24 @@ pub(super) enum Step {
     Exec,
 }
 
-impl Step {
-    const ALL: [Step; 10] = [
-        Step::Pipe,
-        Step::Fork,
-        Step::Session,
-        Step::Map,
-        Step::Stdio,
-        Step::Directory,
-        Step::Limit,
-        Step::User,
-        Step::Sandbox,
-        Step::Exec,
+impl StartStep {
+    const ALL: [StartStep; 10] = [
+        StartStep::Pipe,
+        StartStep::Fork,
+        StartStep::Session,
+        StartStep::Map,
+        StartStep::Stdio,
+        StartStep::Directory,
+        StartStep::Limit,
+        StartStep::User,
+        StartStep::Sandbox,
+        StartStep::Exec,
     ];
 }
 
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
-        StartError { step: Step::Pipe, error }
+        StartError { step: StartStep::Pipe, error }
     }
 }
 
@@ -105,7 +105,7 @@ pub(super) fn start(plan: &Plan) -> Result<Started, StartError> {
         stdio: [stdin_theirs.as_raw_fd(), stdout_theirs.as_raw_fd(), stderr_theirs.as_raw_fd()],
         report: report_theirs.as_raw_fd(),
     };
-    let (pid, pidfd) = fork(&layout).map_err(|error| StartError { step: Step::Fork, error })?;
+    let (pid, pidfd) = fork(&layout).map_err(|error| StartError { step: StartStep::Fork, error })?;
     drop((stdin_theirs, stdout_theirs, stderr_theirs, report_theirs));
     let started = Started { pid, pidfd, stdin, stdout, stderr };
     let mut message = [0_u8; 5];
@@ -123,7 +123,7 @@ pub(super) fn start(plan: &Plan) -> Result<Started, StartError> {
     }
     reap(started.pid, &started.pidfd);
     let [step, code @ ..] = message;
-    let step = Step::ALL.into_iter().find(|known| *known as u8 == step).unwrap_or(Step::Exec);
+    let step = StartStep::ALL.into_iter().find(|known| *known as u8 == step).unwrap_or(StartStep::Exec);
     Err(StartError { step, error: io::Error::from_raw_os_error(i32::from_ne_bytes(code)) })
 }
 
@@ -178,7 +178,7 @@ fn fork(layout: &Layout<'_>) -> io::Result<(Pid, OwnedFd)> {
 /// Only in the child of [`fork`].
 unsafe fn child(layout: &Layout<'_>) -> ! {
     let Layout { plan, args, env, stdio, report } = layout;
-    let fail = |step: Step| -> ! {
+    let fail = |step: StartStep| -> ! {
         // SAFETY: errno is the child's own, `message` lives until the call returns; nothing runs after _exit.
         unsafe {
             let code = (*libc::__errno_location()).to_ne_bytes();
@@ -187,7 +187,7 @@ unsafe fn child(layout: &Layout<'_>) -> ! {
             libc::_exit(127)
         }
     };
-    let check = |result: c_long, step: Step| {
+    let check = |result: c_long, step: StartStep| {
         if result < 0 {
             fail(step);
         }
@@ -199,15 +199,15 @@ unsafe fn child(layout: &Layout<'_>) -> ! {
         for signal in 1..=64 {
             libc::signal(signal, libc::SIG_DFL);
         }
-        check(libc::setsid().into(), Step::Session);
+        check(libc::setsid().into(), StartStep::Session);
         for (path, text) in &plan.maps {
             let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            check(file.into(), Step::Map);
+            check(file.into(), StartStep::Map);
             let bytes = text.to_bytes();
-            check(libc::write(file, bytes.as_ptr().cast(), bytes.len()) as c_long, Step::Map);
+            check(libc::write(file, bytes.as_ptr().cast(), bytes.len()) as c_long, StartStep::Map);
         }
         for (target, source) in stdio.iter().enumerate() {
-            check(libc::dup2(*source, target as c_int).into(), Step::Stdio);
+            check(libc::dup2(*source, target as c_int).into(), StartStep::Stdio);
         }
         // The exec closes all other descriptors of the server, including those that a library opened without CLOEXEC.
         if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
@@ -215,32 +215,32 @@ unsafe fn child(layout: &Layout<'_>) -> ! {
                 libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
             }
         }
-        check(libc::chdir(plan.directory.as_ptr()).into(), Step::Directory);
+        check(libc::chdir(plan.directory.as_ptr()).into(), StartStep::Directory);
         libc::umask(0o077);
         for &(resource, most) in &plan.limits {
             let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-            check(libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0), Step::Limit);
+            check(libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0), StartStep::Limit);
         }
         if let Some(user) = plan.user {
-            check(libc::syscall(libc::SYS_setgroups, 0, 0), Step::User);
-            check(libc::syscall(libc::SYS_setresgid, user, user, user), Step::User);
-            check(libc::syscall(libc::SYS_setresuid, user, user, user), Step::User);
+            check(libc::syscall(libc::SYS_setgroups, 0, 0), StartStep::User);
+            check(libc::syscall(libc::SYS_setresgid, user, user, user), StartStep::User);
+            check(libc::syscall(libc::SYS_setresuid, user, user, user), StartStep::User);
         }
         // Set after the change of user, which resets it.
-        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into(), Step::Sandbox);
-        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into(), Step::Sandbox);
+        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into(), StartStep::Sandbox);
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into(), StartStep::Sandbox);
         if let Some(ruleset) = &plan.ruleset {
-            check(libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0), Step::Sandbox);
+            check(libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0), StartStep::Sandbox);
         }
         if !plan.filter.is_empty() {
             let program = libc::sock_fprog { len: plan.filter.len() as u16, filter: plan.filter.as_ptr().cast_mut() };
             let mode = libc::SECCOMP_MODE_FILTER;
-            check(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program).into(), Step::Sandbox);
+            check(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program).into(), StartStep::Sandbox);
         }
         let mut no_signals = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&mut no_signals);
         libc::pthread_sigmask(libc::SIG_SETMASK, &no_signals, std::ptr::null_mut());
         libc::execve(plan.program.as_ptr(), args.as_ptr(), env.as_ptr());
-        fail(Step::Exec)
+        fail(StartStep::Exec)
     }
 }

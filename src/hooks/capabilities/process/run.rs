@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::super::super::access::{AccessCode, AccessError};
 use super::super::super::host_call::{ProcessCommand, ProcessOutput};
-use super::child::{self, StartError, Started, Step};
+use super::child::{self, StartError, StartStep, Started};
 use super::ending::{kill, reap, wait};
 use super::keeper::Keeper;
 use super::sandbox::{self, DISK_BYTES_MAX, DISK_DEPTH_MAX, DISK_ENTRIES_MAX, PROCESSES_MAX, Workspace};
@@ -138,8 +138,8 @@ impl Processes {
             match receiver.await.map_err(io::Error::other)? {
                 Ok(running) => return Ok(running),
                 // Containers often forbid namespaces; the rest of the sandbox works without them.
-                Err(StartError { step: Step::Fork | Step::Map, .. }) if namespaces => namespaces = false,
-                Err(StartError { step: Step::Exec, error }) => {
+                Err(StartError { step: StartStep::Fork | StartStep::Map, .. }) if namespaces => namespaces = false,
+                Err(StartError { step: StartStep::Exec, error }) => {
                     let denied = error.kind() == io::ErrorKind::PermissionDenied;
                     let hint =
                         if denied { "; it runs without rights, so anybody must be able to execute it" } else { "" };

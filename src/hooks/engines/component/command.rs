@@ -16,7 +16,7 @@ use crate::catalog::Part;
 use crate::config::Phase;
 use crate::hooks::context::{Context, Failure, FailureCause, FieldError, Outcome, Rejection};
 use crate::hooks::engines::handback::look;
-use crate::hooks::engines::wasm::{State, gave_up};
+use crate::hooks::engines::wasm::{SandboxState, gave_up};
 
 /// `wasi:cli/run` of any 0.2 is the same function.
 const INTERFACE: &str = "wasi:cli/run@0.2.";
@@ -33,7 +33,7 @@ pub(super) fn handler(component: &Component) -> Option<ComponentExportIndex> {
 
 /// Checks the handler's type.
 pub(super) fn check(
-    store: impl AsContextMut<Data = State<Extra>>,
+    store: impl AsContextMut<Data = SandboxState<Extra>>,
     instance: &Instance,
     handler: &ComponentExportIndex,
 ) -> wasmtime::Result<()> {
@@ -67,7 +67,7 @@ pub(super) fn input(context: &Context) -> Bytes {
 
 /// Runs it to its end. An error means that it was stopped from outside: by a limit or a trap.
 pub(super) async fn call(
-    store: &mut Store<State<Extra>>,
+    store: &mut Store<SandboxState<Extra>>,
     instance: &Instance,
     handler: &ComponentExportIndex,
     phase: Phase,
@@ -94,17 +94,17 @@ pub(super) async fn call(
 }
 
 /// The output of a command.
-struct Answer<'a> {
+struct CommandOutput<'a> {
     accept: Option<Value>,
     amend: Option<&'a str>,
     reject: Option<String>,
     fields: Option<Value>,
 }
 
-impl<'a> Answer<'a> {
-    fn read(text: &'a str) -> Result<Answer<'a>, FieldError> {
+impl<'a> CommandOutput<'a> {
+    fn read(text: &'a str) -> Result<CommandOutput<'a>, FieldError> {
         let mut members = Part::whole(text).members(&["accept", "amend", "reject", "fields"])?;
-        Ok(Answer {
+        Ok(CommandOutput {
             accept: members.set("accept").map(|part| part.tree()).transpose()?,
             amend: members.set("amend").map(|part| part.raw()).transpose()?,
             reject: members.set("reject").map(|part| part.string()).transpose()?,
@@ -128,7 +128,7 @@ fn read(written: &[u8], phase: Phase) -> Outcome {
         };
     }
     let read = match snaphook_driver::json::utf8(written) {
-        Ok(text) => Answer::read(text).map_err(|FieldError { pointer, message }| match pointer.is_empty() {
+        Ok(text) => CommandOutput::read(text).map_err(|FieldError { pointer, message }| match pointer.is_empty() {
             true => format!("it {message}"),
             false => format!("`{pointer}` {message}"),
         }),
@@ -143,9 +143,11 @@ fn read(written: &[u8], phase: Phase) -> Outcome {
         }
     };
     match answer {
-        Answer { accept: Some(Value::Bool(true)), amend: None, reject: None, fields: None } => Outcome::Accept,
-        Answer { accept: None, amend: Some(data), reject: None, fields: None } => Outcome::Amend(Json::trusted(data)),
-        Answer { accept: None, amend: None, reject: Some(message), fields } => {
+        CommandOutput { accept: Some(Value::Bool(true)), amend: None, reject: None, fields: None } => Outcome::Accept,
+        CommandOutput { accept: None, amend: Some(data), reject: None, fields: None } => {
+            Outcome::Amend(Json::trusted(data))
+        }
+        CommandOutput { accept: None, amend: None, reject: Some(message), fields } => {
             let fields = match fields {
                 None => Map::new(),
                 Some(Value::Object(fields)) => fields,

@@ -5,11 +5,11 @@ use wasmtime::component::Linker;
 
 use super::versions::Version;
 use super::wasi_http::{self, Extra};
-use crate::hooks::engines::wasm::{Runtime, State};
+use crate::hooks::engines::wasm::{Runtime, SandboxState};
 
 /// The possible imports: WASI without access to anything, requests through `wasi:http`, and a version of the package.
 /// The session rejects everything that is not granted.
-pub(super) fn linker(runtime: &Runtime, version: Option<Version>) -> wasmtime::Result<Linker<State<Extra>>> {
+pub(super) fn linker(runtime: &Runtime, version: Option<Version>) -> wasmtime::Result<Linker<SandboxState<Extra>>> {
     let mut linker = Linker::new(&runtime.engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasi_http::link(&mut linker)?;

@@ -37,11 +37,11 @@ pub use self::proxy::{Proxies, Proxy, ProxyEnd, ProxyRun};
 use self::speech::Speech;
 use self::versions::handler_name;
 use self::wasi_http::Extra;
-use super::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, PrepareErrorKind, Prepared};
+use super::engine::{CallReport, CallSettings, Candidate, HookEngine, PrepareError, PrepareErrorKind, PreparedCode};
 use super::handback::amended;
 use super::idle::IdlePool;
 use super::limits::CHECK_LIMITS;
-use super::wasm::{self, CodeCache, Runtime, Sandbox, State};
+use super::wasm::{self, CodeCache, Runtime, Sandbox, SandboxState};
 use crate::config::{Isolation, Phase};
 use crate::hooks::context::{Context, Outcome};
 use crate::hooks::session::Session;
@@ -62,12 +62,12 @@ impl ComponentEngine {
 }
 
 #[async_trait]
-impl Engine for ComponentEngine {
+impl HookEngine for ComponentEngine {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>, PrepareError> {
         let Candidate { code, phase, .. } = candidate;
         check_bytes(code).map_err(PrepareError::plain)?;
         let runtime = wasm::runtime().map_err(PrepareError::plain)?;
@@ -119,7 +119,7 @@ fn link(
     speech: Speech,
     phase: Phase,
     idle: Arc<IdlePool<Sandbox<Extra>>>,
-) -> wasmtime::Result<Hook> {
+) -> wasmtime::Result<ComponentHook> {
     static HOOKS: AtomicU64 = AtomicU64::new(0);
     let version = match speech {
         Speech::Package(version) => Some(version),
@@ -128,26 +128,26 @@ fn link(
     let linker = linker(runtime, version)?;
     let handler = speech.handler(component, phase).ok_or_else(|| wasmtime::format_err!("it has no handler"))?;
     let code = linker.instantiate_pre(component)?;
-    Ok(Hook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, speech, runtime, idle })
+    Ok(ComponentHook { id: HOOKS.fetch_add(1, Ordering::Relaxed), code, handler, speech, runtime, idle })
 }
 
 /// A prepared component.
-struct Hook {
+struct ComponentHook {
     id: u64,
-    code: InstancePre<State<Extra>>,
+    code: InstancePre<SandboxState<Extra>>,
     handler: ComponentExportIndex,
     speech: Speech,
     runtime: &'static Runtime,
     idle: Arc<IdlePool<Sandbox<Extra>>>,
 }
 
-impl Drop for Hook {
+impl Drop for ComponentHook {
     fn drop(&mut self) {
         self.idle.forget(self.id);
     }
 }
 
-impl Hook {
+impl ComponentHook {
     /// Instantiates it once to check that this works and that its handler has the right type.
     async fn check(&self, phase: Phase) -> Result<(), String> {
         let mut sandbox = Sandbox::new(self.runtime, Extra::default()).await.map_err(|failure| failure.message)?;
@@ -172,7 +172,7 @@ impl Hook {
 }
 
 #[async_trait]
-impl Prepared for Hook {
+impl PreparedCode for ComponentHook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let is_command = self.speech == Speech::Command;
         let reuse = settings.isolation == Isolation::Reuse && !is_command;

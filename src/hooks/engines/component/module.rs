@@ -16,7 +16,7 @@ use crate::config::Limits;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::engine::PrepareError;
 use crate::hooks::engines::limits::{Broken, CHECK_LIMITS};
-use crate::hooks::engines::wasm::{self, CodeCache, Runtime, Sandbox, State};
+use crate::hooks::engines::wasm::{self, CodeCache, Runtime, Sandbox, SandboxState};
 use crate::hooks::session::Session;
 
 wasmtime::component::bindgen!({
@@ -54,7 +54,7 @@ pub struct ModuleCodes {
 
 /// A prepared component that can take part in requests.
 pub struct ModuleCode {
-    code: InstancePre<State<Extra>>,
+    code: InstancePre<SandboxState<Extra>>,
     hooks: Hooks,
     bodies: WholeBodies,
     runtime: &'static Runtime,
@@ -122,9 +122,9 @@ fn link(runtime: &'static Runtime, component: &Component) -> std::result::Result
         ));
     }
     let linked = linker(runtime, Some(Version::NEWEST)).and_then(|mut linker| {
-        types::add_to_linker::<State<Extra>, HasSelf<State<Extra>>>(&mut linker, |state| state)?;
-        config::add_to_linker::<State<Extra>, HasSelf<State<Extra>>>(&mut linker, |state| state)?;
-        note::add_to_linker::<State<Extra>, HasSelf<State<Extra>>>(&mut linker, |state| state)?;
+        types::add_to_linker::<SandboxState<Extra>, HasSelf<SandboxState<Extra>>>(&mut linker, |state| state)?;
+        config::add_to_linker::<SandboxState<Extra>, HasSelf<SandboxState<Extra>>>(&mut linker, |state| state)?;
+        note::add_to_linker::<SandboxState<Extra>, HasSelf<SandboxState<Extra>>>(&mut linker, |state| state)?;
         linker.instantiate_pre(component)
     });
     let code = linked.map_err(|error| format!("the component does not fit this server: {error:#}"))?;
@@ -318,15 +318,15 @@ impl ModuleCode {
     }
 }
 
-impl types::Host for State<Extra> {}
+impl types::Host for SandboxState<Extra> {}
 
-impl config::Host for State<Extra> {
+impl config::Host for SandboxState<Extra> {
     async fn settings(&mut self) -> Result<String> {
         Ok(self.extra.for_module().settings.to_string())
     }
 }
 
-impl note::Host for State<Extra> {
+impl note::Host for SandboxState<Extra> {
     async fn get(&mut self) -> Result<Vec<u8>> {
         Ok(self.extra.for_module().note.clone())
     }

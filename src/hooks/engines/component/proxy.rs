@@ -24,7 +24,7 @@ use crate::config::Limits;
 use crate::hooks::context::Failure;
 use crate::hooks::engines::engine::PrepareError;
 use crate::hooks::engines::limits::CHECK_LIMITS;
-use crate::hooks::engines::wasm::{self, CodeCache, Runtime, Sandbox, State};
+use crate::hooks::engines::wasm::{self, CodeCache, Runtime, Sandbox, SandboxState};
 use crate::hooks::session::Session;
 
 /// Prepares components that handle requests.
@@ -34,7 +34,7 @@ pub struct Proxies {
 
 /// A prepared component that can handle requests.
 pub struct Proxy {
-    code: InstancePre<State<Extra>>,
+    code: InstancePre<SandboxState<Extra>>,
     indices: ProxyIndices,
     runtime: &'static Runtime,
 }

@@ -8,7 +8,7 @@ use super::since_v0_1_0;
 use super::since_v0_1_0::snaphook::hook as newest;
 use super::wasi_http::Extra;
 use crate::hooks::context::{self, Outcome, Rejection};
-use crate::hooks::engines::wasm::State;
+use crate::hooks::engines::wasm::SandboxState;
 
 wasmtime::component::bindgen!({
     path: "tests/guests/wit/since_v0_0_9",
@@ -23,10 +23,10 @@ use self::snaphook::hook::{log, read};
 /// The version in import names.
 pub(super) const VERSION: &str = "0.0.9";
 
-type Host = State<Extra>;
+type Host = SandboxState<Extra>;
 
 /// The result of `check`.
-type Answer = std::result::Result<Verdict, String>;
+type CheckResult = std::result::Result<Verdict, String>;
 
 pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {
     PreHook::add_to_linker::<Host, HasSelf<Host>>(linker, |state| state)
@@ -37,7 +37,7 @@ pub(super) fn check(
     instance: &Instance,
     handler: &ComponentExportIndex,
 ) -> Result<()> {
-    instance.get_typed_func::<(Context,), (Answer,)>(store, handler).map(drop)
+    instance.get_typed_func::<(Context,), (CheckResult,)>(store, handler).map(drop)
 }
 
 pub(super) async fn call(
@@ -46,7 +46,7 @@ pub(super) async fn call(
     handler: &ComponentExportIndex,
     context: &context::Context,
 ) -> Result<Outcome> {
-    let check = instance.get_typed_func::<(Context,), (Answer,)>(&mut store, handler)?;
+    let check = instance.get_typed_func::<(Context,), (CheckResult,)>(&mut store, handler)?;
     let (answer,) = check.call_async(&mut store, (to_guest(context),)).await?;
     Ok(match answer {
         Ok(Verdict::Accept) => Outcome::Accept,

@@ -12,7 +12,7 @@ use super::wasi_http::Extra;
 use crate::config::Phase;
 use crate::hooks::access::{self, AccessCode};
 use crate::hooks::context::{self, Failure, FailureCause, LogLevel, Outcome};
-use crate::hooks::engines::wasm::{State, capability};
+use crate::hooks::engines::wasm::{SandboxState, capability};
 use crate::hooks::session::{HttpRequest, ProcessCommand, Redirect};
 
 // The world with every import. The other world's export is called without generated code, because a component may have
@@ -33,7 +33,7 @@ use self::snaphook::hook::{http, log, process, read, secret, write};
 pub(super) const VERSION: &str = "0.1.0";
 
 /// The host state of a store.
-type Host = State<Extra>;
+type Host = SandboxState<Extra>;
 
 /// Links everything that either world may import. The session rejects calls that the phase or the grants do not allow.
 pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {
@@ -181,14 +181,14 @@ impl read::Host for Host {
 
     async fn query(&mut self, model: String, query: String) -> Result<Result<read::Page, AccessError>> {
         #[derive(Deserialize)]
-        struct Page<'a> {
+        struct QueryPage<'a> {
             #[serde(borrow)]
             items: Vec<Stored<'a>>,
             next: Option<String>,
         }
         let found = capability(self, async |session| session.read_query(&model, &query).await).await?;
         Ok(found.map_err(AccessError::from).and_then(|text| {
-            let Page { items, next } = snaphook_driver::json::typed(&text).map_err(unreadable)?;
+            let QueryPage { items, next } = snaphook_driver::json::typed(&text).map_err(unreadable)?;
             Ok(read::Page { items: items.into_iter().map(HookInstance::from).collect(), next })
         }))
     }

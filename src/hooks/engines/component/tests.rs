@@ -6,7 +6,7 @@ use crate::hooks::context::FailureCause;
 use crate::hooks::engines::conformance::{Subject, conformance};
 use crate::hooks::engines::testing::{Called, Case, cache, guest_file};
 
-fn engine() -> Arc<dyn Engine> {
+fn engine() -> Arc<dyn HookEngine> {
     Arc::new(ComponentEngine::new(CodeCache::new(&cache())))
 }
 
@@ -249,7 +249,7 @@ async fn traps_and_small_limits() {
 async fn compiled_code_is_cached_and_a_damaged_file_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
-    let engine = || -> Arc<dyn Engine> { Arc::new(ComponentEngine::new(CodeCache::new(&cache))) };
+    let engine = || -> Arc<dyn HookEngine> { Arc::new(ComponentEngine::new(CodeCache::new(&cache))) };
     let code = component("pre-hook", "", &check(""));
     let works = async || Case::new(engine(), Phase::PreCreate).run(&code).await.report.outcome;
     assert_eq!(works().await, Outcome::Accept);

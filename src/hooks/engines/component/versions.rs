@@ -12,7 +12,7 @@ use super::since_v0_1_0;
 use super::wasi_http::Extra;
 use crate::config::Phase;
 use crate::hooks::context::{Context, Outcome};
-use crate::hooks::engines::wasm::State;
+use crate::hooks::engines::wasm::SandboxState;
 
 /// A version of `snaphook:hook` that this build supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Version {
     }
 
     /// Links its functions, for either world.
-    pub(super) fn link(self, linker: &mut Linker<State<Extra>>) -> Result<()> {
+    pub(super) fn link(self, linker: &mut Linker<SandboxState<Extra>>) -> Result<()> {
         match self {
             Version::V0_1_0 => since_v0_1_0::link(linker),
             #[cfg(test)]
@@ -64,7 +64,7 @@ impl Version {
     /// Checks the handler's type.
     pub(super) fn check(
         self,
-        store: impl AsContextMut<Data = State<Extra>>,
+        store: impl AsContextMut<Data = SandboxState<Extra>>,
         instance: &Instance,
         handler: &ComponentExportIndex,
         phase: Phase,
@@ -79,7 +79,7 @@ impl Version {
     /// Calls the handler.
     pub(super) async fn call(
         self,
-        store: impl AsContextMut<Data = State<Extra>> + Send,
+        store: impl AsContextMut<Data = SandboxState<Extra>> + Send,
         instance: &Instance,
         handler: &ComponentExportIndex,
         context: &Context,

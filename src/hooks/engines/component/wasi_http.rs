@@ -20,7 +20,7 @@ use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::capabilities::http::{BODY_BYTES_MAX, Connection, HEADERS_BYTES_MAX, Pace};
 use crate::hooks::engines::clock::Clock;
 use crate::hooks::engines::limits::Broken;
-use crate::hooks::engines::wasm::State;
+use crate::hooks::engines::wasm::SandboxState;
 use crate::hooks::session::{HostError, HttpRequest, HttpResponse, Redirect, Session};
 
 /// How many requests of one call may be in progress or have a response body that is not yet read or dropped; the host
@@ -75,11 +75,11 @@ impl Extra {
     }
 }
 
-pub(super) fn link(linker: &mut Linker<State<Extra>>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<SandboxState<Extra>>) -> wasmtime::Result<()> {
     add_only_http_to_linker_async(linker)
 }
 
-impl WasiHttpView for State<Extra> {
+impl WasiHttpView for SandboxState<Extra> {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         self.extra.sender.call = self.session_if_any().zip(self.clock());
         let (Extra { context, sender, module: _ }, table) = self.extra_and_table();
@@ -95,7 +95,7 @@ struct Sender {
 /// The work that remains after a response's head is returned: none, because the response is already complete.
 type Rest = Box<dyn Future<Output = Result<()>> + Send>;
 
-type Answer = Result<(hyper::Response<WasiBody>, Rest)>;
+type SendResult = Result<(hyper::Response<WasiBody>, Rest)>;
 
 impl WasiHttpHooks for Sender {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -107,7 +107,7 @@ impl WasiHttpHooks for Sender {
         request: hyper::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Rest,
-    ) -> Box<dyn Future<Output = Answer> + Send> {
+    ) -> Box<dyn Future<Output = SendResult> + Send> {
         let Some((session, clock)) = &self.call else {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         };

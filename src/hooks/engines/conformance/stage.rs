@@ -15,7 +15,7 @@ use super::cases::{DEEP, Expected, LARGE, Row};
 use super::subject::{Subject, Task};
 use crate::config::{Config, Isolation, Phase};
 use crate::hooks::context::{Context, LogLevel, Outcome, Run};
-use crate::hooks::engines::engine::{Candidate, Engine};
+use crate::hooks::engines::engine::{Candidate, HookEngine};
 use crate::hooks::grants::HookId;
 use crate::hooks::host::{Artifacts, Binding, BoundHook, HookHost, Mode};
 use crate::hooks::testing::{self, Bench};
@@ -31,7 +31,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) async fn new(engine: Arc<dyn Engine>) -> Self {
+    pub(super) async fn new(engine: Arc<dyn HookEngine>) -> Self {
         let config = Arc::new(ArcSwap::from_pointee(testing::config("")));
         let name = engine.name();
         let host = HookHost::new(vec![engine], Arc::clone(&config));

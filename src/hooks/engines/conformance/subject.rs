@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::hooks::engines::engine::Engine;
+use crate::hooks::engines::engine::HookEngine;
 
 /// What a hook is to do. `ID` is the instance's id in the context. A capability that refuses: logs the error's code,
 /// then its message, and accepts.
@@ -98,7 +98,7 @@ pub(crate) struct Subject {
     /// In messages, such as `component (C)`.
     pub(crate) name: &'static str,
     /// `Err`: why it cannot be had here.
-    pub(crate) engine: fn() -> Result<Arc<dyn Engine>, String>,
+    pub(crate) engine: fn() -> Result<Arc<dyn HookEngine>, String>,
     /// The code for a task. `Err`: why it is not there, and what makes it.
     pub(crate) hook: fn(Task) -> Result<Vec<u8>, String>,
     /// Cases, or with a `*` at the end groups of them, that do not apply, and why. What is written here and is the name

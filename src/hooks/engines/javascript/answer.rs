@@ -165,11 +165,11 @@ impl Reader<'_> {
 
     fn rejected(&self, body: &str) -> Outcome {
         #[derive(Deserialize)]
-        struct Body {
+        struct RejectBody {
             message: String,
             fields: Vec<FieldError>,
         }
-        let Ok(Body { message, mut fields }) = snaphook_driver::json::typed(body) else {
+        let Ok(RejectBody { message, mut fields }) = snaphook_driver::json::typed(body) else {
             return failed(FailureCause::Exception, "threw a Reject that cannot be read".into());
         };
         if !self.context.phase.is_pre() {

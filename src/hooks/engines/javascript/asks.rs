@@ -61,14 +61,14 @@ pub(in crate::hooks::engines) async fn execute(
     stdin: Vec<u8>,
 ) -> Result<(String, Vec<u8>, Vec<u8>), Failure> {
     #[derive(Deserialize)]
-    struct Command {
+    struct ProcessRequest {
         program: String,
         args: Vec<String>,
         env: std::collections::BTreeMap<String, String>,
         /// Milliseconds.
         timeout: Option<u64>,
     }
-    let ran = match arguments_of::<Command>("run(program, args, { stdin, env, timeout })", command) {
+    let ran = match arguments_of::<ProcessRequest>("run(program, args, { stdin, env, timeout })", command) {
         Ok(command) => {
             let command = ProcessCommand {
                 program: command.program,

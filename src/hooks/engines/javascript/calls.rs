@@ -22,7 +22,7 @@ const TIMER_MILLISECONDS_MAX: f64 = 0x7fff_ffff as f64;
 pub(in crate::hooks::engines) type Parts = Vec<Vec<u8>>;
 
 /// An answer, and its share of the run's memory.
-type Answer = Result<(Parts, Kept), Failure>;
+type CallResult = Result<(Parts, Kept), Failure>;
 
 /// Operations of runner/calls.js.
 const SEND: u32 = 0;
@@ -31,7 +31,7 @@ const EXECUTE: u32 = 1;
 /// Dropping it aborts all running calls.
 #[derive(Default)]
 pub(in crate::hooks::engines) struct Calls {
-    running: JoinSet<(u32, Answer)>,
+    running: JoinSet<(u32, CallResult)>,
     handles: HashMap<u32, AbortHandle>,
     /// In the order of completion.
     done: Vec<(u32, (Parts, Kept))>,

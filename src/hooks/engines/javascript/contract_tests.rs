@@ -359,7 +359,7 @@ async fn capabilities_work_awaited_or_not() {
     // The number that JavaScript cannot hold went from the read to the write unchanged.
     let expected = ["true null 1", r#"{"of": 9007199254740992, "more": true} 7"#, "*** ***"];
     assert_eq!(called.lines(), expected);
-    assert_eq!(case.bench.access.writers().len(), 3);
+    assert_eq!(case.bench.access.authors().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,12 +38,12 @@ pub(super) struct Call {
     /// Whether another thread of the runtime was woken because of it.
     made_way: AtomicBool,
     over: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<CallState>,
 }
 
-struct State {
+struct CallState {
     started: Option<Instant>,
-    answer: Option<Answer>,
+    answer: Option<LibraryVerdict>,
     /// The first rule that the library broke or limit that it exceeded.
     fault: Option<Failure>,
     buffers: HashMap<u64, Vec<u8>>,
@@ -58,20 +58,20 @@ struct State {
 }
 
 #[derive(Debug)]
-enum Answer {
+enum LibraryVerdict {
     Accept,
     Amend(String),
     Reject(String),
     Fail(String),
 }
 
-impl Answer {
+impl LibraryVerdict {
     const fn as_str(&self) -> &'static str {
         match self {
-            Answer::Accept => "accept",
-            Answer::Amend(_) => "amend",
-            Answer::Reject(_) => "reject",
-            Answer::Fail(_) => "fail",
+            LibraryVerdict::Accept => "accept",
+            LibraryVerdict::Amend(_) => "amend",
+            LibraryVerdict::Reject(_) => "reject",
+            LibraryVerdict::Fail(_) => "fail",
         }
     }
 }
@@ -103,7 +103,7 @@ impl Call {
             inline,
             made_way: AtomicBool::new(false),
             over: AtomicBool::new(false),
-            state: Mutex::new(State {
+            state: Mutex::new(CallState {
                 started: None,
                 answer: None,
                 fault: None,
@@ -118,7 +118,7 @@ impl Call {
         (Arc::new(call), receiver)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CallState> {
         // Code that holds this lock never leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -184,14 +184,14 @@ impl Call {
             })
         };
         let answer = match kind {
-            ANSWER_ACCEPT => Ok(Answer::Accept),
-            ANSWER_FAIL => text("fail").map(Answer::Fail),
+            ANSWER_ACCEPT => Ok(LibraryVerdict::Accept),
+            ANSWER_FAIL => text("fail").map(LibraryVerdict::Fail),
             ANSWER_AMEND | ANSWER_REJECT if !self.is_pre => Err(misuse(
                 "it answered `amend` or `reject` in a post phase, where the change has happened: expected `accept` or \
                  `fail`",
             )),
-            ANSWER_AMEND => text("amend").map(Answer::Amend),
-            ANSWER_REJECT => text("reject").map(Answer::Reject),
+            ANSWER_AMEND => text("amend").map(LibraryVerdict::Amend),
+            ANSWER_REJECT => text("reject").map(LibraryVerdict::Reject),
             other => Err(misuse(&format!("it answered with kind {other}, which is none of `SNAPHOOK_ANSWER_…`"))),
         };
         match answer {
@@ -339,7 +339,7 @@ impl Call {
     }
 }
 
-fn outcome(answer: Answer) -> Outcome {
+fn outcome(answer: LibraryVerdict) -> Outcome {
     #[derive(Deserialize)]
     struct Refusal {
         message: String,
@@ -353,10 +353,12 @@ fn outcome(answer: Answer) -> Outcome {
         message: String,
     }
     match answer {
-        Answer::Accept => Outcome::Accept,
-        Answer::Amend(data) => Outcome::Amend(Json::trusted(data)),
-        Answer::Fail(message) => Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None }),
-        Answer::Reject(text) => match snaphook_driver::json::typed::<Refusal>(&text) {
+        LibraryVerdict::Accept => Outcome::Accept,
+        LibraryVerdict::Amend(data) => Outcome::Amend(Json::trusted(data)),
+        LibraryVerdict::Fail(message) => {
+            Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None })
+        }
+        LibraryVerdict::Reject(text) => match snaphook_driver::json::typed::<Refusal>(&text) {
             Ok(refusal) => {
                 let fields = refusal.fields.into_iter();
                 let fields = fields.map(|field| FieldError { pointer: field.pointer, message: field.message });

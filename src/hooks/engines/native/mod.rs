@@ -38,7 +38,7 @@ pub use self::image::Copy;
 use self::inline::{Pace, Permit};
 use self::library::Library;
 use self::threads::After;
-use super::engine::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
+use super::engine::{CallReport, CallSettings, Candidate, HookEngine, HookState, PrepareError, PreparedCode};
 use super::handback::amended;
 use super::subprocess::{self, Job};
 use crate::config::Phase;
@@ -151,7 +151,7 @@ pub fn exit(code: u8) -> std::process::ExitCode {
 }
 
 #[async_trait]
-impl Engine for NativeEngine {
+impl HookEngine for NativeEngine {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -160,16 +160,16 @@ impl Engine for NativeEngine {
         true
     }
 
-    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>, PrepareError> {
         let Candidate { code, phase, .. } = candidate;
         let library = self.library(code).await?;
         let handler = library.handler(phase).map_err(PrepareError::plain)?;
-        Ok(Arc::new(Hook { library, handler, given_up: Arc::default(), pace: Arc::default() }))
+        Ok(Arc::new(NativeHook { library, handler, given_up: Arc::default(), pace: Arc::default() }))
     }
 }
 
 /// A library's function for one phase.
-struct Hook {
+struct NativeHook {
     /// Keeps the code of `handler` loaded.
     library: Arc<Library>,
     handler: Handler,
@@ -178,7 +178,7 @@ struct Hook {
 }
 
 #[async_trait]
-impl Prepared for Hook {
+impl PreparedCode for NativeHook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         if let Some(failure) = self.given_up.kept_out() {
             return CallReport::failed(failure);
@@ -190,7 +190,7 @@ impl Prepared for Hook {
         let work = Work {
             call,
             handler: self.handler,
-            change: Change::new(context),
+            change: ChangeData::new(context),
             pace: Arc::clone(&self.pace),
             _library: Arc::clone(&self.library),
         };
@@ -233,7 +233,7 @@ impl Prepared for Hook {
 struct Work {
     call: Arc<Call>,
     handler: Handler,
-    change: Change,
+    change: ChangeData,
     pace: Arc<Pace>,
     /// Keeps the code of `handler` loaded.
     _library: Arc<Library>,
@@ -286,7 +286,7 @@ fn lost() -> Outcome {
 }
 
 /// The data of a change for a library, kept while the library may read it.
-struct Change {
+struct ChangeData {
     phase: u32,
     attempt: u32,
     model: String,
@@ -300,9 +300,9 @@ struct Change {
     event: Option<(u64, String)>,
 }
 
-impl Change {
-    fn new(context: &Context) -> Change {
-        Change {
+impl ChangeData {
+    fn new(context: &Context) -> ChangeData {
+        ChangeData {
             phase: match context.phase {
                 Phase::PreCreate => PHASE_PRE_CREATE,
                 Phase::PostCreate => PHASE_POST_CREATE,

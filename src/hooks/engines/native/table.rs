@@ -192,7 +192,7 @@ extern "C" fn http_send(call: u64, request: Text, body: Bytes, head: *mut Buffer
 /// The command of `process_run`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Command {
+struct ProcessRequest {
     program: String,
     #[serde(default)]
     args: Vec<String>,
@@ -210,7 +210,7 @@ extern "C" fn process_run(
     error_output: *mut Buffer,
 ) -> i32 {
     serve(call, |call| {
-        let command: Command = match described(text(call, &command, "`command`")?, "command") {
+        let command: ProcessRequest = match described(text(call, &command, "`command`")?, "command") {
             Ok(command) => command,
             Err(error) => return give_error(call, output, error),
         };

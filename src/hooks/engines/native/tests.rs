@@ -43,7 +43,7 @@ fn hostile(flags: &[&str]) -> Option<Vec<u8>> {
     compiled("hostile.c", flags).map_err(|reason| skip("hostile native libraries", &reason)).ok()
 }
 
-fn engine() -> Arc<dyn Engine> {
+fn engine() -> Arc<dyn HookEngine> {
     Arc::new(NativeEngine::new(&cache()))
 }
 

@@ -8,7 +8,7 @@ use super::image::{Apart, Image};
 use super::instance::{Exports, Guest, WASM_PAGE_BYTES, outside, text};
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
-use crate::hooks::engines::wasm::{Runtime, State};
+use crate::hooks::engines::wasm::{Runtime, SandboxState};
 
 /// Result of `run` if nothing is left that could settle the handler's promise.
 const NEVER: u64 = 1;
@@ -21,7 +21,7 @@ const INPUT_BYTES: usize = 64 << 10;
 
 /// The module, linked for one runtime.
 pub(super) struct Code {
-    instance: InstancePre<State<Extra>>,
+    instance: InstancePre<SandboxState<Extra>>,
     pub(super) exports: Exports,
 }
 
@@ -33,7 +33,7 @@ impl Code {
     }
 }
 
-type GuestStore = Store<State<Extra>>;
+type GuestStore = Store<SandboxState<Extra>>;
 
 impl Guest {
     pub(super) async fn new(code: &Code, store: &mut GuestStore) -> wasmtime::Result<Guest> {

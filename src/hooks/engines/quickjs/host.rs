@@ -10,7 +10,7 @@ use super::instance::{Guest, outside, text};
 use crate::hooks::engines::javascript::calls::{Calls, Parts};
 use crate::hooks::engines::javascript::{Digits, asks, web};
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
-use crate::hooks::engines::wasm::{State, capability, fatal};
+use crate::hooks::engines::wasm::{SandboxState, capability, fatal};
 use crate::hooks::session::{HostError, Session};
 
 /// The module name of the imported functions.
@@ -67,9 +67,9 @@ impl std::fmt::Display for Observed {
 
 impl std::error::Error for Observed {}
 
-type Call<'a> = Caller<'a, State<Extra>>;
+type Call<'a> = Caller<'a, SandboxState<Extra>>;
 
-pub(super) fn link(linker: &mut Linker<State<Extra>>) -> Result<()> {
+pub(super) fn link(linker: &mut Linker<SandboxState<Extra>>) -> Result<()> {
     linker.func_wrap(MODULE, "log", |caller: Call<'_>, level: u32, at: u32, length: u32| {
         observe(&caller, Observed::Log)?;
         let message = text(copy(&caller, at, length)?);

@@ -12,7 +12,7 @@ use wasmtime::{Extern, Instance, InstancePre, Linker, Memory, Module, ModuleExpo
 
 use super::host::{self, Extra};
 use super::instance::{Exports, WASM_PAGE_BYTES};
-use crate::hooks::engines::wasm::{Runtime, State};
+use crate::hooks::engines::wasm::{Runtime, SandboxState};
 
 /// The name of the memory in both modules.
 const MEMORY: &str = "memory";
@@ -26,13 +26,13 @@ const PAGE_BYTES: usize = 4096;
 /// The runner's module without its memory, linked for one runtime.
 pub(super) struct Apart {
     module: Module,
-    linker: Linker<State<Extra>>,
+    linker: Linker<SandboxState<Extra>>,
     pub(super) exports: Exports,
 }
 
 /// The memory image of a hook.
 pub(super) struct Image {
-    holder: InstancePre<State<Extra>>,
+    holder: InstancePre<SandboxState<Extra>>,
     memory: ModuleExport,
     bytes: Vec<u8>,
 }
@@ -48,7 +48,7 @@ impl Apart {
     /// An instance of the runner with a fresh copy of the image.
     pub(super) async fn instance(
         &self,
-        store: &mut Store<State<Extra>>,
+        store: &mut Store<SandboxState<Extra>>,
         image: &Image,
     ) -> wasmtime::Result<(Instance, Memory)> {
         let holder = image.holder.instantiate_async(&mut *store).await?;

@@ -16,7 +16,7 @@ use super::runner::Runner;
 use crate::hooks::engines::engine::{PrepareError, TopLevel};
 use crate::hooks::engines::javascript::{Source, compile_error};
 use crate::hooks::engines::limits::CHECK_LIMITS;
-use crate::hooks::engines::wasm::{self, CodeCache, Sandbox, State};
+use crate::hooks::engines::wasm::{self, CodeCache, Sandbox, SandboxState};
 
 /// Maximum size of changes that are copied into each new sandbox. A hook with more changes has an image: this takes
 /// about three times its memory, but nothing is copied.
@@ -48,7 +48,7 @@ impl Start {
     pub(super) async fn guest<'a>(
         &self,
         runner: &'a Runner,
-        store: &mut Store<State<Extra>>,
+        store: &mut Store<SandboxState<Extra>>,
     ) -> wasmtime::Result<(Guest, &'a Exports)> {
         let present = store.data().extra.guest;
         match self {
@@ -185,7 +185,7 @@ async fn compiled_and_captured(
 }
 
 /// The guest's current memory.
-async fn memory(runner: &Runner, guest: &Guest, store: &mut Store<State<Extra>>) -> wasmtime::Result<Memory> {
+async fn memory(runner: &Runner, guest: &Guest, store: &mut Store<SandboxState<Extra>>) -> wasmtime::Result<Memory> {
     let delta = Delta::between(&runner.memory, guest.bytes(store), runner.stack_bytes);
     if delta.copied_bytes() <= COPIED_BYTES_MAX {
         return Ok(Memory::Delta(delta));

@@ -27,7 +27,7 @@ use self::host::Extra;
 use self::load::{Loaded, load};
 use self::restore::restore;
 use self::runner::{Runner, runner};
-use super::engine::{CallReport, CallSettings, Candidate, Engine, PrepareError, Prepared, TopLevel};
+use super::engine::{CallReport, CallSettings, Candidate, HookEngine, PrepareError, PreparedCode, TopLevel};
 use super::idle::IdlePool;
 use super::javascript::{Input, LostChange, Read, Reading, Source};
 use super::wasm::{self, CodeCache, Sandbox};
@@ -51,12 +51,12 @@ impl QuickJs {
 }
 
 #[async_trait]
-impl Engine for QuickJs {
+impl HookEngine for QuickJs {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>, PrepareError> {
         // The source is checked before the runner is created, so that errors are reported immediately, also on a cold
         // server.
         let source = Source::of(candidate.code, candidate.phase, candidate.language).await?;
@@ -66,7 +66,7 @@ impl Engine for QuickJs {
         let id = HOOKS.fetch_add(1, Ordering::Relaxed);
         let idle = Arc::clone(&self.idle);
         let lost_change = LostChange::of(&source);
-        Ok(Arc::new(Hook { id, source: Arc::new(source), loaded: Arc::new(loaded), lost_change, runner, idle }))
+        Ok(Arc::new(QuickJsHook { id, source: Arc::new(source), loaded: Arc::new(loaded), lost_change, runner, idle }))
     }
 
     fn uncompiled(&self, digests: &[&str]) -> Vec<Option<String>> {
@@ -76,7 +76,7 @@ impl Engine for QuickJs {
 }
 
 /// One prepared hook.
-struct Hook {
+struct QuickJsHook {
     id: u64,
     source: Arc<Source>,
     loaded: Arc<Loaded>,
@@ -85,13 +85,13 @@ struct Hook {
     idle: Arc<IdlePool<Sandbox<Extra>>>,
 }
 
-impl Drop for Hook {
+impl Drop for QuickJsHook {
     fn drop(&mut self) {
         self.idle.forget(self.id);
     }
 }
 
-impl Hook {
+impl QuickJsHook {
     /// An idle sandbox for the run.
     fn idle(&self, reuse: bool, context: &Context, settings: &CallSettings) -> Option<Sandbox<Extra>> {
         let memory_bytes = settings.limits.memory_bytes;
@@ -104,7 +104,7 @@ impl Hook {
 }
 
 #[async_trait]
-impl Prepared for Hook {
+impl PreparedCode for QuickJsHook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         let Input { text, digits, marker } = match Input::of(context, session.memory()).await {
             Ok(input) => input,

@@ -21,7 +21,7 @@ use crate::hooks::engines::conformance::javascript::source;
 use crate::hooks::engines::conformance::{Subject, conformance};
 use crate::hooks::engines::testing::{Case, cache};
 
-fn engine() -> Arc<dyn Engine> {
+fn engine() -> Arc<dyn HookEngine> {
     Arc::new(QuickJs::new(CodeCache::new(&cache())))
 }
 

@@ -24,11 +24,13 @@ use async_trait::async_trait;
 
 use self::backoff::Backoff;
 use self::frames::{Call, Keep, Load};
-use self::process::{Answer, End, Process};
+use self::process::{End, Process, RunResult};
 use self::room::Room;
 use self::zygote::Nursery;
 use super::clock::{Clock, bounded};
-use super::engine::{CallReport, CallSettings, Candidate, Engine, EngineFact, HookState, PrepareError, Prepared};
+use super::engine::{
+    CallReport, CallSettings, Candidate, EngineFact, HookEngine, HookState, PrepareError, PreparedCode,
+};
 use super::idle::IdlePool;
 use super::javascript::{ALLOCATION_FAILED, Input, LostChange, Read, Reading, Source, compile_error};
 use super::limits::{CHECK_LIMITS, memory_failure};
@@ -87,7 +89,7 @@ impl V8 {
 }
 
 #[async_trait]
-impl Engine for V8 {
+impl HookEngine for V8 {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -98,13 +100,13 @@ impl Engine for V8 {
         Some(EngineFact { name: "snaphook_v8_reset", help, label: ("way", way) })
     }
 
-    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>, PrepareError> {
         self.nursery.check().map_err(PrepareError::plain)?;
         let mut source = Source::of(candidate.code, candidate.phase, candidate.language).await?;
         source.text.push_str(SOURCE_NAME);
         static HOOKS: AtomicU64 = AtomicU64::new(0);
         let lost_change = LostChange::of(&source);
-        let hook = Hook {
+        let hook = V8Hook {
             lost_change,
             id: HOOKS.fetch_add(1, Ordering::Relaxed),
             source: Arc::new(source),
@@ -127,7 +129,7 @@ fn overloaded(message: String) -> Failure {
 }
 
 /// One prepared hook.
-struct Hook {
+struct V8Hook {
     id: u64,
     source: Arc<Source>,
     lost_change: LostChange,
@@ -143,13 +145,13 @@ struct Hook {
     called: AtomicU64,
 }
 
-impl Drop for Hook {
+impl Drop for V8Hook {
     fn drop(&mut self) {
         self.idle.forget(self.id);
     }
 }
 
-impl Hook {
+impl V8Hook {
     /// Compiles the source in V8, which does not support everything that the parser does.
     async fn check(&self) -> Result<(), PrepareError> {
         let mut worker = self.nursery.worker().await.map_err(PrepareError::plain)?;
@@ -202,7 +204,7 @@ impl Hook {
         let call = Call { memory_bytes, phase: self.lost_change.phase(context.phase).into(), marker, context: text };
         let mut tries = 0;
         let began = self.backoff.now();
-        let (Answer { text, cpu, memory_bytes, reusable }, worker) = loop {
+        let (RunResult { text, cpu, memory_bytes, reusable }, worker) = loop {
             let (mut worker, load) = match idle.take() {
                 Some(worker) => (worker, None),
                 None => {
@@ -298,7 +300,7 @@ impl Hook {
 }
 
 #[async_trait]
-impl Prepared for Hook {
+impl PreparedCode for V8Hook {
     async fn call(&self, context: &Context, settings: &CallSettings, session: &Arc<Session>) -> CallReport {
         self.run(context, settings, session).await.unwrap_or_else(CallReport::failed)
     }

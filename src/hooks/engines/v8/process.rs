@@ -36,7 +36,7 @@ pub(super) struct Process {
 }
 
 /// The result of a run.
-pub(super) struct Answer {
+pub(super) struct RunResult {
     pub(super) text: String,
     /// Processor time.
     pub(super) cpu: Duration,
@@ -93,7 +93,7 @@ impl Process {
     }
 
     /// Only compiles a source in V8.
-    pub(super) async fn check(&mut self, load: &Load) -> Result<Answer, End> {
+    pub(super) async fn check(&mut self, load: &Load) -> Result<RunResult, End> {
         let bytes = Draft::load(load).finish();
         self.serve(bytes, load.memory_bytes, None, &mut Digits::default()).await
     }
@@ -105,7 +105,7 @@ impl Process {
         call: &Call,
         session: &Arc<Session>,
         digits: &mut Digits,
-    ) -> Result<Answer, End> {
+    ) -> Result<RunResult, End> {
         let call_bytes = Draft::call(call).finish();
         let bytes = match load {
             Some(load) => {
@@ -123,7 +123,7 @@ impl Process {
         memory_bytes: u64,
         session: Option<&Arc<Session>>,
         digits: &mut Digits,
-    ) -> Result<Answer, End> {
+    ) -> Result<RunResult, End> {
         let bytes =
             bytes.map_err(|error| End::Failed(Broken::internal(format!("the call is too large: {error}")).0))?;
         if self.stream.write_all(&bytes).await.is_err() {
@@ -160,7 +160,7 @@ impl Process {
         session: Option<&Arc<Session>>,
         digits: &mut Digits,
         calls: &mut Calls,
-    ) -> Result<Option<Answer>, End> {
+    ) -> Result<Option<RunResult>, End> {
         let strange = |error: io::Error| End::Died(strange(&error));
         let failed = |broken: Broken| End::Failed(broken.0);
         let asked = || {
@@ -179,7 +179,7 @@ impl Process {
                 let cpu = Duration::from_micros(frame.number().map_err(strange)?);
                 let memory_bytes = frame.number().map_err(strange)?;
                 let text = frame.text().map_err(strange)?;
-                return Ok(Some(Answer { text, cpu, memory_bytes, reusable: flags & REUSABLE != 0 }));
+                return Ok(Some(RunResult { text, cpu, memory_bytes, reusable: flags & REUSABLE != 0 }));
             }
             Kind::Log => {
                 let (level, message) = (frame.byte().map_err(strange)?, frame.text().map_err(strange)?);

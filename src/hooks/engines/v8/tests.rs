@@ -37,7 +37,7 @@ fn plugins() -> PathBuf {
 }
 
 /// One engine for each test: its sockets belong to the test's runtime. Those of the last tests are kept.
-fn engine() -> Arc<dyn Engine> {
+fn engine() -> Arc<dyn HookEngine> {
     static ENGINES: Mutex<Vec<(tokio::runtime::Id, Arc<V8>)>> = Mutex::new(Vec::new());
     let test = tokio::runtime::Handle::current().id();
     let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ fn engine() -> Arc<dyn Engine> {
     engine
 }
 
-fn available() -> Result<Arc<dyn Engine>, String> {
+fn available() -> Result<Arc<dyn HookEngine>, String> {
     Nursery::new(plugins().join(FOLDER), V8Reset::Auto).check()?;
     Ok(engine())
 }
@@ -64,7 +64,7 @@ fn case(phase: Phase) -> Case {
 conformance!(conformance, Subject { name: "v8", engine: available, hook: source, without: &[] });
 
 /// One without restored memory.
-fn forking() -> Result<Arc<dyn Engine>, String> {
+fn forking() -> Result<Arc<dyn HookEngine>, String> {
     available()?;
     Ok(Arc::new(V8::new(&plugins(), V8Reset::Fork)))
 }
@@ -81,7 +81,7 @@ async fn the_way_back_is_told_and_is_the_one_that_was_asked_for() {
     for (reset, way) in [(V8Reset::Auto, if can { "memory" } else { "fork" }), (V8Reset::Fork, "fork")] {
         let engine = Arc::new(V8::new(&plugins(), reset));
         assert_eq!(engine.fact(), None, "nothing runs yet");
-        let mut case = Case::new(Arc::clone(&engine) as Arc<dyn Engine>, Phase::PreCreate);
+        let mut case = Case::new(Arc::clone(&engine) as Arc<dyn HookEngine>, Phase::PreCreate);
         case.after = Some("{}");
         let hook = case.prepare(b"let n = 0; export default () => ({ n: ++n })").await.unwrap();
         for _ in 0..20 {
@@ -285,7 +285,7 @@ async fn pre_and_post_hooks_have_places_of_their_own() {
     let mut engine = V8::new(&plugins(), V8Reset::Auto);
     engine.room = Arc::new(Room::new(0));
     let room = Arc::clone(&engine.room);
-    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let engine: Arc<dyn HookEngine> = Arc::new(engine);
     let mut post = Case::new(Arc::clone(&engine), Phase::PostCreate);
     post.grants = "read = ['*']";
     let waiting = post.prepare(b"export default ({ read }) => { read.get('slow', '1') }").await.unwrap();

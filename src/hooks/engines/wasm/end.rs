@@ -4,7 +4,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;
 
-use super::state::State;
+use super::state::SandboxState;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::limits::{Broken, copied_failure, stack_failure};
 
@@ -19,7 +19,7 @@ const TOO_DEEP: [&str; 3] = [
 const COPIED_TOO_MUCH: &str = "fuel allocated for hostcalls";
 
 /// The failure to report when a call into the guest returned `error`.
-pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failure {
+pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &SandboxState<X>) -> Failure {
     if let Some(Broken(failure)) = error.downcast_ref::<Broken>() {
         return failure.clone();
     }
@@ -55,7 +55,7 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &State<X>) -> Failur
 }
 
 /// The failure of a guest that aborted: its last message, unless that reports a limit found by its language.
-pub(in crate::hooks::engines) fn gave_up<X>(what: &str, state: &State<X>) -> Failure {
+pub(in crate::hooks::engines) fn gave_up<X>(what: &str, state: &SandboxState<X>) -> Failure {
     let words = state.last_words();
     if let Some(failure) = state.memory_failure() {
         return failure;

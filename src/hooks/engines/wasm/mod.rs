@@ -21,7 +21,7 @@ pub(super) use config::{Runtime, compiler, loading_runtime, runtime};
 pub(super) use end::gave_up;
 pub(super) use lane::run;
 pub(super) use sandbox::Sandbox;
-pub(super) use state::{State, capability, fatal};
+pub(super) use state::{SandboxState, capability, fatal};
 
 /// Largest WebAssembly file that is accepted. A Rust hook has 40 KB, one with a JavaScript engine inside 2 to 12 MB, one with
 /// CPython inside 18 MB.

@@ -9,7 +9,7 @@ use wasmtime::component::{Instance, InstancePre};
 
 use super::config::Runtime;
 use super::end::failure_of;
-use super::state::{State, new_store};
+use super::state::{SandboxState, new_store};
 use crate::config::Limits;
 use crate::hooks::context::{Failure, FailureCause};
 use crate::hooks::engines::clock::Clock;
@@ -17,7 +17,7 @@ use crate::hooks::session::Session;
 
 /// A store, and the instance in it once there is one.
 pub(in crate::hooks::engines) struct Sandbox<X: 'static> {
-    pub(in crate::hooks::engines) store: Store<State<X>>,
+    pub(in crate::hooks::engines) store: Store<SandboxState<X>>,
     instance: Option<Instance>,
     _permit: OwnedSemaphorePermit,
 }
@@ -59,7 +59,7 @@ impl<X: Send + 'static> Sandbox<X> {
     /// Returns the instance; instantiates `code` if the sandbox has none yet.
     pub(in crate::hooks::engines) async fn instance(
         &mut self,
-        code: &InstancePre<State<X>>,
+        code: &InstancePre<SandboxState<X>>,
     ) -> wasmtime::Result<Instance> {
         match self.instance {
             Some(instance) => Ok(instance),
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
     use crate::hooks::engines::limits::CHECK_LIMITS;
-    use crate::hooks::engines::wasm::{State, runtime};
+    use crate::hooks::engines::wasm::{SandboxState, runtime};
 
     #[tokio::test]
     async fn a_component_that_takes_the_most_leaves_enough_for_others() {
@@ -105,7 +105,7 @@ mod tests {
         let text = |count: usize| format!("(component {module} {})", "(core instance (instantiate $m))".repeat(count));
         let component = |count| Component::new(&runtime.engine, wat::parse_str(text(count)).unwrap());
         assert!(component(5).is_err(), "too many memories for one sandbox");
-        let code = Linker::<State<()>>::new(&runtime.engine).instantiate_pre(&component(4).unwrap()).unwrap();
+        let code = Linker::<SandboxState<()>>::new(&runtime.engine).instantiate_pre(&component(4).unwrap()).unwrap();
         let mut sandboxes = Vec::new();
         // Other tests use sandboxes at the same time.
         for _ in 0..400 {

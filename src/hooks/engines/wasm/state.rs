@@ -28,7 +28,7 @@ const HANDLES_MAX: usize = 1_000;
 const CONCURRENT_HANDLES_MAX: usize = 5 * HOST_CALLS_MAX as usize + HANDLES_MAX;
 
 /// Data of one store. `X` is what the engine adds.
-pub(in crate::hooks::engines) struct State<X> {
+pub(in crate::hooks::engines) struct SandboxState<X> {
     pub(in crate::hooks::engines) extra: X,
     session: Option<Arc<Session>>,
     clock: Option<Arc<Clock>>,
@@ -43,7 +43,7 @@ pub(in crate::hooks::engines) struct State<X> {
     table: ResourceTable,
 }
 
-impl<X> WasiView for State<X>
+impl<X> WasiView for SandboxState<X>
 where
     X: Send,
 {
@@ -69,19 +69,32 @@ fn wasi(log: &Arc<LogLines>, answer: &AnswerPipe, input: Option<Bytes>) -> WasiC
 }
 
 /// An empty store. `input` is for a command.
-pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X, input: Option<Bytes>) -> Store<State<X>> {
+pub(super) fn new_store<X: Send + 'static>(
+    runtime: &Runtime,
+    extra: X,
+    input: Option<Bytes>,
+) -> Store<SandboxState<X>> {
     let (log, answer) = (Arc::default(), AnswerPipe::default());
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
-    let state =
-        State { extra, session: None, clock: None, limiter: Limiter::default(), log, answer, input, wasi: None, table };
+    let state = SandboxState {
+        extra,
+        session: None,
+        clock: None,
+        limiter: Limiter::default(),
+        log,
+        answer,
+        input,
+        wasi: None,
+        table,
+    };
     let mut store = Store::new(&runtime.engine, state);
     store.set_hostcall_fuel(COPIED_BYTES_MAX);
     if let Some(table) = store.concurrent_resource_table() {
         table.set_max_capacity(CONCURRENT_HANDLES_MAX);
     }
     store.limiter(|state| &mut state.limiter);
-    store.epoch_deadline_callback(|store: StoreContextMut<'_, State<X>>| {
+    store.epoch_deadline_callback(|store: StoreContextMut<'_, SandboxState<X>>| {
         if let Some(clock) = &store.data().clock {
             clock.left().map_err(wasmtime::Error::new)?;
         }
@@ -91,7 +104,7 @@ pub(super) fn new_store<X: Send + 'static>(runtime: &Runtime, extra: X, input: O
     store
 }
 
-impl<X> State<X> {
+impl<X> SandboxState<X> {
     /// Prepares a store for one call. `session` is `None` while code is only checked; every host call then fails.
     pub(super) fn begin(&mut self, session: Option<Arc<Session>>, limits: &Limits) -> Arc<Clock> {
         let clock = Arc::new(Clock::start(limits.timeout, session.clone()));
@@ -184,7 +197,7 @@ impl<X> State<X> {
 ///
 /// The future does not borrow the state, which cannot be shared between threads.
 pub(in crate::hooks::engines) fn capability<X, T, C>(
-    state: &State<X>,
+    state: &SandboxState<X>,
     call: C,
 ) -> impl Future<Output = wasmtime::Result<Result<T, AccessError>>> + use<X, T, C>
 where

@@ -16,19 +16,19 @@ const LINGER_TICKS: u32 = 100;
 
 /// Counts running calls and keeps the thread awake for them.
 pub(super) struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<TickerState>,
     thread: Thread,
 }
 
 #[derive(Default)]
-struct Shared {
+struct TickerState {
     running: AtomicUsize,
     parked: AtomicBool,
 }
 
 impl Ticker {
     pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(TickerState::default());
         let seen = shared.clone();
         let handle = thread::Builder::new().name("hook-epoch".into()).spawn(move || tick(&engine, &seen))?;
         Ok(Ticker { shared, thread: handle.thread().clone() })
@@ -46,7 +46,7 @@ impl Ticker {
 }
 
 /// One running call.
-pub(super) struct Running(Arc<Shared>);
+pub(super) struct Running(Arc<TickerState>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -54,7 +54,7 @@ impl Drop for Running {
     }
 }
 
-fn tick(engine: &Engine, shared: &Shared) {
+fn tick(engine: &Engine, shared: &TickerState) {
     let mut idle_ticks = 0;
     loop {
         thread::sleep(TICK);

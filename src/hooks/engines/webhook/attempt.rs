@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use snaphook_driver::time;
 
 use super::signature::{Keys, Message};
-use super::{Hook, Undelivered, gone, lacks, timeout};
+use super::{PreparedWebhook, Undelivered, gone, lacks, timeout};
 use crate::config::format_duration;
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::capabilities::http::Pace;
@@ -21,7 +21,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// How much of a response's body is logged.
 const EXCERPT_BYTES_MAX: usize = 200;
 
-impl Hook {
+impl PreparedWebhook {
     /// Sends the event once. Returns how it was delivered.
     pub(super) async fn attempt(&self, context: &Context, session: &Session) -> Result<String, Undelivered> {
         if let Some(since) = self.gone_since() {

@@ -18,7 +18,7 @@ use snaphook_driver::time::{self, Millis};
 
 pub use self::lacks::lacks;
 use self::targets::{Target, Targets};
-use super::engine::{CallReport, CallSettings, Candidate, Engine, HookState, PrepareError, Prepared};
+use super::engine::{CallReport, CallSettings, Candidate, HookEngine, HookState, PrepareError, PreparedCode};
 use crate::catalog::{WEBHOOK, Webhook};
 use crate::config::Limits;
 use crate::hooks::capabilities::http::{TIMEOUT_MAX, check_url};
@@ -39,12 +39,12 @@ pub(super) struct WebhookEngine {
 }
 
 #[async_trait]
-impl Engine for WebhookEngine {
+impl HookEngine for WebhookEngine {
     fn name(&self) -> &'static str {
         WEBHOOK
     }
 
-    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn Prepared>, PrepareError> {
+    async fn prepare(&self, candidate: Candidate<'_>) -> Result<Arc<dyn PreparedCode>, PrepareError> {
         let Candidate { code, phase, .. } = candidate;
         if phase.is_pre() {
             return Err(PrepareError::plain(Webhook::too_early(phase)));
@@ -52,7 +52,7 @@ impl Engine for WebhookEngine {
         let webhook = Webhook::parse(code).map_err(PrepareError::plain)?;
         check_url(&webhook.url).map_err(|error| PrepareError::plain(format!("`url`: {error}")))?;
         let target = self.targets.of(&webhook.url);
-        Ok(Arc::new(Hook { webhook, target, gone_since: Mutex::default() }))
+        Ok(Arc::new(PreparedWebhook { webhook, target, gone_since: Mutex::default() }))
     }
 
     fn describes_hooks(&self) -> bool {
@@ -65,7 +65,7 @@ impl Engine for WebhookEngine {
 }
 
 /// A bound webhook.
-struct Hook {
+struct PreparedWebhook {
     webhook: Webhook,
     target: Arc<Target>,
     /// When the receiver responded that it wants no more events.
@@ -89,7 +89,7 @@ impl Undelivered {
     }
 }
 
-impl Hook {
+impl PreparedWebhook {
     fn gone_since(&self) -> Option<Millis> {
         *self.gone_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +100,7 @@ impl Hook {
 }
 
 #[async_trait]
-impl Prepared for Hook {
+impl PreparedCode for PreparedWebhook {
     async fn call(&self, context: &Context, _: &CallSettings, session: &Arc<Session>) -> CallReport {
         let delivered = self.attempt(context, session).await;
         // Each attempt writes one line to the hook's log; for a failure, the failure itself does that.

@@ -15,11 +15,11 @@ use crate::hooks::testing::{Bench, context};
 
 const SETTINGS: CallSettings = CallSettings { limits: CHECK_LIMITS, isolation: Isolation::Call };
 
-async fn prepare(phase: Phase, code: &[u8]) -> Result<Arc<dyn Prepared>, PrepareError> {
+async fn prepare(phase: Phase, code: &[u8]) -> Result<Arc<dyn PreparedCode>, PrepareError> {
     WebhookEngine::default().prepare(Candidate { code, phase, name: "send", language: None }).await
 }
 
-async fn call(hook: &dyn Prepared, session: &Arc<Session>) -> CallReport {
+async fn call(hook: &dyn PreparedCode, session: &Arc<Session>) -> CallReport {
     let event = sample::event(EventKind::InstanceCreated, &Stream::of_instance("order", "o-1"), Some("{}"));
     let event = EventRef { position: 7, id: event.id.clone(), record: Some(Arc::new(event)) };
     let context = Context { event: Some(event), attempt: 2, ..context("order", Phase::PostCreate) };

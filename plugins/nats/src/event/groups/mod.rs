@@ -40,13 +40,13 @@ struct Member {
     name: String,
     key: String,
     /// This node's state of the group.
-    state: Mutex<State>,
+    state: Mutex<Ownership>,
     /// One caller writes at a time, on behalf of all that wait.
     writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct Ownership {
     owned: Option<Owned>,
     /// The value that another node wrote, for read-only access.
     viewed: Option<Arc<Owned>>,

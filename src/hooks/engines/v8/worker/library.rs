@@ -178,12 +178,12 @@ impl V8 {
     }
 
     /// The bytes of a shared buffer, which never move. `None`: the value is not a buffer.
-    pub(super) fn shared(&self, buffer: Handle) -> Option<Shared> {
+    pub(super) fn shared(&self, buffer: Handle) -> Option<SharedBuffer> {
         /// The library's kind of a SharedArrayBuffer.
         const SHARED: u8 = 101;
         // SAFETY: a handle points to a value of the library until it is freed, which handles never are.
         let raw = unsafe { buffer.0.read_unaligned() };
-        (raw.kind == SHARED).then_some(Shared { start: raw.value, length: raw.length })
+        (raw.kind == SHARED).then_some(SharedBuffer { start: raw.value, length: raw.length })
     }
 
     /// JavaScript is terminated if its heap is larger than this after a collection.
@@ -208,12 +208,12 @@ const STRING: u8 = 5;
 
 /// Memory that JavaScript sees as a buffer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedBuffer {
     start: usize,
     length: usize,
 }
 
-impl Shared {
+impl SharedBuffer {
     /// The bytes. Only while JavaScript waits for the host: in an [`Event::Called`], before it is answered.
     #[expect(clippy::mut_from_ref, reason = "the memory is JavaScript's; the rule above makes it this side's alone")]
     pub(super) fn bytes(&self) -> &mut [u8] {

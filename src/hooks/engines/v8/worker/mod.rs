@@ -26,7 +26,7 @@ use std::time::Duration;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use self::image::{Files, Image, Mark};
-use self::library::{Event, Handle, Shared, V8, Value};
+use self::library::{Event, Handle, SharedBuffer, V8, Value};
 pub(super) use self::library::{ICU_FILE, LIBRARY_FILE};
 use self::system::Forked;
 pub(super) use self::system::TRAPPED;
@@ -178,7 +178,7 @@ fn make(
     folder: &Path,
     listener: Box<dyn Fn(Event<'_>) + Send + Sync>,
     loaded: &Receiver<Result<Handle, String>>,
-) -> Result<(&'static V8, Functions, Shared), String> {
+) -> Result<(&'static V8, Functions, SharedBuffer), String> {
     let v8 = library::start(folder, FLAGS, listener)?;
     let next = || loaded.recv().map_err(|_| "V8 gave no answer".to_owned())?;
     v8.eval("globalThis", GLOBAL);
@@ -230,7 +230,7 @@ struct Functions {
 struct Worker {
     v8: &'static V8,
     functions: Functions,
-    shared: Shared,
+    shared: SharedBuffer,
     /// To the server: the zygote's, then the child's own.
     connection: UnixStream,
     /// The zygote's memory counted by RLIMIT_DATA, in bytes.

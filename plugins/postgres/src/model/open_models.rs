@@ -11,7 +11,7 @@ use super::lanes::Lanes;
 use super::registry::{Model, Registry};
 use crate::connection::Database;
 
-pub(super) struct Shared {
+pub(super) struct OpenModels {
     pub(super) database: Arc<Database>,
     /// As it was last read; whoever uses it compares its number of changes.
     registry: RwLock<Arc<Registry>>,
@@ -24,12 +24,12 @@ pub(super) struct Shared {
     looked: Mutex<Instant>,
     /// Whether tables are about to be removed.
     clearing: AtomicBool,
-    this: Weak<Shared>,
+    this: Weak<OpenModels>,
 }
 
-impl Shared {
-    pub(super) fn new(database: Arc<Database>) -> Arc<Shared> {
-        Arc::new_cyclic(|this| Shared {
+impl OpenModels {
+    pub(super) fn new(database: Arc<Database>) -> Arc<OpenModels> {
+        Arc::new_cyclic(|this| OpenModels {
             lanes: Lanes::new(database.pool_size()),
             database,
             registry: RwLock::new(Arc::new(Registry::unknown())),
@@ -42,7 +42,7 @@ impl Shared {
     }
 
     /// Itself, for work in the background.
-    pub(super) fn this(&self) -> Option<Arc<Shared>> {
+    pub(super) fn this(&self) -> Option<Arc<OpenModels>> {
         self.this.upgrade()
     }
 

@@ -8,16 +8,16 @@ use std::time::Instant;
 use snaphook_driver::{DriverError, ErrorKind, Instances, Position, Result};
 
 use super::garbage::Garbage;
-use super::writer::Writer;
+use super::writer::ModelWriter;
 use crate::task::locked;
 
 /// The data that work on other threads needs.
-pub(super) struct Shared {
+pub(super) struct OpenModels {
     pub(super) folder: PathBuf,
     /// Never locked while a file is written.
     pub(super) instances: Mutex<Instances>,
     /// `None` once closed. Taken before `instances`.
-    pub(super) writer: Mutex<Option<Writer>>,
+    pub(super) writer: Mutex<Option<ModelWriter>>,
     pub(super) garbage: Mutex<Garbage>,
     /// Notifies the writing thread of work.
     pub(super) work: Condvar,
@@ -27,7 +27,7 @@ pub(super) struct Shared {
     pub(super) closing: OnceLock<Instant>,
 }
 
-impl Shared {
+impl OpenModels {
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }

@@ -13,16 +13,16 @@ use super::live::Live;
 /// How often a change starts again because another node changed the list first.
 const TRIES_MAX: usize = 20;
 
-pub(super) struct Shared {
+pub(super) struct TokenStore {
     pub(super) store: Arc<dyn SecureStore>,
     pub(super) live: ArcSwap<Live>,
     /// Locked while the list is read or changed, so that an earlier read never replaces a later change.
     pub(super) turn: Mutex<()>,
 }
 
-impl Shared {
-    pub(super) fn new(store: Arc<dyn SecureStore>) -> Shared {
-        Shared { store, live: ArcSwap::from_pointee(Live::default()), turn: Mutex::new(()) }
+impl TokenStore {
+    pub(super) fn new(store: Arc<dyn SecureStore>) -> TokenStore {
+        TokenStore { store, live: ArcSwap::from_pointee(Live::default()), turn: Mutex::new(()) }
     }
 
     /// Reads the list again if it has changed.

@@ -8,13 +8,13 @@ use snaphook_driver::{DriverError, ErrorKind, Position, Result};
 use tokio::sync::{Semaphore, watch};
 
 use super::names::Names;
-use super::writer::Writer;
+use super::writer::LogWriter;
 use crate::database::{Readers, locked};
 
 /// The data that work on other threads needs.
-pub(super) struct Shared {
+pub(super) struct OpenLog {
     /// `None` once closed. Readers never take it.
-    pub(super) writer: Mutex<Option<Writer>>,
+    pub(super) writer: Mutex<Option<LogWriter>>,
     pub(super) readers: Readers,
     /// The committed names; replaced as a whole with the first event of a new model.
     pub(super) names: RwLock<Arc<Names>>,
@@ -26,11 +26,11 @@ pub(super) struct Shared {
     pub(super) scans: Arc<Semaphore>,
 }
 
-impl Shared {
+impl OpenLog {
     /// Shares the file at `path`, which `writer` has open.
-    pub(super) fn new(path: &Path, writer: Writer) -> Arc<Shared> {
+    pub(super) fn new(path: &Path, writer: LogWriter) -> Arc<OpenLog> {
         let (head, names) = (writer.head(), Arc::clone(writer.names()));
-        Arc::new(Shared {
+        Arc::new(OpenLog {
             writer: Mutex::new(Some(writer)),
             readers: Readers::new(path),
             names: RwLock::new(names),
@@ -53,7 +53,7 @@ impl Shared {
         self.head.send_if_modified(|last| std::mem::replace(last, head) != head);
     }
 
-    /// See [`Writer::recover`].
+    /// See [`LogWriter::recover`].
     pub(super) fn recover(&self) -> Result<()> {
         self.writing("health", |writer| {
             self.recover_with(writer)?;
@@ -62,7 +62,7 @@ impl Shared {
         })
     }
 
-    pub(super) fn recover_with(&self, writer: &mut Writer) -> Result<()> {
+    pub(super) fn recover_with(&self, writer: &mut LogWriter) -> Result<()> {
         let recovered = writer.recover();
         // Even if it failed: the contents of the file may be known again.
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(writer.names());
@@ -70,7 +70,11 @@ impl Shared {
         recovered
     }
 
-    pub(super) fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
+    pub(super) fn writing<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&mut LogWriter) -> Result<T>,
+    ) -> Result<T> {
         match locked(&self.writer).as_mut() {
             Some(writer) => {
                 if writer.is_unknown() {

@@ -11,17 +11,17 @@ use tokio::sync::watch;
 use super::blobs::Blobs;
 use super::index::Span;
 use super::log::Log;
-use super::record::Body;
+use super::record::LineBody;
 use super::segment::Tail;
-use super::writer::Writer;
+use super::writer::LogWriter;
 use crate::fault::{closed, fault};
 use crate::task::locked;
 
 /// The data that work on other threads needs.
-pub(super) struct Shared {
+pub(super) struct OpenLog {
     pub(super) folder: PathBuf,
     /// `None` once closed. Taken before `log`.
-    pub(super) writer: Mutex<Option<Writer>>,
+    pub(super) writer: Mutex<Option<LogWriter>>,
     pub(super) log: RwLock<Log>,
     pub(super) blobs: Blobs,
     /// Position of the last durable event; a change wakes waiting readers.
@@ -30,7 +30,7 @@ pub(super) struct Shared {
     pub(super) failed: AtomicBool,
 }
 
-impl Shared {
+impl OpenLog {
     pub(super) fn head(&self) -> Position {
         *self.head.borrow()
     }
@@ -47,7 +47,11 @@ impl Shared {
         self.log.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn writing<T>(&self, operation: &'static str, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
+    pub(super) fn writing<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&mut LogWriter) -> Result<T>,
+    ) -> Result<T> {
         locked(&self.writer).as_mut().map_or_else(|| Err(closed(operation)), work)
     }
 
@@ -57,7 +61,7 @@ impl Shared {
             let judged = judge(log.end(), batch, atomic, &mut &*log)?;
             drop(log);
             if !judged.accepted.is_empty() {
-                let spans = self.write(writer, "append", judged.accepted.iter().map(Body::of).collect())?;
+                let spans = self.write(writer, "append", judged.accepted.iter().map(LineBody::of).collect())?;
                 self.log_mut().commit(&judged, &spans);
                 self.publish(judged.end.position);
             }
@@ -67,16 +71,16 @@ impl Shared {
 
     pub(super) fn write(
         &self,
-        writer: &mut Writer,
+        writer: &mut LogWriter,
         operation: &'static str,
-        bodies: Vec<Body<'_>>,
+        bodies: Vec<LineBody<'_>>,
     ) -> Result<Vec<Span>> {
         let after = self.head();
         writer.write(operation, after, bodies, |tail| self.begin(tail))
     }
 
     /// Writes the changes that wait for a batch if they are large.
-    fn flush(&self, writer: &mut Writer, operation: &'static str) -> Result<()> {
+    fn flush(&self, writer: &mut LogWriter, operation: &'static str) -> Result<()> {
         if writer.is_full() { writer.flush(operation, self.head(), |tail| self.begin(tail)) } else { Ok(()) }
     }
 

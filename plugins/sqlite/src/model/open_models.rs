@@ -16,9 +16,9 @@ use crate::database::{Readers, Turn, locked};
 use crate::fault::fault;
 use crate::lanes::Lanes;
 
-pub(super) struct Shared {
+pub(super) struct OpenModels {
     /// `None` once closed.
-    pub(super) writer: Mutex<Option<Writer>>,
+    pub(super) writer: Mutex<Option<ModelWriter>>,
     pub(super) readers: Readers,
     /// Queues for reads that may take long.
     pub(super) lanes: Lanes,
@@ -36,10 +36,10 @@ pub(super) type Tables = HashMap<String, Arc<Table>>;
 /// A change of the tables that is made when its transaction is committed.
 pub(super) type Publish = Box<dyn FnOnce(&mut Tables)>;
 
-pub(super) struct Writer {
+pub(super) struct ModelWriter {
     pub(super) connection: Connection,
     pub(super) checkpointer: Checkpointer,
-    pub(super) state: State,
+    pub(super) state: StateRow,
     /// Prepared tables, by model.
     pub(super) shadows: HashMap<String, Shadow>,
     /// Whether definitions are deferred; see [`super::replay`].
@@ -48,21 +48,21 @@ pub(super) struct Writer {
 
 /// The contents of `_state`.
 #[derive(Clone, Copy)]
-pub(super) struct State {
+pub(super) struct StateRow {
     pub(super) checkpoint: Position,
     pub(super) names: Counter,
 }
 
-impl State {
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<State> {
+impl StateRow {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<StateRow> {
         connection.query_row("SELECT checkpoint, names FROM _state", [], |row| {
             let (checkpoint, names): (i64, i64) = (row.get(0)?, row.get(1)?);
-            Ok(State { checkpoint: checkpoint as Position, names: Counter(names as u64) })
+            Ok(StateRow { checkpoint: checkpoint as Position, names: Counter(names as u64) })
         })
     }
 }
 
-impl Shared {
+impl OpenModels {
     pub(super) fn tables(&self) -> Arc<Tables> {
         Arc::clone(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -78,7 +78,7 @@ impl Shared {
         operation: &'static str,
         after: Position,
         position: Position,
-        work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
+        work: impl FnOnce(&mut ModelWriter) -> Result<Option<Publish>>,
     ) -> Result<()> {
         self.transaction(operation, |writer| {
             if !moves_checkpoint(operation, writer.state.checkpoint, after, position)? {
@@ -99,7 +99,7 @@ impl Shared {
     pub(super) fn transaction(
         &self,
         operation: &'static str,
-        work: impl FnOnce(&mut Writer) -> Result<Option<Publish>>,
+        work: impl FnOnce(&mut ModelWriter) -> Result<Option<Publish>>,
     ) -> Result<()> {
         let mut writer = locked(&self.writer);
         let Some(writer) = writer.as_mut() else {
@@ -108,10 +108,10 @@ impl Shared {
         if !writer.connection.is_autocommit() {
             // An earlier caller panicked in the middle of its work.
             writer.execute("ROLLBACK").map_err(fault(operation))?;
-            writer.state = State::load(&writer.connection).map_err(fault(operation))?;
+            writer.state = StateRow::load(&writer.connection).map_err(fault(operation))?;
         }
         let state = writer.state;
-        let run = |writer: &mut Writer| -> Result<()> {
+        let run = |writer: &mut ModelWriter| -> Result<()> {
             writer.execute("BEGIN IMMEDIATE").map_err(fault(operation))?;
             let Some(publish) = work(writer)? else {
                 return writer.execute("COMMIT").map_err(fault(operation));
@@ -197,7 +197,7 @@ impl Shared {
     }
 }
 
-impl Writer {
+impl ModelWriter {
     /// Stores the last assigned number.
     pub(super) fn save_names(&self, operation: &'static str) -> Result<()> {
         self.connection
