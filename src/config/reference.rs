@@ -96,7 +96,9 @@ const INSTEAD: [&str; 3] = ["server.modules.component", "grants.endpoint", "gran
 /// What must be beside a key for it to be valid or to matter: other tables, and other keys of its table.
 fn beside(row: &Row) -> (&'static str, &'static [(&'static str, &'static str)]) {
     const TLS: &str = "[server.tls]\ncertificate = 'a'\nprivate-key = 'b'\n";
-    const HOOK: &[(&str, &str)] = &[("model", "'a'"), ("phase", "'postCreate'")];
+    // With two things that it opens: a grant needs one, whichever key is left out.
+    const GRANT: &[(&str, &str)] =
+        &[("model", "'a'"), ("phase", "'postCreate'"), ("read", "['a']"), ("secret", "['a']")];
     match (row.table, row.key) {
         ("[server]", "redirect-http") => (TLS, &[]),
         ("[server.tls]", _) => ("", &[("certificate", "'a'"), ("private-key", "'b'")]),
@@ -108,8 +110,8 @@ fn beside(row: &Row) -> (&'static str, &'static [(&'static str, &'static str)]) 
         ("[auth.oidc]", _) => ("", &[("issuer", "'https://a'"), ("audience", "'a'"), ("role", "'claims.a'")]),
         ("[telemetry]", _) => ("", &[("otlp", "'http://a'")]),
         ("[connections.NAME]", _) => ("", &[("driver", "'postgres'")]),
-        ("[[grants]]", "amend") => ("", &[("model", "'a'"), ("phase", "'preCreate'")]),
-        ("[[grants]]", _) => ("", HOOK),
+        ("[[grants]]", "amend") => ("", &[("model", "'a'"), ("phase", "'preCreate'"), ("read", "['a']")]),
+        ("[[grants]]", _) => ("", GRANT),
         ("grants.process", _) => ("[[grants]]\nmodel = 'a'\nphase = 'postCreate'\n", &[("program", "'/usr/bin/a'")]),
         _ => ("", &[]),
     }

@@ -21,6 +21,9 @@ const LINE_BYTES_MAX: usize = 8 << 10;
 /// How many lines of standard error are kept separately: the last ones tell why a program gave up.
 const LAST_LINES_MAX: usize = 8;
 
+/// The last line of a component of componentize-py whose code raised an exception.
+const PYTHON_PANIC: &str = "Python function threw an unexpected exception";
+
 /// Where lines go while a call runs. Shared by both streams of a store.
 #[derive(Default)]
 pub(super) struct LogLines {
@@ -55,7 +58,16 @@ impl LogLines {
         let rest = String::from_utf8_lossy(&inner.rest[Stream::Error as usize]);
         let lines = inner.last.iter().map(String::as_str).chain([&*rest]);
         // Rust's own line of each panic tells authors nothing.
-        let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("note: run with")).collect();
+        let mut lines: Vec<&str> =
+            lines.filter(|line| !line.is_empty() && !line.starts_with("note: run with")).collect();
+        // Nor does the panic of Python's runtime, which follows the exception: its place and its words.
+        let exception = match &lines[..] {
+            [exception @ .., place, PYTHON_PANIC] if place.starts_with("thread '") => exception.len(),
+            lines => lines.len(),
+        };
+        if exception > 0 {
+            lines.truncate(exception);
+        }
         lines.join("\n")
     }
 
@@ -192,6 +204,23 @@ mod tests {
     use super::*;
     use crate::config::Phase;
     use crate::hooks::testing::Bench;
+
+    #[test]
+    fn what_a_guest_said_last_is_about_its_own_code() {
+        let words = |text: &str| {
+            let lines = LogLines::default();
+            lines.begin(Some(Bench::new().session("invoice", Phase::PreCreate, "h", "")));
+            lines.write(Stream::Error, LogLevel::Warn, text.as_bytes()).unwrap();
+            lines.last_words()
+        };
+        let panic = "thread '<unnamed>' (1) panicked at src/lib.rs:1:2:\n";
+        let note = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+        assert_eq!(words(&format!("\n{panic}no\n{note}")), format!("{panic}no"));
+        let trace = "Traceback (most recent call last):\n  File \"/0/app.py\", line 4, in check\nValueError: no";
+        assert_eq!(words(&format!("{trace}\n\n{panic}{PYTHON_PANIC}\n{note}")), trace);
+        // Without an exception it is all there is.
+        assert_eq!(words(&format!("{panic}{PYTHON_PANIC}\n")), format!("{panic}{PYTHON_PANIC}"));
+    }
 
     #[test]
     fn an_unfinished_line_of_a_call_that_was_stopped_is_kept() {
