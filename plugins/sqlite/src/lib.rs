@@ -30,7 +30,7 @@ pub use model::SqliteModelStore;
 
 /// A node's own copy of a log, for drivers whose log is elsewhere.
 pub mod replica {
-    pub use crate::event::change::{Entry, LogChange, Outcome};
+    pub use crate::event::change::{ChangeOutcome, LogChange, LogEntry};
     pub use crate::event::replica::Replica;
 }
 
