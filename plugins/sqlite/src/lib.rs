@@ -16,6 +16,7 @@ mod functions;
 mod key;
 mod lanes;
 mod lock;
+mod log_room;
 mod meter;
 mod model;
 mod value;
