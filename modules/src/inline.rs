@@ -5,11 +5,10 @@
 //! ([`spare_threads`]): a blocked thread only reduces the spare ones. A watchdog thread in this file notifies waiters
 //! of timeouts, because timers of the runtime may stop while their thread is blocked.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::runtime::Handle;
 
 use crate::fault::Fault;
 use crate::health::Standing;
@@ -36,6 +35,11 @@ static SLOTS: [Slot; SPARE_MAX] =
 /// Slots that may be taken in this process.
 static SPARE: AtomicUsize = AtomicUsize::new(0);
 
+thread_local! {
+    /// The slot that this thread had last.
+    static LAST: Cell<usize> = const { Cell::new(0) };
+}
+
 /// How many threads the runtime should have beyond `workers`. From then on so many hooks may run inline.
 pub fn spare_threads(workers: usize) -> usize {
     let spare = workers.div_ceil(2).min(SPARE_MAX);
@@ -43,6 +47,8 @@ pub fn spare_threads(workers: usize) -> usize {
     spare
 }
 
+/// In cache lines of its own: each belongs to a thread most of the time.
+#[repr(align(128))]
 struct Slot {
     is_taken: AtomicBool,
     call: Mutex<Option<Running>>,
@@ -53,7 +59,6 @@ struct Running {
     limit: Duration,
     guard: Arc<Guard>,
     module: Arc<Standing>,
-    runtime: Handle,
     /// Another thread of the runtime was woken for it.
     made_way: bool,
     is_late: bool,
@@ -77,14 +82,18 @@ impl Permit {
     /// `limit`.
     pub(crate) fn take(guard: &Arc<Guard>, module: &Arc<Standing>, limit: Duration) -> Option<Permit> {
         let spare = SPARE.load(Ordering::Relaxed);
-        let runtime = Handle::try_current().ok()?;
-        let slot = SLOTS[..spare].iter().find(|slot| {
+        guard.runtime.as_ref()?;
+        let first = LAST.get().min(spare);
+        let index = (first..spare).chain(0..first).find(|index| {
+            let slot = &SLOTS[*index];
             !slot.is_taken.load(Ordering::Relaxed)
                 && slot.is_taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
+        LAST.set(index);
+        let slot = &SLOTS[index];
         let since = Instant::now();
         let (guard, module) = (Arc::clone(guard), Arc::clone(module));
-        *slot.call() = Some(Running { since, limit, guard, module, runtime, made_way: false, is_late: false });
+        *slot.call() = Some(Running { since, limit, guard, module, made_way: false, is_late: false });
         watch();
         Some(Permit { slot, since })
     }
@@ -176,7 +185,9 @@ fn look() -> bool {
         if time > QUICK_MAX && !running.made_way {
             running.made_way = true;
             // The runtime wakes no other thread for the sockets and timers that the held one looked after.
-            drop(running.runtime.spawn(async {}));
+            if let Some(runtime) = &running.guard.runtime {
+                drop(runtime.spawn(async {}));
+            }
         }
         if time > running.limit && !running.is_late {
             running.is_late = true;
@@ -223,7 +234,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn who_waits_for_a_late_hook_is_told() {
         assert_eq!(spare_threads(1), 1);
-        let (guard, module) = (Arc::new(Guard::default()), Arc::new(Standing::new("m".to_owned(), false)));
+        let (guard, module) = (Guard::new(None), Arc::new(Standing::new("m".to_owned(), false)));
         let permit = Permit::take(&guard, &module, Duration::from_millis(20)).unwrap();
         assert!(Permit::take(&guard, &module, Duration::from_secs(9)).is_none(), "there is one spare thread");
         guard.given_up().await;
