@@ -321,12 +321,12 @@ fn failure(module: &Module) -> String {
 }
 
 /// A body with what is to be dropped after it.
-struct Kept {
+struct BodyWithHandlers {
     body: Body,
     _opened: Vec<SharedHandler>,
 }
 
-impl HttpBody for Kept {
+impl HttpBody for BodyWithHandlers {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -344,7 +344,7 @@ impl HttpBody for Kept {
 }
 
 fn kept_until_sent(body: Body, opened: Vec<SharedHandler>) -> Body {
-    if body.is_end_stream() || opened.is_empty() { body } else { Body::new(Kept { body, _opened: opened }) }
+    if body.is_end_stream() || opened.is_empty() { body } else { Body::new(BodyWithHandlers { body, _opened: opened }) }
 }
 
 /// Whether a module needs the request again, with the response.

@@ -10,7 +10,7 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use bytes::Bytes;
 
-use crate::resume::Waiting;
+use crate::resume::WaitingHook;
 
 /// Maximum number of header lines of a request or a response after changes by modules.
 const HEADERS_MAX: usize = 256;
@@ -79,16 +79,16 @@ pub struct Exchange {
     /// It did.
     pub(crate) wants_pieces: bool,
     /// The wait of a hook that returned `PENDING`.
-    pub(crate) waiting: Option<Waiting>,
+    pub(crate) waiting: Option<WaitingHook>,
     /// A violation of the rules by the module.
     pub(crate) lie: Option<String>,
     /// Values that were replaced during a hook: the module may still read them.
-    kept: Vec<Kept>,
+    kept: Vec<ViewedValue>,
 }
 
 /// Something that a module has a view of.
 #[expect(dead_code, reason = "it is only kept")]
-enum Kept {
+enum ViewedValue {
     Value(HeaderValue),
     Name(HeaderName),
     Uri(Uri),
@@ -192,7 +192,7 @@ impl Exchange {
         if method == Method::CONNECT || method.as_str().len() > 64 {
             return Err(Impossible);
         }
-        self.kept.push(Kept::Bytes(std::mem::replace(&mut self.method_text, text_of(&method))));
+        self.kept.push(ViewedValue::Bytes(std::mem::replace(&mut self.method_text, text_of(&method))));
         self.request.method = method;
         Ok(())
     }
@@ -207,7 +207,7 @@ impl Exchange {
         let mut parts = self.request.uri.clone().into_parts();
         parts.path_and_query = Some(path);
         let uri = Uri::from_parts(parts).map_err(|_| Impossible)?;
-        self.kept.push(Kept::Uri(std::mem::replace(&mut self.request.uri, uri)));
+        self.kept.push(ViewedValue::Uri(std::mem::replace(&mut self.request.uri, uri)));
         Ok(())
     }
 
@@ -229,7 +229,7 @@ impl Exchange {
         let reason = Bytes::copy_from_slice(reason);
         let head = self.response.as_mut().ok_or(Impossible)?;
         if let Some(old) = head.reason.replace(reason) {
-            self.kept.push(Kept::Bytes(old));
+            self.kept.push(ViewedValue::Bytes(old));
         }
         Ok(())
     }
@@ -274,8 +274,8 @@ impl Exchange {
                 None => return,
             },
         };
-        self.kept.extend(headers.remove(CONTENT_LENGTH).map(Kept::Value));
-        self.kept.extend(headers.remove(TRANSFER_ENCODING).map(Kept::Value));
+        self.kept.extend(headers.remove(CONTENT_LENGTH).map(ViewedValue::Value));
+        self.kept.extend(headers.remove(TRANSFER_ENCODING).map(ViewedValue::Value));
         if side == Side::Request {
             headers.insert(CONTENT_LENGTH, body.len().into());
         }
@@ -284,7 +284,7 @@ impl Exchange {
             Side::Response => &mut self.response_body,
         };
         if let Content::Whole(old) = std::mem::replace(content, Content::Whole(body)) {
-            self.kept.push(Kept::Bytes(old));
+            self.kept.push(ViewedValue::Bytes(old));
         }
     }
 
@@ -323,12 +323,12 @@ impl Exchange {
 
     fn remove(&mut self, side: Side, name: &HeaderName) -> Result<(), Impossible> {
         let headers = self.headers_mut(side)?;
-        let old: Vec<Kept> = headers.get_all(name).iter().cloned().map(Kept::Value).collect();
+        let old: Vec<ViewedValue> = headers.get_all(name).iter().cloned().map(ViewedValue::Value).collect();
         // The map drops its own copy of the name.
         if let Some((own, _)) = headers.iter().find(|(own, _)| *own == name) {
             let own = own.clone();
             headers.remove(name);
-            self.kept.push(Kept::Name(own));
+            self.kept.push(ViewedValue::Name(own));
         }
         self.kept.extend(old);
         Ok(())
@@ -425,14 +425,16 @@ mod tests {
             let view = it.method_text.as_ptr();
             it.set_method(method).unwrap();
             assert_eq!(it.method_text, method);
-            assert!(it.kept.iter().any(|kept| matches!(kept, Kept::Bytes(bytes) if bytes.as_ptr() == view)));
+            assert!(it.kept.iter().any(|kept| matches!(kept, ViewedValue::Bytes(bytes) if bytes.as_ptr() == view)));
         }
         let view = it.uri().as_ptr();
         it.set_uri(b"/other").unwrap();
-        assert!(it.kept.iter().any(|kept| matches!(kept, Kept::Uri(uri) if uri.path().as_ptr() == view)));
+        assert!(it.kept.iter().any(|kept| matches!(kept, ViewedValue::Uri(uri) if uri.path().as_ptr() == view)));
         let view = it.headers(Side::Request).unwrap()["x"].as_bytes().as_ptr();
         it.set_header(Side::Request, b"x", b"4").unwrap();
-        assert!(it.kept.iter().any(|kept| matches!(kept, Kept::Value(value) if value.as_bytes().as_ptr() == view)));
+        assert!(
+            it.kept.iter().any(|kept| matches!(kept, ViewedValue::Value(value) if value.as_bytes().as_ptr() == view))
+        );
         it.hook_ended();
         assert!(it.kept.is_empty());
     }

@@ -14,18 +14,18 @@ fn waiting() -> MutexGuard<'static, HashMap<u64, oneshot::Sender<()>>> {
 }
 
 /// A hook that waits, or will. Its number means nothing once it is dropped.
-pub(crate) struct Waiting {
+pub(crate) struct WaitingHook {
     pub(crate) token: u64,
     resumed: oneshot::Receiver<()>,
 }
 
-impl Waiting {
-    pub(crate) fn new() -> Waiting {
+impl WaitingHook {
+    pub(crate) fn new() -> WaitingHook {
         static TOKENS: AtomicU64 = AtomicU64::new(1);
         let token = TOKENS.fetch_add(1, Ordering::Relaxed);
         let (sender, resumed) = oneshot::channel();
         waiting().insert(token, sender);
-        Waiting { token, resumed }
+        WaitingHook { token, resumed }
     }
 
     pub(crate) async fn resumed(&mut self) {
@@ -34,7 +34,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingHook {
     fn drop(&mut self) {
         waiting().remove(&self.token);
     }
@@ -54,14 +54,14 @@ mod tests {
 
     #[tokio::test]
     async fn once_and_only_while_it_waits() {
-        let mut waiting = Waiting::new();
+        let mut waiting = WaitingHook::new();
         let token = waiting.token;
         resume(token);
         waiting.resumed().await;
         resume(token);
         drop(waiting);
         resume(token);
-        let gone = Waiting::new().token;
+        let gone = WaitingHook::new().token;
         resume(gone);
         assert!(!super::waiting().contains_key(&gone));
     }

@@ -15,7 +15,7 @@ use abi::{Bytes, Header, Host, Text};
 
 use crate::exchange::{Exchange, Impossible, Side};
 use crate::output::Output;
-use crate::resume::{self, Waiting};
+use crate::resume::{self, WaitingHook};
 
 /// Longest line that a module writes to the log; what is longer is cut.
 const LOG_BYTES_MAX: usize = 8 * 1024;
@@ -172,7 +172,7 @@ extern "C" fn log(module: u64, level: u32, message: Text) {
 }
 
 extern "C" fn token(handle: *mut abi::Exchange) -> u64 {
-    exchange(handle, 0, |exchange| exchange.waiting.get_or_insert_with(Waiting::new).token)
+    exchange(handle, 0, |exchange| exchange.waiting.get_or_insert_with(WaitingHook::new).token)
 }
 
 extern "C" fn resume_hook(token: u64) {

@@ -7,6 +7,7 @@ use jsonschema::{Draft, Validator};
 use serde_json::{Value, json};
 
 use crate::budget::{Excess, give_up, look_at_clock, spend};
+use crate::metered::{Metered, Seen};
 use crate::pattern::PATTERN_BYTES_MAX;
 
 /// Bytes of a name of a host, or of what holds one; longer ones are none.
@@ -39,7 +40,7 @@ pub const FORMATS: [&str; 17] = [
 /// One format as one draft defines it.
 pub(crate) struct Format {
     pub(crate) name: &'static str,
-    validator: Validator,
+    validator: Validator<Metered>,
 }
 
 /// The formats created for one schema.
@@ -61,7 +62,7 @@ impl Formats {
             return Some(Arc::clone(format));
         }
         // If a draft is older than the format, the format's current definition applies.
-        let options = jsonschema::options();
+        let options = jsonschema::options_for::<Metered>();
         let draft = if options.is_known_format(self.draft, name) { self.draft } else { Draft::Draft202012 };
         let validator =
             options.with_draft(draft).should_validate_formats(true).build(&json!({ "format": name })).ok()?;
@@ -87,7 +88,7 @@ impl Format {
             "email" | "hostname" if text.len() > HOST_BYTES_MAX => return false,
             _ => spend(text.len() as u64 / 8),
         }
-        self.validator.is_valid(value)
+        self.validator.is_valid(Seen(value))
     }
 }
 

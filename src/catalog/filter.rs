@@ -7,7 +7,7 @@ use snaphook_driver::{Condition, Filter, Meta, Operator, Path, json, time};
 
 use super::document::type_name;
 use super::model::Model;
-use super::place::{PATTERN_BYTES_MAX, Place, place};
+use super::path_target::{PATTERN_BYTES_MAX, PathTarget, place};
 use super::schema::Found;
 
 /// Conditions of one filter.
@@ -141,7 +141,7 @@ pub(super) fn unknown_path(model: &Model, what: &str, path: &str) -> String {
 
 fn condition(model: &Model, written: &str, name: &str, value: &FilterValue) -> Result<Filter, String> {
     let (path, kind) = match place("filter", written)? {
-        Place::Meta(meta) => {
+        PathTarget::Meta(meta) => {
             let kind = match meta {
                 Meta::Id => Kind::Types(BTreeSet::from(["string"])),
                 Meta::CreatedAt | Meta::UpdatedAt => Kind::Time,
@@ -149,7 +149,7 @@ fn condition(model: &Model, written: &str, name: &str, value: &FilterValue) -> R
             };
             (Path::Meta(meta), kind)
         }
-        Place::Dotted(dotted) => {
+        PathTarget::Dotted(dotted) => {
             let found = model.schema.find(dotted)?;
             let Found { path, types } = found.ok_or_else(|| unknown_path(model, "filter", dotted))?;
             (Path::Data(path), Kind::Types(types))

@@ -17,7 +17,7 @@ mod definition_error;
 mod field_error;
 mod members;
 mod model;
-mod place;
+mod path_target;
 mod schema;
 mod unique_list;
 mod webhook;

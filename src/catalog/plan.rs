@@ -41,20 +41,20 @@ pub struct HookState {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub steps: Vec<Step>,
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptHooks>,
 }
 
 /// Hooks that no file names, but that stay because they did not come from files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptHooks {
     pub model: String,
     pub phase: Phase,
     pub names: Vec<String>,
 }
 
-impl fmt::Display for Kept {
+impl fmt::Display for KeptHooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Kept { model, phase, names } = self;
+        let KeptHooks { model, phase, names } = self;
         write!(
             f,
             "hook `{model}.{phase}`: {} was bound over REST and no file names it, so it stays; `snaphook hook remove \
@@ -133,7 +133,7 @@ pub fn plan(files: &[ModelFiles], server: &[ModelState]) -> Plan {
         for phase in Phase::ALL {
             match hook_step(model, phase, bound) {
                 Some(Step::RemoveHooks { model, phase, names }) if !came_from_files(&bound[&phase]) => {
-                    kept.push(Kept { model, phase, names });
+                    kept.push(KeptHooks { model, phase, names });
                 }
                 step => steps.extend(step),
             }
@@ -346,7 +346,7 @@ mod tests {
         let Plan { steps, kept } = plan(&[files(json!({"schema": schema}), &[])], &[server]);
         let said: Vec<String> = steps.iter().map(Step::to_string).collect();
         assert_eq!(said, ["remove hook `a.preCreate`: hook, no file names it"]);
-        let said: Vec<String> = kept.iter().map(Kept::to_string).collect();
+        let said: Vec<String> = kept.iter().map(KeptHooks::to_string).collect();
         assert_eq!(said.len(), 1);
         assert!(said[0].starts_with("hook `a.postDelete`: hook was bound over REST"), "{said:?}");
         assert!(said[0].ends_with("`snaphook hook remove a.postDelete` removes it"), "{said:?}");

@@ -7,7 +7,7 @@ use super::field_error::FieldError;
 use super::filter::{self, FilterInput, unknown_path};
 use super::members::Part;
 use super::model::Model;
-use super::place::{Place, check_path, place};
+use super::path_target::{PathTarget, check_path, place};
 
 /// Largest page.
 pub const LIMIT_MAX: u32 = 1000;
@@ -99,8 +99,8 @@ fn sort_key(model: &Model, key: &str) -> Result<SortKey, String> {
         bare if bare.starts_with('$') => {
             let descending = bare.len() < key.len();
             match place("sort", bare)? {
-                Place::Meta(meta) => return Ok(SortKey { path: meta.into(), descending }),
-                Place::Dotted(dotted) => {
+                PathTarget::Meta(meta) => return Ok(SortKey { path: meta.into(), descending }),
+                PathTarget::Dotted(dotted) => {
                     let found = model.schema.find(dotted)?.ok_or_else(|| unknown_path(model, "sort", dotted))?;
                     (dotted, SortKey { path: found.path.into(), descending })
                 }

@@ -102,9 +102,9 @@ mod tests {
     use crate::telemetry::trace::{Scope, scope};
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Kept {
+    impl std::io::Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn logged(log: impl FnOnce()) -> Vec<Value> {
-        let kept = Kept::default();
+        let kept = LogBuffer::default();
         let writer = kept.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(true)

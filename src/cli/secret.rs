@@ -36,7 +36,7 @@ pub(super) enum Secret {
 }
 
 /// Access to the secrets: through a server, or directly in the storage.
-enum Place {
+enum SecretAccess {
     Server(Client),
     Storage { store: Arc<dyn SecureStore>, vault: Arc<Vault> },
 }
@@ -59,13 +59,13 @@ impl Secret {
             Secret::Set { name, file } => value(name, file.as_deref())?,
             _ => Vec::new(),
         };
-        let place = Place::find(global).await?;
+        let place = SecretAccess::find(global).await?;
         let result = self.run_at(&place, value).await;
         place.close().await;
         result
     }
 
-    async fn run_at(&self, place: &Place, value: Vec<u8>) -> Result<()> {
+    async fn run_at(&self, place: &SecretAccess, value: Vec<u8>) -> Result<()> {
         match self {
             Secret::Set { name, .. } => {
                 place.set(name, value).await?;
@@ -83,7 +83,7 @@ impl Secret {
     }
 }
 
-impl Place {
+impl SecretAccess {
     async fn find(global: &Global) -> Result<Self> {
         let client = global.client()?;
         match client.find("/healthz").await {
@@ -91,39 +91,39 @@ impl Place {
                 let config = global.config()?;
                 let opened = Stores::open_vault(&config).await;
                 let (store, vault) = opened.map_err(|error| Failure::new(error.to_string()))?;
-                Ok(Place::Storage { store, vault })
+                Ok(SecretAccess::Storage { store, vault })
             }
             Err(Failure::NoServer(message)) => Err(Failure::NoServer(message)),
             // Whatever its health: the server is there.
-            _ => Ok(Place::Server(client)),
+            _ => Ok(SecretAccess::Server(client)),
         }
     }
 
     async fn set(&self, name: &str, value: Vec<u8>) -> Result<()> {
         match self {
-            Place::Server(client) => {
+            SecretAccess::Server(client) => {
                 let body = ClientBody { media_type: "application/octet-stream", bytes: value };
                 client.put(&path(&["secrets", name]), body).await.map(drop)
             }
-            Place::Storage { vault, .. } => vault.put(name, &value).await.map(drop).map_err(of_vault),
+            SecretAccess::Storage { vault, .. } => vault.put(name, &value).await.map(drop).map_err(of_vault),
         }
     }
 
     async fn list(&self) -> Result<Vec<String>> {
         match self {
-            Place::Server(client) => {
+            SecretAccess::Server(client) => {
                 let page = client.get("/secrets").await?;
                 let names = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
                 Ok(names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
             }
-            Place::Storage { vault, .. } => vault.list().await.map_err(of_vault),
+            SecretAccess::Storage { vault, .. } => vault.list().await.map_err(of_vault),
         }
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
         match self {
-            Place::Server(client) => client.delete(&path(&["secrets", name])).await,
-            Place::Storage { vault, .. } => match vault.delete(name).await.map_err(of_vault)? {
+            SecretAccess::Server(client) => client.delete(&path(&["secrets", name])).await,
+            SecretAccess::Storage { vault, .. } => match vault.delete(name).await.map_err(of_vault)? {
                 true => Ok(()),
                 false => Err(Failure::new(format!("there is no secret `{name}`"))),
             },
@@ -131,7 +131,7 @@ impl Place {
     }
 
     async fn close(self) {
-        if let Place::Storage { store, .. } = self
+        if let SecretAccess::Storage { store, .. } = self
             && let Err(error) = store.close().await
         {
             tracing::error!("secure storage: {error}");

@@ -41,20 +41,20 @@ pub(super) enum Token {
 }
 
 /// Access to the tokens: through a server, or directly in the storage.
-enum Place {
+enum TokenAccess {
     Server(Client),
     Storage { store: Arc<dyn SecureStore>, tokens: Tokens },
 }
 
 impl Token {
     pub(super) async fn run(&self, global: &Global) -> Result<()> {
-        let place = Place::find(global).await?;
+        let place = TokenAccess::find(global).await?;
         let result = self.run_at(&place).await;
         place.close().await;
         result
     }
 
-    async fn run_at(&self, place: &Place) -> Result<()> {
+    async fn run_at(&self, place: &TokenAccess) -> Result<()> {
         match self {
             Token::Create { name, role, models, expires_at } => {
                 let token = place.create(name, role, models.as_deref(), expires_at.as_deref()).await?;
@@ -87,7 +87,7 @@ impl Token {
     }
 }
 
-impl Place {
+impl TokenAccess {
     async fn find(global: &Global) -> Result<Self> {
         let client = global.client()?;
         match client.find("/healthz").await {
@@ -96,7 +96,7 @@ impl Place {
                 let failed = |message: String| Failure::new(message);
                 let (store, _) = Stores::open_vault(&config).await.map_err(|error| failed(error.to_string()))?;
                 match Tokens::open(Arc::clone(&store)).await {
-                    Ok(tokens) => Ok(Place::Storage { store, tokens }),
+                    Ok(tokens) => Ok(TokenAccess::Storage { store, tokens }),
                     Err(error) => {
                         // Only the first error is reported.
                         let _ = store.close().await;
@@ -106,7 +106,7 @@ impl Place {
             }
             Err(Failure::NoServer(message)) => Err(Failure::NoServer(message)),
             // Whatever its health: the server is there.
-            _ => Ok(Place::Server(client)),
+            _ => Ok(TokenAccess::Server(client)),
         }
     }
 
@@ -118,7 +118,7 @@ impl Place {
         expires_at: Option<&str>,
     ) -> Result<String> {
         match self {
-            Place::Server(client) => {
+            TokenAccess::Server(client) => {
                 let mut body = json!({ "name": name, "role": role });
                 if let Some(models) = models {
                     body["models"] = json!(models);
@@ -132,7 +132,7 @@ impl Place {
                     .map(str::to_owned)
                     .ok_or_else(|| Failure::new("the server gave no token".to_owned()))
             }
-            Place::Storage { tokens, .. } => {
+            TokenAccess::Storage { tokens, .. } => {
                 let role = role.parse().map_err(|error| Failure::new(format!("`--role`: {error}")))?;
                 let expires_at = match expires_at {
                     None => None,
@@ -150,14 +150,14 @@ impl Place {
 
     async fn list(&self) -> Result<Vec<Value>> {
         match self {
-            Place::Server(client) => {
+            TokenAccess::Server(client) => {
                 let mut page = client.get("/tokens").await?;
                 match page.get_mut("items").map(Value::take) {
                     Some(Value::Array(items)) => Ok(items),
                     _ => Ok(Vec::new()),
                 }
             }
-            Place::Storage { tokens, .. } => {
+            TokenAccess::Storage { tokens, .. } => {
                 let listed = tokens.list().await.map_err(|error| Failure::new(error.to_string()))?;
                 Ok(listed.iter().map(|info| json!(info)).collect())
             }
@@ -166,13 +166,15 @@ impl Place {
 
     async fn revoke(&self, name: &str) -> Result<()> {
         match self {
-            Place::Server(client) => client.delete(&path(&["tokens", name])).await,
-            Place::Storage { tokens, .. } => tokens.revoke(name).await.map_err(|error| Failure::new(error.to_string())),
+            TokenAccess::Server(client) => client.delete(&path(&["tokens", name])).await,
+            TokenAccess::Storage { tokens, .. } => {
+                tokens.revoke(name).await.map_err(|error| Failure::new(error.to_string()))
+            }
         }
     }
 
     async fn close(self) {
-        if let Place::Storage { store, tokens } = self {
+        if let TokenAccess::Storage { store, tokens } = self {
             // No token was used, so there is nothing to save.
             let _ = tokens.close().await;
             if let Err(error) = store.close().await {

@@ -89,13 +89,13 @@ pub(super) struct Section<'a> {
     prefix: String,
     /// Of the header; `None` if the table is not in the file.
     pub(super) line: Option<usize>,
-    entries: BTreeMap<&'a str, Entry<'a>>,
+    entries: BTreeMap<&'a str, ConfigEntry<'a>>,
     known: Vec<&'static str>,
     /// Keys that were in the file and have been taken.
     taken: Vec<&'static str>,
 }
 
-struct Entry<'a> {
+struct ConfigEntry<'a> {
     key_line: usize,
     value: &'a Spanned<DeValue<'a>>,
 }
@@ -515,9 +515,11 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn entries<'a>(document: &ConfigDocument<'_>, table: &'a DeTable<'a>) -> BTreeMap<&'a str, Entry<'a>> {
+fn entries<'a>(document: &ConfigDocument<'_>, table: &'a DeTable<'a>) -> BTreeMap<&'a str, ConfigEntry<'a>> {
     table
         .iter()
-        .map(|(key, value)| (key.get_ref().as_ref(), Entry { key_line: document.line_at(key.span().start), value }))
+        .map(|(key, value)| {
+            (key.get_ref().as_ref(), ConfigEntry { key_line: document.line_at(key.span().start), value })
+        })
         .collect()
 }

@@ -288,14 +288,8 @@ impl Queue {
 }
 
 impl CommitterState {
-    fn new(appending: Arc<Appending>, troubles: Arc<Troubles>) -> CommitterState {
-        CommitterState {
-            queue: Mutex::default(),
-            preparing: AtomicUsize::new(0),
-            wake: Condvar::new(),
-            appending,
-            troubles,
-        }
+    fn new(appending: Arc<Appending>, troubles: Arc<Troubles>) -> Self {
+        Self { queue: Mutex::default(), preparing: AtomicUsize::new(0), wake: Condvar::new(), appending, troubles }
     }
 
     /// Whether an append hangs in the event store.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use snaphook_driver::limits::{self, PAYLOAD_BYTES_MAX};
 
 use super::error::{Error, ErrorKind, Result};
-use super::models::Entry;
+use super::models::LiveModel;
 use super::workers::{Workers, late};
 use crate::catalog::document::Document;
 use crate::catalog::{Effort, FieldError, Schema, Unfit};
@@ -86,7 +86,7 @@ impl From<Unfit> for Misfit {
 
 impl Misfit {
     /// The error for a change of an instance.
-    pub(super) fn into_error(self, entry: &Entry) -> Error {
+    pub(super) fn into_error(self, entry: &LiveModel) -> Error {
         let record = &entry.model.record;
         match self {
             Misfit::Errors(errors) => {

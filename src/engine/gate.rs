@@ -85,7 +85,7 @@ impl Gate {
 
     /// Waits until the gate is open. After that the model may have a new version, or be deleted.
     pub(super) async fn wait(&self, model: &str, deadline: Instant) -> Result<()> {
-        let _one = Waiting::new(&self.waiting, model)?;
+        let _one = GateWaiter::new(&self.waiting, model)?;
         loop {
             let opened = self.opened.notified();
             tokio::pin!(opened);
@@ -111,11 +111,11 @@ impl Gate {
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+struct GateWaiter<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize, model: &str) -> Result<Waiting<'a>> {
-        let one = Waiting(count);
+impl<'a> GateWaiter<'a> {
+    fn new(count: &'a AtomicUsize, model: &str) -> Result<GateWaiter<'a>> {
+        let one = GateWaiter(count);
         if count.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
             let detail =
                 format!("{WAITING_MAX} writes wait for a change of model `{model}` already; try again in a second");
@@ -125,7 +125,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for GateWaiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

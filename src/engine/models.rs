@@ -17,7 +17,7 @@ use crate::hooks::grants::HookId;
 use crate::hooks::host::{Binding, BoundHook, HookHost, Mode};
 
 /// One model in use.
-pub(super) struct Entry {
+pub(super) struct LiveModel {
     pub(super) model: Arc<Model>,
     hooks: HashMap<Phase, Vec<Arc<BoundHook>>>,
     /// Wakes the model's consumer group; shared by all versions of the model.
@@ -31,9 +31,14 @@ pub(super) struct Ready {
     pub(super) code: Vec<Arc<dyn PreparedCode>>,
 }
 
-impl Entry {
+impl LiveModel {
     /// Binds the record's hooks. Hooks that are not in `ready` load their code at their first run.
-    pub(super) fn new(model: Arc<Model>, host: &HookHost, previous: Option<&Entry>, ready: Option<&Ready>) -> Entry {
+    pub(super) fn new(
+        model: Arc<Model>,
+        host: &HookHost,
+        previous: Option<&LiveModel>,
+        ready: Option<&Ready>,
+    ) -> LiveModel {
         let hooks = model
             .record
             .hooks
@@ -59,7 +64,7 @@ impl Entry {
             })
             .collect();
         let wake = previous.map_or_else(|| Arc::new(Notify::new()), |entry| Arc::clone(&entry.wake));
-        Entry { model, hooks, wake, gate: Arc::default() }
+        LiveModel { model, hooks, wake, gate: Arc::default() }
     }
 
     /// The hooks of a phase, in order.
@@ -111,33 +116,33 @@ fn binding(model: &str, phase: Phase, record: &HookRecord) -> Binding {
 
 /// Every model by id. Readers never wait; the projector alone changes it.
 #[derive(Default)]
-pub(super) struct Models(ArcSwap<HashMap<String, Arc<Entry>>>);
+pub(super) struct Models(ArcSwap<HashMap<String, Arc<LiveModel>>>);
 
 impl Models {
-    pub(super) fn get(&self, id: &str) -> Option<Arc<Entry>> {
+    pub(super) fn get(&self, id: &str) -> Option<Arc<LiveModel>> {
         self.0.load().get(id).cloned()
     }
 
     /// `not-found` if there is none.
-    pub(super) fn require(&self, id: &str) -> Result<Arc<Entry>> {
+    pub(super) fn require(&self, id: &str) -> Result<Arc<LiveModel>> {
         self.get(id)
             .ok_or_else(|| Error::not_found(format!("there is no model `{}`", id.chars().take(80).collect::<String>())))
     }
 
     /// By id.
-    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+    pub(super) fn all(&self) -> Vec<Arc<LiveModel>> {
         let mut all: Vec<_> = self.0.load().values().cloned().collect();
         all.sort_by(|a, b| a.model.record.id.cmp(&b.model.record.id));
         all
     }
 
     /// The current map of all models.
-    pub(super) fn in_use(&self) -> arc_swap::Guard<Arc<HashMap<String, Arc<Entry>>>> {
+    pub(super) fn in_use(&self) -> arc_swap::Guard<Arc<HashMap<String, Arc<LiveModel>>>> {
         self.0.load()
     }
 
     /// Puts models in use, or (`None`) out of use, atomically.
-    pub(super) fn change(&self, entries: Vec<(String, Option<Arc<Entry>>)>) {
+    pub(super) fn change(&self, entries: Vec<(String, Option<Arc<LiveModel>>)>) {
         let mut map = HashMap::clone(&self.0.load());
         for (id, entry) in entries {
             match entry {

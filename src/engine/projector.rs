@@ -15,7 +15,7 @@ use super::availability::{Availability, Outage};
 use super::error::Result;
 use super::group::group_of;
 use super::lanes::Lanes;
-use super::models::{Entry, Models};
+use super::models::{LiveModel, Models};
 use super::projection::{Changes, Hints, LogPage, Progress, Projection};
 use super::rebuild::Rebuild;
 use super::tail::Tail;
@@ -224,7 +224,7 @@ impl Projector {
                     continue;
                 }
                 Some(model) => {
-                    Some(Arc::new(Entry::new(Arc::clone(model), &self.host, old.as_deref(), ready.as_ref())))
+                    Some(Arc::new(LiveModel::new(Arc::clone(model), &self.host, old.as_deref(), ready.as_ref())))
                 }
                 None => None,
             };
@@ -279,9 +279,9 @@ impl Projector {
     /// Publishes applied events to listeners and consumers.
     fn publish(&self, events: Vec<Event>) {
         let models = self.derived.models.in_use();
-        let mut woken: Option<&Arc<Entry>> = None;
+        let mut woken: Option<&Arc<LiveModel>> = None;
         for event in &events {
-            let is_known = |entry: &&Arc<Entry>| entry.model.record.id == event.model;
+            let is_known = |entry: &&Arc<LiveModel>| entry.model.record.id == event.model;
             let Some(entry) = woken.filter(is_known).or_else(|| models.get(&event.model)) else { continue };
             if entry.reacts_to(event.kind, event.position) {
                 entry.wake.notify_one();

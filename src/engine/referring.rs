@@ -8,13 +8,13 @@ use snaphook_driver::{Condition, EventKind, Filter, Operator, Position, Require,
 
 use super::core::Core;
 use super::error::{Error, ErrorKind, Result};
-use super::models::Entry;
+use super::models::LiveModel;
 use crate::catalog::{ModelRecord, Reference};
 
 /// A model, and the condition for an append that the model has not changed.
 pub(super) struct Referring {
     /// `None`: the model does not exist now.
-    pub(super) entry: Option<Arc<Entry>>,
+    pub(super) entry: Option<Arc<LiveModel>>,
     pub(super) require: Require,
 }
 

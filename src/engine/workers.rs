@@ -32,12 +32,12 @@ pub(super) struct Workers {
 
 #[derive(Default)]
 struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingJobs>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingJobs {
     by_model: HashMap<String, VecDeque<Job>>,
     /// Models with jobs; the first is next.
     turns: VecDeque<String>,
@@ -113,7 +113,7 @@ pub(super) fn late() -> Error {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingJobs> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

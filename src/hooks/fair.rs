@@ -209,19 +209,19 @@ mod tests {
 
     use super::*;
 
-    type Waiting = Pin<Box<dyn Future<Output = FairPermit>>>;
+    type WaitingPermit = Pin<Box<dyn Future<Output = FairPermit>>>;
 
     /// Starts to wait; the permit if it is there at once.
-    fn ask(semaphore: &FairSemaphore, key: Key, count: usize) -> Result<FairPermit, Waiting> {
+    fn ask(semaphore: &FairSemaphore, key: Key, count: usize) -> Result<FairPermit, WaitingPermit> {
         let semaphore = semaphore.clone();
-        let mut waiting: Waiting = Box::pin(async move { semaphore.acquire(key, count).await });
+        let mut waiting: WaitingPermit = Box::pin(async move { semaphore.acquire(key, count).await });
         match (&mut waiting).now_or_never() {
             Some(permit) => Ok(permit),
             None => Err(waiting),
         }
     }
 
-    fn fill(semaphore: &FairSemaphore, key: Key) -> (Vec<FairPermit>, Waiting) {
+    fn fill(semaphore: &FairSemaphore, key: Key) -> (Vec<FairPermit>, WaitingPermit) {
         let mut permits = Vec::new();
         loop {
             match ask(semaphore, key, 1) {

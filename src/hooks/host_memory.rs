@@ -83,17 +83,17 @@ impl Drop for Held<'_> {
 
 /// The same with shared ownership.
 #[derive(Default)]
-pub struct Kept(Option<(Arc<HostMemory>, usize)>);
+pub struct MemoryShare(Option<(Arc<HostMemory>, usize)>);
 
-impl Kept {
+impl MemoryShare {
     /// Reserves bytes until the value is dropped.
-    pub fn new(memory: Arc<HostMemory>, bytes: usize) -> Result<Kept, Failure> {
+    pub fn new(memory: Arc<HostMemory>, bytes: usize) -> Result<MemoryShare, Failure> {
         memory.keep(bytes)?;
-        Ok(Kept(Some((memory, bytes))))
+        Ok(MemoryShare(Some((memory, bytes))))
     }
 }
 
-impl Drop for Kept {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         if let Some((memory, bytes)) = &self.0 {
             memory.held.fetch_sub(*bytes, Ordering::Relaxed);
@@ -124,9 +124,9 @@ mod tests {
         memory.keep(6 << 20).unwrap();
         assert!(memory.keep(1).is_err());
         let memory = Arc::new(HostMemory::new(10));
-        let kept = Kept::new(Arc::clone(&memory), 8).unwrap();
-        assert!(Kept::new(Arc::clone(&memory), 3).is_err());
-        drop((kept, Kept::default()));
+        let kept = MemoryShare::new(Arc::clone(&memory), 8).unwrap();
+        assert!(MemoryShare::new(Arc::clone(&memory), 3).is_err());
+        drop((kept, MemoryShare::default()));
         assert_eq!(memory.held(), 0);
         assert!(HostMemory::new(1).keep(usize::MAX).is_err());
     }

@@ -34,7 +34,7 @@ impl Places {
             return Ok(place);
         }
         let queue = concurrency.saturating_mul(QUEUE_PER_CALL);
-        let _waiting = Waiting::enter(&self.waiting);
+        let _waiting = QueuedCall::enter(&self.waiting);
         if self.waiting.load(Ordering::Relaxed) > queue {
             return Err(Failure {
                 cause: FailureCause::Overloaded,
@@ -83,16 +83,16 @@ impl Drop for OwnedPlace {
 }
 
 /// One call in the queue; leaves the queue when this is dropped, including when the caller is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+struct QueuedCall<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> QueuedCall<'a> {
     fn enter(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
-        Waiting(count)
+        QueuedCall(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedCall<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

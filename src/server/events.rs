@@ -6,7 +6,7 @@ use futures::{StreamExt, future, stream};
 use snaphook_driver::{Event, EventFilter, EventKind, EventQuery};
 use tokio::sync::Mutex;
 
-use super::place::Place;
+use super::log_position::LogPosition;
 use super::problem::{Problem, Result};
 use super::query::{Query, shorten};
 use super::reply::Response;
@@ -46,13 +46,13 @@ pub(super) async fn history(call: &Call) -> Result<Response> {
 /// `GET /events/stream`
 pub(super) async fn stream(call: &Call) -> Result<Response> {
     let mut query = call.query()?;
-    let after = query.take("after")?.map(|after| Place::parse("after", &after)).transpose()?;
+    let after = query.take("after")?.map(|after| LogPosition::parse("after", &after)).transpose()?;
     let filter = filter(&mut query)?;
     query.finish()?;
     check_model(call, &filter).await?;
     // A browser that reconnects sends the id of the last event with its original URL.
     let after = match call.header(LAST_EVENT_ID)? {
-        Some(last) => Some(Place::parse("Last-Event-ID", last)?),
+        Some(last) => Some(LogPosition::parse("Last-Event-ID", last)?),
         None => after,
     };
     let after = match after {

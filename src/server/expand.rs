@@ -9,7 +9,7 @@ use super::{identify, json};
 use crate::engine::{Expand, Expanded};
 
 /// The id that a property refers to.
-type Target<'t> = dyn Fn(&str) -> Option<&'t str> + 't;
+type TargetOf<'t> = dyn Fn(&str) -> Option<&'t str> + 't;
 
 /// The referenced instances, ready to be written.
 pub(super) struct Expansion {
@@ -46,7 +46,7 @@ impl Expansion {
         digest.iter().take(8).fold(0, |bytes, byte| bytes << 8 | u64::from(*byte))
     }
 
-    fn write_below(&self, out: &mut Vec<u8>, expands: &[Expand], target: &Target<'_>) {
+    fn write_below(&self, out: &mut Vec<u8>, expands: &[Expand], target: &TargetOf<'_>) {
         // The end of the instance.
         out.pop();
         out.extend_from_slice(b",\"expand\":{");
@@ -69,7 +69,7 @@ impl Expansion {
         out.extend_from_slice(b"}}");
     }
 
-    fn describe(&self, text: &mut String, expands: &[Expand], target: &Target<'_>) {
+    fn describe(&self, text: &mut String, expands: &[Expand], target: &TargetOf<'_>) {
         for expand in expands {
             text.push_str(&expand.property);
             match target(&expand.property).and_then(|id| self.expanded.get(&expand.model, id)) {
@@ -84,7 +84,7 @@ impl Expansion {
         }
     }
 
-    fn bytes(&self, expands: &[Expand], target: &Target<'_>) -> usize {
+    fn bytes(&self, expands: &[Expand], target: &TargetOf<'_>) -> usize {
         let of = |expand: &Expand| {
             let found = self.expanded.get(&expand.model, target(&expand.property)?)?;
             let below = self.bytes(&expand.below, &|name| found.target(name));

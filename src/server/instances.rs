@@ -8,7 +8,7 @@ use super::body::{self, RequestBody};
 use super::etag::EntityTag;
 use super::expand::Expansion;
 use super::list::{self, ListInput};
-use super::place::Place;
+use super::log_position::LogPosition;
 use super::precondition::{self, Read};
 use super::prefer::Prefer;
 use super::problem::{Problem, ProblemType, Result};
@@ -134,14 +134,14 @@ async fn moment(call: &Call, text: &str) -> Result<At> {
 #[derive(Debug, PartialEq)]
 enum Moment {
     Time(Millis),
-    Place(Place),
+    Place(LogPosition),
 }
 
 fn time_or_place(text: &str) -> Result<Moment> {
     if let Some(time) = time::parse(text) {
         return Ok(Moment::Time(time));
     }
-    Place::parse("at", text).map(Moment::Place).map_err(|_| {
+    LogPosition::parse("at", text).map(Moment::Place).map_err(|_| {
         Problem::bad_request(format!(
             "`at` is `{}`, expected a position or a time such as 2026-01-31T12:00:00.000Z",
             shorten(text)
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn moments() {
-        let place = |text: &str| Moment::Place(Place::parse("at", text).expect("a place"));
+        let place = |text: &str| Moment::Place(LogPosition::parse("at", text).expect("a place"));
         assert_eq!(time_or_place("12").expect("valid"), place("12"));
         assert_eq!(
             time_or_place("01890a5d-ac96-774b-bcce-b302099a8057.12").expect("valid"),

@@ -8,7 +8,7 @@ use super::projection::Projection;
 use super::query::Query;
 use super::reply::{Reply, Response};
 use super::request::Call;
-use super::{json, place};
+use super::{json, log_position};
 use crate::engine::QueryInput;
 use crate::memory::tree_bytes;
 
@@ -109,7 +109,7 @@ pub(super) fn events(call: &Call, page: &EventPage, log: &str) -> Result<Respons
     match page.next() {
         Some(next) => {
             out.push(b'"');
-            place::write(&mut out, log, next);
+            log_position::write(&mut out, log, next);
             out.push(b'"');
         }
         None => out.extend_from_slice(b"null"),

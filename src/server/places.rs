@@ -30,7 +30,7 @@ pub(super) struct Places {
 }
 
 /// The permit of one connection.
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     places: Arc<Places>,
     number: u64,
     _permit: OwnedSemaphorePermit,
@@ -56,10 +56,10 @@ impl Places {
     }
 
     /// Registers the connection of `peer` until the result is dropped.
-    pub(super) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: PeerRef) -> Place {
+    pub(super) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: PeerRef) -> ConnectionPermit {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(number, peer);
-        Place { places: Arc::clone(self), number, _permit: permit }
+        ConnectionPermit { places: Arc::clone(self), number, _permit: permit }
     }
 
     /// Asks some idle connections to close, if any.
@@ -97,7 +97,7 @@ struct Holder<'p> {
     idle: Vec<&'p PeerRef>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.places.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
@@ -124,7 +124,7 @@ mod tests {
             let peer = peer(address);
             open.push((places.take(places.free().await, peer.clone()), peer));
         }
-        let closing = |open: &[(Place, PeerRef)]| -> Vec<usize> {
+        let closing = |open: &[(ConnectionPermit, PeerRef)]| -> Vec<usize> {
             (0..open.len()).filter(|index| open[*index].1.0.is_closing()).collect()
         };
         // Of those of the address with the most, the oldest has sent a request before, and the next one has one in

@@ -98,7 +98,12 @@ fn limits() {
         ("paths of `fields`", "src/server/projection.rs", "FIELDS_MAX", 1),
         ("paths of `expand`", "src/engine/history/expand.rs", "PATHS_MAX", 1),
         ("references that follow each other in one path of `expand`", "src/engine/history/expand.rs", "DEPTH_MAX", 1),
-        ("bytes of a path, and of a pattern of `like` or `ilike`", "src/catalog/place.rs", "PATTERN_BYTES_MAX", 1),
+        (
+            "bytes of a path, and of a pattern of `like` or `ilike`",
+            "src/catalog/path_target.rs",
+            "PATTERN_BYTES_MAX",
+            1,
+        ),
         ("characters of a model's id", "sdk/driver/src/limits.rs", "MODEL_ID_BYTES_MAX", 1),
         ("characters of an instance's id", "sdk/driver/src/limits.rs", "INSTANCE_ID_BYTES_MAX", 1),
         ("levels of arrays and objects in data", "sdk/driver/src/limits.rs", "NESTING_MAX", 1),

@@ -10,8 +10,8 @@ use snaphook_driver::{Actor, Position};
 use snaphook_identity::Caller;
 
 use super::app::App;
+use super::log_position::LogPosition;
 use super::peer::RequestMemory;
-use super::place::Place;
 use super::prefer::Prefer;
 use super::problem::{Problem, Result};
 use super::query::{DRY_RUN, MIN_POSITION, Query};
@@ -121,14 +121,14 @@ impl Call {
     }
 
     /// Checks a position in this server's log; 410 if the log does not have it.
-    pub(super) async fn find(&self, place: &Place) -> Result<Position> {
+    pub(super) async fn find(&self, place: &LogPosition) -> Result<Position> {
         Ok(self.engine().history.find_position(place.log.as_deref(), place.position).await?)
     }
 
     /// The same for a position in an optional parameter.
     pub(super) async fn position(&self, query: &mut Query<'_>, name: &str) -> Result<Option<Position>> {
         match query.take(name)? {
-            Some(text) => self.find(&Place::parse(name, &text)?).await.map(Some),
+            Some(text) => self.find(&LogPosition::parse(name, &text)?).await.map(Some),
             None => Ok(None),
         }
     }

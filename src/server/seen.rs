@@ -4,7 +4,7 @@
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::place::Place;
+use super::log_position::LogPosition;
 use super::problem::Result;
 use super::query::{self, Query};
 use super::reply::Response;
@@ -19,7 +19,7 @@ const MIN_POSITION: HeaderName = HeaderName::from_static("snaphook-min-position"
 /// `by_query`: whether the query's parameters are the server's.
 pub(super) async fn wait(call: &Call, by_query: bool) -> Result<()> {
     let header = match call.headers().contains_key(&MIN_POSITION) {
-        true => call.header(&MIN_POSITION)?.map(|text| Place::parse(MIN_POSITION.as_str(), text)).transpose()?,
+        true => call.header(&MIN_POSITION)?.map(|text| LogPosition::parse(MIN_POSITION.as_str(), text)).transpose()?,
         false => None,
     };
     let text = call.head.uri.query().unwrap_or_default();
@@ -29,7 +29,7 @@ pub(super) async fn wait(call: &Call, by_query: bool) -> Result<()> {
         true => Query::parse(text)?.take(query::MIN_POSITION)?,
         false => None,
     };
-    let parameter = parameter.map(|text| Place::parse(query::MIN_POSITION, &text)).transpose()?;
+    let parameter = parameter.map(|text| LogPosition::parse(query::MIN_POSITION, &text)).transpose()?;
     for place in [header, parameter].into_iter().flatten() {
         let position = call.find(&place).await?;
         call.engine().history.reached(position).await?;

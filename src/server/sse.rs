@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 
 use super::reply::{Reply, ReplyBody, Response};
-use super::{json, place};
+use super::{json, log_position};
 use crate::memory::{Lease, MemoryBudget, Share};
 
 pub(super) const MEDIA_TYPE: &str = "text/event-stream";
@@ -68,7 +68,7 @@ fn respond_with(
 /// Only an id: not an event, but the position from which the client resumes.
 pub(super) fn place(log: &str, position: Position) -> Bytes {
     let mut out = b"id: ".to_vec();
-    place::write(&mut out, log, position);
+    log_position::write(&mut out, log, position);
     out.extend_from_slice(b"\n\n");
     Bytes::from(out)
 }
@@ -78,7 +78,7 @@ pub(super) fn frame(id: Option<(&str, Position)>, name: &str, write_data: impl F
     let mut out = Vec::with_capacity(512);
     if let Some((log, position)) = id {
         out.extend_from_slice(b"id: ");
-        place::write(&mut out, log, position);
+        log_position::write(&mut out, log, position);
         out.push(b'\n');
     }
     out.extend_from_slice(b"event: ");

@@ -26,13 +26,13 @@ pub(super) const NEVER: Millis = Millis::MIN;
 pub(super) struct Live {
     /// The bytes and version from which they were read; `None` if the store has no list.
     pub(super) source: Option<(u64, Vec<u8>)>,
-    by_digest: HashMap<[u8; 16], Arc<Entry>>,
+    by_digest: HashMap<[u8; 16], Arc<LiveToken>>,
     /// By name.
-    pub(super) entries: Vec<Arc<Entry>>,
+    pub(super) entries: Vec<Arc<LiveToken>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct LiveToken {
     pub(super) record: Record,
     caller: Arc<Caller>,
     pub(super) last_used: AtomicI64,
@@ -45,9 +45,9 @@ impl Live {
     pub(super) fn new(source: Option<(u64, Vec<u8>)>, records: Vec<Record>, before: &Live) -> Result<Live, TokenError> {
         let entry = |record: Record| match before.by_digest.get(&index(&record.digest)) {
             Some(known) if known.record == record => Ok(Arc::clone(known)),
-            _ => Entry::new(record).map(Arc::new),
+            _ => LiveToken::new(record).map(Arc::new),
         };
-        let entries: Vec<Arc<Entry>> = records.into_iter().map(entry).collect::<Result<_, _>>()?;
+        let entries: Vec<Arc<LiveToken>> = records.into_iter().map(entry).collect::<Result<_, _>>()?;
         let by_digest = entries.iter().map(|entry| (index(&entry.record.digest), Arc::clone(entry))).collect();
         Ok(Live { source, by_digest, entries })
     }
@@ -76,8 +76,8 @@ impl Live {
     }
 }
 
-impl Entry {
-    fn new(record: Record) -> Result<Entry, TokenError> {
+impl LiveToken {
+    fn new(record: Record) -> Result<LiveToken, TokenError> {
         let models = match record.role {
             Role::Admin => Scope::ALL,
             _ => Scope::new(record.models.clone()).map_err(|reason| {
@@ -87,7 +87,7 @@ impl Entry {
         };
         let actor = Actor::new(ActorKind::Token, record.name.clone());
         let caller = Arc::new(Caller::new(actor, record.role, models));
-        Ok(Entry { record, caller, last_used: AtomicI64::new(NEVER), written: AtomicI64::new(NEVER) })
+        Ok(LiveToken { record, caller, last_used: AtomicI64::new(NEVER), written: AtomicI64::new(NEVER) })
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) type Key = (String, String);
 /// One entry.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Entry {
+pub(crate) enum JournalEntry {
     /// The start of a copy of the whole state.
     Begin {
         log: Option<String>,
@@ -61,7 +61,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Opens the file, or creates it, and passes its entries to `take`.
-    pub(crate) fn open(path: PathBuf, mut take: impl FnMut(Entry)) -> io::Result<Journal> {
+    pub(crate) fn open(path: PathBuf, mut take: impl FnMut(JournalEntry)) -> io::Result<Journal> {
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
         let (mut length, mut copied) = (0, 0);
         let mut reader = BufReader::new(&file);
@@ -72,7 +72,7 @@ impl Journal {
                 break;
             };
             length += bytes;
-            if matches!(entry, Entry::Begin { .. } | Entry::Model(_) | Entry::Row(_)) {
+            if matches!(entry, JournalEntry::Begin { .. } | JournalEntry::Model(_) | JournalEntry::Row(_)) {
                 copied = length;
             }
             take(entry);
@@ -82,7 +82,7 @@ impl Journal {
     }
 
     /// Appends entries, all or none; with `durably` they also survive a power failure.
-    pub(crate) fn append(&mut self, entries: &[Entry], durably: bool) -> io::Result<()> {
+    pub(crate) fn append(&mut self, entries: &[JournalEntry], durably: bool) -> io::Result<()> {
         let bytes = entries.iter().map(write).collect::<io::Result<Vec<_>>>()?.concat();
         // This also removes the partial result of a failed write.
         self.file.set_len(self.length)?;
@@ -105,7 +105,7 @@ impl Journal {
     }
 
     /// Replaces the file by other entries, durably; the old file stays until the new one is complete.
-    pub(crate) fn replace(&mut self, entries: impl Iterator<Item = Entry>) -> io::Result<()> {
+    pub(crate) fn replace(&mut self, entries: impl Iterator<Item = JournalEntry>) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
         let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&temporary)?;
         let mut length = 0;
@@ -128,13 +128,13 @@ impl Journal {
 /// Bytes before an entry: two numbers of 16 hexadecimal digits, each with a space behind it.
 const HEAD_BYTES: usize = 34;
 
-fn write(entry: &Entry) -> io::Result<Vec<u8>> {
+fn write(entry: &JournalEntry) -> io::Result<Vec<u8>> {
     let text = serde_json::to_string(entry)?;
     Ok(format!("{:016x} {:016x} {text}\n", text.len(), checksum(text.as_bytes())).into_bytes())
 }
 
 /// The next entry and its size; `None` if it is incomplete.
-fn read(reader: &mut impl Read) -> Option<(Entry, u64)> {
+fn read(reader: &mut impl Read) -> Option<(JournalEntry, u64)> {
     let mut head = [0; HEAD_BYTES];
     reader.read_exact(&mut head).ok()?;
     let number = |from: usize| u64::from_str_radix(std::str::from_utf8(&head[from..from + 16]).ok()?, 16).ok();
@@ -166,7 +166,7 @@ mod tests {
     fn positions(path: &Path) -> Vec<Position> {
         let mut found = Vec::new();
         let take = |entry| match entry {
-            Entry::Apply { to, .. } | Entry::Begin { checkpoint: to, .. } => found.push(to),
+            JournalEntry::Apply { to, .. } | JournalEntry::Begin { checkpoint: to, .. } => found.push(to),
             other => panic!("{other:?}"),
         };
         Journal::open(path.to_owned(), take).unwrap();
@@ -179,7 +179,7 @@ mod tests {
         let path = folder.path().join("journal");
         let mut journal = Journal::open(path.clone(), |_| panic!("it is new")).unwrap();
         for to in 1..4 {
-            journal.append(&[Entry::Apply { events: Vec::new(), to }], true).unwrap();
+            journal.append(&[JournalEntry::Apply { events: Vec::new(), to }], true).unwrap();
         }
         let whole = fs::read(&path).unwrap();
         let entry = whole.len() / 3;
@@ -195,8 +195,8 @@ mod tests {
             }
         }
         fs::write(&path, &whole).unwrap();
-        journal.replace([Entry::Begin { log: None, checkpoint: 9 }].into_iter()).unwrap();
-        journal.append(&[Entry::Apply { events: Vec::new(), to: 10 }], false).unwrap();
+        journal.replace([JournalEntry::Begin { log: None, checkpoint: 9 }].into_iter()).unwrap();
+        journal.append(&[JournalEntry::Apply { events: Vec::new(), to: 10 }], false).unwrap();
         assert_eq!(positions(&path), [9, 10]);
     }
 }

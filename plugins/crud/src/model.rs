@@ -20,7 +20,7 @@ use snaphook_driver::{
 
 use crate::config::{CrudConfig, wrong};
 use crate::delivery::{Courier, Delivery};
-use crate::journal::{Entry, Journal, Key};
+use crate::journal::{Journal, JournalEntry, Key};
 use crate::record::Fields;
 use crate::remote::Remote;
 use crate::state::{Owed, Snapshot, Targets, applied, carried, keys, locked, owe, take_up};
@@ -98,7 +98,7 @@ impl CrudModelStore {
         operation: &'static str,
         targets: Targets,
         rejected: Rejected,
-        entry: Entry,
+        entry: JournalEntry,
         make: impl FnOnce(&mut Instances),
     ) -> Result<()> {
         let failed = file_fault(operation, &self.path);
@@ -111,7 +111,7 @@ impl CrudModelStore {
             && aside.is_empty()
             && work.owed.keys().chain(&work.rejected).all(|key| targets.contains_key(key));
         let mut entries = vec![entry];
-        entries.extend(is_clean.then_some(Entry::Clean));
+        entries.extend(is_clean.then_some(JournalEntry::Clean));
         work.journal.append(&entries, false).map_err(failed)?;
         let mut instances = self.instances();
         for key in targets.into_keys() {
@@ -153,7 +153,7 @@ impl CrudModelStore {
         };
         let touched: Vec<Key> = targets.keys().filter(|key| work.owed.get(*key) != Some(&true)).cloned().collect();
         if !touched.is_empty() {
-            let touch = Entry::Touch(touched.clone());
+            let touch = JournalEntry::Touch(touched.clone());
             work.journal.append(&[touch], true).map_err(file_fault(operation, &self.path))?;
             work.owed.extend(touched.into_iter().map(|key| (key, true)));
         }
@@ -239,16 +239,17 @@ impl CrudModelStore {
     fn shorten(&self, work: &mut Work) -> std::io::Result<()> {
         let (begin, shapes) = {
             let instances = self.instances();
-            let begin = Entry::Begin { log: instances.log().map(str::to_owned), checkpoint: instances.checkpoint() };
+            let begin =
+                JournalEntry::Begin { log: instances.log().map(str::to_owned), checkpoint: instances.checkpoint() };
             (begin, instances.definitions().cloned().collect::<Vec<_>>())
         };
         let now = Snapshot::of_all(&self.instances);
         let models = shapes.iter().flat_map(|shape| {
-            let rows = now.rows(&shape.model).map(|row| Entry::Row(row.instance().clone()));
-            std::iter::once(Entry::Model(shape.clone())).chain(rows)
+            let rows = now.rows(&shape.model).map(|row| JournalEntry::Row(row.instance().clone()));
+            std::iter::once(JournalEntry::Model(shape.clone())).chain(rows)
         });
         let owed: Vec<Key> = work.owed.keys().chain(&work.rejected).cloned().collect();
-        let touch = (!owed.is_empty()).then_some(Entry::Touch(owed));
+        let touch = (!owed.is_empty()).then_some(JournalEntry::Touch(owed));
         work.journal.replace(std::iter::once(begin).chain(models).chain(touch))
     }
 }
@@ -320,7 +321,7 @@ impl ModelStore for CrudModelStore {
         let held = rows.filter(|_| !work.is_replay);
         let is_long = held.is_some() && !carry.is_empty();
         let ticket = if is_long { prepare_instances(&self.instances, new, carry).await } else { 0 };
-        let entry = Entry::Define { new: new.clone(), carry: carry.clone(), position };
+        let entry = JournalEntry::Define { new: new.clone(), carry: carry.clone(), position };
         let changed = self.change(work, "define", targets, Rejected::Fails, entry, |instances| {
             instances.define(new, carry, position);
         });
@@ -354,7 +355,7 @@ impl ModelStore for CrudModelStore {
         }
         let mut complaints = self.pay(work, "end_replay", |_| true).await?;
         if work.rejected.is_empty() {
-            work.journal.append(&[Entry::Clean], false).map_err(file_fault("end_replay", &self.path))?;
+            work.journal.append(&[JournalEntry::Clean], false).map_err(file_fault("end_replay", &self.path))?;
         }
         let now = Snapshot::of(&self.instances, work.rejected.iter());
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -385,7 +386,7 @@ impl ModelStore for CrudModelStore {
             instances.rows(model).unwrap_or_default()
         };
         let targets = keys(model, &rows).map(|key| (key, None)).collect();
-        let entry = Entry::DropModel { model: model.to_owned(), position };
+        let entry = JournalEntry::DropModel { model: model.to_owned(), position };
         self.change(work, "drop_model", targets, Rejected::IsPutAside, entry, |instances| {
             instances.drop_model(model, position);
         })
@@ -402,7 +403,7 @@ impl ModelStore for CrudModelStore {
                 || work.owed.contains_key(key)
                 || work.rejected.contains(key)
         });
-        let entry = Entry::Apply { events: changes.events().cloned().collect(), to };
+        let entry = JournalEntry::Apply { events: changes.events().cloned().collect(), to };
         let make = |instances: &mut Instances| instances.apply(changes);
         self.change(work, "apply", targets, Rejected::Fails, entry, make).await
     }
@@ -441,8 +442,8 @@ impl ModelStore for CrudModelStore {
         let owed = work.owed.keys().chain(&work.rejected).cloned();
         let targets = now.keys().chain(owed).map(|key| (key, None)).collect();
         let aside = self.bring(work, "reset", &targets, Rejected::IsPutAside).await?;
-        let begin = Entry::Begin { log: Some(log.to_owned()), checkpoint: 0 };
-        let touch = (!aside.is_empty()).then(|| Entry::Touch(aside.iter().cloned().collect()));
+        let begin = JournalEntry::Begin { log: Some(log.to_owned()), checkpoint: 0 };
+        let touch = (!aside.is_empty()).then(|| JournalEntry::Touch(aside.iter().cloned().collect()));
         let entries = std::iter::once(begin).chain(touch);
         work.journal.replace(entries).map_err(file_fault("reset", &self.path))?;
         self.instances().reset(log);

@@ -9,7 +9,7 @@ use snaphook_driver::{
     moves_checkpoint,
 };
 
-use crate::journal::{Entry, Key};
+use crate::journal::{JournalEntry, Key};
 
 /// Records that may differ from what is in memory, and whether the peer may have one at all.
 pub(crate) type Owed = BTreeMap<Key, bool>;
@@ -112,27 +112,27 @@ pub(crate) fn owe(owed: &mut Owed, instances: &Instances, key: Key, is_known: bo
 }
 
 /// Applies an entry of the journal again.
-pub(crate) fn take_up(entry: Entry, instances: &mut Instances, owed: &mut Owed) -> Result<()> {
+pub(crate) fn take_up(entry: JournalEntry, instances: &mut Instances, owed: &mut Owed) -> Result<()> {
     let damaged = |message: &str| DriverError::new(ErrorKind::Corrupt, "open", message.to_owned());
     match entry {
-        Entry::Begin { log, checkpoint } => *instances = Instances::new(log, checkpoint),
-        Entry::Model(shape) => instances.put_model(shape),
-        Entry::Row(instance) => {
+        JournalEntry::Begin { log, checkpoint } => *instances = Instances::new(log, checkpoint),
+        JournalEntry::Model(shape) => instances.put_model(shape),
+        JournalEntry::Row(instance) => {
             let row = Row::new(instance).map_err(|error| damaged("an instance is no JSON").because(error))?;
             instances.put_row(row);
         }
-        Entry::Define { new, carry, position } => {
+        JournalEntry::Define { new, carry, position } => {
             let rows = instances.rows(&new.model).unwrap_or_default();
             carried(&rows, &new, &carry).into_keys().for_each(|key| owe(owed, instances, key, false));
             drop(rows);
             instances.define(&new, &carry, position);
         }
-        Entry::DropModel { model, position } => {
+        JournalEntry::DropModel { model, position } => {
             let rows = instances.rows(&model).unwrap_or_default();
             keys(&model, &rows).for_each(|key| owe(owed, instances, key, false));
             instances.drop_model(&model, position);
         }
-        Entry::Apply { events, to } => {
+        JournalEntry::Apply { events, to } => {
             let changes = instances.changes(&events, to)?;
             for event in changes.events() {
                 if let Some(id) = &event.instance {
@@ -141,8 +141,8 @@ pub(crate) fn take_up(entry: Entry, instances: &mut Instances, owed: &mut Owed) 
             }
             instances.apply(changes);
         }
-        Entry::Touch(keys) => owed.extend(keys.into_iter().map(|key| (key, true))),
-        Entry::Clean => owed.clear(),
+        JournalEntry::Touch(keys) => owed.extend(keys.into_iter().map(|key| (key, true))),
+        JournalEntry::Clean => owed.clear(),
     }
     Ok(())
 }

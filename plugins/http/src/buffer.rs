@@ -45,12 +45,12 @@ struct BufferFile {
 pub(crate) struct Batch {
     /// Each record as JSON.
     pub(crate) records: Vec<String>,
-    pub(crate) end: Place,
+    pub(crate) end: BufferPosition,
 }
 
 /// A position between two records. Later positions are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct BufferPosition {
     file: u64,
     offset: u64,
 }
@@ -103,7 +103,7 @@ impl Buffer {
                 true => break (oldest, sent),
                 false if is_newest => return Ok(None),
                 // It was still the newest file when its last record was delivered.
-                false => self.sent(Place { file: oldest.number, offset: sent })?,
+                false => self.sent(BufferPosition { file: oldest.number, offset: sent })?,
             }
         };
         let mut file = File::open(self.path(oldest.number))?;
@@ -122,11 +122,11 @@ impl Buffer {
             records.push(String::from_utf8_lossy(&line).into_owned());
             line.clear();
         }
-        Ok(Some(Batch { records, end: Place { file: oldest.number, offset } }))
+        Ok(Some(Batch { records, end: BufferPosition { file: oldest.number, offset } }))
     }
 
     /// Marks everything before a position as delivered.
-    pub(crate) fn sent(&self, place: Place) -> io::Result<()> {
+    pub(crate) fn sent(&self, place: BufferPosition) -> io::Result<()> {
         let done = {
             let mut state = self.state();
             state.sent = place.offset;
@@ -141,7 +141,7 @@ impl Buffer {
             Some(file) => {
                 fs::remove_file(self.path(file.number))?;
                 let state = self.state();
-                Place { file: state.files[0].number, offset: state.sent }
+                BufferPosition { file: state.files[0].number, offset: state.sent }
             }
             None => place,
         };

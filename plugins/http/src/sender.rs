@@ -52,7 +52,7 @@ impl Outage {
 }
 
 /// The outcome of a batch.
-enum Outcome {
+enum BatchOutcome {
     Taken,
     /// The records are the cause.
     Rejected(String),
@@ -90,12 +90,12 @@ impl Sender {
             };
             let end = batch.end;
             let outcome = match self.send(&batch).await {
-                Outcome::Rejected(reason) if batch.records.len() > 1 => {
+                BatchOutcome::Rejected(reason) if batch.records.len() > 1 => {
                     tracing::debug!(reason, "a batch was rejected, its records are sent one by one");
                     alone_until = Some(end);
                     continue;
                 }
-                Outcome::Rejected(reason) => {
+                BatchOutcome::Rejected(reason) => {
                     if !std::mem::replace(&mut is_rejecting, true) {
                         let file = dead_letters.path().display();
                         tracing::error!(reason, %file, "a record was rejected for good and is kept in a file");
@@ -103,13 +103,13 @@ impl Sender {
                     bury(&dead_letters, reason, batch).await
                 }
                 outcome => {
-                    is_rejecting &= !matches!(outcome, Outcome::Taken);
+                    is_rejecting &= !matches!(outcome, BatchOutcome::Taken);
                     outcome
                 }
             };
             let (reason, pause) = match outcome {
-                Outcome::Failed(reason, pause) => (reason, pause),
-                Outcome::Taken | Outcome::Rejected(_) => {
+                BatchOutcome::Failed(reason, pause) => (reason, pause),
+                BatchOutcome::Taken | BatchOutcome::Rejected(_) => {
                     let buffer = Arc::clone(&self.buffer);
                     match blocking(move || buffer.sent(end)).await {
                         Ok(()) => {
@@ -131,19 +131,21 @@ impl Sender {
         }
     }
 
-    async fn send(&self, batch: &Batch) -> Outcome {
+    async fn send(&self, batch: &Batch) -> BatchOutcome {
         let body = format!("[{}]", batch.records.join(","));
         let sent = self.peer.send(Method::POST, "", Some(body.into()), RESPONSE_BYTES_MAX).await;
         let response = match sent {
             Ok(response) => response,
-            Err(failure) => return Outcome::Failed(failure.to_string(), None),
+            Err(failure) => return BatchOutcome::Failed(failure.to_string(), None),
         };
         match response.verdict() {
-            Verdict::Done => Outcome::Taken,
-            Verdict::Refused => Outcome::Rejected(response.complaint()),
+            Verdict::Done => BatchOutcome::Taken,
+            Verdict::Refused => BatchOutcome::Rejected(response.complaint()),
             // A gateway's size limit, which single records may not exceed.
-            _ if response.status == 413 && batch.records.len() > 1 => Outcome::Rejected(response.complaint()),
-            _ => Outcome::Failed(response.complaint(), response.retry_after.map(|pause| pause.min(RETRY_AFTER_MAX))),
+            _ if response.status == 413 && batch.records.len() > 1 => BatchOutcome::Rejected(response.complaint()),
+            _ => {
+                BatchOutcome::Failed(response.complaint(), response.retry_after.map(|pause| pause.min(RETRY_AFTER_MAX)))
+            }
         }
     }
 
@@ -174,19 +176,19 @@ impl Sender {
 }
 
 /// Puts the records of a batch into the dead letters.
-async fn bury(dead_letters: &DeadLetters, reason: String, batch: Batch) -> Outcome {
+async fn bury(dead_letters: &DeadLetters, reason: String, batch: Batch) -> BatchOutcome {
     let path = dead_letters.path().to_owned();
     let folder = path.parent().map(std::path::Path::to_owned).unwrap_or_default();
     let added = blocking(move || {
         let dead_letters = DeadLetters::new(&folder);
         for record in &batch.records {
             if !dead_letters.add(&reason, record)? {
-                return Ok(Outcome::Failed(format!("{reason}; `{}` is full, move it away", path.display()), None));
+                return Ok(BatchOutcome::Failed(format!("{reason}; `{}` is full, move it away", path.display()), None));
             }
         }
-        Ok(Outcome::Rejected(reason))
+        Ok(BatchOutcome::Rejected(reason))
     });
-    added.await.unwrap_or_else(|reason| Outcome::Failed(reason, None))
+    added.await.unwrap_or_else(|reason| BatchOutcome::Failed(reason, None))
 }
 
 /// Work with files; an error as text.

@@ -12,7 +12,7 @@ mod key;
 mod lanes;
 mod open_models;
 mod page;
-mod place;
+mod page_position;
 mod plan;
 #[cfg(test)]
 mod plan_tests;

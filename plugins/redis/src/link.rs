@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::bounded::{Allowance, Bounded};
 use crate::failure::Failure;
-use crate::target::Target;
+use crate::target::RedisServer;
 
 /// An authenticated connection with a selected database. Dropping it closes the connection at once.
 pub(crate) struct Link {
@@ -32,7 +32,7 @@ impl Link {
     /// Connects. If this fails, no command of a store was sent.
     pub(crate) async fn open(
         operation: &'static str,
-        target: &Target,
+        target: &RedisServer,
         tls: Option<&TlsConnector>,
         end: Instant,
     ) -> Result<Link> {
@@ -69,7 +69,7 @@ impl Link {
 
     async fn over(
         operation: &'static str,
-        target: &Target,
+        target: &RedisServer,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> Result<Link> {
         let allowance = Allowance::new();
@@ -84,7 +84,7 @@ impl Link {
     }
 
     /// Authenticates and selects the database.
-    async fn greet(&mut self, operation: &'static str, target: &Target, end: Instant) -> Result<()> {
+    async fn greet(&mut self, operation: &'static str, target: &RedisServer, end: Instant) -> Result<()> {
         let config =
             |message: &str| DriverError::new(ErrorKind::Config, operation, message).with("server", target.address());
         let fault = |failure: Failure| failure.into_error(operation, &target.address(), target.password.as_deref());

@@ -15,7 +15,7 @@ use crate::deadline::{COMMAND, CONNECT, Deadline};
 use crate::durability::Durability;
 use crate::failure::Failure;
 use crate::link::Link;
-use crate::target::Target;
+use crate::target::RedisServer;
 use crate::tls;
 use crate::verify::{Verdict, verify};
 
@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// The state shared by all stores of a connection.
 pub(crate) struct Pool {
     name: String,
-    target: Target,
+    target: RedisServer,
     tls: Option<TlsConnector>,
     durability: Durability,
     permits: Semaphore,
@@ -51,7 +51,7 @@ pub(crate) struct Held<'a> {
 impl Pool {
     /// Connects, and rejects a server with insufficient guarantees.
     pub(crate) async fn open(connection: &Connection<RedisConfig>) -> Result<Pool> {
-        let target = Target::new(&connection.settings)?;
+        let target = RedisServer::new(&connection.settings)?;
         if target.is_open() {
             let name = &connection.name;
             tracing::warn!("the password of `connections.{name}` crosses the network in the clear, use TLS");

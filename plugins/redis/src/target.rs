@@ -10,7 +10,7 @@ use crate::config::{DATABASE_EXPECTED, HOST_EXPECTED, PORT_EXPECTED, PREFIX_EXPE
 const DEFAULT_PORT: u16 = 6379;
 
 /// A server's address and the user's credentials.
-pub(crate) struct Target {
+pub(crate) struct RedisServer {
     /// A name or an IP address, without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -20,16 +20,16 @@ pub(crate) struct Target {
     pub(crate) database: u32,
 }
 
-impl Target {
+impl RedisServer {
     /// Messages never quote the address, which may contain a password.
-    pub(crate) fn new(config: &RedisConfig) -> Result<Target> {
+    pub(crate) fn new(config: &RedisConfig) -> Result<RedisServer> {
         check_prefix(config.prefix())?;
         let mut target = match (&config.url, &config.host) {
             (Some(url), None) if config.port.is_none() && config.tls.is_none() => from_url(url)?,
             (Some(_), _) => {
                 return Err(wrong("`url` says where the server is: remove `host`, `port` and `tls`, or `url`"));
             }
-            (None, Some(host)) => Target {
+            (None, Some(host)) => RedisServer {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: config.port.as_ref().map_or(Ok(DEFAULT_PORT), |port| number("port", port, PORT_EXPECTED))?,
                 tls: config.tls.unwrap_or(false),
@@ -64,7 +64,7 @@ impl Target {
 
     /// The address for messages.
     pub(crate) fn address(&self) -> String {
-        let Target { host, port, .. } = self;
+        let RedisServer { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
@@ -81,7 +81,7 @@ fn number<T: TryFrom<u64>>(name: &str, number: &Number, expected: &str) -> Resul
     found.ok_or_else(|| wrong(format!("`{name}` is `{number:.40}`, expected {expected}")))
 }
 
-fn from_url(text: &str) -> Result<Target> {
+fn from_url(text: &str) -> Result<RedisServer> {
     let not_one = || wrong(format!("`url` is no such address, expected {URL_EXPECTED}, without `?` and `#`"));
     let url = Url::parse(text).map_err(|_| not_one())?;
     let tls = match url.scheme() {
@@ -110,7 +110,7 @@ fn from_url(text: &str) -> Result<Target> {
     };
     let user = Some(url.username()).filter(|user| !user.is_empty()).map(decoded).transpose()?;
     let password = url.password().map(decoded).transpose()?;
-    Ok(Target { host, port: url.port().unwrap_or(DEFAULT_PORT), tls, user, password, database })
+    Ok(RedisServer { host, port: url.port().unwrap_or(DEFAULT_PORT), tls, user, password, database })
 }
 
 fn decoded(text: &str) -> Result<String> {
@@ -136,8 +136,8 @@ fn wrong(message: impl Into<String>) -> DriverError {
 mod tests {
     use super::*;
 
-    fn target(url: &str) -> Result<Target> {
-        Target::new(&RedisConfig { url: Some(url.into()), ..RedisConfig::default() })
+    fn target(url: &str) -> Result<RedisServer> {
+        RedisServer::new(&RedisConfig { url: Some(url.into()), ..RedisConfig::default() })
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
             database: Some(2.into()),
             ..RedisConfig::default()
         };
-        let found = Target::new(&config).unwrap();
+        let found = RedisServer::new(&config).unwrap();
         assert_eq!((found.address().as_str(), found.database), ("[::1]:6379", 2));
         for config in [
             RedisConfig::default(),
@@ -195,7 +195,7 @@ mod tests {
             RedisConfig { host: part("a"), prefix: part("a{b}"), ..RedisConfig::default() },
             RedisConfig { host: part("a"), prefix: part(""), ..RedisConfig::default() },
         ] {
-            assert_eq!(Target::new(&config).err().unwrap().kind(), ErrorKind::Config);
+            assert_eq!(RedisServer::new(&config).err().unwrap().kind(), ErrorKind::Config);
         }
     }
 }

@@ -21,24 +21,24 @@ pub(crate) struct StoreConfig {
 }
 
 /// The two forms of a [`StoreConfig`].
-pub(crate) enum Place {
+pub(crate) enum StoreLocation {
     Own(RemoteConfig),
     Shared(Connection<RemoteConfig>),
 }
 
 impl StoreConfig {
-    pub(crate) fn place(self) -> Result<Place> {
+    pub(crate) fn place(self) -> Result<StoreLocation> {
         let fault = |message: &str| Err(DriverError::new(ErrorKind::Config, "open", message));
         match (self.connection, self.url) {
             (Some(connection), None) if self.encoding.is_none() && self.token.is_none() => {
-                Ok(Place::Shared(connection))
+                Ok(StoreLocation::Shared(connection))
             }
             (Some(_), _) => {
                 fault("`connection` says where the host is; `url`, `encoding` and `token` belong into its table")
             }
             (None, Some(url)) => {
                 let encoding = self.encoding.unwrap_or_default();
-                Ok(Place::Own(RemoteConfig { url, encoding, token: self.token }))
+                Ok(StoreLocation::Own(RemoteConfig { url, encoding, token: self.token }))
             }
             (None, None) => fault(&format!("`url` is missing, expected {URL_EXPECTED}, or a `connection` that has it")),
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use snaphook_driver::wire::{Client, Opened};
 use snaphook_driver::{Connections, Driver, OpenContext, OpenFuture, Result, Setting, SettingKind, Store};
 
-use config::{Place, StoreConfig};
+use config::{StoreConfig, StoreLocation};
 use transport::HttpTransport;
 
 pub use config::RemoteConfig;
@@ -58,8 +58,8 @@ pub async fn connect(store: Store, context: &OpenContext) -> Result<Opened> {
 async fn open(store: Store, context: &OpenContext) -> Result<Client> {
     let config: StoreConfig = context.settings()?;
     let transport = match config.place()? {
-        Place::Own(config) => Arc::new(HttpTransport::new(&config)?),
-        Place::Shared(connection) => {
+        StoreLocation::Own(config) => Arc::new(HttpTransport::new(&config)?),
+        StoreLocation::Shared(connection) => {
             let open = async || HttpTransport::new(&connection.settings);
             HOSTS.open(&connection, open).await?
         }

@@ -7,9 +7,10 @@
 //! A reader must look up and copy pages from the log one by one, but has the file mapped. So if read speed matters, the
 //! thread also copies everything once nothing has been written for a moment: then readers do not need the log.
 
+use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 use crate::database::Format;
 use crate::fault::fault;
 use crate::flush::flush;
+use crate::log_room::LogRoom;
 
 /// Number of remaining pages that the writer may copy.
 const PAGES_REST: u32 = 128;
@@ -42,9 +44,15 @@ struct CheckpointerState {
     commits: AtomicU32,
     /// Everything is copied or need not be: the thread sleeps until it is woken.
     resting: AtomicBool,
+    /// The log's file, if it was lengthened and is not synced yet.
+    lengthened: Mutex<Option<Arc<File>>>,
 }
 
 impl CheckpointerState {
+    fn lengthened(&self) -> std::sync::MutexGuard<'_, Option<Arc<File>>> {
+        self.lengthened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets the thread sleep unless there was a commit after number `seen`. The order of accesses matches that of the
     /// writer, which first counts a commit and then checks this, so that one of the two sees the other.
     fn rest(&self, seen: u32) {
@@ -67,6 +75,8 @@ pub(crate) struct Checkpointer {
     pages: u32,
     /// Number of pages at which to request the next checkpoint.
     next: u32,
+    /// If commits wait for the disk.
+    room: Option<LogRoom>,
 }
 
 impl Checkpointer {
@@ -79,6 +89,7 @@ impl Checkpointer {
             pages: AtomicU32::new(0),
             commits: AtomicU32::new(0),
             resting: AtomicBool::new(!format.settles),
+            lengthened: Mutex::default(),
         });
         let counted = Arc::clone(&shared);
         writer
@@ -101,12 +112,17 @@ impl Checkpointer {
             settles: format.settles,
             pages: format.log_pages,
             next: format.log_pages,
+            room: (format.synchronous == "FULL").then(|| LogRoom::of(path)),
         })
     }
 
     /// Called by the writer after each commit. Costs only three loads if there is nothing to do.
     pub(crate) fn after_commit(&mut self, writer: &Connection) {
         let pages = self.shared.pages.load(Ordering::Relaxed);
+        if let Some(file) = self.room.as_mut().and_then(|room| room.keep(pages)) {
+            *self.shared.lengthened() = Some(file);
+            self.wake();
+        }
         match self.shared.state.load(Ordering::Acquire) {
             DONE => {
                 // A failure here is met again, and reported, by a commit.
@@ -148,6 +164,11 @@ impl Drop for Checkpointer {
 
 fn run(connection: Connection, shared: &CheckpointerState) {
     loop {
+        let lengthened = shared.lengthened().take();
+        if let Some(file) = lengthened {
+            // If it fails, the next commit waits for it, or fails too.
+            let _ = file.sync_data();
+        }
         match shared.state.load(Ordering::Acquire) {
             CLOSED => return,
             ASKED => {

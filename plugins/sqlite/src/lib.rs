@@ -16,6 +16,7 @@ mod functions;
 mod key;
 mod lanes;
 mod lock;
+mod log_room;
 mod meter;
 mod model;
 mod value;
@@ -30,7 +31,7 @@ pub use model::SqliteModelStore;
 
 /// A node's own copy of a log, for drivers whose log is elsewhere.
 pub mod replica {
-    pub use crate::event::change::{Entry, LogChange, Outcome};
+    pub use crate::event::change::{ChangeOutcome, LogChange, LogEntry};
     pub use crate::event::replica::Replica;
 }
 

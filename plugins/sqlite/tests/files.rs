@@ -292,6 +292,28 @@ async fn a_closed_store_is_one_file() {
 }
 
 #[tokio::test]
+async fn commits_find_room_in_the_log_and_a_crash_loses_none_of_them() {
+    let (folder, copy) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = open_event(folder.path(), "events.db").await.unwrap();
+    let mut lengths = std::collections::BTreeSet::new();
+    for number in 0..100 {
+        append_all(&*store, &[create("m", &format!("i{number}"), "{}")], false).await;
+        lengths.insert(std::fs::metadata(folder.path().join("events.db-wal")).unwrap().len());
+    }
+    // Each commit writes several pages.
+    assert!(lengths.len() <= 10, "{lengths:?}");
+    // As after a power failure: the log ends in zeros.
+    for name in ["events.db", "events.db-wal"] {
+        std::fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
+    }
+    store.close().await.unwrap();
+    let store = open_event(copy.path(), "events.db").await.unwrap();
+    assert_eq!(store.head().await.unwrap(), 100);
+    append_all(&*store, &[create("m", "another", "{}")], false).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_log_beside_the_file_stays_short() {
     let folder = TempDir::new().unwrap();
     let store = open_event(folder.path(), "events.db").await.unwrap();

@@ -20,7 +20,7 @@ pub struct SharedMap<V> {
 type Block<V> = Vec<(Arc<str>, V)>;
 
 /// The block of a key, and its index in the block.
-type Place = (usize, usize);
+type BlockIndex = (usize, usize);
 
 impl<V> Default for SharedMap<V> {
     fn default() -> Self {
@@ -72,11 +72,11 @@ impl<V> SharedMap<V> {
         self.iter().map(|(_, value)| value)
     }
 
-    fn starting_at(&self, (block, at): Place) -> impl Iterator<Item = (&Arc<str>, &V)> {
+    fn starting_at(&self, (block, at): BlockIndex) -> impl Iterator<Item = (&Arc<str>, &V)> {
         self.blocks[block..].iter().flat_map(|block| block.iter()).skip(at).map(|(key, value)| (key, value))
     }
 
-    fn find(&self, key: &str) -> Result<Place, Place> {
+    fn find(&self, key: &str) -> Result<BlockIndex, BlockIndex> {
         let Some(block) = self.blocks.partition_point(|block| *block[0].0 <= *key).checked_sub(1) else {
             return Err((0, 0));
         };

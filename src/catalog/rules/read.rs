@@ -20,7 +20,7 @@ use super::values::{
 };
 use crate::catalog::definition_error::{DefinitionError, escape};
 use crate::catalog::document::type_name;
-use crate::catalog::place::{Place, place};
+use crate::catalog::path_target::{PathTarget, place};
 use crate::catalog::schema::{Found, Schema};
 
 /// Bytes of the rules of a model.
@@ -193,11 +193,11 @@ impl Reader<'_> {
             },
         };
         match place("rule", rest).map_err(|message| fault(pointer, message))? {
-            Place::Meta(meta) if side == Side::After && meta != Meta::Id => error(
+            PathTarget::Meta(meta) if side == Side::After && meta != Meta::Id => error(
                 pointer,
                 format!("`{meta}` of the record after the change is not known when the rule decides; only `$id` is"),
             ),
-            Place::Meta(meta) => {
+            PathTarget::Meta(meta) => {
                 let kind = match meta {
                     Meta::Id => Kind::Types(BTreeSet::from(["string"])),
                     Meta::CreatedAt | Meta::UpdatedAt => Kind::Time,
@@ -205,7 +205,7 @@ impl Reader<'_> {
                 };
                 Ok((side, Path::Meta(meta), kind))
             }
-            Place::Dotted(dotted) => match self.schema.find(dotted).map_err(|message| fault(pointer, message))? {
+            PathTarget::Dotted(dotted) => match self.schema.find(dotted).map_err(|message| fault(pointer, message))? {
                 Some(Found { path, types }) => Ok((side, Path::Data(path), Kind::Types(types))),
                 None => error(pointer, format!("the schema has no property `{}`", shown(dotted))),
             },

@@ -9,7 +9,7 @@ use snaphook_driver::time;
 use super::rule::{Class, Comparison, Operand, Source, Test};
 use crate::catalog::definition_error::DefinitionError;
 use crate::catalog::document::type_name;
-use crate::catalog::place::PATTERN_BYTES_MAX;
+use crate::catalog::path_target::PATTERN_BYTES_MAX;
 
 pub(super) const OPERATORS: &str = "eq ne lt lte gt gte in nin like ilike has exists";
 

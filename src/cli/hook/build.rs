@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::location::HookLocation;
 use super::new::Language;
 use super::phase::phase;
-use super::place::Place;
 use super::prepare::{host, prepare};
 use super::project::Project;
 use crate::cli::failure::{Failure, Result};
@@ -61,7 +61,7 @@ impl Build {
             return output::line(build_project(global, &project, self.out.clone(), !self.no_minify).await?);
         }
         let folder = self.source.parent().unwrap_or(Path::new("."));
-        let place = Place { model: None, phase: self.phase, engine: None };
+        let place = HookLocation { model: None, phase: self.phase, engine: None };
         let phase = place.phase(self.out.as_deref().unwrap_or(&self.source))?;
         let out = self.out.clone().unwrap_or_else(|| folder.join("dist").join(format!("{phase}.js")));
         let built = javascript::bundle(&self.source, folder, !self.no_minify)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 
-use super::place::{Place, read};
+use super::location::{HookLocation, read};
 use super::project::Project;
 use super::shown::{summary, text};
 use crate::catalog::HookOrigin;
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Deploy {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    place: Place,
+    place: HookLocation,
     /// The name of the hook [default: from `hook.toml`, else chosen by the server]
     #[arg(long)]
     name: Option<String>,

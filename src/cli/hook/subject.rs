@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::build::{build_project, no_project};
-use super::place::Place;
+use super::location::HookLocation;
 use super::project::Project;
 use crate::catalog::files::read_chain_file;
 use crate::cli::failure::Result;
@@ -24,7 +24,12 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) async fn of(source: &Path, place: &Place, name: Option<&str>, global: &Global) -> Result<Subject> {
+    pub(super) async fn of(
+        source: &Path,
+        place: &HookLocation,
+        name: Option<&str>,
+        global: &Global,
+    ) -> Result<Subject> {
         if source.is_dir() {
             let project = Project::find(source)?.ok_or_else(|| no_project(source))?;
             let project = Project { phase: place.phase.unwrap_or(project.phase), ..project };
@@ -47,7 +52,7 @@ impl Subject {
         })
     }
 
-    fn of_project(project: Project, place: &Place, name: Option<&str>) -> Subject {
+    fn of_project(project: Project, place: &HookLocation, name: Option<&str>) -> Subject {
         Subject {
             file: project.target(),
             phase: project.phase,

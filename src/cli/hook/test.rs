@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use snaphook_driver::{Json, time};
 
-use super::place::{Place, read};
+use super::location::{HookLocation, read};
 use super::prepare::prepare;
 use super::replay::Replay;
 use super::subject::{Subject, with_configuration};
@@ -49,7 +49,7 @@ pub(in crate::cli) struct Test {
     #[arg(default_value = ".")]
     source: PathBuf,
     #[command(flatten)]
-    place: Place,
+    place: HookLocation,
     /// The name of the hook, to which grants may refer [default: from `hook.toml`, else the phase]
     #[arg(long)]
     name: Option<String>,

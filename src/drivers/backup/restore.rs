@@ -72,7 +72,7 @@ async fn fill(
     mut progress: impl FnMut(&'static str, u64),
 ) -> Result<Restored, BackupError> {
     check_empty(stores).await?;
-    let mut target = Target::new(stores);
+    let mut target = RestoreTarget::new(stores);
     // Reading the file needs no runtime, but the stores do.
     let mut records = archive::Records::open(file)?;
     while let Some(record) = records.next()? {
@@ -138,15 +138,15 @@ pub(super) async fn with_data(stores: &BareStores) -> Result<Vec<&'static str>, 
 }
 
 /// Writes records to the stores; those of the log in batches.
-pub(super) struct Target<'a> {
+pub(super) struct RestoreTarget<'a> {
     stores: &'a BareStores,
     batch: Vec<LogRecord>,
     bytes: usize,
 }
 
-impl<'a> Target<'a> {
+impl<'a> RestoreTarget<'a> {
     pub(super) fn new(stores: &'a BareStores) -> Self {
-        Target { stores, batch: Vec::new(), bytes: 0 }
+        RestoreTarget { stores, batch: Vec::new(), bytes: 0 }
     }
 
     pub(super) async fn has_error(&self, id: &str) -> Result<bool, BackupError> {

@@ -16,7 +16,7 @@ use super::archive::PROGRESS_MAX;
 use super::error::BackupError;
 use super::export::{Digest, Sink, Sources, copy};
 use super::record::{Counts, Record};
-use super::restore::{Target, with_data};
+use super::restore::{RestoreTarget, with_data};
 use crate::config::Config;
 use crate::drivers::OpenError;
 use crate::drivers::stores::{BareStores, Sealed, secrets_of_settings};
@@ -97,7 +97,7 @@ impl Transfer {
         let resumed = there.head();
         self.check_target(resumed, there).await?;
         let mut fill = Fill {
-            target: Target::new(&self.to),
+            target: RestoreTarget::new(&self.to),
             digest: Digest::default(),
             there: resumed,
             is_whole: false,
@@ -235,7 +235,7 @@ fn sources(stores: &BareStores) -> Sources {
 
 /// Fills the target stores with the missing records.
 struct Fill<'a, P> {
-    target: Target<'a>,
+    target: RestoreTarget<'a>,
     digest: Digest,
     /// Position up to which the target has events.
     there: Position,

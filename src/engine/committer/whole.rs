@@ -98,14 +98,14 @@ impl CommitterThread {
     }
 }
 
-type Outcome = std::result::Result<Vec<Appended>, (usize, Conflict)>;
+type WholeOutcome = std::result::Result<Vec<Appended>, (usize, Conflict)>;
 
 /// The outcome of an atomic batch. If the results are impossible for such a batch, the outcome is unknown, and the log
 /// decides.
 fn outcome(
     results: Vec<std::result::Result<Appended, Conflict>>,
     expected: usize,
-) -> std::result::Result<Outcome, DriverError> {
+) -> std::result::Result<WholeOutcome, DriverError> {
     let found = results.len();
     let mut appended = Vec::with_capacity(found);
     let (mut conflict, mut others) = (None, 0);

@@ -9,7 +9,7 @@ use snaphook_driver::json;
 
 use super::Definitions;
 use crate::catalog::files::{BindingFile, CodeFile, ModelFiles, read_directory};
-use crate::catalog::plan::{HookState, Kept, ModelState, Plan, Step, plan};
+use crate::catalog::plan::{HookState, KeptHooks, ModelState, Plan, Step, plan};
 use crate::catalog::{HookMode, HookOrigin, Model};
 use crate::engine::command::{BindingCode, BindingInput, ModelInput, Origin, WriteOptions};
 use crate::engine::error::{Error, ErrorKind, Result};
@@ -25,7 +25,7 @@ const RACE_PAUSE: Duration = Duration::from_millis(200);
 pub struct Applied {
     /// Those that were taken.
     pub steps: Vec<Step>,
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptHooks>,
 }
 
 impl Definitions {

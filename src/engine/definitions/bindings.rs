@@ -19,7 +19,7 @@ use crate::engine::command::{BindingCode, BindingInput, Defined, DryRun, HookInf
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::hanging::hanging;
 use crate::engine::locks::OneModel;
-use crate::engine::models::{Entry, Ready};
+use crate::engine::models::{LiveModel, Ready};
 use crate::hooks::engines::{Candidate, PrepareError, PrepareErrorKind, PreparedCode};
 
 /// Hooks in one chain.
@@ -201,7 +201,7 @@ impl Definitions {
     async fn change_hooks(
         &self,
         one: OneModel,
-        entry: &Arc<Entry>,
+        entry: &Arc<LiveModel>,
         kind: EventKind,
         record: ModelRecord,
         ready: Ready,

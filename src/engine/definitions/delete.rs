@@ -18,7 +18,7 @@ use crate::engine::committer::Draft;
 use crate::engine::error::{ErrorKind, Result};
 use crate::engine::gate::Closing;
 use crate::engine::locks::OneModel;
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 
 /// Instances per append when a model is deleted.
 const DELETED_AT_ONCE: u32 = if cfg!(test) { 10 } else { 250 };
@@ -61,7 +61,7 @@ impl Definitions {
     async fn delete_prepared(
         &self,
         _one: OneModel,
-        mut entry: Arc<Entry>,
+        mut entry: Arc<LiveModel>,
         cascade: bool,
         origin: Origin,
     ) -> Result<()> {
@@ -105,7 +105,7 @@ impl Definitions {
 
     /// Deletes a model, whose gate is closed and whose last event is at `at`, if it has no instances. Returns the
     /// position of the last instance event that came meanwhile.
-    async fn delete_empty(&self, entry: &Entry, at: Position, origin: &Origin) -> Result<Option<Position>> {
+    async fn delete_empty(&self, entry: &LiveModel, at: Position, origin: &Origin) -> Result<Option<Position>> {
         let record = &entry.model.record;
         let outages = self.core.availability.begun();
         // The model store has applied at least this position.

@@ -3,10 +3,10 @@
 use crate::catalog::FieldError;
 use crate::engine::command::{Precondition, Seen};
 use crate::engine::error::{Error, ErrorKind, Result};
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 
 /// `If-Match` on a model.
-pub(super) fn check_precondition(entry: &Entry, precondition: &Precondition) -> Result<()> {
+pub(super) fn check_precondition(entry: &LiveModel, precondition: &Precondition) -> Result<()> {
     let record = &entry.model.record;
     match precondition {
         Precondition::At(expected) if !expected.contains(&Seen::model(record)) => Err(Error::new(

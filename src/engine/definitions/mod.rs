@@ -35,7 +35,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::gate::{Closed, Closing};
 use super::hanging::hanging;
 use super::locks::OneModel;
-use super::models::Entry;
+use super::models::LiveModel;
 use crate::catalog::{Definition, Effort, Model};
 use crate::config::Phase;
 use crate::hooks::host::BoundHook;
@@ -143,7 +143,7 @@ impl Definitions {
     }
 
     /// Closes a model's gate. When this returns, every earlier write is in the model store.
-    async fn close_gate(&self, entry: &Arc<Entry>, why: Closing) -> Result<Closed> {
+    async fn close_gate(&self, entry: &Arc<LiveModel>, why: Closing) -> Result<Closed> {
         let closed = Closed::new(&entry.gate, why);
         self.core.committer.answered(self.core.committer.barrier()).await.ok_or_else(hanging)??;
         Ok(closed)

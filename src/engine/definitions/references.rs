@@ -25,7 +25,7 @@ use crate::engine::change::DefinitionChange;
 use crate::engine::command::Origin;
 use crate::engine::core::Core;
 use crate::engine::error::{Error, ErrorKind, Result};
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::engine::referring::referring;
 
 /// How often somebody else may change a model while a reference to it is recorded.
@@ -89,7 +89,7 @@ impl Definitions {
         let mut requires = Vec::new();
         if let Some(full) = known.take_if(|known| known.is_full()) {
             let others = referring(&self.core, old).await?;
-            let refers = |entry: &Entry| entry.model.references_to(target).next().is_some();
+            let refers = |entry: &LiveModel| entry.model.references_to(target).next().is_some();
             requires.extend(
                 others
                     .into_iter()

@@ -19,7 +19,7 @@ use crate::engine::carried::carried;
 use crate::engine::command::{DEPTH_MAX, phases};
 use crate::engine::core::Core;
 use crate::engine::error::Result;
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::engine::troubles::Part;
 use crate::hooks::context::{Context, EventRef, Failure, FailureCause, Outcome, Retry, Run};
 use crate::hooks::host::BoundHook;
@@ -354,7 +354,7 @@ async fn data_before(core: &Core, event: &Event) -> Result<Option<Json>> {
     carried(&*core.stores.event, &event.model, data, position, event.position).await.map(Some)
 }
 
-fn post_context(entry: &Entry, phase: Phase, event: &Arc<Event>, before: Option<Json>, attempt: u32) -> Context {
+fn post_context(entry: &LiveModel, phase: Phase, event: &Arc<Event>, before: Option<Json>, attempt: u32) -> Context {
     Context {
         phase,
         model: event.model.clone(),
@@ -380,7 +380,7 @@ async fn run_judged(core: &Core, hook: &BoundHook, context: &Context) -> Run {
 pub(super) async fn run_post_hook(
     core: &Core,
     hook: &BoundHook,
-    entry: &Entry,
+    entry: &LiveModel,
     event: &Event,
     attempt: u32,
 ) -> Result<Run> {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Operations;
 use super::look::Look;
 use crate::engine::group::group_of;
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::engine::{metrics, stuck};
 use crate::telemetry::exposition::Exposition;
 
@@ -50,7 +50,7 @@ impl Operations {
     }
 
     /// Reads the numbers of the stores, unless they are fresh; concurrent requests share one read.
-    async fn look(&self, models: &[Arc<Entry>]) -> Arc<Look> {
+    async fn look(&self, models: &[Arc<LiveModel>]) -> Arc<Look> {
         let mut last = self.last_look.lock().await;
         if let Some((at, look)) = &*last
             && at.elapsed() < FRESH
@@ -67,7 +67,7 @@ impl Operations {
         look
     }
 
-    async fn backlogs(&self, models: &[Arc<Entry>]) -> Vec<(String, u64)> {
+    async fn backlogs(&self, models: &[Arc<LiveModel>]) -> Vec<(String, u64)> {
         let mut backlogs = Vec::new();
         for entry in models.iter().filter(|entry| entry.reacts_since().is_some()) {
             let id = &entry.model.record.id;

@@ -107,7 +107,7 @@ impl Writes {
         &self,
         prepared: PreparedBatch,
         options: &WriteOptions,
-    ) -> Result<Option<(Vec<Submitted>, Outcome)>> {
+    ) -> Result<Option<(Vec<Submitted>, SubmitOutcome)>> {
         let PreparedBatch { appends, submitted, .. } = prepared;
         let (answer, receiver) = oneshot::channel();
         let (settled, receivers) = settling(&appends, &submitted, options);
@@ -234,7 +234,7 @@ impl Writes {
 }
 
 /// All are durable, or the conflict of the one with this index.
-type Outcome = std::result::Result<Vec<Committed>, (usize, Conflict)>;
+type SubmitOutcome = std::result::Result<Vec<Committed>, (usize, Conflict)>;
 
 impl Stopped {
     fn into_error(self) -> Error {

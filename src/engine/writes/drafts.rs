@@ -15,7 +15,7 @@ use crate::engine::ahead::Ahead;
 use crate::engine::command::{DryRun, Follows, HookDecision};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::idempotency::is_key;
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::engine::reads::may_read;
 
 /// Bytes of data of the events of one batch, if the event store accepts as many.
@@ -114,7 +114,7 @@ pub(super) const PLACE: &str = ".on-delete/";
 
 impl Writes {
     /// The model of an operation and its instance, after the earlier operations.
-    pub(super) async fn current(&self, one: &One, ahead: &Ahead) -> Result<(Arc<Entry>, Option<Instance>)> {
+    pub(super) async fn current(&self, one: &One, ahead: &Ahead) -> Result<(Arc<LiveModel>, Option<Instance>)> {
         let One { model, command: WriteCommand { id, fresh, .. }, .. } = one;
         self.core.availability.check_model(model)?;
         // First, so that an instance that a new version carries over meanwhile is not mistaken for one of the old
@@ -135,7 +135,7 @@ impl Writes {
         drafts: &mut Drafts,
         one: &One,
         draft: Draft<'_>,
-        (entry, current): (Arc<Entry>, Option<Instance>),
+        (entry, current): (Arc<LiveModel>, Option<Instance>),
         operation: usize,
         is_trial: bool,
     ) -> Result<bool> {
@@ -198,7 +198,7 @@ impl Writes {
     async fn take_keys(
         &self,
         drafts: &mut Drafts,
-        entry: &Entry,
+        entry: &LiveModel,
         append: &Append,
         is_trial: bool,
         hides_others: bool,

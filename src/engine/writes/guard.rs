@@ -10,7 +10,7 @@ use crate::catalog::document::Document;
 use crate::catalog::rules::{Operation, Right, Rules, Subject};
 use crate::engine::command::Origin;
 use crate::engine::error::{Error, ErrorKind, Result};
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::engine::reads::check_version;
 use crate::memory::{Lease, Share, tree_bytes};
 
@@ -27,7 +27,7 @@ pub(super) struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// `None`: the rules do not apply, or there are none.
     pub(super) fn new(
-        entry: &'a Entry,
+        entry: &'a LiveModel,
         origin: &'a Origin,
         current: Option<&Instance>,
         trees: &Lease<&Share>,
@@ -91,7 +91,7 @@ impl<'a> Guard<'a> {
 }
 
 /// Whether errors may not name other instances of the model.
-pub(super) fn hides_others(entry: &Entry, told_to: &Right) -> bool {
+pub(super) fn hides_others(entry: &LiveModel, told_to: &Right) -> bool {
     entry.model.rules.is_some() && told_to.subject().is_some()
 }
 

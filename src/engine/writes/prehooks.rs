@@ -11,7 +11,7 @@ use crate::catalog::document::Document;
 use crate::engine::amended::check_amended;
 use crate::engine::command::HookDecision;
 use crate::engine::error::{Error, ErrorKind};
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::hooks::context::{Context, Failure, FailureCause, Outcome, Run};
 use crate::hooks::grant_lines;
 use crate::hooks::host::{BoundHook, FAILURE_BYTES_MAX, Mode};
@@ -34,7 +34,7 @@ impl Writes {
     #[expect(clippy::too_many_arguments, reason = "each is a part of one change, and there is one caller")]
     pub(super) async fn decide(
         &self,
-        entry: &Entry,
+        entry: &LiveModel,
         chain: &[Arc<BoundHook>],
         mut context: Context,
         mut document: Option<Document>,

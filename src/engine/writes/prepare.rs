@@ -22,7 +22,7 @@ use crate::engine::error::{Error, ErrorKind, Result, stopped};
 use crate::engine::fit::{Fitting, fit};
 use crate::engine::gate;
 use crate::engine::idempotency::{IdempotencyKey, first_answer, first_event, is_key};
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::hooks::access;
 use crate::hooks::context::Context;
 use crate::memory::{Lease, Share, tree_bytes};
@@ -117,7 +117,12 @@ impl Writes {
     }
 
     /// Steps 2 and 3 for the instance `current`: data, schema, pre hooks.
-    pub(super) async fn draft(&self, entry: &Entry, draft: Draft<'_>, current: Option<Instance>) -> Result<Drafted> {
+    pub(super) async fn draft(
+        &self,
+        entry: &LiveModel,
+        draft: Draft<'_>,
+        current: Option<Instance>,
+    ) -> Result<Drafted> {
         let Draft { command, precondition, origin, prefix, collect, trees, ahead, claim, loses, .. } = draft;
         let WriteCommand { id, fresh, change } = command;
         let record = &entry.model.record;
@@ -244,7 +249,7 @@ impl Writes {
     }
 
     /// The model, once it accepts writes; waits for a change of the model that is about to be put in use.
-    pub(super) async fn open_model(&self, model: &str) -> Result<Arc<Entry>> {
+    pub(super) async fn open_model(&self, model: &str) -> Result<Arc<LiveModel>> {
         let mut deadline = None;
         loop {
             let entry = self.core.models.require(model)?;
@@ -257,7 +262,7 @@ impl Writes {
     }
 
     /// For dry runs: whether a value is already taken.
-    async fn check_claims(&self, entry: &Entry, append: &Append, hides: bool) -> Result<()> {
+    async fn check_claims(&self, entry: &LiveModel, append: &Append, hides: bool) -> Result<()> {
         let stream = append.event.stream();
         let is_value = |claim: &&Claim| !is_key(&claim.key) && !references::is_key(&claim.key);
         for claim in append.claims.iter().filter(is_value) {
@@ -272,7 +277,7 @@ impl Writes {
 }
 
 /// The result of a dry run for a change that would be written.
-pub(super) fn dry_run(entry: &Entry, event: Event, hooks: Vec<HookDecision>) -> DryRun {
+pub(super) fn dry_run(entry: &LiveModel, event: Event, hooks: Vec<HookDecision>) -> DryRun {
     let post = phases(event.kind).map_or(&[][..], |(_, post)| entry.chain(post));
     let post_hooks = post.iter().map(|hook| hook.binding().id.name.clone()).collect();
     DryRun { hooks, post_hooks, ..DryRun::unhooked(Some(event)) }
@@ -290,7 +295,7 @@ fn claim_unique(record: &ModelRecord, append: &mut Append, before: Option<&Value
 }
 
 /// The data without a reference: null if the schema allows it, otherwise without the property.
-fn without(entry: &Entry, current: &Instance, reference: &Reference, trees: &Lease<&Share>) -> Result<Document> {
+fn without(entry: &LiveModel, current: &Instance, reference: &Reference, trees: &Lease<&Share>) -> Result<Document> {
     let mut value = parse_stored(&current.data, trees)?.value;
     trees.grow(current.data.len())?;
     if let Some(members) = value.as_object_mut() {

@@ -11,7 +11,7 @@ use crate::catalog::rules::Right;
 use crate::catalog::{FieldError, ModelRecord, escape_token, is_instance_id};
 use crate::engine::ahead::Ahead;
 use crate::engine::error::{Error, ErrorKind, Result, stopped};
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::engine::reads::may_read;
 use crate::engine::referring::{referring, target as refers_to};
 
@@ -56,7 +56,7 @@ impl Writes {
     #[expect(clippy::too_many_arguments, reason = "each is a part of one change, and there is one caller")]
     pub(super) async fn claim_targets(
         &self,
-        entry: &Entry,
+        entry: &LiveModel,
         append: &mut Append,
         before: Option<&Value>,
         data: &Value,
@@ -120,7 +120,7 @@ impl Writes {
 
     /// Adds claims to the deletion of an instance, so that nobody begins to refer to it from now on, and the models
     /// that may refer to it do not change. Existing references are found after this.
-    pub(super) async fn guard_deletion(&self, entry: &Entry, append: &mut Append) -> Result<()> {
+    pub(super) async fn guard_deletion(&self, entry: &LiveModel, append: &mut Append) -> Result<()> {
         let record = &entry.model.record;
         let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) else { return Ok(()) };
         let holder = self.core.stores.event.holder(&referenced.key(id)).await?;

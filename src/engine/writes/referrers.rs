@@ -15,7 +15,7 @@ use crate::catalog::{FieldError, OnDelete, Reference};
 use crate::engine::ahead::Ahead;
 use crate::engine::command::{InstanceChange, Origin, Precondition};
 use crate::engine::error::{Error, ErrorKind, Result};
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 use crate::engine::reads::{LIMITS, may_read};
 use crate::engine::referring::{refers_to, target};
 use crate::memory::{Lease, Share, tree_bytes};
@@ -81,7 +81,7 @@ impl Writes {
         &self,
         drafts: &mut Drafts,
         deleted: &Deleted,
-        entry: &Arc<Entry>,
+        entry: &Arc<LiveModel>,
         reference: &Reference,
         id: String,
         following: &Following<'_>,
@@ -169,11 +169,11 @@ impl Writes {
     }
 
     /// The current references to a model.
-    fn references_to(&self, model: &str) -> Vec<(Arc<Entry>, Reference)> {
+    fn references_to(&self, model: &str) -> Vec<(Arc<LiveModel>, Reference)> {
         let Some(entry) = self.core.models.get(model) else { return Vec::new() };
         let names = entry.model.record.referenced.iter().flat_map(|referenced| &referenced.by);
         let entries = names.filter_map(|name| self.core.models.get(name));
-        let all = |entry: Arc<Entry>| {
+        let all = |entry: Arc<LiveModel>| {
             let references: Vec<Reference> = entry.model.references_to(model).cloned().collect();
             references.into_iter().map(move |reference| (Arc::clone(&entry), reference))
         };
@@ -183,7 +183,7 @@ impl Writes {
     /// The first `max` instances that refer to one, after the effects of this request.
     async fn referrers(
         &self,
-        entry: &Entry,
+        entry: &LiveModel,
         reference: &Reference,
         id: &str,
         ahead: &Ahead,

@@ -10,7 +10,7 @@ use crate::engine::command::{HookDecision, InstanceChange, Precondition, Written
 use crate::engine::committer::{AppendResult, Committed};
 use crate::engine::error::{Error, Result};
 use crate::engine::idempotency::IdempotencyKey;
-use crate::engine::models::Entry;
+use crate::engine::models::LiveModel;
 
 /// A change and its instance.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ pub(super) struct PreparedWrite {
     pub(super) append: Append,
     /// The new instance or, for a deletion, the old one; position and times are not filled in yet.
     pub(super) instance: Instance,
-    pub(super) entry: Arc<Entry>,
+    pub(super) entry: Arc<LiveModel>,
     pub(super) key: Option<IdempotencyKey>,
     /// Errors may not name other instances.
     pub(super) hides_others: bool,
@@ -94,7 +94,7 @@ pub(super) type Sent = (oneshot::Receiver<AppendResult>, Option<oneshot::Receive
 
 /// A change in the committer's queue.
 pub(super) struct Submitted {
-    pub(super) entry: Arc<Entry>,
+    pub(super) entry: Arc<LiveModel>,
     pub(super) kind: EventKind,
     pub(super) instance: Instance,
     pub(super) key: Option<IdempotencyKey>,

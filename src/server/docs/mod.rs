@@ -23,17 +23,37 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 struct File {
     name: &'static str,
     media_type: &'static str,
-    content: &'static [u8],
+    stored: Stored,
+    content: OnceLock<Bytes>,
     tag: OnceLock<String>,
+}
+
+/// A file as it is in the binary.
+enum Stored {
+    Plain(&'static [u8]),
+    /// Compressed with zstd; decompressed at the first request.
+    Compressed(&'static [u8]),
 }
 
 impl File {
     const fn new(name: &'static str, media_type: &'static str, content: &'static [u8]) -> File {
-        File { name, media_type, content, tag: OnceLock::new() }
+        File::stored(name, media_type, Stored::Plain(content))
+    }
+
+    const fn stored(name: &'static str, media_type: &'static str, stored: Stored) -> File {
+        File { name, media_type, stored, content: OnceLock::new(), tag: OnceLock::new() }
+    }
+
+    fn content(&self) -> &Bytes {
+        self.content.get_or_init(|| match self.stored {
+            Stored::Plain(content) => Bytes::from_static(content),
+            // It is a part of the binary, and a test reads it.
+            Stored::Compressed(content) => zstd::decode_all(content).unwrap_or_default().into(),
+        })
     }
 
     fn tag(&self) -> &str {
-        self.tag.get_or_init(|| format!("\"{}\"", &format!("{:x}", Sha256::digest(self.content))[..32]))
+        self.tag.get_or_init(|| format!("\"{}\"", &format!("{:x}", Sha256::digest(self.content()))[..32]))
     }
 
     fn answer(&self, call: &Call) -> Response {
@@ -45,7 +65,7 @@ impl File {
             return reply(StatusCode::NOT_MODIFIED).empty();
         }
         let reply = reply(StatusCode::OK).fixed(CONTENT_TYPE, self.media_type);
-        reply.body(ReplyBody::Shared(Bytes::from_static(self.content)))
+        reply.body(ReplyBody::Shared(self.content().clone()))
     }
 }
 
@@ -54,17 +74,21 @@ static PAGE: File = File::new("page.html", "text/html; charset=utf-8", include_b
 static FILES: [File; 7] = [
     File::new("page.js", "text/javascript; charset=utf-8", include_bytes!("page.js")),
     File::new("page.css", "text/css; charset=utf-8", include_bytes!("page.css")),
-    File::new(
+    File::stored(
         "swagger-ui-bundle.js",
         "text/javascript; charset=utf-8",
-        include_bytes!("swagger-ui/swagger-ui-bundle.js"),
+        Stored::Compressed(include_bytes!("swagger-ui/swagger-ui-bundle.js.zst")),
     ),
     File::new(
         "swagger-ui-bundle.js.LICENSE.txt",
         "text/plain; charset=utf-8",
         include_bytes!("swagger-ui/swagger-ui-bundle.js.LICENSE.txt"),
     ),
-    File::new("swagger-ui.css", "text/css; charset=utf-8", include_bytes!("swagger-ui/swagger-ui.css")),
+    File::stored(
+        "swagger-ui.css",
+        "text/css; charset=utf-8",
+        Stored::Compressed(include_bytes!("swagger-ui/swagger-ui.css.zst")),
+    ),
     File::new("LICENSE.txt", "text/plain; charset=utf-8", include_bytes!("swagger-ui/LICENSE")),
     File::new("NOTICE.txt", "text/plain; charset=utf-8", include_bytes!("swagger-ui/NOTICE")),
 ];
@@ -95,13 +119,13 @@ mod tests {
             ("swagger-ui.css", "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d"),
         ] {
             let file = FILES.iter().find(|file| file.name == name).expect("a file");
-            assert_eq!(format!("{:x}", Sha256::digest(file.content)), digest, "{name}");
+            assert_eq!(format!("{:x}", Sha256::digest(file.content())), digest, "{name}");
         }
     }
 
     #[test]
     fn the_page_names_files_that_are_there() {
-        let page = std::str::from_utf8(PAGE.content).expect("text");
+        let page = std::str::from_utf8(PAGE.content()).expect("text");
         let named: Vec<&str> = page.split("docs/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         assert_eq!(named.len(), 4);
         for name in named {

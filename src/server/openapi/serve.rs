@@ -32,14 +32,14 @@ pub(in crate::server) async fn get(call: &Call) -> Result<Response> {
         return Ok(reply(StatusCode::NOT_MODIFIED).empty());
     }
     let document = call.app.openapi.document(call.engine(), fingerprint, models).await?;
-    let text = Bytes::from_owner(Kept(document));
+    let text = Bytes::from_owner(SentDocument(document));
     Ok(reply(StatusCode::OK).fixed(CONTENT_TYPE, "application/json").body(ReplyBody::Shared(text)))
 }
 
 /// Keeps a document while its bytes are sent.
-struct Kept(Arc<OpenApiDocument>);
+struct SentDocument(Arc<OpenApiDocument>);
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for SentDocument {
     fn as_ref(&self) -> &[u8] {
         &self.0.text
     }

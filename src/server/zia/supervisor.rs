@@ -62,7 +62,7 @@ struct Unstarted {
 }
 
 /// What the supervisor of a running server listens to.
-struct Kept {
+struct SupervisorInputs {
     handle: Arc<ConfigHandle>,
     engine: Arc<Engine>,
     reloads: watch::Receiver<u64>,
@@ -117,7 +117,7 @@ impl Bridge {
     ) {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut process) = first else { return };
-        let mut kept = Kept { reloads: handle.subscribe(), handle, engine, stop };
+        let mut kept = SupervisorInputs { reloads: handle.subscribe(), handle, engine, stop };
         loop {
             let started = Instant::now();
             let is_over = loop {
@@ -158,7 +158,7 @@ impl Bridge {
     }
 
     /// `None`: the server stops.
-    async fn start_again(&self, kept: &mut Kept, started: Instant) -> Option<Process> {
+    async fn start_again(&self, kept: &mut SupervisorInputs, started: Instant) -> Option<Process> {
         let mut pause = if started.elapsed() > STEADY { Duration::ZERO } else { PAUSE.0 };
         loop {
             tokio::select! {

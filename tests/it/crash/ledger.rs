@@ -16,7 +16,7 @@ use crate::support::{Client, list};
 pub(crate) struct Attempt {
     pub(crate) mark: String,
     pub(crate) what: What,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: WriteOutcome,
 }
 
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub(crate) enum What {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Outcome {
+pub(crate) enum WriteOutcome {
     /// The answer said that it is stored, and where, as far as such an answer tells.
     Acknowledged { id: String, position: Option<u64> },
     /// The answer said that it is not.
@@ -85,8 +85,8 @@ impl Ledger {
     pub(crate) fn settle(&mut self, api: &Client, attempts: Vec<Attempt>) -> Vec<Attempt> {
         let mut open: BTreeMap<String, Attempt> = BTreeMap::new();
         for attempt in attempts {
-            self.acknowledged += usize::from(matches!(attempt.outcome, Outcome::Acknowledged { .. }));
-            self.unanswered += usize::from(attempt.outcome == Outcome::Unknown);
+            self.acknowledged += usize::from(matches!(attempt.outcome, WriteOutcome::Acknowledged { .. }));
+            self.unanswered += usize::from(attempt.outcome == WriteOutcome::Unknown);
             let twice = open.insert(attempt.mark.clone(), attempt);
             assert!(twice.is_none(), "the test used a mark twice: {twice:?}");
         }
@@ -99,18 +99,18 @@ impl Ledger {
             };
             let attempt =
                 open.remove(&mark).unwrap_or_else(|| panic!("nobody wrote this, or it is there twice: {event}"));
-            assert_ne!(attempt.outcome, Outcome::Refused, "it was refused and is there: {event}");
-            self.surfaced += usize::from(attempt.outcome == Outcome::Unknown);
+            assert_ne!(attempt.outcome, WriteOutcome::Refused, "it was refused and is there: {event}");
+            self.surfaced += usize::from(attempt.outcome == WriteOutcome::Unknown);
             self.take(&event, &attempt);
             if let What::Create { id: None, data } = &attempt.what {
                 keyed.push((attempt.mark, data.clone(), Some(event)));
             }
         }
         for attempt in open.into_values() {
-            if let Outcome::Acknowledged { .. } = attempt.outcome {
+            if let WriteOutcome::Acknowledged { .. } = attempt.outcome {
                 panic!("it was acknowledged and is lost: {attempt:?}");
             }
-            if let (What::Create { id: None, data }, Outcome::Unknown) = (attempt.what, attempt.outcome) {
+            if let (What::Create { id: None, data }, WriteOutcome::Unknown) = (attempt.what, attempt.outcome) {
                 keyed.push((attempt.mark, data, None));
             }
         }
@@ -123,7 +123,7 @@ impl Ledger {
         let text = |name: &str| event[name].as_str().unwrap_or_else(|| panic!("{name}: {event}")).to_owned();
         let (id, kind, time) = (text("instance"), text("type"), text("time"));
         self.history.push((self.position, id.clone(), kind.clone()));
-        if let Outcome::Acknowledged { id: told, position } = &attempt.outcome {
+        if let WriteOutcome::Acknowledged { id: told, position } = &attempt.outcome {
             assert_eq!(told, &id, "{event}");
             assert!(position.is_none_or(|position| position == self.position), "{attempt:?}: {event}");
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ledger::{Attempt, Ledger, Outcome, What};
+use super::ledger::{Attempt, Ledger, What, WriteOutcome};
 use super::{CODES, COUNTERS, MODEL};
 use crate::chance::Chance;
 use crate::support::{Client, Request, Response};
@@ -34,14 +34,14 @@ fn instances() -> String {
 
 /// What an answer says about a write.
 #[track_caller]
-pub(super) fn outcome_of(response: &Response) -> Outcome {
+pub(super) fn outcome_of(response: &Response) -> WriteOutcome {
     match response.status {
         200 | 201 => {
             let answer = response.json();
             let id = answer["id"].as_str().expect("an id").to_owned();
-            Outcome::Acknowledged { id, position: answer["position"].as_u64() }
+            WriteOutcome::Acknowledged { id, position: answer["position"].as_u64() }
         }
-        409 | 412 => Outcome::Refused,
+        409 | 412 => WriteOutcome::Refused,
         status => panic!("{status}: {}", response.text()),
     }
 }
@@ -148,22 +148,22 @@ impl LedgerWriter {
     }
 
     /// Keeps the attempt; `None` if the server did not answer.
-    fn note(&mut self, mark: String, what: What, response: std::io::Result<Response>) -> Option<Outcome> {
+    fn note(&mut self, mark: String, what: What, response: std::io::Result<Response>) -> Option<WriteOutcome> {
         response.iter().for_each(|response| self.servers.take_note(response));
         let outcome = match &response {
-            Err(_) => Outcome::Unknown,
+            Err(_) => WriteOutcome::Unknown,
             // A node whose store is away may not know what became of a write.
-            Ok(response) if response.status == 503 && self.servers.is_cluster() => Outcome::Unknown,
+            Ok(response) if response.status == 503 && self.servers.is_cluster() => WriteOutcome::Unknown,
             Ok(response) => match (&what, response.status) {
-                (What::Delete { id }, 204) => Outcome::Acknowledged { id: id.clone(), position: None },
+                (What::Delete { id }, 204) => WriteOutcome::Acknowledged { id: id.clone(), position: None },
                 _ => outcome_of(response),
             },
         };
-        if let Outcome::Acknowledged { .. } = outcome {
+        if let WriteOutcome::Acknowledged { .. } = outcome {
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
         }
         self.attempts.push(Attempt { mark, what, outcome: outcome.clone() });
-        (outcome != Outcome::Unknown).then_some(outcome)
+        (outcome != WriteOutcome::Unknown).then_some(outcome)
     }
 
     fn data(&mut self, mark: &str) -> Value {
@@ -190,7 +190,7 @@ impl LedgerWriter {
         let body = json!({"id": mark, "data": data});
         let response = self.servers.request("POST", &format!("/models/{MODEL}/instances")).json(&body).try_send();
         let what = What::Create { id: Some(mark.clone()), data };
-        if let Outcome::Acknowledged { id, .. } = self.note(mark, what, response)? {
+        if let WriteOutcome::Acknowledged { id, .. } = self.note(mark, what, response)? {
             self.own.push(id);
         }
         Some(())
@@ -227,12 +227,12 @@ impl LedgerWriter {
         let response = self.servers.request("DELETE", &Self::instance(&id)).try_send();
         let mark = format!("delete {id}");
         match self.note(mark, What::Delete { id: id.clone() }, response) {
-            Some(Outcome::Acknowledged { .. }) => self.own.retain(|own| *own != id),
+            Some(WriteOutcome::Acknowledged { .. }) => self.own.retain(|own| *own != id),
             Some(_) => {
                 // Nobody else writes to it, but the model may have changed too often under it; it must not be deleted
                 // under the same mark again.
                 let refused = self.attempts.pop();
-                assert!(matches!(refused, Some(Attempt { outcome: Outcome::Refused, .. })), "{refused:?}");
+                assert!(matches!(refused, Some(Attempt { outcome: WriteOutcome::Refused, .. })), "{refused:?}");
             }
             None => {
                 // It may be gone.
@@ -289,13 +289,13 @@ impl LedgerWriter {
         });
         for (line, (id, data)) in lines.into_iter().enumerate() {
             let outcome = match &failed {
-                None => Outcome::Unknown,
-                Some(_) if unknown.contains(&line) => Outcome::Unknown,
-                Some(failed) if failed.contains(&line) => Outcome::Refused,
+                None => WriteOutcome::Unknown,
+                Some(_) if unknown.contains(&line) => WriteOutcome::Unknown,
+                Some(failed) if failed.contains(&line) => WriteOutcome::Refused,
                 Some(_) => {
                     self.acknowledged.fetch_add(1, Ordering::Relaxed);
                     self.own.push(id.clone());
-                    Outcome::Acknowledged { id: id.clone(), position: None }
+                    WriteOutcome::Acknowledged { id: id.clone(), position: None }
                 }
             };
             self.attempts.push(Attempt { mark: id.clone(), what: What::Create { id: Some(id), data }, outcome });

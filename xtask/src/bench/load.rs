@@ -15,7 +15,7 @@ use crate::shell::Result;
 
 /// What came of a run.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct LoadOutcome {
     /// One per answer, sorted.
     latencies: Vec<Duration>,
     elapsed: Duration,
@@ -23,10 +23,10 @@ pub(crate) struct Outcome {
     answers: usize,
 }
 
-impl Outcome {
-    pub(crate) fn new(mut latencies: Vec<Duration>, elapsed: Duration) -> Outcome {
+impl LoadOutcome {
+    pub(crate) fn new(mut latencies: Vec<Duration>, elapsed: Duration) -> LoadOutcome {
         latencies.sort_unstable();
-        Outcome { answers: latencies.len(), latencies, elapsed }
+        LoadOutcome { answers: latencies.len(), latencies, elapsed }
     }
 
     /// How often the server answered, while it was warmed up too.
@@ -35,15 +35,15 @@ impl Outcome {
     }
 
     /// Runs that followed each other, as one.
-    pub(crate) fn join(parts: Vec<Outcome>) -> Outcome {
+    pub(crate) fn join(parts: Vec<LoadOutcome>) -> LoadOutcome {
         let elapsed = parts.iter().map(|part| part.elapsed).sum();
-        Outcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
+        LoadOutcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
     }
 
     /// Runs that were going on at the same time, as one.
-    pub(crate) fn beside(parts: Vec<Outcome>) -> Outcome {
+    pub(crate) fn beside(parts: Vec<LoadOutcome>) -> LoadOutcome {
         let elapsed = parts.iter().map(|part| part.elapsed).max().unwrap_or_default();
-        Outcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
+        LoadOutcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
     }
 
     pub(crate) fn per_second(&self) -> f64 {
@@ -79,7 +79,7 @@ struct Connection {
 
 impl Load<'_> {
     /// Warms up for a fifth of the time, then measures.
-    pub(crate) fn run(&self) -> Result<Outcome> {
+    pub(crate) fn run(&self) -> Result<LoadOutcome> {
         let mut poll = Poll::new().map_err(|error| format!("cannot make an event loop: {error}"))?;
         let mut connections = (0..self.connections)
             .map(|index| self.connect(&poll, index))
@@ -102,7 +102,7 @@ impl Load<'_> {
             let now = Instant::now();
             if now >= end_at {
                 let from = measured_from.unwrap_or(warm_at);
-                return Ok(Outcome { answers, ..Outcome::new(latencies, now - from) });
+                return Ok(LoadOutcome { answers, ..LoadOutcome::new(latencies, now - from) });
             }
             if events.is_empty() && now - last_answer_at > Duration::from_secs(30) {
                 return Err("no answer for 30 s".into());
@@ -188,10 +188,10 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_sorted_answers() {
         let milliseconds = [5, 1, 4, 2, 3].map(Duration::from_millis);
-        let outcome = Outcome::new(milliseconds.to_vec(), Duration::from_secs(1));
+        let outcome = LoadOutcome::new(milliseconds.to_vec(), Duration::from_secs(1));
         assert_eq!(outcome.percentile(0.5), Duration::from_millis(3));
         assert_eq!(outcome.percentile(0.99), Duration::from_millis(5));
         assert_eq!(outcome.per_second(), 5.0);
-        assert_eq!(Outcome::new(Vec::new(), Duration::from_secs(1)).percentile(0.5), Duration::ZERO);
+        assert_eq!(LoadOutcome::new(Vec::new(), Duration::from_secs(1)).percentile(0.5), Duration::ZERO);
     }
 }

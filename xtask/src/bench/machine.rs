@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::load::Outcome;
+use super::load::LoadOutcome;
 use crate::repository::root;
 use crate::shell::{Result, read, rustc};
 
@@ -36,7 +36,7 @@ pub(crate) fn describe(scratch: &Path) -> Result<Vec<String>> {
 
 /// Writes and syncs on the disk that the servers write to, over bytes that the file has already: so a write-ahead log
 /// is written most of the time, and a file that grows would cost the file system's own journal on top.
-pub(crate) fn fdatasync(folder: &Path) -> Result<Outcome> {
+pub(crate) fn fdatasync(folder: &Path) -> Result<LoadOutcome> {
     const COUNT: usize = 300;
     let fail = |error: std::io::Error| format!("cannot measure fdatasync in {}: {error}", folder.display());
     const BLOCK: [u8; 4096] = [7; 4096];
@@ -50,7 +50,7 @@ pub(crate) fn fdatasync(folder: &Path) -> Result<Outcome> {
         file.sync_data().map_err(fail)?;
         latencies.push(start.elapsed());
     }
-    Ok(Outcome::new(latencies, begin.elapsed()))
+    Ok(LoadOutcome::new(latencies, begin.elapsed()))
 }
 
 /// A thousand listeners need more than the usual 1,024 files; the servers inherit the limit.

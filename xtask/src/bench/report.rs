@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::load::Outcome;
+use super::load::LoadOutcome;
 use super::machine::micros;
 
 /// What a row is to reach. The unit is part of [`Row::unit`].
@@ -29,7 +29,7 @@ pub(crate) struct Row {
 
 impl Row {
     /// A rate under load, with its percentiles and the bound of its p99.
-    pub(crate) fn rate(what: impl Into<String>, goal: Goal, outcome: &Outcome, memory: u64) -> Row {
+    pub(crate) fn rate(what: impl Into<String>, goal: Goal, outcome: &LoadOutcome, memory: u64) -> Row {
         Row {
             what: what.into(),
             goal,
@@ -88,7 +88,7 @@ impl Row {
 }
 
 /// Such as `p50 1.20 ms, p99 3.10 ms`.
-pub(crate) fn percentiles(outcome: &Outcome) -> String {
+pub(crate) fn percentiles(outcome: &LoadOutcome) -> String {
     format!("p50 {}, p99 {}", micros(outcome.percentile(0.5)), micros(outcome.percentile(0.99)))
 }
 

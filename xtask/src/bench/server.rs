@@ -13,7 +13,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A folder with a configuration and what servers keep in it. A row may start several servers in one place, one at a time.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ServerFolder {
     binary: PathBuf,
     folder: PathBuf,
     address: SocketAddr,
@@ -31,12 +31,12 @@ pub(crate) struct Server {
 
 impl Bench {
     /// A fresh place; `extra` is added to its `config.toml`.
-    pub(crate) fn place(&self, name: &str, extra: &str) -> Result<Place> {
+    pub(crate) fn place(&self, name: &str, extra: &str) -> Result<ServerFolder> {
         self.place_of(&self.binary, name, extra)
     }
 
     /// The same for another build of the server.
-    pub(crate) fn place_of(&self, binary: &Path, name: &str, extra: &str) -> Result<Place> {
+    pub(crate) fn place_of(&self, binary: &Path, name: &str, extra: &str) -> Result<ServerFolder> {
         let folder = self.scratch.path().join(name);
         std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         // Free now; the server takes it a moment later.
@@ -45,7 +45,7 @@ impl Bench {
         let config = format!("[server]\nmount-address = '{address}'\n\n[auth]\nmode = 'open'\n\n{extra}\n");
         std::fs::write(folder.join("config.toml"), config)
             .map_err(|error| format!("cannot write config.toml: {error}"))?;
-        Ok(Place { binary: binary.to_owned(), folder, address })
+        Ok(ServerFolder { binary: binary.to_owned(), folder, address })
     }
 
     /// A server in a fresh place.
@@ -54,7 +54,7 @@ impl Bench {
     }
 }
 
-impl Place {
+impl ServerFolder {
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }

@@ -100,8 +100,8 @@ fn roots<'a>(modules: &'a BTreeMap<Module, &str>, codes: &BTreeMap<&str, String>
         let code = without_tests(&codes[path]);
         let imports = imports(&code);
         let imports = imports.into_iter().filter_map(|(name, path)| match place(modules, root, &path)? {
-            Place::Module(module) => Some((name.to_owned(), module)),
-            Place::Root(_) => None,
+            Resolved::Module(module) => Some((name.to_owned(), module)),
+            Resolved::Root(_) => None,
         });
         (root.0.as_str(), imports.collect())
     };
@@ -109,7 +109,7 @@ fn roots<'a>(modules: &'a BTreeMap<Module, &str>, codes: &BTreeMap<&str, String>
 }
 
 /// Where a path leads.
-enum Place<'a> {
+enum Resolved<'a> {
     Module(Module),
     /// The root of the crate, and what is named there.
     Root(&'a str),
@@ -118,8 +118,8 @@ enum Place<'a> {
 /// The modules that a path leads to from another one; several where it takes everything that a root has.
 fn targets(modules: &BTreeMap<Module, &str>, roots: &Roots<'_>, from: &Module, names: &[&str]) -> Vec<Module> {
     match place(modules, from, names) {
-        Some(Place::Module(module)) => vec![module],
-        Some(Place::Root(name)) => {
+        Some(Resolved::Module(module)) => vec![module],
+        Some(Resolved::Root(name)) => {
             let root = roots.get(from.0.as_str());
             let imports = root.into_iter().flatten();
             imports.filter(|(known, _)| name == "*" || *known == name).map(|(_, module)| module.clone()).collect()
@@ -128,7 +128,7 @@ fn targets(modules: &BTreeMap<Module, &str>, roots: &Roots<'_>, from: &Module, n
     }
 }
 
-fn place<'a>(modules: &BTreeMap<Module, &str>, from: &Module, names: &[&'a str]) -> Option<Place<'a>> {
+fn place<'a>(modules: &BTreeMap<Module, &str>, from: &Module, names: &[&'a str]) -> Option<Resolved<'a>> {
     let (mut base, mut rest) = match names.split_first()? {
         (&"crate", rest) => ((from.0.clone(), Vec::new()), rest),
         (&("self" | "super"), _) => (from.clone(), names),
@@ -149,9 +149,9 @@ fn place<'a>(modules: &BTreeMap<Module, &str>, from: &Module, names: &[&'a str])
         base = next;
     }
     match base.1.is_empty() {
-        true => rest.first().map(|name| Place::Root(name)),
+        true => rest.first().map(|name| Resolved::Root(name)),
         // A folder's file may be missing.
-        false => modules.contains_key(&base).then_some(Place::Module(base)),
+        false => modules.contains_key(&base).then_some(Resolved::Module(base)),
     }
 }
 

@@ -7,6 +7,7 @@ mod circles;
 mod code;
 mod json;
 mod layers;
+mod names;
 mod readme;
 mod sdk;
 mod text;
@@ -87,6 +88,7 @@ fn check(files: &[File]) -> Vec<Finding> {
     findings.extend(readme::check(files));
     findings.extend(architecture::check(files));
     findings.extend(circles::check(files));
+    findings.extend(names::check(files));
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     findings
 }

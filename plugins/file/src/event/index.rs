@@ -20,7 +20,7 @@ pub(super) type Span = (u32, u32);
 /// Everything that is known about the events without reading them.
 #[derive(Default)]
 pub(super) struct Index {
-    entries: Vec<Entry>,
+    entries: Vec<IndexEntry>,
     /// Sorted by their first ordinals; never empty once the log is open.
     segments: Vec<Segment>,
     models: Vec<Model>,
@@ -33,7 +33,7 @@ pub(super) struct Index {
 
 /// One event.
 #[derive(Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct IndexEntry {
     pub(super) position: Position,
     /// Offset of its line in its segment.
     offset: u32,
@@ -79,7 +79,7 @@ impl Segment {
 
 /// The location of one event's line.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct LineLocation {
     pub(super) segment: usize,
     pub(super) offset: u64,
     pub(super) length: usize,
@@ -121,7 +121,7 @@ impl Index {
             None => self.definitions.push(ordinal),
         }
         self.streams[stream as usize].places.push(ordinal);
-        self.entries.push(Entry { position, offset, length, stream, kind });
+        self.entries.push(IndexEntry { position, offset, length, stream, kind });
     }
 
     /// The numbers of a model and of a stream; assigns them if they are new.
@@ -168,7 +168,7 @@ impl Index {
         self.entries.last().map_or(0, |entry| entry.position)
     }
 
-    pub(super) fn entry(&self, ordinal: u32) -> Option<&Entry> {
+    pub(super) fn entry(&self, ordinal: u32) -> Option<&IndexEntry> {
         self.entries.get(ordinal as usize)
     }
 
@@ -183,14 +183,14 @@ impl Index {
         self.entry(ordinal).filter(|entry| entry.position == position).map(|_| ordinal)
     }
 
-    pub(super) fn place(&self, ordinal: u32) -> Option<Place> {
+    pub(super) fn place(&self, ordinal: u32) -> Option<LineLocation> {
         let entry = self.entry(ordinal)?;
         let segment = self.segments.partition_point(|segment| segment.first <= ordinal).checked_sub(1)?;
         let (offset, length) = (u64::from(entry.offset), entry.length as usize);
-        Some(Place { segment, offset, length, position: entry.position })
+        Some(LineLocation { segment, offset, length, position: entry.position })
     }
 
-    pub(super) fn stream(&self, entry: &Entry) -> Stream {
+    pub(super) fn stream(&self, entry: &IndexEntry) -> Stream {
         let stream = &self.streams[entry.stream as usize];
         Stream {
             model: self.models[stream.model as usize].name.to_string(),
@@ -227,7 +227,7 @@ impl Index {
         &'a self,
         filter: &EventFilter,
         after: Position,
-    ) -> Box<dyn Iterator<Item = (u32, &'a Entry)> + 'a> {
+    ) -> Box<dyn Iterator<Item = (u32, &'a IndexEntry)> + 'a> {
         let places = match (&filter.model, &filter.instance) {
             (Some(model), Some(instance)) => self.places(model, Some(instance)),
             (Some(model), None) if filter.definitions_only => self.places(model, None),
@@ -244,7 +244,7 @@ impl Index {
     }
 
     /// Whether an event passes a filter; see [`EventFilter::matches`].
-    pub(super) fn matches(&self, filter: &EventFilter, entry: &Entry) -> bool {
+    pub(super) fn matches(&self, filter: &EventFilter, entry: &IndexEntry) -> bool {
         let stream = &self.streams[entry.stream as usize];
         filter.model.as_ref().is_none_or(|model| **model == *self.models[stream.model as usize].name)
             && filter.instance.as_ref().is_none_or(|instance| stream.instance.as_deref() == Some(instance))

@@ -8,7 +8,7 @@ use snaphook_driver::{
 };
 
 use super::at::read_exact_at;
-use super::index::{Index, Place, Segment};
+use super::index::{Index, LineLocation, Segment};
 use super::log::Log;
 use super::open_log::OpenLog;
 use super::record::read_event;
@@ -23,7 +23,7 @@ const GAP_BYTES_MAX: u64 = 16 << 10;
 
 /// Lines to read, and their segments.
 pub(super) struct Lines {
-    places: Vec<(Place, usize)>,
+    places: Vec<(LineLocation, usize)>,
     segments: Vec<Segment>,
 }
 
@@ -55,7 +55,7 @@ impl Lines {
             };
             open = Some((*segment, Arc::clone(&file)));
             let mut end = first.offset;
-            let fits = |(place, of): &&(Place, usize)| {
+            let fits = |(place, of): &&(LineLocation, usize)| {
                 let next = place.offset + place.length as u64;
                 let is_near = place.offset <= end + GAP_BYTES_MAX && next - first.offset <= RUN_BYTES_MAX;
                 let fits = of == segment && (is_near || place.position == first.position);

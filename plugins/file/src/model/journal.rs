@@ -32,7 +32,7 @@ pub(super) struct Journal {
 }
 
 /// The contents of a line.
-pub(super) enum Entry {
+pub(super) enum JournalEntry {
     Apply { to: Position, events: Vec<Event> },
     Define { shape: Box<ModelShape>, folder: String, carry: CarryOver, position: Position },
     Drop { model: String, position: Position },
@@ -218,7 +218,12 @@ pub(super) fn list(folder: &Path) -> Result<Vec<u64>> {
 }
 
 /// Passes the entries of a journal to `each`. `grows` tells whether it is the last journal.
-pub(super) fn read(folder: &Path, number: u64, grows: bool, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
+pub(super) fn read(
+    folder: &Path,
+    number: u64,
+    grows: bool,
+    mut each: impl FnMut(JournalEntry) -> Result<()>,
+) -> Result<()> {
     let path = path(folder, number);
     let bytes = fs::read(&path).map_err(unusable(&path))?;
     let mut failed = None;
@@ -247,7 +252,7 @@ fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{PREFIX}{number:020}{SUFFIX}"))
 }
 
-fn entry(read: In) -> Result<Entry, String> {
+fn entry(read: In) -> Result<JournalEntry, String> {
     let event = |event: EventIn| Event {
         position: event.position,
         id: String::new(),
@@ -266,15 +271,15 @@ fn entry(read: In) -> Result<Entry, String> {
     };
     match read {
         In { apply: Some(apply), .. } => {
-            Ok(Entry::Apply { to: apply.to, events: apply.events.into_iter().map(event).collect() })
+            Ok(JournalEntry::Apply { to: apply.to, events: apply.events.into_iter().map(event).collect() })
         }
         In { define: Some(define), .. } => {
             let shape = join(define.shape, define.shape_text).ok_or("expected a shape, found none")?;
             let shape = Box::new(json::typed(&shape).map_err(|error| error.to_string())?);
-            Ok(Entry::Define { shape, folder: define.folder, carry: define.carry, position: define.position })
+            Ok(JournalEntry::Define { shape, folder: define.folder, carry: define.carry, position: define.position })
         }
-        In { drop: Some(DropIn { model, position }), .. } => Ok(Entry::Drop { model, position }),
-        In { reset: Some(ResetIn { log }), .. } => Ok(Entry::Reset { log }),
+        In { drop: Some(DropIn { model, position }), .. } => Ok(JournalEntry::Drop { model, position }),
+        In { reset: Some(ResetIn { log }), .. } => Ok(JournalEntry::Reset { log }),
         _ => Err("expected a change of the store, found none".into()),
     }
 }

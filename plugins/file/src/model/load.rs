@@ -16,7 +16,7 @@ use super::dirty::Dirty;
 use super::files;
 use super::folders::{folder_of, number_of};
 use super::garbage::Garbage;
-use super::journal::{self, Entry, Journal};
+use super::journal::{self, Journal, JournalEntry};
 use super::state::{self, StoreState, Summary};
 use super::writer::ModelWriter;
 use crate::fault::unusable;
@@ -163,11 +163,11 @@ impl Redo {
         Ok(())
     }
 
-    fn entry(&mut self, entry: Entry) -> Result<()> {
+    fn entry(&mut self, entry: JournalEntry) -> Result<()> {
         let Redo { store, loaded, applied, broken } = self;
         let Loaded { instances, folders, next_folder, dirty, .. } = loaded;
         match entry {
-            Entry::Apply { to, mut events } => {
+            JournalEntry::Apply { to, mut events } => {
                 let is_new = |event: &Event| {
                     let file = applied.get(&event.model).and_then(|model| model.get(event.instance.as_ref()?));
                     file.is_none_or(|position| *position < event.position)
@@ -184,7 +184,7 @@ impl Redo {
                     .map_err(|error| StoreState::doubtful(store, "a journal does not fit the files").because(error))?;
                 instances.apply(changes);
             }
-            Entry::Define { shape, folder, carry, position } => {
+            JournalEntry::Define { shape, folder, carry, position } => {
                 *next_folder = (*next_folder).max(number_of(&folder) + 1);
                 folders.entry(shape.model.clone()).or_insert(folder);
                 let newer: Vec<Row> = applied
@@ -200,7 +200,7 @@ impl Redo {
                 }
                 newer.into_iter().for_each(|row| instances.put_row(row));
             }
-            Entry::Drop { model, position } => {
+            JournalEntry::Drop { model, position } => {
                 instances.drop_model(&model, position);
                 applied.remove(&model);
                 if let Some(folder) = folders.remove(&model) {
@@ -208,7 +208,7 @@ impl Redo {
                     dirty.gone(&model, folder);
                 }
             }
-            Entry::Reset { log } => {
+            JournalEntry::Reset { log } => {
                 instances.reset(&log);
                 applied.clear();
                 broken.clear();

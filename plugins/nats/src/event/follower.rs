@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 use snaphook_driver::time::Millis;
 use snaphook_driver::{DriverError, ErrorKind, Result};
-use snaphook_sqlite::replica::Entry;
+use snaphook_sqlite::replica::LogEntry;
 use tokio::task::JoinHandle;
 
 use super::log::{Log, Stop, locked, read_frame};
@@ -265,9 +265,9 @@ async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<Option<usize>, En
     }
     let own = Arc::clone(log);
     let judged = tokio::task::spawn_blocking(move || -> Result<()> {
-        let entries: Vec<Entry<'_>> = changes
+        let entries: Vec<LogEntry<'_>> = changes
             .iter()
-            .map(|(sequence, writer, counter, operation)| Entry {
+            .map(|(sequence, writer, counter, operation)| LogEntry {
                 sequence: *sequence,
                 writer,
                 counter: *counter,

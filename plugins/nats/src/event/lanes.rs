@@ -11,7 +11,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use prost::Message as _;
 use snaphook_driver::{DriverError, ErrorKind, Result, judge, new_log_identity};
-use snaphook_sqlite::replica::{LogChange, Outcome};
+use snaphook_sqlite::replica::{ChangeOutcome, LogChange};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -63,7 +63,11 @@ impl Lane {
     }
 
     /// Makes a change, which continues even if the caller stops waiting.
-    pub(crate) async fn change(self: &Arc<Self>, operation: &'static str, change: LogChange<'_>) -> Result<Outcome> {
+    pub(crate) async fn change(
+        self: &Arc<Self>,
+        operation: &'static str,
+        change: LogChange<'_>,
+    ) -> Result<ChangeOutcome> {
         let (lane, content) = (Arc::clone(self), encode(change));
         let sent = self.runtime.spawn(async move { lane.send(operation, content).await });
         sent.await.unwrap_or_else(|error| {
@@ -78,7 +82,7 @@ impl Lane {
         if is_settled { Ok(()) } else { self.change(operation, LogChange::Nothing).await.map(drop) }
     }
 
-    async fn send(&self, operation: &'static str, content: Bytes) -> Result<Outcome> {
+    async fn send(&self, operation: &'static str, content: Bytes) -> Result<ChangeOutcome> {
         let deadline = Instant::now() + CALL_TIME;
         self.log.check(operation)?;
         self.log.link.connected(operation).await?;
@@ -124,9 +128,9 @@ impl Lane {
         &self,
         operation: &'static str,
         message: Bytes,
-        mut answer: oneshot::Receiver<Outcome>,
+        mut answer: oneshot::Receiver<ChangeOutcome>,
         deadline: Instant,
-    ) -> Result<Outcome, Sent> {
+    ) -> Result<ChangeOutcome, Sent> {
         let log = &self.log;
         let (mut is_stored, mut sent) = (false, None);
         loop {

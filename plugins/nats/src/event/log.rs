@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::Stream;
 use bytes::Bytes;
 use prost::Message as _;
 use snaphook_driver::{DriverError, ErrorKind, Result};
-use snaphook_sqlite::replica::{Outcome, Replica};
+use snaphook_sqlite::replica::{ChangeOutcome, Replica};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::message::{Content, FORMAT, Frame, Operation};
@@ -33,13 +33,13 @@ pub(crate) struct Log {
     /// Why this node currently cannot judge.
     trouble: Mutex<Option<String>>,
     /// Callers that wait for their changes, by writer and counter.
-    waiting: Mutex<HashMap<(String, u64), Waiting>>,
+    waiting: Mutex<HashMap<(String, u64), WaitingMessage>>,
     /// Signals that the stream has, or should have, a message that this node has not seen.
     pub(crate) kick: Notify,
 }
 
-struct Waiting {
-    answer: oneshot::Sender<Outcome>,
+struct WaitingMessage {
+    answer: oneshot::Sender<ChangeOutcome>,
     content: Bytes,
 }
 
@@ -105,9 +105,9 @@ impl Log {
     }
 
     /// Returns the outcome of a change once it is judged.
-    pub(crate) fn wait_for(&self, writer: &str, counter: u64, content: Bytes) -> oneshot::Receiver<Outcome> {
+    pub(crate) fn wait_for(&self, writer: &str, counter: u64, content: Bytes) -> oneshot::Receiver<ChangeOutcome> {
         let (answer, receiver) = oneshot::channel();
-        locked(&self.waiting).insert((writer.to_owned(), counter), Waiting { answer, content });
+        locked(&self.waiting).insert((writer.to_owned(), counter), WaitingMessage { answer, content });
         receiver
     }
 
@@ -115,8 +115,8 @@ impl Log {
         locked(&self.waiting).remove(&(writer.to_owned(), counter));
     }
 
-    pub(crate) fn answer(&self, writer: &str, counter: u64, outcome: Outcome) {
-        if outcome == Outcome::Repeated {
+    pub(crate) fn answer(&self, writer: &str, counter: u64, outcome: ChangeOutcome) {
+        if outcome == ChangeOutcome::Repeated {
             return;
         }
         if let Some(waiting) = locked(&self.waiting).remove(&(writer.to_owned(), counter)) {

@@ -20,7 +20,7 @@ use snaphook_driver::{
     EventStore, Group, Holder, LogExport, LogRecord, Node, OpenContext, PAGE_BYTES_MAX, Position, Result, Stream,
     new_log_identity,
 };
-use snaphook_sqlite::replica::{LogChange, Outcome, Replica};
+use snaphook_sqlite::replica::{ChangeOutcome, LogChange, Replica};
 
 use self::follower::{Follower, parted, shorter};
 use self::groups::Groups;
@@ -245,7 +245,7 @@ impl EventStore for NatsEventStore {
         // Stays set if the work is interrupted.
         self.has_failed.store(true, Ordering::Release);
         match self.appends.change("append", LogChange::Append { batch, atomic }).await? {
-            Outcome::Appended(answers) if answers.len() == batch.len() => {
+            ChangeOutcome::Appended(answers) if answers.len() == batch.len() => {
                 self.has_failed.store(false, Ordering::Release);
                 Ok(answers)
             }
@@ -282,7 +282,7 @@ impl EventStore for NatsEventStore {
             return Ok(Vec::new());
         }
         match self.others.change("reserve", LogChange::Reserve { keys }).await? {
-            Outcome::Reserved(taken) => Ok(taken),
+            ChangeOutcome::Reserved(taken) => Ok(taken),
             _ => Err(other_answer("reserve")),
         }
     }
@@ -290,7 +290,7 @@ impl EventStore for NatsEventStore {
     async fn forget_claims(&self, prefix: &str, limit: u32) -> Result<u64> {
         self.check_following("forget_claims")?;
         match self.others.change("forget_claims", LogChange::Forget { prefix, limit }).await? {
-            Outcome::Forgotten(count) => Ok(count),
+            ChangeOutcome::Forgotten(count) => Ok(count),
             _ => Err(other_answer("forget_claims")),
         }
     }

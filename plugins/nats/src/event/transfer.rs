@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use snaphook_driver::{DriverError, ErrorKind, LogExport, LogRecord, Position, Result};
-use snaphook_sqlite::replica::{LogChange, Outcome};
+use snaphook_sqlite::replica::{ChangeOutcome, LogChange};
 use std::sync::Arc;
 
 use super::groups::Groups;
@@ -62,7 +62,7 @@ pub(super) async fn import(log: &Log, lane: &Arc<Lane>, groups: &Groups, records
     let is_of_log = |record: &&LogRecord| !matches!(record, LogRecord::Group { .. } | LogRecord::Pending { .. });
     let of_log: Vec<LogRecord> = records.iter().filter(is_of_log).cloned().collect();
     match lane.change("import", LogChange::Import { records: &of_log }).await? {
-        Outcome::Refused(why) => Err(DriverError::new(ErrorKind::Conflict, "import", why)),
+        ChangeOutcome::Refused(why) => Err(DriverError::new(ErrorKind::Conflict, "import", why)),
         _ => groups.import(records).await,
     }
 }

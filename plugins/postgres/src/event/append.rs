@@ -1,7 +1,7 @@
 //! Appends: two round trips for a batch, on a connection of their own.
 //!
 //! The first one locks the row of the log and reads what the judge asks for; then the SDK's judge decides the batch; the
-//! second one writes it and commits. If the connection breaks in the second one, the outcome is looked up ([`Outcome`]).
+//! second one writes it and commits. If the connection breaks in the second one, the outcome is looked up ([`OutcomeSql`]).
 
 mod look;
 mod outcome;
@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::look::{Look, Looked};
-use self::outcome::Outcome;
+use self::outcome::OutcomeSql;
 use self::write::{Write, Written};
 use super::claims::Claims;
 use crate::connection::Database;
@@ -48,7 +48,7 @@ pub(super) struct Appender {
     identity: String,
     look: Look,
     write: Write,
-    outcome: Outcome,
+    outcome: OutcomeSql,
     /// Kept from one append to the next.
     connection: Mutex<Option<ClientWrapper>>,
 }
@@ -69,7 +69,7 @@ impl Appender {
             identity: identity.to_owned(),
             look: Look::new(database, claims),
             write: Write::new(database, claims),
-            outcome: Outcome::new(database),
+            outcome: OutcomeSql::new(database),
             connection: Mutex::new(None),
         }
     }

@@ -18,7 +18,7 @@ const ROWS_MAX: usize = 5_000;
 
 /// What a batch makes of one instance.
 #[derive(Clone, Copy)]
-enum Outcome<'a> {
+enum InstanceOutcome<'a> {
     Deleted,
     /// `created` counts if the row is new: always for one that the batch created.
     There {
@@ -33,7 +33,7 @@ enum Outcome<'a> {
 #[derive(Default)]
 struct Outcomes<'a> {
     ids: Vec<&'a str>,
-    outcomes: HashMap<&'a str, Outcome<'a>>,
+    outcomes: HashMap<&'a str, InstanceOutcome<'a>>,
 }
 
 /// The statements that apply events behind the checkpoint.
@@ -75,16 +75,16 @@ impl<'a> Outcomes<'a> {
             self.ids.push(id);
         }
         let outcome = match event.kind {
-            EventKind::InstanceDeleted => Outcome::Deleted,
+            EventKind::InstanceDeleted => InstanceOutcome::Deleted,
             _ => {
                 let data = event.data.as_ref().map(Json::as_str).ok_or_else(|| invalid("data"))?;
                 let (is_new, created) = match before {
                     _ if event.kind == EventKind::InstanceCreated => (true, event.time),
-                    Some(Outcome::There { is_new, created, .. }) => (is_new, created),
-                    Some(Outcome::Deleted) => (true, event.time),
+                    Some(InstanceOutcome::There { is_new, created, .. }) => (is_new, created),
+                    Some(InstanceOutcome::Deleted) => (true, event.time),
                     None => (false, event.time),
                 };
-                Outcome::There { event, data, is_new, created }
+                InstanceOutcome::There { event, data, is_new, created }
             }
         };
         self.outcomes.insert(id, outcome);
@@ -104,8 +104,8 @@ impl<'a> Outcomes<'a> {
         let mut carried = prepared.map(|prepared| Carried::new(&prepared.table));
         for id in &self.ids {
             match self.outcomes[id] {
-                Outcome::Deleted => deleted.push(id.as_bytes()),
-                Outcome::There { event, data, is_new, created } => {
+                InstanceOutcome::Deleted => deleted.push(id.as_bytes()),
+                InstanceOutcome::There { event, data, is_new, created } => {
                     let has_keys = !table.layout.columns.is_empty();
                     let tree = if has_keys || prepared.is_some() { Some(parse(event, data)?) } else { None };
                     let rows = &mut rows[usize::from(!is_new)];

@@ -126,7 +126,7 @@ impl Lane {
         }
         let overloaded =
             |why: String| DriverError::new(ErrorKind::Overloaded, operation, format!("{why}; try again in a moment"));
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = WaitingRead::new(&self.waiting);
         if self.waiting.load(Ordering::Relaxed) > WAITING_MAX {
             return Err(overloaded(format!("{WAITING_MAX} queries are waiting for their turn already")));
         }
@@ -143,16 +143,16 @@ impl Lane {
 }
 
 /// One of those that wait, until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitingRead<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingRead<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
-        Waiting(count)
+        WaitingRead(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingRead<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -6,15 +6,15 @@ use std::collections::BinaryHeap;
 use snaphook_driver::{Instance, PAGE_BYTES_MAX};
 
 use super::lanes::{Halt, Meter};
-use super::place::Place;
+use super::page_position::PagePosition;
 
 /// A row that matches.
-pub(super) struct Entry {
+pub(super) struct PageEntry {
     /// Rows with the same run are next to each other, and are put in order here.
     pub(super) run: Vec<u8>,
     /// The row is where it belongs.
     pub(super) is_alone: bool,
-    pub(super) place: Place,
+    pub(super) place: PagePosition,
     pub(super) size: usize,
     pub(super) instance: Option<Instance>,
 }
@@ -24,11 +24,11 @@ pub(super) struct Entry {
 pub(super) struct PageBuilder {
     /// `None`: rows are counted.
     wanted: Option<usize>,
-    entries: Vec<Entry>,
+    entries: Vec<PageEntry>,
     bytes: usize,
     run: Vec<u8>,
     /// The first rows of the run that is open.
-    heap: BinaryHeap<Entry>,
+    heap: BinaryHeap<PageEntry>,
     /// Bytes of the heap, and the most that it had.
     held: (usize, usize),
     matched: u64,
@@ -40,7 +40,7 @@ impl PageBuilder {
     }
 
     /// The rows in order, and how many matched.
-    pub(super) fn end(self) -> (Vec<Entry>, u64) {
+    pub(super) fn end(self) -> (Vec<PageEntry>, u64) {
         (self.entries, self.matched)
     }
 
@@ -54,7 +54,7 @@ impl PageBuilder {
     }
 
     /// Takes a row that matches.
-    pub(super) fn push(&mut self, entry: Entry, meter: &Meter) -> Result<(), Halt> {
+    pub(super) fn push(&mut self, entry: PageEntry, meter: &Meter) -> Result<(), Halt> {
         self.matched += 1;
         if self.wanted.is_none() {
             return Ok(());
@@ -93,7 +93,7 @@ impl PageBuilder {
         }
     }
 
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: PageEntry) {
         if !self.is_full() {
             self.bytes += entry.size;
             self.entries.push(entry);
@@ -101,28 +101,28 @@ impl PageBuilder {
     }
 }
 
-impl Entry {
+impl PageEntry {
     fn bytes(&self) -> usize {
-        self.place.keys.iter().map(Vec::len).sum::<usize>() + self.place.id.len() + size_of::<Entry>()
+        self.place.keys.iter().map(Vec::len).sum::<usize>() + self.place.id.len() + size_of::<PageEntry>()
     }
 }
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
+impl PartialEq for PageEntry {
+    fn eq(&self, other: &PageEntry) -> bool {
         self.place == other.place
     }
 }
 
-impl Eq for Entry {}
+impl Eq for PageEntry {}
 
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+impl PartialOrd for PageEntry {
+    fn partial_cmp(&self, other: &PageEntry) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> Ordering {
+impl Ord for PageEntry {
+    fn cmp(&self, other: &PageEntry) -> Ordering {
         (&self.place.keys, &self.place.id).cmp(&(&other.place.keys, &other.place.id))
     }
 }

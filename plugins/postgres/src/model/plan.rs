@@ -8,7 +8,7 @@ use snaphook_driver::{Condition, Filter, Path, SortKey};
 
 use super::condition::{self, Verdict, Where};
 use super::key::{ABSENT, BOOLEAN, is_exact, stored};
-use super::place::Place;
+use super::page_position::PagePosition;
 use super::table::{Layout, Table};
 
 /// A query with what its table can do for it.
@@ -103,12 +103,12 @@ impl<'a> Plan<'a> {
     }
 
     /// The rows behind the cursor that meet the filter, in the order of an index; `None` if there are none.
-    pub(super) fn ordered(&self, cursor: Option<&Place>) -> Option<Stream> {
+    pub(super) fn ordered(&self, cursor: Option<&PagePosition>) -> Option<Stream> {
         let served = self.served.as_ref()?;
         if served.backwards {
             return self.backwards(served, cursor);
         }
-        let mut bound: Option<(Vec<usize>, &Place)> = None;
+        let mut bound: Option<(Vec<usize>, &PagePosition)> = None;
         let mut from = None;
         if let Some(place) = cursor {
             // Up to a key that the column does not hold whole.
@@ -142,7 +142,7 @@ impl<'a> Plan<'a> {
     }
 
     /// One column from its end, one class after the other: that is the other direction.
-    fn backwards(&self, served: &Served, cursor: Option<&Place>) -> Option<Stream> {
+    fn backwards(&self, served: &Served, cursor: Option<&PagePosition>) -> Option<Stream> {
         let (rows, residual) = self.rows(None)?;
         let column = *served.columns.first()?;
         let name = format!("k{column}");

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::PostgresModelStore;
 use super::key::key;
-use super::place::Place;
+use super::page_position::PagePosition;
 use super::plan::{Plan, Stream};
 use super::reader::{select, settings};
 use super::registry::Model;
@@ -92,7 +92,7 @@ fn pages_are_read_from_indexes() {
                 let plan = Plan::new(&model.table, &filter, &sort);
                 assert!(!plan.narrows, "{filter:?} by {sort:?}");
                 let keys = plan.sort.iter().zip(values).map(|(key_of, value)| key(Some(value), key_of.descending));
-                let place = Place { keys: keys.collect(), id: "i25000".into() };
+                let place = PagePosition { keys: keys.collect(), id: "i25000".into() };
                 for cursor in [None, Some(&place)] {
                     let stream = plan.ordered(cursor).unwrap();
                     for plan in explain(&client, &model, &stream, true).await {

@@ -6,8 +6,8 @@ use snaphook_driver::{
 
 use super::lanes::{Halt, Meter};
 use super::open_models::{OpenModels, is_gone};
-use super::page::Entry;
-use super::place::Place;
+use super::page::PageEntry;
+use super::page_position::PagePosition;
 use super::plan::{Plan, Stream};
 use super::reader::Reader;
 use super::row::{self, get};
@@ -118,7 +118,7 @@ async fn page_of(
     meter: &Meter,
 ) -> Result<InstancePage, Halt> {
     let plan = Plan::new(table, &query.filter, &query.sort);
-    let cursor = Place::decode(&table.model, query, &plan.sort)?;
+    let cursor = PagePosition::decode(&table.model, query, &plan.sort)?;
     let limit = query.limit.max(1) as usize;
     // One more than the page tells whether there is a next one.
     let scan = Scan { table, sort: &plan.sort, cursor: cursor.as_ref(), wanted: Some(limit + 1), meter };
@@ -156,7 +156,7 @@ async fn page_of(
 }
 
 /// Fetches the instances that did not come with their rows.
-async fn fill(reader: &mut Reader<'_>, table: &Table, entries: &mut [Entry], meter: &Meter) -> Result<(), Halt> {
+async fn fill(reader: &mut Reader<'_>, table: &Table, entries: &mut [PageEntry], meter: &Meter) -> Result<(), Halt> {
     let missing = entries.iter().filter(|entry| entry.instance.is_none());
     let ids: Vec<Vec<u8>> = missing.map(|entry| entry.place.id.as_bytes().to_vec()).collect();
     if ids.is_empty() {

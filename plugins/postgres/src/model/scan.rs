@@ -9,8 +9,8 @@ use tokio_postgres::Row;
 
 use super::key::{found_key, is_exact};
 use super::lanes::{Halt, Meter};
-use super::page::{Entry, PageBuilder};
-use super::place::Place;
+use super::page::{PageBuilder, PageEntry};
+use super::page_position::PagePosition;
 use super::plan::Stream;
 use super::reader::{KEYS_FROM, Reader};
 use super::row::{self, get};
@@ -32,7 +32,7 @@ struct Question {
     sort: Vec<SortKey>,
     given: usize,
     whole: bool,
-    cursor: Option<Place>,
+    cursor: Option<PagePosition>,
     /// Whether the instances are wanted, not only their number.
     keeps: bool,
     meter: Meter,
@@ -43,7 +43,7 @@ pub(super) struct Scan<'a> {
     pub(super) table: &'a Table,
     /// The keys that tell rows apart.
     pub(super) sort: &'a [SortKey],
-    pub(super) cursor: Option<&'a Place>,
+    pub(super) cursor: Option<&'a PagePosition>,
     /// How many rows, in order; `None`: all are counted.
     pub(super) wanted: Option<usize>,
     pub(super) meter: &'a Meter,
@@ -56,7 +56,7 @@ impl Scan<'_> {
         reader: &mut Reader<'_>,
         stream: Stream,
         most: Option<usize>,
-    ) -> Result<Option<(Vec<Entry>, u64)>, Halt> {
+    ) -> Result<Option<(Vec<PageEntry>, u64)>, Halt> {
         let Stream { parts, given, whole, residual } = stream;
         let question = Arc::new(Question {
             table: self.table.clone(),
@@ -134,7 +134,7 @@ impl Question {
     }
 
     /// The rows that match.
-    async fn answer(self: &Arc<Self>, reader: &mut Reader<'_>, rows: Vec<Row>) -> Result<Vec<Entry>, Halt> {
+    async fn answer(self: &Arc<Self>, reader: &mut Reader<'_>, rows: Vec<Row>) -> Result<Vec<PageEntry>, Halt> {
         let mut found = Vec::new();
         let mut together: Vec<(Row, Option<String>)> = Vec::new();
         let (mut large, mut bytes) = (Vec::new(), 0);
@@ -183,7 +183,7 @@ impl Question {
     }
 
     /// Looks at rows; on another thread if that takes more than to look at their keys.
-    async fn judge(self: &Arc<Self>, rows: Vec<(Row, Option<String>)>) -> Result<Vec<Entry>, Halt> {
+    async fn judge(self: &Arc<Self>, rows: Vec<(Row, Option<String>)>) -> Result<Vec<PageEntry>, Halt> {
         if self.is_decided() && (self.whole || self.sort.is_empty()) {
             return self.judge_all(rows);
         }
@@ -198,7 +198,7 @@ impl Question {
         }
     }
 
-    fn judge_all(&self, rows: Vec<(Row, Option<String>)>) -> Result<Vec<Entry>, Halt> {
+    fn judge_all(&self, rows: Vec<(Row, Option<String>)>) -> Result<Vec<PageEntry>, Halt> {
         let mut found = Vec::new();
         for (row, data) in rows {
             found.extend(self.judge_one(&row, data.as_deref())?);
@@ -206,7 +206,7 @@ impl Question {
         Ok(found)
     }
 
-    fn judge_one(&self, row: &Row, large: Option<&str>) -> Result<Option<Entry>, Halt> {
+    fn judge_one(&self, row: &Row, large: Option<&str>) -> Result<Option<PageEntry>, Halt> {
         let operation = self.meter.operation();
         self.meter.charge(1)?;
         let id = row::id(get(row, 0, operation)?, operation)?;
@@ -231,11 +231,11 @@ impl Question {
             return Ok(None);
         }
         if !self.keeps {
-            let place = Place { keys: Vec::new(), id };
-            return Ok(Some(Entry { run: Vec::new(), is_alone: true, place, size: 0, instance: None }));
+            let place = PagePosition { keys: Vec::new(), id };
+            return Ok(Some(PageEntry { run: Vec::new(), is_alone: true, place, size: 0, instance: None }));
         }
         let keys = self.keys(row, view.as_ref())?;
-        let place = Place { keys, id };
+        let place = PagePosition { keys, id };
         if self.cursor.as_ref().is_some_and(|cursor| (&place.keys, &place.id) <= (&cursor.keys, &cursor.id)) {
             return Ok(None);
         }
@@ -251,7 +251,7 @@ impl Question {
         }
         let size = size(row, operation)?;
         let instance = (is_alone && inline.is_some()).then(|| row::instance(row, 0, &self.table.model, operation));
-        Ok(Some(Entry { run, is_alone, place, size, instance: instance.transpose()? }))
+        Ok(Some(PageEntry { run, is_alone, place, size, instance: instance.transpose()? }))
     }
 
     /// The whole sort keys of a row.

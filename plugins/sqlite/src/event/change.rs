@@ -4,7 +4,7 @@ use snaphook_driver::{Append, Appended, Conflict, Holder, LogRecord, Result, Str
 
 /// A change with its sequence number in the shared log.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct LogEntry<'a> {
     /// Its sequence number; the entries of a call are in increasing order and follow those applied before.
     pub sequence: u64,
     /// The writer. For each writer, only changes with an increasing counter have an effect.
@@ -45,7 +45,7 @@ pub enum LogChange<'a> {
 
 /// The outcome of a change.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum ChangeOutcome {
     /// It, or a later change of its writer, was applied before: it has no effect.
     Repeated,
     Done,

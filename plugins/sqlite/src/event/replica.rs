@@ -15,7 +15,7 @@ use snaphook_driver::{
     ErrorKind, Event, EventFilter, EventPage, EventQuery, Holder, LogExport, Position, Result, Stream, new_log_identity,
 };
 
-use super::change::{Entry, LogChange, Outcome};
+use super::change::{ChangeOutcome, LogChange, LogEntry};
 use super::export::Export;
 use super::open_log::OpenLog;
 use super::writer::LogWriter;
@@ -110,7 +110,7 @@ impl Replica {
     }
 
     /// Applies all changes or, on failure, none. Blocks.
-    pub fn apply(&self, entries: &[Entry<'_>]) -> Result<Vec<Outcome>> {
+    pub fn apply(&self, entries: &[LogEntry<'_>]) -> Result<Vec<ChangeOutcome>> {
         let shared = &self.shared;
         let outcomes = shared.writing("apply", |writer| {
             let outcomes = writer.replicate(entries, &shared.names)?;

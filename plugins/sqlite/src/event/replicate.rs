@@ -10,7 +10,7 @@ use rusqlite::params;
 use snaphook_driver::{ErrorKind, LogRecord, Result};
 
 use super::append::{Written, write};
-use super::change::{Entry, LogChange, Outcome};
+use super::change::{ChangeOutcome, LogChange, LogEntry};
 use super::names::Names;
 use super::tails::Tails;
 use super::writer::{LogWriter, WriterState};
@@ -18,13 +18,17 @@ use super::{blobs, claims, import};
 use crate::fault::fault;
 
 /// The counter as it is stored in the file.
-fn counter_of(entry: &Entry<'_>) -> i64 {
+fn counter_of(entry: &LogEntry<'_>) -> i64 {
     i64::try_from(entry.counter).unwrap_or(i64::MAX)
 }
 
 impl LogWriter {
     /// Judges and writes changes in order, all in one transaction. Returns one outcome for each.
-    pub(super) fn replicate(&mut self, entries: &[Entry<'_>], published: &RwLock<Arc<Names>>) -> Result<Vec<Outcome>> {
+    pub(super) fn replicate(
+        &mut self,
+        entries: &[LogEntry<'_>],
+        published: &RwLock<Arc<Names>>,
+    ) -> Result<Vec<ChangeOutcome>> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("replicate"))?;
         // Stays set if the work panics.
         self.state = WriterState::Unknown;
@@ -53,12 +57,12 @@ impl LogWriter {
         }
     }
 
-    fn changes(&mut self, entries: &[Entry<'_>]) -> Result<Vec<Outcome>> {
+    fn changes(&mut self, entries: &[LogEntry<'_>]) -> Result<Vec<ChangeOutcome>> {
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             outcomes.push(match self.counts(entry)? {
                 true => self.change(&entry.change)?,
-                false => Outcome::Repeated,
+                false => ChangeOutcome::Repeated,
             });
         }
         if let Some(last) = entries.last() {
@@ -74,7 +78,7 @@ impl LogWriter {
     }
 
     /// Whether a change has an effect: a repeated or late change has none, on any node.
-    fn counts(&self, entry: &Entry<'_>) -> Result<bool> {
+    fn counts(&self, entry: &LogEntry<'_>) -> Result<bool> {
         let counter = counter_of(entry);
         let changed = self
             .connection
@@ -87,15 +91,15 @@ impl LogWriter {
         Ok(changed > 0)
     }
 
-    fn change(&mut self, change: &LogChange<'_>) -> Result<Outcome> {
+    fn change(&mut self, change: &LogChange<'_>) -> Result<ChangeOutcome> {
         let connection = &self.connection;
         match change {
-            LogChange::Nothing => Ok(Outcome::Done),
+            LogChange::Nothing => Ok(ChangeOutcome::Done),
             LogChange::Begin { identity } => {
                 connection
                     .execute("INSERT INTO log(one, identity) VALUES (1, ?1) ON CONFLICT DO NOTHING", [identity])
                     .map_err(fault("replicate"))?;
-                Ok(Outcome::Done)
+                Ok(ChangeOutcome::Done)
             }
             LogChange::Append { batch, atomic } => {
                 let judged = self.log.judge(connection, batch, *atomic)?;
@@ -107,34 +111,36 @@ impl LogWriter {
                         .iter()
                         .for_each(|(model, instance, tail)| self.log.tails.moved(*model, instance.as_ref(), *tail));
                 }
-                Ok(Outcome::Appended(judged.answers))
+                Ok(ChangeOutcome::Appended(judged.answers))
             }
             LogChange::Reserve { keys } => claims::reserve(connection, keys, self.log.end.position)
-                .map(Outcome::Reserved)
+                .map(ChangeOutcome::Reserved)
                 .map_err(fault("replicate")),
             LogChange::Forget { prefix, limit } => {
-                claims::forget(connection, prefix, *limit).map(Outcome::Forgotten).map_err(fault("replicate"))
+                claims::forget(connection, prefix, *limit).map(ChangeOutcome::Forgotten).map_err(fault("replicate"))
             }
             LogChange::Blob { sha256, bytes } => {
-                blobs::put(connection, sha256, bytes).map(|()| Outcome::Done).map_err(fault("replicate"))
+                blobs::put(connection, sha256, bytes).map(|()| ChangeOutcome::Done).map_err(fault("replicate"))
             }
             LogChange::Import { records } => self.import_part(records),
-            LogChange::FinishImport => import::finish(connection).map(|()| Outcome::Done).map_err(fault("replicate")),
+            LogChange::FinishImport => {
+                import::finish(connection).map(|()| ChangeOutcome::Done).map_err(fault("replicate"))
+            }
         }
     }
 
     /// All nodes reject the same imports, and a rejected import leaves nothing.
-    fn import_part(&mut self, records: &[LogRecord]) -> Result<Outcome> {
+    fn import_part(&mut self, records: &[LogRecord]) -> Result<ChangeOutcome> {
         self.execute("SAVEPOINT import").map_err(fault("replicate"))?;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));
         self.log.tails = Tails::default();
         let put = import::begin(&self.connection).and_then(|()| self.log.import(&self.connection, records));
         let outcome = match put {
-            Ok(()) => Outcome::Done,
+            Ok(()) => ChangeOutcome::Done,
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 self.execute("ROLLBACK TO import").map_err(fault("replicate"))?;
                 (self.log.end, self.log.names) = (end, names);
-                Outcome::Refused(error.message().to_owned())
+                ChangeOutcome::Refused(error.message().to_owned())
             }
             Err(error) => return Err(error),
         };

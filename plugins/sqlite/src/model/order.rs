@@ -40,7 +40,7 @@ pub(super) struct Part {
 }
 
 /// The position at which a page ended: class and value of each key.
-type Place = (i64, Sql);
+type PagePosition = (i64, Sql);
 
 impl Order {
     pub(super) fn new(table: &Table, query: &InstanceQuery) -> Self {
@@ -132,7 +132,7 @@ impl Order {
     }
 
     /// The rows after the cursor in the key at `depth`, in order, and what each condition fixes.
-    fn beyond(&self, places: &[Place], depth: usize) -> Vec<(Statement, Fixed)> {
+    fn beyond(&self, places: &[PagePosition], depth: usize) -> Vec<(Statement, Fixed)> {
         let Key { operand, descending, fixed } = &self.keys[depth];
         let (class, value) = &places[depth];
         let mut beyond = Vec::new();
@@ -165,13 +165,13 @@ impl Order {
             .collect()
     }
 
-    fn classes(&self, places: &[Place], depth: usize, class: i64) -> Vec<Part> {
+    fn classes(&self, places: &[PagePosition], depth: usize, class: i64) -> Vec<Part> {
         let classes = self.later_classes(depth, class).into_iter();
         classes.map(|(condition, fixed)| self.part(places, depth, fixed, condition)).collect()
     }
 
     /// Equality with the cursor in some keys, and one more condition.
-    fn equal(&self, places: &[Place], keys: std::ops::Range<usize>, last: Statement) -> Statement {
+    fn equal(&self, places: &[PagePosition], keys: std::ops::Range<usize>, last: Statement) -> Statement {
         let mut conditions = Statement::default();
         for (Key { operand, fixed, .. }, (class, value)) in self.keys[keys.clone()].iter().zip(&places[keys]) {
             if *fixed == Fixed::Value {
@@ -195,7 +195,7 @@ impl Order {
 
     /// Rows that equal the cursor in its first keys and satisfy one more condition, which fixes `by_last` of the key at
     /// `depth`.
-    fn part(&self, places: &[Place], depth: usize, by_last: Fixed, last: Statement) -> Part {
+    fn part(&self, places: &[PagePosition], depth: usize, by_last: Fixed, last: Statement) -> Part {
         let mut fixed: Vec<Fixed> = self.keys.iter().map(|key| key.fixed).collect();
         fixed[..places.len()].fill(Fixed::Value);
         if let Some(fixed) = fixed.get_mut(depth) {
@@ -205,7 +205,7 @@ impl Order {
     }
 
     /// The classes and values at which a page ended.
-    fn places(&self, cursor: &Cursor) -> Result<Vec<Place>> {
+    fn places(&self, cursor: &Cursor) -> Result<Vec<PagePosition>> {
         let place = |(packed, key): (&Value, &Key)| {
             unpack(packed).filter(|(class, _)| (0..=key.operand.class_absent()).contains(class))
         };
@@ -242,7 +242,7 @@ pub(super) fn pack(class: i64, value: Sql) -> Value {
     Value::from(vec![Value::from(class), value])
 }
 
-fn unpack(key: &Value) -> Option<Place> {
+fn unpack(key: &Value) -> Option<PagePosition> {
     let [class, value] = key.as_array()?.as_slice() else { return None };
     let value = match value {
         Value::Null => Sql::Null,

@@ -7,7 +7,7 @@ use snaphook_driver::{DriverError, ErrorKind, Result};
 use snaphook_driver_abi::{ERROR, OK};
 
 use crate::loaded::Loaded;
-use crate::outcome::{LibraryAnswer, Outcome, Stage};
+use crate::outcome::{CallOutcome, LibraryAnswer, Stage};
 use crate::threads::ALL_MAX;
 
 /// The call that an outcome belongs to.
@@ -35,23 +35,23 @@ impl Operation {
 }
 
 /// The bytes of the response.
-pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcome: Outcome) -> Result<Vec<u8>> {
+pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcome: CallOutcome) -> Result<Vec<u8>> {
     let name = plugin.name();
     let error = |kind, message: String| Err(DriverError::new(kind, operation.name(), message));
     match outcome {
-        Outcome::Answered(answer) => read_answer(answer).unwrap_or_else(|fault| {
+        CallOutcome::Answered(answer) => read_answer(answer).unwrap_or_else(|fault| {
             plugin.faults().garbage(plugin);
             error(operation.unknown(ErrorKind::Unexpected), format!("the answer of the plugin `{name}` {fault}"))
         }),
-        Outcome::Thrown => {
+        CallOutcome::Thrown => {
             let message = format!("the plugin `{name}` panicked or threw an exception");
             error(operation.unknown(ErrorKind::Unexpected), message)
         }
-        Outcome::Late(Stage::Queued) => error(
+        CallOutcome::Late(Stage::Queued) => error(
             ErrorKind::Unavailable,
             format!("the plugin `{name}` had no thread for the call within {time:?}: at most {ALL_MAX} run its calls"),
         ),
-        Outcome::Late(stage) => {
+        CallOutcome::Late(stage) => {
             let what = if stage == Stage::Running { "return from" } else { "answer" };
             let message = format!("the plugin `{name}` did not {what} the call within {time:?}");
             error(operation.unknown(ErrorKind::Unavailable), message)

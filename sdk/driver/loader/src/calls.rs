@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::loaded::Loaded;
-use crate::outcome::{LibraryAnswer, Outcome, Stage};
+use crate::outcome::{CallOutcome, LibraryAnswer, Stage};
 use crate::outstanding::{Ending, Outstanding};
 
 const SHARDS: usize = 16;
@@ -31,7 +31,7 @@ thread_local! {
 struct Call {
     plugin: Arc<Loaded>,
     /// `None` once there is an outcome or nobody waits any more.
-    waiter: Option<oneshot::Sender<Outcome>>,
+    waiter: Option<oneshot::Sender<CallOutcome>>,
     /// An answer that has not been delivered to its waiter yet.
     held: Option<LibraryAnswer>,
     answered: bool,
@@ -50,7 +50,7 @@ pub(crate) fn begin(
     plugin: &Arc<Loaded>,
     time: Duration,
     overdue: Option<Arc<Outstanding>>,
-) -> Option<(u64, oneshot::Receiver<Outcome>)> {
+) -> Option<(u64, oneshot::Receiver<CallOutcome>)> {
     let number = plugin.next_call()?;
     let now = Instant::now();
     let (sender, receiver) = oneshot::channel();
@@ -92,8 +92,8 @@ pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
             call.plugin.threads().came_back();
         }
         let outcome = match call.held.take() {
-            Some(answer) => Some(Outcome::Answered(answer)),
-            None if is_thrown && !call.answered => Some(Outcome::Thrown),
+            Some(answer) => Some(CallOutcome::Answered(answer)),
+            None if is_thrown && !call.answered => Some(CallOutcome::Thrown),
             None => None,
         };
         let waiter = if outcome.is_some() { call.waiter.take() } else { None };
@@ -136,7 +136,7 @@ pub(crate) fn abandon(number: u64, ending: Option<Ending>) -> bool {
 pub(crate) fn complete(number: u64, status: u32, copy: impl FnOnce() -> Result<Vec<u8>, String>) {
     enum Then {
         Refuse,
-        Deliver(Option<oneshot::Sender<Outcome>>, Stage),
+        Deliver(Option<oneshot::Sender<CallOutcome>>, Stage),
         Hold,
     }
     // A thread that ends has none of these any more, and is not the runtime's.
@@ -161,7 +161,7 @@ pub(crate) fn complete(number: u64, status: u32, copy: impl FnOnce() -> Result<V
                 remove(number);
             }
             if let Some(waiter) = waiter {
-                let _ = waiter.send(Outcome::Answered(LibraryAnswer { status, bytes: copy() }));
+                let _ = waiter.send(CallOutcome::Answered(LibraryAnswer { status, bytes: copy() }));
             }
         }
         Some(Then::Hold) => {
@@ -210,7 +210,7 @@ pub(crate) fn sweep(now: Instant) {
             }
             if let Some(waiter) = call.waiter.take_if(|_| !call.answered) {
                 call.plugin.faults().gave_up(&call.plugin);
-                let _ = waiter.send(Outcome::Late(call.stage));
+                let _ = waiter.send(CallOutcome::Late(call.stage));
             }
         }
     }
@@ -229,7 +229,7 @@ fn deliver(number: u64) {
             remove(number);
         }
         if let Some((answer, waiter)) = delivered {
-            let _ = waiter.send(Outcome::Answered(answer));
+            let _ = waiter.send(CallOutcome::Answered(answer));
         }
     }
 }

@@ -12,7 +12,7 @@ pub(crate) enum Stage {
 }
 
 /// How a call ended, for its waiter.
-pub(crate) enum Outcome {
+pub(crate) enum CallOutcome {
     Answered(LibraryAnswer),
     /// The library's function panicked or threw an exception.
     Thrown,

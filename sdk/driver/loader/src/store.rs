@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::answer::{self, Operation};
 use crate::inline::{Paces, Permit};
 use crate::loaded::Loaded;
-use crate::outcome::{Outcome, Stage};
+use crate::outcome::{CallOutcome, Stage};
 use crate::outstanding::Outstanding;
 use crate::threads::NoThread;
 use crate::{calls, completion, watch};
@@ -42,7 +42,7 @@ pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, cont
         resumes_import: context.resumes_import,
     };
     let time = plugin.deadlines.whole;
-    let outcome = start(plugin, Target::Open, request.encode_to_vec(), time, None)?.outcome().await;
+    let outcome = start(plugin, CallTarget::Open, request.encode_to_vec(), time, None)?.outcome().await;
     let response = answer::read(plugin, Operation::Open, time, outcome)?;
     let garbage = |fault: String| {
         plugin.faults().garbage(plugin);
@@ -81,8 +81,8 @@ struct LibraryStore {
 }
 
 impl LibraryStore {
-    fn target(&self, method: Method) -> Target {
-        Target::Method { handle: self.handle, method, paces: Arc::clone(&self.paces) }
+    fn target(&self, method: Method) -> CallTarget {
+        CallTarget::Method { handle: self.handle, method, paces: Arc::clone(&self.paces) }
     }
 
     fn close_method(&self) -> Method {
@@ -114,7 +114,7 @@ impl Transport for LibraryStore {
         let mut started = start(&self.plugin, self.target(method), request, time, overdue)?;
         started.dropped = method.changes().then(|| Arc::clone(&self.dropped));
         let outcome = started.outcome().await;
-        if matches!(outcome, Outcome::Late(Stage::Running)) {
+        if matches!(outcome, CallOutcome::Late(Stage::Running)) {
             self.paces.never_again(method);
         }
         answer::read(&self.plugin, Operation::Method(method), time, outcome)
@@ -134,23 +134,23 @@ impl Drop for LibraryStore {
 }
 
 #[derive(Clone)]
-enum Target {
+enum CallTarget {
     Open,
     Method { handle: u64, method: Method, paces: Arc<Paces> },
 }
 
-impl Target {
+impl CallTarget {
     fn operation(&self) -> Operation {
         match self {
-            Target::Open => Operation::Open,
-            Target::Method { method, .. } => Operation::Method(*method),
+            CallTarget::Open => Operation::Open,
+            CallTarget::Method { method, .. } => Operation::Method(*method),
         }
     }
 
     fn is_quick(&self) -> bool {
         match self {
-            Target::Open => false,
-            Target::Method { method, paces, .. } => paces.is_quick(*method),
+            CallTarget::Open => false,
+            CallTarget::Method { method, paces, .. } => paces.is_quick(*method),
         }
     }
 }
@@ -158,7 +158,7 @@ impl Target {
 /// Starts a call: on a thread of the runtime if its method is quick, otherwise on one of the plugin's threads.
 fn start(
     plugin: &Arc<Loaded>,
-    target: Target,
+    target: CallTarget,
     request: Vec<u8>,
     time: Duration,
     overdue: Option<Arc<Outstanding>>,
@@ -192,18 +192,18 @@ fn start(
 struct Started {
     plugin: Arc<Loaded>,
     number: u64,
-    receiver: oneshot::Receiver<Outcome>,
+    receiver: oneshot::Receiver<CallOutcome>,
     /// For a change: where it is counted if it is given up.
     dropped: Option<Arc<Outstanding>>,
     is_over: bool,
 }
 
 impl Started {
-    async fn outcome(mut self) -> Outcome {
+    async fn outcome(mut self) -> CallOutcome {
         let outcome = (&mut self.receiver).await;
         self.is_over = true;
         // The call was lost, so its effect is unknown.
-        outcome.unwrap_or(Outcome::Thrown)
+        outcome.unwrap_or(CallOutcome::Thrown)
     }
 }
 
@@ -223,7 +223,7 @@ impl Drop for Started {
 struct Work {
     plugin: Arc<Loaded>,
     number: u64,
-    target: Target,
+    target: CallTarget,
     request: Vec<u8>,
 }
 
@@ -236,8 +236,8 @@ impl Work {
         }
         let completion = completion::of(number);
         let result = match target {
-            Target::Open => plugin.library.open(&request, completion),
-            Target::Method { handle, method, paces } => {
+            CallTarget::Open => plugin.library.open(&request, completion),
+            CallTarget::Method { handle, method, paces } => {
                 let started = Instant::now();
                 let result = plugin.library.call(handle, method.number(), &request, completion);
                 match result {

@@ -25,7 +25,7 @@ use super::super::super::host_call::HostError;
 use super::super::super::host_memory::Held;
 use super::address;
 use super::connection::{Connecting, Connection, NotMade};
-use super::url_pattern::Target;
+use super::url_pattern::TargetUrl;
 use crate::config::{format_duration, format_size};
 use crate::hooks::fair::{self, FairSemaphore, Share};
 
@@ -75,7 +75,7 @@ pub(in crate::hooks) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn shown(&self, target: &Target) -> String {
+    pub(super) fn shown(&self, target: &TargetUrl) -> String {
         match self.hides_path {
             true => target.server(),
             false => target.to_string(),

@@ -27,7 +27,7 @@ pub(in crate::hooks) use client::Pace;
 use client::{CompleteResponse, Refused, Terms};
 pub use client::{HttpClient, Lookup};
 pub(in crate::hooks) use connection::Connection;
-use url_pattern::{Target, UrlPattern};
+use url_pattern::{TargetUrl, UrlPattern};
 
 /// From the first byte sent to the last byte received, including redirects; a request may set another timeout.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -58,7 +58,7 @@ impl Session {
     ) -> Result<HttpResponse, HostError> {
         self.count_call()?;
         let method = url_pattern::parse_method(&request.method).map_err(invalid)?;
-        let target = Target::parse(&request.url).map_err(invalid)?;
+        let target = TargetUrl::parse(&request.url).map_err(invalid)?;
         if request.body.len() > BODY_BYTES_MAX {
             return Err(super::read::too_large("the body", request.body.len(), BODY_BYTES_MAX).into());
         }
@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// Checks that a grant allows the request; returns whether such a grant names the host in full.
-    fn check_http(&self, method: &Method, target: &Target, from: Option<&Target>) -> Result<bool, HostError> {
+    fn check_http(&self, method: &Method, target: &TargetUrl, from: Option<&TargetUrl>) -> Result<bool, HostError> {
         let note = format!("{method} {target}");
         let mut opened = false;
         let mut named = false;
@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// The denial for a name that resolved to an address that is not public.
-    fn refuse_address(&self, method: &Method, target: &Target, reason: &str) -> AccessError {
+    fn refuse_address(&self, method: &Method, target: &TargetUrl, reason: &str) -> AccessError {
         let error = self.address_error(method, target, reason);
         match self.check(Capability::Http, format!("{method} {target}"), Err(error.clone())) {
             Err(HostError::Access(error)) => error,
@@ -188,7 +188,7 @@ impl Session {
         }
     }
 
-    fn address_error(&self, method: &Method, target: &Target, reason: &str) -> AccessError {
+    fn address_error(&self, method: &Method, target: &TargetUrl, reason: &str) -> AccessError {
         let lines = self.granted.lines(Capability::Http, &grant_value(method, target));
         let grantee = self.grantee();
         AccessError::new(
@@ -235,20 +235,20 @@ impl Session {
 /// The value for `http` in a grant that would allow a POST to `url`; `None` if a grant already allows it, or if no
 /// grant could allow this URL. The address of the host is only known when it is resolved.
 pub(in crate::hooks) fn lacks_post(granted: &Granted, url: &str) -> Option<String> {
-    let target = Target::parse(url).ok()?;
+    let target = TargetUrl::parse(url).ok()?;
     let is_open = granted.http.iter().any(|pattern| pattern.opens(&Method::POST, &target));
     (!is_open).then(|| grant_value(&Method::POST, &target))
 }
 
 /// Checks that hooks could request a URL at all; the error says what is wrong with it.
 pub(in crate::hooks) fn check_url(url: &str) -> Result<(), String> {
-    Target::parse(url).map(drop)
+    TargetUrl::parse(url).map(drop)
 }
 
 /// One request of a chain of redirects.
 struct Hop {
     method: Method,
-    target: Target,
+    target: TargetUrl,
     headers: Headers,
     body: Bytes,
     /// Whether the grant names the host in full.
@@ -272,7 +272,7 @@ struct Headers {
 
 impl Hop {
     /// Applies the changes of the fetch standard to a request that is redirected from `from` with `status`.
-    fn rewrite(&mut self, status: u16, from: &Target) {
+    fn rewrite(&mut self, status: u16, from: &TargetUrl) {
         let to_get = match status {
             301 | 302 => self.method == Method::POST,
             303 => self.method != Method::GET && self.method != Method::HEAD,
@@ -303,7 +303,7 @@ fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
-fn to_response(target: &Target, redirected: bool, answer: CompleteResponse) -> HttpResponse {
+fn to_response(target: &TargetUrl, redirected: bool, answer: CompleteResponse) -> HttpResponse {
     let text = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
@@ -317,7 +317,7 @@ fn to_response(target: &Target, redirected: bool, answer: CompleteResponse) -> H
 }
 
 /// The TOML value that allows exactly this method and path.
-fn grant_value(method: &Method, target: &Target) -> String {
+fn grant_value(method: &Method, target: &TargetUrl) -> String {
     format!("[{}]", toml_string(&format!("{method} {target}")))
 }
 

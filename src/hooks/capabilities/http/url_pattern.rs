@@ -44,7 +44,7 @@ impl UrlPattern {
     }
 
     /// Whether this pattern allows the request.
-    pub(super) fn opens(&self, method: &Method, target: &Target) -> bool {
+    pub(super) fn opens(&self, method: &Method, target: &TargetUrl) -> bool {
         let url = &target.url;
         self.method.as_ref().is_none_or(|own| own == method)
             && self.scheme == url.scheme()
@@ -69,29 +69,29 @@ impl fmt::Display for UrlPattern {
 /// A URL that may be compared with patterns: http or https, with a host, without a user name, and without a path that a
 /// server could resolve to a different one. Displays without its query.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(super) struct TargetUrl {
     url: Url,
 }
 
-impl Target {
+impl TargetUrl {
     /// Checks and normalises the URL of a guest or of a redirect.
-    pub(super) fn parse(text: &str) -> Result<Target, String> {
+    pub(super) fn parse(text: &str) -> Result<TargetUrl, String> {
         if text.len() > URL_BYTES_MAX {
             return Err(format!("a URL of {} bytes, at most {URL_BYTES_MAX} are allowed", text.len()));
         }
-        Target::new(Url::parse(text).map_err(|error| format!("`{}` is no URL: {error}", shorten(text)))?)
+        TargetUrl::new(Url::parse(text).map_err(|error| format!("`{}` is no URL: {error}", shorten(text)))?)
     }
 
     /// The target of a redirect, which may be relative to this one.
-    pub(super) fn join(&self, location: &str) -> Result<Target, String> {
+    pub(super) fn join(&self, location: &str) -> Result<TargetUrl, String> {
         if location.len() > URL_BYTES_MAX {
             return Err(format!("a URL of {} bytes, at most {URL_BYTES_MAX} are allowed", location.len()));
         }
         let url = self.url.join(location).map_err(|error| format!("`{}` is no URL: {error}", shorten(location)))?;
-        Target::new(url)
+        TargetUrl::new(url)
     }
 
-    fn new(mut url: Url) -> Result<Target, String> {
+    fn new(mut url: Url) -> Result<TargetUrl, String> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("scheme `{}` is not `http` or `https`", url.scheme()));
         }
@@ -108,7 +108,7 @@ impl Target {
             ));
         }
         url.set_fragment(None);
-        Ok(Target { url })
+        Ok(TargetUrl { url })
     }
 
     pub(super) fn url(&self) -> &Url {
@@ -136,7 +136,7 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for TargetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.url.as_str();
         f.write_str(url.split_once('?').map_or(url, |(path, _)| path))
@@ -185,13 +185,13 @@ fn shorten(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, UrlPattern, parse_method};
+    use super::{TargetUrl, UrlPattern, parse_method};
 
     #[track_caller]
     fn check(pattern: &str, method: &str, url: &str, expected: bool) {
         let pattern = UrlPattern::parse(pattern).unwrap();
         // No pattern allows an invalid target.
-        let opens = Target::parse(url).is_ok_and(|target| pattern.opens(&parse_method(method).unwrap(), &target));
+        let opens = TargetUrl::parse(url).is_ok_and(|target| pattern.opens(&parse_method(method).unwrap(), &target));
         assert_eq!(opens, expected, "`{pattern}` on {method} {url}");
     }
 
@@ -267,7 +267,7 @@ mod tests {
         }
         // The longest chain of encodings that fits is found out in a few rounds.
         let deep = format!("https://api.example.com/v1/%{}41", "25".repeat(30_000));
-        assert!(Target::parse(&deep).unwrap_err().contains("more than"), "encoded 30,000 times");
+        assert!(TargetUrl::parse(&deep).unwrap_err().contains("more than"), "encoded 30,000 times");
     }
 
     #[test]
@@ -289,8 +289,8 @@ mod tests {
         }
         for text in ["file:///etc/passwd", "ftp://example.com/", "data:,x", "https://u:p@example.com/", "//x", "x", ""]
         {
-            assert!(Target::parse(text).is_err(), "`{text}`");
+            assert!(TargetUrl::parse(text).is_err(), "`{text}`");
         }
-        assert_eq!(Target::parse("https://example.com/a?secret=1").unwrap().to_string(), "https://example.com/a");
+        assert_eq!(TargetUrl::parse("https://example.com/a?secret=1").unwrap().to_string(), "https://example.com/a");
     }
 }

@@ -87,7 +87,7 @@ impl Processes {
         if let Ok(Running { started: Some(started) }) = &started {
             workspace.note_session(started.pid.as_raw_nonzero().get()).map_err(|error| failed(&error))?;
         }
-        let mut kept = Kept::new(workspace);
+        let mut kept = RunResources::new(workspace);
         let output = match started {
             Ok(running) => running.finish(grant, command.stdin, timeout, &directory, &mut kept.program).await,
             Err(error) => Err(error.into()),
@@ -275,15 +275,15 @@ impl Drop for Program {
 }
 
 /// The resources of a run on this machine, in the order in which they must be released.
-struct Kept {
+struct RunResources {
     program: Option<Program>,
     /// Only taken when it is dropped.
     workspace: Option<Workspace>,
 }
 
-impl Kept {
+impl RunResources {
     fn new(workspace: Workspace) -> Self {
-        Kept { program: None, workspace: Some(workspace) }
+        RunResources { program: None, workspace: Some(workspace) }
     }
 
     /// Releases all resources on this thread, which may block.
@@ -293,7 +293,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for RunResources {
     fn drop(&mut self) {
         let rest = (self.program.take(), self.workspace.take());
         if let (None, None) = rest {

@@ -180,18 +180,18 @@ fn answer(response: HttpResponse, permit: OwnedSemaphorePermit) -> Result<hyper:
     for (name, value) in &response.headers {
         builder = builder.header(name, value);
     }
-    let body = Kept { body: Full::new(response.body.into()), _permit: permit };
+    let body = CountedBody { body: Full::new(response.body.into()), _permit: permit };
     let response = builder.body(body.boxed_unsync());
     response.map_err(|error| Error::InternalError(Some(format!("the answer cannot be read: {error}"))))
 }
 
 /// A body in the host's memory; it counts until it is dropped.
-struct Kept {
+struct CountedBody {
     body: Full<Bytes>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Body for Kept {
+impl Body for CountedBody {
     type Data = Bytes;
     type Error = Error;
 

@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::asks;
 use crate::hooks::context::Failure;
 use crate::hooks::engines::limits::Broken;
-use crate::hooks::host_memory::Kept;
+use crate::hooks::host_memory::MemoryShare;
 use crate::hooks::session::Session;
 
 /// Concurrent calls; further ones wait to be started.
@@ -22,7 +22,7 @@ const TIMER_MILLISECONDS_MAX: f64 = 0x7fff_ffff as f64;
 pub(in crate::hooks::engines) type Parts = Vec<Vec<u8>>;
 
 /// An answer, and its share of the run's memory.
-type CallResult = Result<(Parts, Kept), Failure>;
+type CallResult = Result<(Parts, MemoryShare), Failure>;
 
 /// Operations of runner/calls.js.
 const SEND: u32 = 0;
@@ -34,11 +34,11 @@ pub(in crate::hooks::engines) struct Calls {
     running: JoinSet<(u32, CallResult)>,
     handles: HashMap<u32, AbortHandle>,
     /// In the order of completion.
-    done: Vec<(u32, (Parts, Kept))>,
+    done: Vec<(u32, (Parts, MemoryShare))>,
     last: u32,
     /// The answer that the guest reads next.
     parts: Parts,
-    _kept: Kept,
+    _kept: MemoryShare,
 }
 
 impl Calls {
@@ -85,7 +85,7 @@ impl Calls {
         let handle = self.running.spawn(async move {
             let _background = background;
             let answer = call.await.and_then(|parts| {
-                let kept = Kept::new(memory, parts.iter().map(Vec::len).sum())?;
+                let kept = MemoryShare::new(memory, parts.iter().map(Vec::len).sum())?;
                 Ok((parts, kept))
             });
             (number, answer)
@@ -153,7 +153,7 @@ impl Calls {
 
     /// Sets the answer of a synchronous call.
     pub(in crate::hooks::engines) fn answer(&mut self, parts: Parts) {
-        (self.parts, self._kept) = (parts, Kept::default());
+        (self.parts, self._kept) = (parts, MemoryShare::default());
     }
 
     /// The length of a part of the answer, if it exists.

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use snaphook_driver::time::{self, Millis};
 
 pub use self::lacks::lacks;
-use self::targets::{Target, Targets};
+use self::targets::{Targets, WebhookTarget};
 use super::engine::{CallReport, CallSettings, Candidate, HookEngine, HookState, PrepareError, PreparedCode};
 use crate::catalog::{WEBHOOK, Webhook};
 use crate::config::Limits;
@@ -67,7 +67,7 @@ impl HookEngine for WebhookEngine {
 /// A bound webhook.
 struct PreparedWebhook {
     webhook: Webhook,
-    target: Arc<Target>,
+    target: Arc<WebhookTarget>,
     /// When the receiver responded that it wants no more events.
     gone_since: Mutex<Option<Millis>>,
 }

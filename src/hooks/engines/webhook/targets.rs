@@ -13,14 +13,14 @@ const REQUESTS_PER_TARGET: usize = 16;
 
 /// Servers that webhooks send to, by scheme, host and port.
 #[derive(Default)]
-pub(super) struct Targets(Mutex<HashMap<String, Weak<Target>>>);
+pub(super) struct Targets(Mutex<HashMap<String, Weak<WebhookTarget>>>);
 
 /// One of them.
-pub(super) struct Target(FairSemaphore);
+pub(super) struct WebhookTarget(FairSemaphore);
 
 impl Targets {
     /// The target of a URL, shared by all hooks.
-    pub(super) fn of(&self, url: &str) -> Arc<Target> {
+    pub(super) fn of(&self, url: &str) -> Arc<WebhookTarget> {
         let origin = Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
         // Code that holds this lock never leaves the state inconsistent.
         let mut targets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -28,13 +28,13 @@ impl Targets {
             return target;
         }
         targets.retain(|_, target| target.strong_count() > 0);
-        let target = Arc::new(Target(FairSemaphore::new(REQUESTS_PER_TARGET, Share::All)));
+        let target = Arc::new(WebhookTarget(FairSemaphore::new(REQUESTS_PER_TARGET, Share::All)));
         targets.insert(origin, Arc::downgrade(&target));
         target
     }
 }
 
-impl Target {
+impl WebhookTarget {
     /// Waits for a hook's turn.
     pub(super) async fn turn(&self, key: fair::Key) -> FairPermit {
         self.0.acquire(key, 1).await

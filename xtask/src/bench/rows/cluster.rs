@@ -7,7 +7,7 @@ use snaphook_driver_servers::{nats as nats_server, postgres as postgres_server};
 
 use super::super::Bench;
 use super::super::http::request;
-use super::super::load::{Load, Outcome};
+use super::super::load::{Load, LoadOutcome};
 use super::super::report::{Goal, Row, percentiles};
 use super::super::server::Server;
 use super::events::{Listeners, rebuild_on};
@@ -52,9 +52,9 @@ pub(crate) fn postgres(bench: &Bench) -> Result<Vec<Row>> {
         of_three.push(three.press(bench.run)?);
     }
     let inserts = middle(inserts, |rate| *rate);
-    let creates = middle(creates, Outcome::per_second);
-    let shared = middle(shared, Outcome::per_second);
-    let of_three = middle(of_three, Outcome::per_second);
+    let creates = middle(creates, LoadOutcome::per_second);
+    let shared = middle(shared, LoadOutcome::per_second);
+    let of_three = middle(of_three, LoadOutcome::per_second);
     let what = "create, one node, events in PostgreSQL, 64 connections";
     rows.push(Row::rate(what, Goal::AtLeast(inserts * 1.3), &creates, one.memory()?));
     let what = "create, one node, events and instances in PostgreSQL, 64 connections";
@@ -139,7 +139,7 @@ fn other_listener(nodes: &Nodes) -> Result<Row> {
         client.send(&create)?;
         listeners.wait_for_all(sent_at, &mut latencies)?;
     }
-    let outcome = Outcome::new(latencies, Duration::from_secs(1));
+    let outcome = LoadOutcome::new(latencies, Duration::from_secs(1));
     let bound = Some(Duration::from_millis(100));
     let row = Row::time("SSE: an event to listeners at another node, p99", bound, outcome.percentile(0.99));
     Ok(row.with_detail(format!("{EVENTS} events: {}", percentiles(&outcome))))
@@ -202,7 +202,7 @@ impl Nodes {
     }
 
     /// Creates at all of them at once.
-    fn press(&self, run: Duration) -> Result<Outcome> {
+    fn press(&self, run: Duration) -> Result<LoadOutcome> {
         let requests = [request("POST", INSTANCES, "application/json", BODY.as_bytes())];
         let connections = CONNECTIONS / self.0.len();
         let loads = self.0.iter().map(|node| Load {
@@ -212,12 +212,12 @@ impl Nodes {
             status: 201,
             run,
         });
-        let outcomes: Vec<Result<Outcome>> = std::thread::scope(|scope| {
+        let outcomes: Vec<Result<LoadOutcome>> = std::thread::scope(|scope| {
             let threads: Vec<_> = loads.map(|load| scope.spawn(move || load.run())).collect();
             let ended = threads.into_iter().map(|thread| thread.join());
             ended.map(|outcome| outcome.unwrap_or_else(|_| Err("a load ended in a panic".into()))).collect()
         });
-        Ok(Outcome::beside(outcomes.into_iter().collect::<Result<Vec<_>>>()?))
+        Ok(LoadOutcome::beside(outcomes.into_iter().collect::<Result<Vec<_>>>()?))
     }
 
     fn stop(self) -> Result {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Bench;
 use super::super::http::Client;
-use super::super::load::Outcome;
+use super::super::load::LoadOutcome;
 use super::super::machine::micros;
 use super::super::report::{Goal, Row, percentiles};
 use super::events::rebuilt;
@@ -91,7 +91,7 @@ pub(crate) fn changes(bench: &Bench) -> Result<Vec<Row>> {
 fn pressed_meanwhile(
     server: &super::super::server::Server,
     work: impl FnOnce() -> Result + Send,
-) -> Result<(Outcome, Duration)> {
+) -> Result<(LoadOutcome, Duration)> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
@@ -105,7 +105,7 @@ fn pressed_meanwhile(
             parts.push(press_creates(server, CONNECTIONS, Duration::from_millis(500))?);
         }
         let took = worker.join().map_err(|_| "the change panicked")??;
-        Ok((Outcome::join(parts), took))
+        Ok((LoadOutcome::join(parts), took))
     })
 }
 

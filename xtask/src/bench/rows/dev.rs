@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use super::super::Bench;
-use super::super::load::Outcome;
+use super::super::load::LoadOutcome;
 use super::super::report::{Row, percentiles};
 use crate::shell::Result;
 
@@ -60,7 +60,7 @@ pub(crate) fn save_to_bound(bench: &Bench) -> Result<Vec<Row>> {
         dev.says("change hook `order.preCreate`: ")?;
         times.push(start.elapsed());
     }
-    let outcome = Outcome::new(times, Duration::from_secs(1));
+    let outcome = LoadOutcome::new(times, Duration::from_secs(1));
     let row = Row::time(
         "snaphook dev: save of a JS hook to bound and said",
         Some(Duration::from_secs(1)),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Bench;
 use super::super::http::{Client, request};
-use super::super::load::{Load, Outcome};
+use super::super::load::{Load, LoadOutcome};
 use super::super::report::{Goal, Row, percentiles};
 use super::hooks::{REUSE, component, difference, named};
 use super::{MODEL, PRE_HOOK, bind_to, with_model};
@@ -207,7 +207,7 @@ pub(crate) fn fairness(bench: &Bench) -> Result<Vec<Row>> {
         for thread in threads {
             let times = thread.join().map_err(|_| "a client panicked")??;
             count += times.len();
-            p99s.push(Outcome::new(times, bench.run).percentile(0.99));
+            p99s.push(LoadOutcome::new(times, bench.run).percentile(0.99));
         }
         p99s.sort_unstable();
         let (best, median, worst) = (p99s[0], p99s[MODELS / 2], p99s[MODELS - 1]);

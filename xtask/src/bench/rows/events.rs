@@ -8,7 +8,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::super::Bench;
 use super::super::http::{Client, request};
-use super::super::load::Outcome;
+use super::super::load::LoadOutcome;
 use super::super::report::{Goal, Row, percentiles};
 use super::super::server::Server;
 use super::{BODY, INSTANCES, fill, press_creates, with_model};
@@ -68,7 +68,7 @@ pub(crate) fn sse(bench: &Bench) -> Result<Vec<Row>> {
         client.send(&create)?;
         listeners.wait_for_all(sent_at, &mut latencies)?;
     }
-    let outcome = Outcome::new(latencies, Duration::from_secs(1));
+    let outcome = LoadOutcome::new(latencies, Duration::from_secs(1));
     let row =
         Row::time("SSE: one event to 1,000 listeners, p99", Some(Duration::from_millis(50)), outcome.percentile(0.99));
     let row = row.with_detail(format!("{EVENTS} events: {}", percentiles(&outcome))).with_memory(server.memory()?);

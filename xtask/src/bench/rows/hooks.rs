@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Bench;
 use super::super::http::{Client, request};
-use super::super::load::{Load, Outcome};
+use super::super::load::{Load, LoadOutcome};
 use super::super::report::{Goal, Row, percentiles};
 use super::super::server::Server;
 use super::{BODY, INSTANCES, PRE_HOOK, bind, with_model};
@@ -77,8 +77,8 @@ fn guest(folder: &Path, name: &str) -> Result<Vec<u8>> {
 }
 
 pub(super) struct Difference {
-    without: Outcome,
-    with: Outcome,
+    without: LoadOutcome,
+    with: LoadOutcome,
 }
 
 pub(super) fn difference(
@@ -123,7 +123,7 @@ pub(crate) fn put_to_first_run(bench: &Bench) -> Result<Vec<Row>> {
             return Err(format!("the new source did not run: {status} {}", String::from_utf8_lossy(&body)));
         }
     }
-    let outcome = Outcome::new(times, Duration::from_secs(1));
+    let outcome = LoadOutcome::new(times, Duration::from_secs(1));
     let row = Row::time(
         "JS hook: PUT to first run of the new code",
         Some(Duration::from_millis(50)),

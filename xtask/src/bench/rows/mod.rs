@@ -22,7 +22,7 @@ pub(crate) use compare::compare;
 
 use super::Bench;
 use super::http::{Client, request};
-use super::load::{Load, Outcome};
+use super::load::{Load, LoadOutcome};
 use super::report::Row;
 use super::server::Server;
 use crate::shell::Result;
@@ -97,7 +97,7 @@ fn bind_to(client: &mut Client, engine: &str, model: &str, phase: &str, source: 
 }
 
 /// Creates as fast as they go.
-fn press_creates(server: &Server, connections: usize, run: Duration) -> Result<Outcome> {
+fn press_creates(server: &Server, connections: usize, run: Duration) -> Result<LoadOutcome> {
     let requests = [request("POST", INSTANCES, "application/json", BODY.as_bytes())];
     Load { address: server.address, connections, requests: &requests, status: 201, run }.run()
 }

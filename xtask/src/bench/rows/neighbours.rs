@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::Bench;
 use super::super::http::{Client, request};
-use super::super::load::Outcome;
+use super::super::load::LoadOutcome;
 use super::super::report::{Row, percentiles};
 use super::super::server::Server;
 use super::{BODY, INSTANCES, with_model};
@@ -45,7 +45,7 @@ pub(crate) fn neighbours(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn beside(bench: &Bench, server: &Server, name: &str, requests: &[Vec<u8>], alone: &Outcome) -> Result<Vec<Row>> {
+fn beside(bench: &Bench, server: &Server, name: &str, requests: &[Vec<u8>], alone: &LoadOutcome) -> Result<Vec<Row>> {
     let over = AtomicBool::new(false);
     let (health, creates, hostile) = std::thread::scope(|scope| {
         let attackers: Vec<_> = (0..IN_FLIGHT)
@@ -65,7 +65,7 @@ fn beside(bench: &Bench, server: &Server, name: &str, requests: &[Vec<u8>], alon
     })?;
     let refused = hostile.iter().filter(|(status, _)| *status == 503).count();
     let (count, times) = (hostile.len(), hostile.into_iter().map(|(_, time)| time).collect());
-    let hostile = Outcome::new(times, Duration::from_secs(1));
+    let hostile = LoadOutcome::new(times, Duration::from_secs(1));
     let row =
         |what: &str, bound, time| Row::time(format!("{IN_FLIGHT} hostile {name} in flight: {what}"), Some(bound), time);
     Ok(vec![
@@ -82,7 +82,7 @@ fn beside(bench: &Bench, server: &Server, name: &str, requests: &[Vec<u8>], alon
 }
 
 /// Health and creates in turn, one at a time.
-fn calls(server: &Server, run: Duration) -> Result<(Outcome, Outcome)> {
+fn calls(server: &Server, run: Duration) -> Result<(LoadOutcome, LoadOutcome)> {
     let mut client = server.client()?;
     let requests = [
         (200, request("GET", "/healthz", "", b"")),
@@ -100,7 +100,7 @@ fn calls(server: &Server, run: Duration) -> Result<(Outcome, Outcome)> {
             times.push(sent_at.elapsed());
         }
     }
-    let [health, creates] = times.map(|times| Outcome::new(times, run));
+    let [health, creates] = times.map(|times| LoadOutcome::new(times, run));
     Ok((health, creates))
 }
 

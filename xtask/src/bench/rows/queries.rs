@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Bench;
 use super::super::http::{Client, request};
-use super::super::load::Outcome;
+use super::super::load::LoadOutcome;
 use super::super::machine::micros;
 use super::super::report::{Goal, Row, percentiles};
 use super::super::server::Server;
@@ -60,7 +60,7 @@ fn median(client: &mut Client, path: &str) -> Result<Duration> {
         client.call("GET", path, "")?;
         times.push(start.elapsed());
     }
-    Ok(Outcome::new(times, Duration::from_secs(1)).percentile(0.5))
+    Ok(LoadOutcome::new(times, Duration::from_secs(1)).percentile(0.5))
 }
 
 fn ratio(what: &str, at_most: f64, first: Duration, second: Duration) -> Row {
@@ -138,7 +138,7 @@ fn gets_beside_scans(server: &Server) -> Result<Vec<Row>> {
 }
 
 /// Gets, one after the other.
-fn gets(server: &Server, run: Duration) -> Result<Outcome> {
+fn gets(server: &Server, run: Duration) -> Result<LoadOutcome> {
     let mut client = server.client()?;
     let (start, mut times) = (Instant::now(), Vec::new());
     while start.elapsed() < run {
@@ -150,7 +150,7 @@ fn gets(server: &Server, run: Duration) -> Result<Outcome> {
         }
         times.push(sent_at.elapsed());
     }
-    Ok(Outcome::new(times, start.elapsed()))
+    Ok(LoadOutcome::new(times, start.elapsed()))
 }
 
 fn past(client: &mut Client) -> Result<Vec<Row>> {

@@ -4,7 +4,7 @@
 //! lease expired. The owner has the group's state in memory, and before it returns from a call it writes the value with
 //! compare-and-set. So an owner that was replaced without noticing delivers and acknowledges nothing.
 
-mod kept;
+mod group_values;
 mod owned;
 mod record;
 mod session;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use snaphook_driver::{Delivery, DriverError, ErrorKind, Group, LogRecord, Position, Result, Stream};
 
-use self::kept::{Kept, contended, key};
+use self::group_values::{GroupValues, contended, key};
 use self::owned::Owned;
 use self::record::Record;
 use self::session::{LEASE, Session};
@@ -30,7 +30,7 @@ const BEHIND_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) struct Groups {
     log: Arc<Log>,
-    kept: Kept,
+    kept: GroupValues,
     session: Arc<Session>,
     members: Mutex<HashMap<String, Arc<Member>>>,
 }
@@ -61,7 +61,7 @@ enum Turn {
 
 impl Groups {
     pub(crate) async fn open(link: &Arc<Link>, log: &Arc<Log>, identity: &str) -> Result<Groups> {
-        let kept = Kept::open(link, identity).await?;
+        let kept = GroupValues::open(link, identity).await?;
         let leases = Bucket::open(link, "leases", Kind::Leases(LEASE)).await?;
         Ok(Groups { log: Arc::clone(log), kept, session: Arc::new(Session::new(leases)), members: Mutex::default() })
     }
@@ -94,7 +94,7 @@ impl Groups {
 
     pub(crate) async fn create(&self, group: &Group, start: Position) -> Result<()> {
         let key = key(&group.name);
-        for _ in 0..kept::LOST_MAX {
+        for _ in 0..group_values::LOST_MAX {
             let (record, revision) = match self.kept.value("create_group", &key).await? {
                 (Some(record), revision) => (record, revision),
                 (None, revision) => {
@@ -122,7 +122,7 @@ impl Groups {
 
     pub(crate) async fn remove(&self, name: &str) -> Result<()> {
         let key = key(name);
-        for _ in 0..kept::LOST_MAX {
+        for _ in 0..group_values::LOST_MAX {
             let (record, revision) = self.kept.value("drop_group", &key).await?;
             let Some(record) = record else {
                 locked(&self.members).remove(name);
@@ -362,7 +362,7 @@ impl Groups {
         };
         let _turn = member.writing.lock().await;
         let mut is_forced = is_forced;
-        for _ in 0..kept::LOST_MAX {
+        for _ in 0..group_values::LOST_MAX {
             let (pending, long, notes, changes, cursor, filter, revision) = match &locked(&member.state).owned {
                 None => return Ok(Turn::Lost),
                 Some(owned) if owned.written >= wanted && !is_forced => return Ok(Turn::Done),

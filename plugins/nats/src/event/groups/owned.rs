@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use snaphook_driver::{Delivery, Event, EventFilter, GroupState, Kept, Position, Result, Stream, time};
 use snaphook_sqlite::replica::Replica;
 
-use super::kept::Notes;
+use super::group_values::Notes;
 use super::record::{NOTE_INLINE_BYTES, Pending, Record};
 
 /// How many events one step of a claim scans.

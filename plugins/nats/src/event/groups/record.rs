@@ -58,12 +58,12 @@ pub(super) struct Pending {
 /// The record in its message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Wrapped {
-    #[prost(oneof = "Place", tags = "1, 2")]
-    pub(super) place: Option<Place>,
+    #[prost(oneof = "RecordLocation", tags = "1, 2")]
+    pub(super) place: Option<RecordLocation>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(super) enum Place {
+pub(super) enum RecordLocation {
     #[prost(message, tag = "1")]
     Here(Record),
     #[prost(message, tag = "2")]
@@ -88,7 +88,7 @@ impl Record {
 }
 
 impl Wrapped {
-    pub(super) fn read(bytes: Bytes) -> Result<Place> {
+    pub(super) fn read(bytes: Bytes) -> Result<RecordLocation> {
         let kept = Wrapped::decode(bytes).ok().and_then(|kept| kept.place);
         kept.ok_or_else(|| corrupt("claim", "a group cannot be read back"))
     }

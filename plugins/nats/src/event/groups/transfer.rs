@@ -2,12 +2,12 @@
 
 use snaphook_driver::{DriverError, ErrorKind, Group, LogRecord, PENDING_MAX, PendingEvent, Position, Result};
 
-use super::kept::{Kept, LOST_MAX, contended, key};
+use super::group_values::{GroupValues, LOST_MAX, contended, key};
 use super::record::{NOTE_INLINE_BYTES, Pending, Record};
 use crate::bucket::Written;
 
 /// All stored groups, by name, as records of an export, and the position up to which the log must be available.
-pub(super) async fn export(kept: &Kept) -> Result<(Vec<LogRecord>, Position)> {
+pub(super) async fn export(kept: &GroupValues) -> Result<(Vec<LogRecord>, Position)> {
     let (mut records, mut reached) = (Vec::new(), 0);
     for record in kept.records("export").await? {
         let group = Group { name: record.name.clone(), filter: record.filter()? };
@@ -31,7 +31,7 @@ pub(super) async fn export(kept: &Kept) -> Result<(Vec<LogRecord>, Position)> {
 }
 
 /// Imports the groups of an export.
-pub(super) async fn import(kept: &Kept, records: &[LogRecord]) -> Result<()> {
+pub(super) async fn import(kept: &GroupValues, records: &[LogRecord]) -> Result<()> {
     for record in records {
         match record {
             LogRecord::Group { group, cursor } => {
@@ -72,7 +72,7 @@ pub(super) async fn import(kept: &Kept, records: &[LogRecord]) -> Result<()> {
     Ok(())
 }
 
-async fn import_with(kept: &Kept, name: &str, change: impl Fn(&mut Record) -> Result<()>) -> Result<()> {
+async fn import_with(kept: &GroupValues, name: &str, change: impl Fn(&mut Record) -> Result<()>) -> Result<()> {
     let key = key(name);
     for _ in 0..LOST_MAX {
         let (record, revision) = kept.value("import", &key).await?;

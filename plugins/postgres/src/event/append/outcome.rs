@@ -14,7 +14,7 @@ use crate::session::{Begin, Session};
 use crate::sql::Sql;
 use crate::text::unescape;
 
-pub(super) struct Outcome {
+pub(super) struct OutcomeSql {
     lock: Sql,
     at: Sql,
     touch: Sql,
@@ -23,9 +23,9 @@ pub(super) struct Outcome {
 /// One try: to connect, to get the lock, and to look.
 const TIME: Duration = Duration::from_secs(20);
 
-impl Outcome {
-    pub(super) fn new(database: &Database) -> Outcome {
-        Outcome {
+impl OutcomeSql {
+    pub(super) fn new(database: &Database) -> OutcomeSql {
+        OutcomeSql {
             lock: database.sql("SELECT head, identity FROM @.log FOR UPDATE", &[]),
             at: database.sql("SELECT id FROM @.events WHERE position = $1", &[Type::INT8]),
             touch: database.sql("UPDATE @.log SET head = head", &[]),

@@ -51,7 +51,7 @@ const RANGES_MAX: usize = 128;
 /// call.
 const NEAR: usize = 64 << 20;
 
-/// Stack of [`away`], which calls few functions and keeps large data in [`Kept`].
+/// Stack of [`away`], which calls few functions and keeps large data in [`SavedState`].
 const STACK_BYTES: usize = 64 << 10;
 
 /// Regions per kernel call while the zygote's memory is moved; if there are more, the call is repeated.
@@ -229,7 +229,7 @@ pub(super) struct Mark {
 
 /// State that must survive a restore, in separate pages. Zeros are a valid value.
 #[repr(C, align(4096))]
-struct Kept {
+struct SavedState {
     pages: [[u8; PAGE]; SAVED_MAX],
     stack: [u8; STACK_BYTES],
     here: libc::ucontext_t,
@@ -248,18 +248,18 @@ struct Kept {
     written: usize,
 }
 
-static KEPT: AtomicPtr<Kept> = AtomicPtr::new(ptr::null_mut());
+static KEPT: AtomicPtr<SavedState> = AtomicPtr::new(ptr::null_mut());
 
 impl Mark {
     /// Nothing is saved yet; `set` does that.
     pub(super) fn new(image: &Image, files: Files) -> io::Result<Mark> {
         let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: new memory of that size, full of zeros. It is shared so that it is no part of any private piece.
-        let kept = unsafe { libc::mmap(ptr::null_mut(), size_of::<Kept>(), access, flags, -1, 0) };
+        let kept = unsafe { libc::mmap(ptr::null_mut(), size_of::<SavedState>(), access, flags, -1, 0) };
         if kept == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let kept = kept.cast::<Kept>();
+        let kept = kept.cast::<SavedState>();
         // SAFETY: the memory is new, large enough and aligned, and zeros are a value. `image` has at most as many ranges.
         unsafe {
             let kept = &mut *kept;
@@ -329,7 +329,7 @@ extern "C" fn away() {
 /// # Safety
 ///
 /// Only from `away`.
-unsafe fn save(kept: *mut Kept) -> Option<()> {
+unsafe fn save(kept: *mut SavedState) -> Option<()> {
     // SAFETY: all is in `kept`, whose sizes bound what is written; the pages that are read are this process's.
     unsafe {
         let maps = (&raw mut (*kept).maps).cast::<Map>();
@@ -369,7 +369,7 @@ unsafe fn save(kept: *mut Kept) -> Option<()> {
 /// # Safety
 ///
 /// Only from `away`, after [`save`].
-unsafe fn restore(kept: *mut Kept) -> Option<()> {
+unsafe fn restore(kept: *mut SavedState) -> Option<()> {
     // SAFETY: as in `save`. The map of memory is the same, so all pages that are written are there and may be written.
     unsafe {
         let maps = (&raw const (*kept).maps).cast::<Map>();
@@ -428,7 +428,7 @@ unsafe fn put(page: usize, content: *const u8) {
 /// # Safety
 ///
 /// Only from `away`.
-unsafe fn each_written(kept: *mut Kept, mut act: impl FnMut(usize, usize) -> Option<()>) -> Option<()> {
+unsafe fn each_written(kept: *mut SavedState, mut act: impl FnMut(usize, usize) -> Option<()>) -> Option<()> {
     // SAFETY: as in `save`.
     unsafe {
         let regions = (&raw mut (*kept).regions).cast::<Region>();

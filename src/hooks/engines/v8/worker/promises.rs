@@ -54,17 +54,17 @@ static WATCH: OnceLock<Watch> = OnceLock::new();
 
 struct Watch {
     /// The function of turns.js.
-    listener: Kept,
+    listener: PersistentValue,
     on_change: fn(usize),
 }
 
 /// A value that V8 keeps until it is released.
-struct Kept(Local);
+struct PersistentValue(Local);
 
 // SAFETY: only V8's thread follows the pointer.
-unsafe impl Send for Kept {}
+unsafe impl Send for PersistentValue {}
 // SAFETY: as above.
-unsafe impl Sync for Kept {}
+unsafe impl Sync for PersistentValue {}
 
 static REJECTED: Mutex<Rejections> = Mutex::new(Rejections { by_hash: BTreeMap::new(), present: 0, count: 0 });
 
@@ -80,8 +80,8 @@ struct Rejections {
 
 struct Rejection {
     number: u64,
-    promise: Kept,
-    reason: Kept,
+    promise: PersistentValue,
+    reason: PersistentValue,
 }
 
 fn rejected() -> MutexGuard<'static, Rejections> {
@@ -134,7 +134,7 @@ pub(super) fn watch(on_change: fn(usize)) -> Result<(), String> {
         if listener.is_null() {
             return Err("the runner has no listener for rejected promises".to_owned());
         }
-        let listener = Kept((functions.keep)(isolate, *listener));
+        let listener = PersistentValue((functions.keep)(isolate, *listener));
         WATCH.set(Watch { listener, on_change }).map_err(|_| "rejected promises are watched already".to_owned())?;
         (functions.watch)(isolate, on_rejection);
     }
@@ -183,7 +183,7 @@ extern "C" fn on_rejection(message: Message) {
         // SAFETY: as above, and with the reason of the rejection.
         let [promise, reason] = unsafe {
             let isolate = (functions.current)();
-            [message.promise, message.value].map(|value| Kept((functions.keep)(isolate, *value)))
+            [message.promise, message.value].map(|value| PersistentValue((functions.keep)(isolate, *value)))
         };
         all.count += 1;
         all.present += 1;

@@ -7,20 +7,20 @@ const PATH_BYTES_MAX: usize = 1024;
 pub(super) const PATTERN_BYTES_MAX: usize = 1024;
 
 /// The target of a client's path: a dotted path into the data, or a value besides it.
-pub(super) enum Place<'a> {
+pub(super) enum PathTarget<'a> {
     Meta(Meta),
     Dotted(&'a str),
 }
 
 /// Reads a path with its leading `$`, if it has one.
-pub(super) fn place<'a>(what: &str, path: &'a str) -> Result<Place<'a>, String> {
+pub(super) fn place<'a>(what: &str, path: &'a str) -> Result<PathTarget<'a>, String> {
     check_path(what, path)?;
-    let Some(rest) = path.strip_prefix('$') else { return Ok(Place::Dotted(path)) };
+    let Some(rest) = path.strip_prefix('$') else { return Ok(PathTarget::Dotted(path)) };
     if rest.starts_with('$') {
-        return Ok(Place::Dotted(rest));
+        return Ok(PathTarget::Dotted(rest));
     }
     let known = || Meta::ALL.map(Meta::name).join(" ");
-    Meta::from_name(path).map(Place::Meta).ok_or_else(|| {
+    Meta::from_name(path).map(PathTarget::Meta).ok_or_else(|| {
         format!(
             "{what}: `{path}` is nothing that an instance has, expected one of {}; a property whose name begins with `$` is \
              written `${path}`",

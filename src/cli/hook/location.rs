@@ -12,7 +12,7 @@ use crate::config::Phase;
 
 /// As the command line says it.
 #[derive(Args, Debug)]
-pub(in crate::cli) struct Place {
+pub(in crate::cli) struct HookLocation {
     /// The model [default: the file's folder, if it contains a model.json]
     #[arg(long)]
     pub(super) model: Option<String>,
@@ -24,7 +24,7 @@ pub(in crate::cli) struct Place {
     pub(super) engine: Option<String>,
 }
 
-impl Place {
+impl HookLocation {
     pub(super) fn phase(&self, file: &Path) -> Result<Phase> {
         let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         self.phase.or_else(|| Phase::from_name(stem)).ok_or_else(|| {
@@ -44,7 +44,7 @@ impl Place {
 }
 
 /// The engine and the code of a file, and what language it is in if it is a source.
-pub(super) fn read(file: &Path, place: &Place) -> Result<(String, Vec<u8>, Option<SourceLanguage>)> {
+pub(super) fn read(file: &Path, place: &HookLocation) -> Result<(String, Vec<u8>, Option<SourceLanguage>)> {
     let (engine, language) = match file.extension().and_then(|extension| extension.to_str()) {
         Some("wasm") => ("component", None),
         Some("so" | "dylib" | "dll") => ("native", None),
@@ -70,12 +70,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("movie/preCreate.ts");
         std::fs::create_dir(folder.path().join("movie")).unwrap();
-        let place = Place { model: None, phase: None, engine: None };
+        let place = HookLocation { model: None, phase: None, engine: None };
         assert_eq!(place.phase(&file).unwrap(), Phase::PreCreate);
         assert_eq!(place.model(&file), None);
         std::fs::write(folder.path().join("movie/model.json"), "{}").unwrap();
         assert_eq!(place.model(&file).as_deref(), Some("movie"));
-        let place = Place { model: Some("other".to_owned()), phase: Some(Phase::PostDelete), engine: None };
+        let place = HookLocation { model: Some("other".to_owned()), phase: Some(Phase::PostDelete), engine: None };
         assert_eq!((place.phase(&file).unwrap(), place.model(&file).as_deref()), (Phase::PostDelete, Some("other")));
         assert_eq!(phase("precreate").unwrap_err(), "no phase, did you mean `preCreate`?");
     }

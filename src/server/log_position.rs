@@ -14,15 +14,15 @@ const IDENTITY_BYTES: usize = 36;
 
 /// A position in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LogPosition {
     /// `None`: this log.
     pub(super) log: Option<String>,
     pub(super) position: Position,
 }
 
-impl Place {
+impl LogPosition {
     /// `name` is its parameter or header, for messages.
-    pub(super) fn parse(name: &str, text: &str) -> Result<Place> {
+    pub(super) fn parse(name: &str, text: &str) -> Result<LogPosition> {
         let read = || {
             let (log, digits) = match text.rsplit_once('.') {
                 Some((log, digits)) => (Some(log), digits),
@@ -33,7 +33,7 @@ impl Place {
             });
             let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             let position = digits.parse().ok().filter(|_| is_log && is_number)?;
-            Some(Place { log: log.map(str::to_owned), position })
+            Some(LogPosition { log: log.map(str::to_owned), position })
         };
         read().ok_or_else(|| {
             Problem::bad_request(format!(
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn places() {
-        let place = |log: Option<&str>, position| Place { log: log.map(str::to_owned), position };
+        let place = |log: Option<&str>, position| LogPosition { log: log.map(str::to_owned), position };
         for (text, expected) in [
             ("0", Some(place(None, 0))),
             ("18446744073709551615", Some(place(None, u64::MAX))),
@@ -78,12 +78,12 @@ mod tests {
             ("a b.7", None),
             ("18446744073709551616", None),
         ] {
-            assert_eq!(Place::parse("after", text).ok(), expected, "{text}");
+            assert_eq!(LogPosition::parse("after", text).ok(), expected, "{text}");
         }
         let mut out = Vec::new();
         write(&mut out, LOG, 70);
         assert_eq!(
-            Place::parse("after", std::str::from_utf8(&out).expect("text")).expect("a place"),
+            LogPosition::parse("after", std::str::from_utf8(&out).expect("text")).expect("a place"),
             place(Some(LOG), 70)
         );
     }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use snaphook_driver::{DriverError, ErrorKind, Position, Result};
 use tokio::time::Instant;
 
-use super::record::{INLINE_BYTES, Pending, Place, Record, Wrapped};
+use super::record::{INLINE_BYTES, Pending, Record, RecordLocation, Wrapped};
 use crate::bucket::{Bucket, WRITE_TIME, Written};
 use crate::connection::Link;
 use crate::event::log::locked;
@@ -20,7 +20,7 @@ use crate::streams::Kind;
 pub(super) const LOST_MAX: usize = 100;
 
 /// The values of all groups of one log.
-pub(super) struct Kept {
+pub(super) struct GroupValues {
     bucket: Bucket,
     parts: Parts,
     /// The log's identity.
@@ -33,12 +33,12 @@ pub(super) struct Kept {
 /// Notes that are stored separately from their group, with their locations.
 pub(super) type Notes = BTreeMap<Position, (Arc<str>, Reference)>;
 
-impl Kept {
-    pub(super) async fn open(link: &Arc<Link>, identity: &str) -> Result<Kept> {
+impl GroupValues {
+    pub(super) async fn open(link: &Arc<Link>, identity: &str) -> Result<GroupValues> {
         let bucket = Bucket::open(link, "groups", Kind::Bucket).await?;
         let parts = Parts::open(link, "group_parts", Kind::Parts).await?;
         let (identity, name) = (identity.to_owned(), link.config.name.clone());
-        Ok(Kept { bucket, parts, identity, name, places: Mutex::default() })
+        Ok(GroupValues { bucket, parts, identity, name, places: Mutex::default() })
     }
 
     /// The log's identity.
@@ -53,11 +53,11 @@ impl Kept {
             let value = self.bucket.get(operation, key).await?;
             let Some(bytes) = value.bytes else { return Ok((None, value.revision)) };
             let record = match Wrapped::read(bytes)? {
-                Place::Here(record) => {
+                RecordLocation::Here(record) => {
                     self.note_place(key, None);
                     record
                 }
-                Place::Parts(parts) => match self.parts.get(operation, &parts).await {
+                RecordLocation::Parts(parts) => match self.parts.get(operation, &parts).await {
                     Ok(bytes) => {
                         self.note_place(key, Some(parts.id));
                         Record::decode(bytes)
@@ -110,7 +110,7 @@ impl Kept {
             let deadline = Instant::now() + WRITE_TIME;
             parts = Some(self.parts.put(operation, record.encode_to_vec().into(), deadline).await?);
         }
-        let place = parts.clone().map_or_else(|| Place::Here(record.clone()), Place::Parts);
+        let place = parts.clone().map_or_else(|| RecordLocation::Here(record.clone()), RecordLocation::Parts);
         let kept = Wrapped { place: Some(place) }.encode_to_vec();
         let written = self.bucket.set(operation, key, Some(kept.into()), revision).await;
         let id = parts.map(|parts| parts.id);

@@ -7,15 +7,15 @@ use super::key::{ABSENT, BOOLEAN, NUMBER, OTHER, key, text_of};
 
 /// The last instance of a page.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct PagePosition {
     /// One per sort key that tells rows apart.
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) id: String,
 }
 
-impl Place {
+impl PagePosition {
     /// Reads the cursor of a query. `sort` are the keys of it that tell rows apart.
-    pub(super) fn decode(model: &str, query: &InstanceQuery, sort: &[SortKey]) -> Result<Option<Place>> {
+    pub(super) fn decode(model: &str, query: &InstanceQuery, sort: &[SortKey]) -> Result<Option<PagePosition>> {
         let Some(cursor) = Cursor::decode(model, query)? else { return Ok(None) };
         let keys = sort.iter().map(|wanted| {
             let at = query.sort.iter().position(|key| key == wanted)?;
@@ -24,7 +24,7 @@ impl Place {
         let keys = keys.collect::<Option<Vec<_>>>().ok_or_else(|| {
             DriverError::new(ErrorKind::Invalid, "query", "the cursor is damaged, start again without one")
         })?;
-        Ok(Some(Place { keys, id: cursor.id }))
+        Ok(Some(PagePosition { keys, id: cursor.id }))
     }
 
     pub(super) fn encode(&self, model: &str, query: &InstanceQuery, sort: &[SortKey]) -> Result<String> {
