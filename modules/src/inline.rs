@@ -5,11 +5,10 @@
 //! ([`spare_threads`]): a blocked thread only reduces the spare ones. A watchdog thread in this file notifies waiters
 //! of timeouts, because timers of the runtime may stop while their thread is blocked.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::runtime::Handle;
 
 use crate::fault::Fault;
 use crate::health::Standing;
@@ -21,6 +20,10 @@ const QUICK_MAX: Duration = Duration::from_micros(200);
 
 /// How many calls in a row must be quick before a hook counts as quick.
 const QUICK_CALLS: u32 = 8;
+
+/// How often a hook looks for a free slot: for a microsecond or two, since most hooks take less, and a thread of its own
+/// costs ten times as much.
+const LOOKS: u32 = 100;
 
 /// Time between two checks of the running hooks.
 const TICK: Duration = Duration::from_millis(5);
@@ -36,6 +39,11 @@ static SLOTS: [Slot; SPARE_MAX] =
 /// Slots that may be taken in this process.
 static SPARE: AtomicUsize = AtomicUsize::new(0);
 
+thread_local! {
+    /// The slot that this thread had last.
+    static LAST: Cell<usize> = const { Cell::new(0) };
+}
+
 /// How many threads the runtime should have beyond `workers`. From then on so many hooks may run inline.
 pub fn spare_threads(workers: usize) -> usize {
     let spare = workers.div_ceil(2).min(SPARE_MAX);
@@ -43,6 +51,8 @@ pub fn spare_threads(workers: usize) -> usize {
     spare
 }
 
+/// In cache lines of its own: each belongs to a thread most of the time.
+#[repr(align(128))]
 struct Slot {
     is_taken: AtomicBool,
     call: Mutex<Option<Running>>,
@@ -53,7 +63,6 @@ struct Running {
     limit: Duration,
     guard: Arc<Guard>,
     module: Arc<Standing>,
-    runtime: Handle,
     /// Another thread of the runtime was woken for it.
     made_way: bool,
     is_late: bool,
@@ -64,6 +73,17 @@ impl Slot {
         // Code that holds this lock never leaves the state inconsistent.
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn take_slot(spare: usize) -> Option<&'static Slot> {
+    let first = LAST.get().min(spare);
+    let index = (first..spare).chain(0..first).find(|index| {
+        let is_taken = &SLOTS[*index].is_taken;
+        !is_taken.load(Ordering::Relaxed)
+            && is_taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    })?;
+    LAST.set(index);
+    Some(&SLOTS[index])
 }
 
 /// A permit to run one hook on this thread of the runtime.
@@ -77,14 +97,16 @@ impl Permit {
     /// `limit`.
     pub(crate) fn take(guard: &Arc<Guard>, module: &Arc<Standing>, limit: Duration) -> Option<Permit> {
         let spare = SPARE.load(Ordering::Relaxed);
-        let runtime = Handle::try_current().ok()?;
-        let slot = SLOTS[..spare].iter().find(|slot| {
-            !slot.is_taken.load(Ordering::Relaxed)
-                && slot.is_taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        guard.runtime.as_ref()?;
+        let slot = (0..LOOKS).find_map(|look| {
+            if look > 0 {
+                std::hint::spin_loop();
+            }
+            take_slot(spare)
         })?;
         let since = Instant::now();
         let (guard, module) = (Arc::clone(guard), Arc::clone(module));
-        *slot.call() = Some(Running { since, limit, guard, module, runtime, made_way: false, is_late: false });
+        *slot.call() = Some(Running { since, limit, guard, module, made_way: false, is_late: false });
         watch();
         Some(Permit { slot, since })
     }
@@ -176,7 +198,9 @@ fn look() -> bool {
         if time > QUICK_MAX && !running.made_way {
             running.made_way = true;
             // The runtime wakes no other thread for the sockets and timers that the held one looked after.
-            drop(running.runtime.spawn(async {}));
+            if let Some(runtime) = &running.guard.runtime {
+                drop(runtime.spawn(async {}));
+            }
         }
         if time > running.limit && !running.is_late {
             running.is_late = true;
@@ -223,7 +247,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn who_waits_for_a_late_hook_is_told() {
         assert_eq!(spare_threads(1), 1);
-        let (guard, module) = (Arc::new(Guard::default()), Arc::new(Standing::new("m".to_owned(), false)));
+        let (guard, module) = (Guard::new(None), Arc::new(Standing::new("m".to_owned(), false)));
         let permit = Permit::take(&guard, &module, Duration::from_millis(20)).unwrap();
         assert!(Permit::take(&guard, &module, Duration::from_secs(9)).is_none(), "there is one spare thread");
         guard.given_up().await;

@@ -190,17 +190,26 @@ impl Instance {
     /// Has the library destroy state, which it does elsewhere: this is called wherever state is dropped. `maker` stays as long.
     fn close(
         self: &Arc<Self>,
-        destroy: impl Fn(&Library) -> Result<u32, Thrown> + Copy + Send + 'static,
+        destroy: impl Fn(&Library) -> Result<u32, Thrown> + Copy + Send + Sync + 'static,
         maker: Option<Arc<NativeConnection>>,
     ) {
         let instance = Arc::clone(self);
-        let closing = crate::task::run(None, move |guard| async move {
-            let closed = loop {
-                let closed =
-                    instance.run(|paces| &paces.close, Some(&guard), move |instance| destroy(&instance.library)).await;
-                // What is not destroyed would be lost memory.
-                let Err(Fault::NoThread(_)) = closed else { break closed };
-                sleep(CLOSE_PAUSE).await;
+        drop(self.runtime.spawn(async move {
+            let guard = Guard::new(None);
+            let closing = async {
+                loop {
+                    let destroy = move |instance: &Instance| destroy(&instance.library);
+                    let closed = instance.run(|paces| &paces.close, Some(&guard), destroy).await;
+                    // What is not destroyed would be lost memory.
+                    let Err(Fault::NoThread(_)) = closed else { break closed };
+                    sleep(CLOSE_PAUSE).await;
+                }
+            };
+            let closed = tokio::select! {
+                biased;
+                closed = closing => closed,
+                // It was late, which is counted already.
+                () = guard.given_up() => return,
             };
             let fault = match closed {
                 Ok(Ok(code)) => filter_result(code, None, "a hook of a connection").err(),
@@ -211,8 +220,7 @@ impl Instance {
                 instance.standing.strike(&fault);
             }
             drop(maker);
-        });
-        drop(self.runtime.spawn(async move { drop(closing.await) }));
+        }));
     }
 }
 

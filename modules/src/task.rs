@@ -8,20 +8,28 @@ use std::task::Poll;
 
 use futures::FutureExt as _;
 use futures::task::AtomicWaker;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::memory::Memory;
 
 /// What a task and whoever waits for it share.
-#[derive(Default)]
 pub struct Guard {
     is_given_up: AtomicBool,
     waiter: AtomicWaker,
     /// For what its hooks give out.
     memory: Option<Arc<dyn Memory>>,
+    /// Where the task runs.
+    pub(crate) runtime: Option<Handle>,
 }
 
 impl Guard {
+    /// For a task of the current runtime.
+    pub(crate) fn new(memory: Option<Arc<dyn Memory>>) -> Arc<Guard> {
+        let (is_given_up, waiter) = (AtomicBool::new(false), AtomicWaker::new());
+        Arc::new(Guard { is_given_up, waiter, memory, runtime: Handle::try_current().ok() })
+    }
+
     /// A hook holds the task's thread for too long.
     pub(crate) fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Release);
@@ -38,7 +46,6 @@ impl Guard {
     }
 
     /// Waits for [`Guard::give_up`].
-    #[cfg(test)]
     pub(crate) async fn given_up(&self) {
         poll_fn(|cx| {
             self.waiter.register(cx.waker());
@@ -72,7 +79,7 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let guard = Arc::new(Guard { memory, ..Guard::default() });
+    let guard = Guard::new(memory);
     let mut task = Owned(tokio::spawn(work(Arc::clone(&guard))));
     poll_fn(move |cx| {
         guard.waiter.register(cx.waker());

@@ -177,6 +177,22 @@ async fn globals_are_the_languages_and_the_documented_ones() {
     assert_eq!(found["caller"], "", "{found}");
 }
 
+/// One of the engines does not have them by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_engine_lacks_is_added_where_it_is_cheap() {
+    let sums =
+        "[[0.1, 0.2, 0.3], [9007199254740992, 1, 1e-300], [5e-324, 5e-324], [1e20, 1, -1e20]].map(Math.sumPrecise)";
+    assert_eq!(value(sums).await, "[0.6,9007199254740994,1e-323,1]");
+    let special = "[Math.sumPrecise([1e308, 1e308, -1e308]) === 1e308, Object.is(Math.sumPrecise([]), -0),
+        Math.sumPrecise([1e308, 1e308]) === Infinity, Number.isNaN(Math.sumPrecise([Infinity, -Infinity]))]";
+    assert_eq!(value(special).await, "[true,true,true,true]");
+    let refused = "[[1, '2'], [1n]].map((items) => { try { return Math.sumPrecise(items) } catch (error) { return error.name } })";
+    assert_eq!(value(refused).await, r#"["TypeError","TypeError"]"#);
+    assert_eq!(value("[...Iterator.concat([1], new Set([2]), new Map())]").await, "[1,2]");
+    let maps = "[new Map([[1, 2]]).getOrInsert(1, 3), new Map().getOrInsertComputed(4, (key) => key + 1)]";
+    assert_eq!(value(maps).await, "[2,5]");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn async_handlers_timers_and_thenables() {
     assert_eq!(value("await new Promise(r => setTimeout(() => r(1), 20))").await, "1");

@@ -37,13 +37,15 @@ use crate::hooks::engines::limits::{COPIED_BYTES_MAX, OUTPUT_BYTES_MAX};
 /// Code before and after the scripts: together they are one expression, whose value the worker uses.
 const HOST: &str = include_str!("host.js");
 const PARSE: &str = include_str!("parse.js");
+const ADDITIONS: &str = include_str!("additions.js");
 const TURNS: &str = include_str!("turns.js");
 
 /// Environment variable that turns off restoring memory.
 pub(super) const FORK_ONLY: &str = "SNAPHOOK_V8_FORK_ONLY";
 
-/// One thread for JavaScript and its helpers; code compiled before the fork is kept.
-const FLAGS: &str = "--single-threaded --no-flush-bytecode";
+/// One thread for JavaScript and its helpers; code compiled before the fork is kept; `Map.prototype.getOrInsert` as in
+/// QuickJS.
+const FLAGS: &str = "--single-threaded --no-flush-bytecode --js-upsert";
 
 /// After this processor time of a run, the process gets a lower priority.
 pub(super) const PATIENCE: Duration = Duration::from_millis(2);
@@ -186,7 +188,7 @@ fn make(
     v8.set_host_function(global, "__snaphook");
     // The scripts are a module elsewhere; here they are the body of a function.
     let scripts = SCRIPTS.replace("\nexport function ", "\nfunction ");
-    v8.eval(&format!("{HOST}{PARSE}{scripts}{TURNS}"), SCRIPT);
+    v8.eval(&format!("{HOST}{PARSE}{ADDITIONS}{scripts}{TURNS}"), SCRIPT);
     let runner = next()?;
     v8.eval("[]", GLOBAL);
     let no_arguments = next()?;
