@@ -149,14 +149,14 @@ typedef struct {
                           const uint64_t *expected,
                           snaphook_buffer *out);
   // `request` is `{"method": "GET", "url": "…", "headers": [["a", "b"]], "timeout_ms": 1000, "redirect": "follow"}`; all members
-  // except `url` are optional. `head` gets `{"status", "url", "redirected", "headers"}`.
+  // except `url` are optional. `head` gets `{"status", "url", "redirected", "headers"}`, or the error.
   int32_t (*http_send)(uint64_t call,
                        snaphook_text request,
                        snaphook_bytes body,
                        snaphook_buffer *head,
                        snaphook_buffer *response_body);
   // `command` is `{"program": "/…", "args": […], "env": [["a", "b"]], "timeout_ms": 1000}`; all members except `program` are
-  // optional. `code` gets the exit code, 128 + signal if a signal ended the program.
+  // optional. `code` gets the exit code, 128 + signal if a signal ended the program; `output` gets the error, if there is one.
   int32_t (*process_run)(uint64_t call,
                          snaphook_text command,
                          snaphook_bytes input,

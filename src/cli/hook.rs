@@ -19,6 +19,7 @@ mod source;
 mod stats;
 mod subject;
 mod test;
+mod test_secrets;
 pub(super) mod types;
 
 use clap::Subcommand;

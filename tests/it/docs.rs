@@ -43,11 +43,13 @@ fn every_block_runs() {
     let pages = Mutex::new(pages());
     let failures = Mutex::new(Vec::new());
     let followed = Mutex::new(Vec::new());
+    // What several pages build, such as the standard library for WebAssembly, is built once.
+    let builds = tempfile::tempdir().expect("a folder");
     let work = || {
         while let Some(file) = { pages.lock().expect("no panic while locked").pop() } {
             let name = file.strip_prefix(repository().join("docs")).unwrap_or(&file).display().to_string();
             let started = Instant::now();
-            match follow(&file) {
+            match follow(&file, builds.path()) {
                 Ok(commands) => {
                     let row = (name, commands, started.elapsed());
                     followed.lock().expect("no panic while locked").push(row);
@@ -95,10 +97,10 @@ fn pages() -> Vec<PathBuf> {
 }
 
 /// Follows one page to its end; how many commands it has. An error begins with where in the page it is.
-fn follow(file: &Path) -> Result<usize, String> {
+fn follow(file: &Path, builds: &Path) -> Result<usize, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!(": {error}"))?;
     let page = DocPage::parse(&text)?;
-    let environment = match needs::environment(&page.needs) {
+    let mut environment = match needs::environment(&page.needs) {
         Ok(environment) => environment,
         // Not `skip`, which would end the other pages too.
         Err(missing) if is_ci() => return Err(format!(": {missing}; with CI=true nothing may be skipped")),
@@ -107,6 +109,7 @@ fn follow(file: &Path) -> Result<usize, String> {
             return Ok(0);
         }
     };
+    environment.push(("CARGO_BUILD_BUILD_DIR".to_owned(), builds.display().to_string()));
     let mut shell = Shell::start(environment)?;
     if page.needs.iter().any(|need| need == "server") {
         shell.write("config.toml", OPEN)?;

@@ -134,11 +134,11 @@ pub struct Host {
     /// Returns the instance before the deletion.
     pub write_delete: extern "C" fn(call: u64, model: Text, id: Text, expected: *const u64, out: *mut Buffer) -> i32,
     /// `request` is `{"method": "GET", "url": "…", "headers": [["a", "b"]], "timeout_ms": 1000, "redirect": "follow"}`; all members
-    /// except `url` are optional. `head` gets `{"status", "url", "redirected", "headers"}`.
+    /// except `url` are optional. `head` gets `{"status", "url", "redirected", "headers"}`, or the error.
     pub http_send:
         extern "C" fn(call: u64, request: Text, body: Bytes, head: *mut Buffer, response_body: *mut Buffer) -> i32,
     /// `command` is `{"program": "/…", "args": […], "env": [["a", "b"]], "timeout_ms": 1000}`; all members except `program` are
-    /// optional. `code` gets the exit code, 128 + signal if a signal ended the program.
+    /// optional. `code` gets the exit code, 128 + signal if a signal ended the program; `output` gets the error, if there is one.
     pub process_run: extern "C" fn(
         call: u64,
         command: Text,

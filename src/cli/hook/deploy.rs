@@ -92,6 +92,9 @@ impl Deploy {
             }
             false => (Project::of_output(file), file.to_owned()),
         };
+        if let Some(project) = project.as_ref().filter(|project| project.native) {
+            return Err(in_hooks_folder(project, self.place.model.as_deref(), self.place.phase));
+        }
         let phase = self.place.phase(&file)?;
         let model = self.place.model(&file).ok_or_else(|| Failure::new("name the model with `--model`"))?;
         let chain = match file.extension().is_some_and(|extension| extension == "toml") {
@@ -121,4 +124,17 @@ impl Deploy {
         }
         Ok(())
     }
+}
+
+/// A server loads libraries from its own folder only, so one that was built elsewhere cannot be bound.
+fn in_hooks_folder(project: &Project, model: Option<&str>, phase: Option<Phase>) -> Failure {
+    let (name, extension) = (&project.name, std::env::consts::DLL_EXTENSION);
+    let folder = project.directory.display();
+    let model = model.map(str::to_owned).or_else(|| project.model()).unwrap_or_else(|| "MODEL".to_owned());
+    let phase = phase.unwrap_or(project.phase);
+    Failure::new(format!(
+        "`{name}` is a native hook, and a server loads libraries only from its hooks folder; build it there, then bind it:\n  \
+         snaphook hook build {folder} --out hooks/{name}.{extension}\n  \
+         snaphook hook deploy hooks/{name}.{extension} --model {model} --phase {phase}"
+    ))
 }

@@ -87,14 +87,18 @@ impl New {
             ("name", self.name.as_str()),
             ("phase", phase),
             ("Phase", &capital(phase)),
+            ("world", if self.phase.is_pre() { "pre-hook" } else { "post-hook" }),
             ("engine", engine),
             ("crate", &crate_name(&self.name)),
         ];
-        let template = match (self.language, self.native) {
-            (Language::C, true) => "c-native",
-            (language, _) => language.as_str(),
+        let language = self.language.as_str();
+        let parts: &[&str] = match self.language {
+            Language::C if self.native => &["c-native"],
+            // componentize-py wants each function of a world, so a hook for a post phase is for a world of its own.
+            Language::Python if !self.phase.is_pre() => &[language, "python-post"],
+            _ => &[language],
         };
-        let mut files = templates::write(template, &directory, &values)?;
+        let mut files = templates::write_over(parts, &directory, &values)?;
         let package = directory.join("snaphook");
         match self.language {
             Language::Rust => sdk::write_hook_crate(&package)?,

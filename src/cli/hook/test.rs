@@ -15,6 +15,7 @@ use super::location::{HookLocation, read};
 use super::prepare::prepare;
 use super::replay::Replay;
 use super::subject::{Subject, with_configuration};
+use super::test_secrets::{self, TestSecret, test_secret};
 use crate::catalog::files::{ModelFiles, read_directory};
 use crate::catalog::{Effort, HookOrigin, SourceLanguage, Unfit};
 use crate::cli::failure::{Failure, Result};
@@ -35,7 +36,8 @@ use crate::hooks::host::{Binding, HookHost, Mode, NOT_SANDBOXED};
 ///
 /// Prints the verdict, the log, time and memory, and each capability that the hook used. The hook has the grants of
 /// config.toml, on in-memory stores with the models of the hooks folder and no instances. As on a server, invalid data is
-/// rejected and defaults are filled in. A native library has no sandbox and runs in this process.
+/// rejected and defaults are filled in. Requests are really sent, and programs really run. A native library has no sandbox
+/// and runs in this process.
 ///
 /// With --replay the hook runs on changes that were accepted before, and the verdicts that would differ are listed. Example:
 /// snaphook hook test hooks/movie/preCreate.ts --replay --last 1000
@@ -69,6 +71,11 @@ pub(in crate::cli) struct Test {
     /// The instance's id
     #[arg(long, default_value = "test")]
     id: String,
+    /// A secret for the hook to find; may be repeated
+    ///
+    /// The server's own secrets are not available.
+    #[arg(long = "secret", value_name = "NAME=VALUE", value_parser = test_secret, conflicts_with = "replay")]
+    secrets: Vec<TestSecret>,
     /// Print everything as one JSON document
     #[arg(long)]
     json: bool,
@@ -95,7 +102,7 @@ impl Test {
         }
         let context = self.context(&id, subject.sample.as_deref())?;
         let folder = tempfile::tempdir().map_err(|error| Failure::new(format!("no temporary folder: {error}")))?;
-        let (engine_in_memory, host) = open(&config, subject.models.as_deref(), folder.path()).await?;
+        let (engine_in_memory, host) = open(&config, subject.models.as_deref(), folder.path(), &self.secrets).await?;
         let run = match fitted(&engine_in_memory, context).await {
             Ok(context) => run_once(&host, &engine, (&code, language), id, &context).await,
             Err(error) => Err(error),
@@ -103,6 +110,7 @@ impl Test {
         let sandbox = host.code.is_native(&engine).then_some(NOT_SANDBOXED);
         engine_in_memory.close(Duration::ZERO).await;
         let (run, top_level) = run?;
+        test_secrets::warn_of_missing(&run.asked, &self.secrets);
         if self.json {
             print_json(&run, top_level.as_ref(), sandbox)?
         } else {
@@ -191,7 +199,12 @@ async fn fitted(engine: &Engine, context: Context) -> Result<Context> {
 
 /// An engine on stores in memory, with the models that are kept as files, and the host that runs the hook. `models`: where those
 /// are, if the hook's place says so.
-async fn open(config: &Config, models: Option<&Path>, folder: &Path) -> Result<(Arc<Engine>, Arc<HookHost>)> {
+async fn open(
+    config: &Config,
+    models: Option<&Path>,
+    folder: &Path,
+    secrets: &[TestSecret],
+) -> Result<(Arc<Engine>, Arc<HookHost>)> {
     let memory = DriverConfig::default;
     let in_memory = Config {
         // Only the private key is written below it.
@@ -205,6 +218,7 @@ async fn open(config: &Config, models: Option<&Path>, folder: &Path) -> Result<(
     };
     let failed = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
     let stores = Stores::open(&in_memory).await.map_err(|error| failed(&error))?;
+    test_secrets::store(&stores.vault, secrets).await?;
     let handle = ConfigHandle::new(in_memory);
     let host = Arc::new(HookHost::new(engines::all(config), handle.shared()));
     let progress = replay::Progress::default();

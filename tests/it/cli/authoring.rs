@@ -391,6 +391,12 @@ fn native_hooks_from_new_to_bound() {
         let tried: Ended = trying.env("CARGO_TARGET_DIR", &target).output().expect("the binary runs").into();
         let tried: Value = serde_json::from_str(&tried.ok()).expect("one document");
         assert_eq!((&tried["verdict"], &tried["message"]), (&json!("reject"), &json!(message)), "{tried}");
+        // A server loads nothing from a project's own folder.
+        let elsewhere = here.join("check");
+        let said = ask(&server, &["hook", "deploy", elsewhere.to_str().expect("text"), "--model", "note"]).fails();
+        let build = format!("snaphook hook build {} --out hooks/{library}\n", elsewhere.display());
+        let bind = format!("snaphook hook deploy hooks/{library} --model note --phase preCreate\n");
+        assert!(said.contains(&build) && said.contains(&bind), "{said}");
         let deploy = ["hook", "deploy", bound.to_str().expect("text"), "--model", "note", "--phase", "preCreate"];
         assert!(ask(&server, &deploy).ok().starts_with("note.preCreate/check is bound: native, "));
         let refused =

@@ -180,7 +180,8 @@ async fn globals_are_the_languages_and_the_documented_ones() {
 /// One of the engines does not have them by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_engine_lacks_is_added_where_it_is_cheap() {
-    let sums = "[[0.1, 0.2, 0.3], [9007199254740992, 1, 1e-300], [5e-324, 5e-324], [1e20, 1, -1e20]].map(Math.sumPrecise)";
+    let sums =
+        "[[0.1, 0.2, 0.3], [9007199254740992, 1, 1e-300], [5e-324, 5e-324], [1e20, 1, -1e20]].map(Math.sumPrecise)";
     assert_eq!(value(sums).await, "[0.6,9007199254740994,1e-323,1]");
     let special = "[Math.sumPrecise([1e308, 1e308, -1e308]) === 1e308, Object.is(Math.sumPrecise([]), -0),
         Math.sumPrecise([1e308, 1e308]) === Infinity, Number.isNaN(Math.sumPrecise([Infinity, -Infinity]))]";

@@ -1,0 +1,26 @@
+"""What becomes of a failed host call that the hook does not catch."""
+
+from functools import wraps
+
+from componentize_py_types import Err
+from wit_world.imports.types import AccessError
+
+
+def with_messages(function):
+    """The hook fails with the message of the host call.
+
+    Without it, the error is taken for one of the function itself, which has another type, and the message is lost.
+    """
+
+    @wraps(function)
+    def call(*arguments):
+        try:
+            return function(*arguments)
+        except Err as error:
+            if not isinstance(error.value, AccessError):
+                raise
+            message = f"{error.value.code}: {error.value.message}"
+            # In `check`, an `Err` would be a rejection of the change.
+            raise (Err(message) if function.__name__ == "react" else RuntimeError(message)) from None
+
+    return call
