@@ -1,7 +1,7 @@
-//! Measures how fast a log becomes instances in PostgreSQL, and what reads of them take.
+//! Measures how fast a log is applied to instances in PostgreSQL, and how long reads of them take.
 //!
-//! `cargo run --release -p snaphook-postgres --example apply [URL] [INSTANCES] [BATCH]` prints one line per measurement.
-//! Without URL (or with `-`) it starts a server of its own, as the tests do.
+//! `cargo run --release -p snaphook-postgres --example apply [URL] [INSTANCES] [BATCH]` prints one line per
+//! measurement. Without URL (or with `-`), it starts its own server, as the tests do.
 
 use std::time::Instant;
 

@@ -1,8 +1,8 @@
 //! Measures appends to PostgreSQL: durable batches by one or several nodes, then how fast the log is read.
 //!
-//! `cargo run --release -p snaphook-postgres --example postgres_append [URL] [SECONDS] [NODES]` prints one line per measurement.
-//! Without URL (or with `-`) it starts a server of its own, as the tests do. To compare: `pgbench` with 64 clients that insert
-//! single rows of the same size, on the same server.
+//! `cargo run --release -p snaphook-postgres --example postgres_append [URL] [SECONDS] [NODES]` prints one line per
+//! measurement. Without URL (or with `-`), it starts its own server, as the tests do. For comparison: `pgbench` with 64
+//! clients that insert single rows of the same size, on the same server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use snaphook_postgres::PostgresEventStore;
 const BATCH: u64 = 64;
 
 fn uuid(number: u64) -> String {
-    // In time order at the front and mixed at the end, like UUIDv7.
+    // Ordered by time at the front and mixed at the end, like UUIDv7.
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!(
         "{:08x}-{:04x}-7{:03x}-8{:03x}-{:012x}",

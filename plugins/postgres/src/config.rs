@@ -1,4 +1,4 @@
-//! The driver's settings: where the server is, how it is spoken to, and which part of its database is used.
+//! The driver's settings: the server's address, how to connect, and which schema of its database to use.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,11 +10,11 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::tls::Tls;
 
-/// What stands in the table of a store.
+/// The settings in the table of a store.
 pub(crate) const SETTINGS: &[Setting] =
     &[Setting::required("connection", SettingKind::Connection, "the name of a connection of this driver")];
 
-/// What stands in `[connections.NAME]`.
+/// The settings in `[connections.NAME]`.
 pub(crate) const CONNECTION: &[Setting] = &[
     Setting::optional("url", SettingKind::Secret, URL_EXPECTED),
     Setting::optional("host", SettingKind::Text, "a host name, an address, or the folder of a socket"),
@@ -36,7 +36,7 @@ const SCHEMA_EXPECTED: &str = "the name of a schema: 1 to 63 bytes of lower-case
 const POOL_EXPECTED: &str = "a number of connections from 2 to 500";
 const DURABILITY_EXPECTED: &str = "`fsync` or `lazy`";
 
-/// How long the way to a new connection may take.
+/// Timeout for establishing a connection.
 pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
@@ -45,14 +45,14 @@ struct StoreConfig {
     connection: Connection<PostgresConfig>,
 }
 
-/// The connection that a store is opened with.
+/// The connection that a store's settings name.
 pub(crate) fn connection(context: &OpenContext) -> Result<Connection<PostgresConfig>> {
     let StoreConfig { connection } = context.settings()?;
     connection.settings.check()?;
     Ok(connection)
 }
 
-/// A server and a schema in one of its databases. Holds a password, so it is never shown.
+/// A server and a schema in one of its databases. Contains a password, so it is never shown.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct PostgresConfig {
@@ -79,19 +79,19 @@ pub(crate) struct PostgresConfig {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TlsMode {
     Off,
-    /// If the server offers it; certificates are verified then.
+    /// Encrypted if the server offers it; certificates are verified in that case.
     Prefer,
     Require,
 }
 
-/// What a server must promise that keeps the log.
+/// The durability that the server of a log must guarantee.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Durability {
-    /// A commit is on the disk: a server with `fsync = off` is refused.
+    /// An acknowledged commit is on disk: a server with `fsync = off` is rejected.
     #[default]
     Fsync,
-    /// Whatever the server does.
+    /// Whatever the server is configured to do.
     Lazy,
 }
 
@@ -142,10 +142,10 @@ impl PostgresConfig {
         }
     }
 
-    /// What the client library connects with.
+    /// The configuration for the client library.
     pub(crate) fn client(&self) -> Result<tokio_postgres::Config> {
         let mut client = match &self.url {
-            // Not shown, and no cause: there may be a password in it.
+            // The address and the cause are not shown, because they may contain a password.
             Some(url) => {
                 url.parse().map_err(|_| wrong(format!("`url` is no such address, expected {URL_EXPECTED}")))?
             }
@@ -185,7 +185,8 @@ impl PostgresConfig {
         Ok(client)
     }
 
-    /// Without the setting: what `url` demands, else encrypted, but on this machine.
+    /// The configured mode. Without one: the mode that `url` requests; otherwise encrypted, unless the server is on
+    /// this machine.
     fn tls_mode(&self, client: &tokio_postgres::Config) -> TlsMode {
         match (self.tls, client.get_ssl_mode()) {
             (Some(mode), _) => mode,
@@ -205,7 +206,7 @@ impl PostgresConfig {
     }
 }
 
-/// Whether the server is on this machine, whatever names say.
+/// Whether the server is on this machine. Names other than `localhost` count as remote.
 fn is_here(client: &tokio_postgres::Config) -> bool {
     let hosts = client.get_hosts().iter().all(|host| match host {
         Host::Tcp(host) => host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback()),

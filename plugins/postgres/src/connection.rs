@@ -1,7 +1,8 @@
-//! A server and a schema in it: the pool of connections that all stores share which name it.
+//! A server and a schema on it, with the connection pool shared by all stores that name this connection.
 //!
-//! Each connection gets the same settings when it is made. Behind PgBouncer they would reach whichever server connection
-//! serves next, so there each transaction sets what it needs, statements are not prepared, and nobody listens.
+//! All connections get the same settings when they are opened. Behind PgBouncer, these would apply to whichever server
+//! connection is used next. So there each transaction sets what it needs, statements are not prepared, and nothing
+//! listens for notifications.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,25 +20,25 @@ use crate::session::{Held, Session};
 use crate::sql::Sql;
 use crate::tls::Wire;
 
-/// How long a call may take whose work does not grow with the store: less than those who call wait for.
+/// Timeout of a call whose work does not grow with the store: shorter than its callers wait.
 pub(crate) const CALL_TIME: Duration = Duration::from_secs(25);
 
-/// The same for work on everything that is stored.
+/// The same for work on all stored data.
 pub(crate) const WHOLE_TIME: Duration = Duration::from_secs(55 * 60);
 
 /// How long a call waits for a connection while all are in use.
 const POOL_TIME: Duration = Duration::from_secs(10);
 
-/// Between two tries to connect to a server that starts.
+/// Pause between two attempts to connect to a server that is starting.
 const START_PAUSE: Duration = Duration::from_millis(100);
 
 const LATE: &str = "PostgreSQL does not accept connections in time";
 
-/// The oldest server that is tried.
+/// The oldest supported server version.
 const VERSION_MIN: i32 = 130_000;
 
-/// How connections of a pool are set up. Names are qualified everywhere, so the path is for operators and functions only.
-/// Plans that are made once for all parameters are those of empty tables.
+/// The settings of the pool's connections. All names are qualified, so the search path is only used for operators and
+/// functions. Generic plans are disabled, because they may have been made for empty tables.
 const SETUP: &str = "SET search_path = pg_catalog; SET plan_cache_mode = force_custom_plan; SET jit = off; \
      SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
      SET statement_timeout = '25s'; SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '30s'; \
@@ -46,7 +47,7 @@ const SETUP: &str = "SET search_path = pg_catalog; SET plan_cache_mode = force_c
 
 static DATABASES: Connections<PostgresConfig, Database> = Connections::new();
 
-/// The part of a server's database that one `[connections.NAME]` names.
+/// The schema that one `[connections.NAME]` refers to, and the connections to it.
 pub(crate) struct Database {
     pool: Pool,
     client: tokio_postgres::Config,
@@ -57,7 +58,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// The database of the connection that a store's table names.
+    /// Opens the database of the connection that a store's settings name.
     pub(crate) async fn open(context: &OpenContext) -> Result<Arc<Database>> {
         let connection = config::connection(context)?;
         let open = async || Database::connect(&connection.settings, &context.directory).await;
@@ -88,31 +89,31 @@ impl Database {
         Ok(database)
     }
 
-    /// A connection of the pool for one call.
+    /// A connection of the pool, for one call.
     pub(crate) async fn session(&self, operation: &'static str) -> Result<Session> {
         self.session_within(operation, CALL_TIME).await
     }
 
-    /// The same with another deadline.
+    /// The same with another timeout.
     pub(crate) async fn session_within(&self, operation: &'static str, time: Duration) -> Result<Session> {
         let deadline = Instant::now() + time;
         let object = self.object(operation, deadline).await?;
         Ok(Session::new(Held::Pooled(object), &self.link, operation, deadline))
     }
 
-    /// A connection that the pool makes and forgets. The session gives it back with [`Session::into_own`].
+    /// A connection taken out of the pool. The caller can keep it with [`Session::into_own`].
     pub(crate) async fn own_session(&self, operation: &'static str, time: Duration) -> Result<Session> {
         let deadline = Instant::now() + time;
         let client = Object::take(self.object(operation, deadline).await?);
         Ok(Session::new(Held::Own(client), &self.link, operation, deadline))
     }
 
-    /// A call on a connection of the caller's own.
+    /// A call on a connection that the caller owns.
     pub(crate) fn session_of(&self, client: ClientWrapper, operation: &'static str, time: Duration) -> Session {
         Session::new(Held::Own(client), &self.link, operation, Instant::now() + time)
     }
 
-    /// A server that starts, also after a crash, is waited for.
+    /// Waits for a server that is starting, or restarting after a crash.
     async fn object(&self, operation: &'static str, deadline: Instant) -> Result<Object> {
         let patience = deadline.min(Instant::now() + POOL_TIME);
         loop {
@@ -143,7 +144,7 @@ impl Database {
         }
     }
 
-    /// A connection beside the pool, for listening.
+    /// A connection outside the pool, for listening.
     pub(crate) async fn listener(&self) -> Result<(tokio_postgres::Client, Wire)> {
         let connect = self.link.tls.connect(&self.client);
         match tokio::time::timeout(2 * CONNECT_TIME, connect).await {
@@ -152,12 +153,12 @@ impl Database {
         }
     }
 
-    /// A statement; `@.` in it stands for the schema.
+    /// A statement, in which `@.` is replaced by the schema.
     pub(crate) fn sql(&self, text: &str, types: &[tokio_postgres::types::Type]) -> Sql {
         Sql::new(self.qualified(text), types)
     }
 
-    /// The same for what is not prepared.
+    /// The same for text that is not prepared.
     pub(crate) fn qualified(&self, text: &str) -> String {
         text.replace("@.", &format!("{}.", self.schema_quoted()))
     }
@@ -166,21 +167,21 @@ impl Database {
         &self.schema
     }
 
-    /// As it stands in SQL. The name has no quote in it.
+    /// The schema's name for use in SQL. It contains no quotes.
     pub(crate) fn schema_quoted(&self) -> String {
         format!("\"{}\"", self.schema)
     }
 
-    /// What appends tell on.
+    /// The channel for the notifications of appends.
     pub(crate) fn channel(&self) -> String {
-        // Names have 63 bytes at most.
+        // Names have at most 63 bytes.
         match self.schema.len() {
             ..=54 => format!("snaphook_{}", self.schema),
             _ => format!("snaphook:{}", &self.schema[9..]),
         }
     }
 
-    /// Who waits for the log of this schema.
+    /// The known end of this schema's log, and those that wait for more events.
     pub(crate) fn heads(&self) -> &Arc<Heads> {
         &self.heads
     }
@@ -189,12 +190,12 @@ impl Database {
         self.durability
     }
 
-    /// Connections that calls share.
+    /// The number of connections that calls share.
     pub(crate) fn pool_size(&self) -> usize {
         self.pool.status().max_size
     }
 
-    /// Whether sessions pass a pooler that gives each transaction another one.
+    /// Whether a pooler gives each transaction another server connection.
     pub(crate) fn pgbouncer(&self) -> bool {
         self.link.pgbouncer
     }
@@ -226,7 +227,7 @@ impl Database {
     }
 }
 
-/// Whether the server says that it is not there yet, or not there any more.
+/// Whether the server reports that it is starting up or shutting down.
 fn is_starting(error: &DriverError) -> bool {
     error.context().any(|fact| fact == ("SQLSTATE", "57P03"))
 }

@@ -1,4 +1,4 @@
-//! The error store: failed runs as JSON, with the columns by which they are listed.
+//! The error store: failed runs as JSON, with columns for listing them.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub struct PostgresErrorStore {
 }
 
 impl PostgresErrorStore {
-    /// Opens the store in the schema of the connection, or makes it.
+    /// Opens the store in the schema of the connection, and creates its tables if they are missing.
     pub async fn open(context: &OpenContext) -> Result<Self> {
         let database = Database::open(context).await?;
         migrate(&database, &TABLES).await?;
@@ -82,7 +82,7 @@ impl ErrorStore for PostgresErrorStore {
     async fn list(&self, query: &ErrorQuery) -> Result<ErrorPage> {
         let Filter { conditions, values, types } = Filter::new(query);
         let after = query.after.as_deref().map(escape).unwrap_or_default();
-        // One more than wanted, to know whether there is one.
+        // One more than requested, to know whether there are more.
         let limit = i64::from(query.limit) + 1;
         let place = types.len();
         let text = format!(
@@ -132,7 +132,7 @@ impl ErrorStore for PostgresErrorStore {
     }
 }
 
-/// What a query asks for beside its page, as conditions of a statement with the first parameters.
+/// The conditions of a query without its page, as SQL with the first parameters.
 struct Filter {
     conditions: String,
     values: Vec<String>,

@@ -53,13 +53,13 @@ pub struct PostgresEventStore {
     import: Import,
     blobs: Blobs,
     nodes: Nodes,
-    /// The last append failed.
+    /// Whether the last append failed.
     failed: AtomicBool,
     closed: AtomicBool,
 }
 
 impl PostgresEventStore {
-    /// Opens the log in the schema of the connection, or makes it.
+    /// Opens the log in the schema of the connection, and creates its tables if they are missing.
     pub async fn open(context: &OpenContext) -> Result<Self> {
         let database = Database::open(context).await?;
         migrate(&database, &tables::TABLES).await?;
@@ -104,7 +104,7 @@ impl PostgresEventStore {
     }
 }
 
-/// Whether a commit is on the disk when it is answered.
+/// Checks that a commit is on disk when it is acknowledged.
 async fn check_durability(database: &Database, session: &mut Session) -> Result<()> {
     if database.durability() == Durability::Lazy {
         return Ok(());
@@ -161,7 +161,7 @@ impl EventStore for PostgresEventStore {
 
     async fn append(&self, batch: &[Append], atomic: bool) -> Result<Vec<Result<Appended, Conflict>>> {
         self.check_open("append")?;
-        // Stays if the call is dropped.
+        // Stays set if the call is dropped.
         self.failed.store(true, Ordering::Release);
         let answers = self.appender.append(batch, atomic).await;
         self.failed.store(answers.is_err(), Ordering::Release);

@@ -1,4 +1,4 @@
-//! What the client library's errors mean to the server.
+//! Converts errors of the client library to the driver's errors.
 
 use std::error::Error as _;
 
@@ -6,7 +6,7 @@ use snaphook_driver::{DriverError, ErrorKind};
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
-/// Makes a driver's error of one of the library.
+/// A closure that converts an error of the library.
 pub(crate) fn fault(operation: &'static str) -> impl Fn(Error) -> DriverError {
     move |error| match error.as_db_error() {
         Some(said) => told(operation, said),
@@ -27,12 +27,12 @@ pub(crate) fn fault(operation: &'static str) -> impl Fn(Error) -> DriverError {
     }
 }
 
-/// Stored data that no driver wrote.
+/// The error for stored data that no driver wrote.
 pub(crate) fn corrupt(operation: &'static str, message: impl Into<String>) -> DriverError {
     DriverError::new(ErrorKind::Corrupt, operation, message)
 }
 
-/// What the server itself says. Its details are left out: they may hold data.
+/// Converts an error message of the server. Its details are left out, because they may contain data.
 fn told(operation: &'static str, said: &DbError) -> DriverError {
     let (kind, advice) = kind(said.code());
     let message = match advice {
@@ -63,27 +63,27 @@ fn kind(code: &SqlState) -> (ErrorKind, &'static str) {
     }
 }
 
-/// Whether the connection itself failed, rather than what it carried.
+/// Whether the connection itself failed, not a statement on it.
 pub(crate) fn is_lost(error: &Error) -> bool {
     let is_io = std::iter::successors(error.source(), |&cause| cause.source())
         .any(|cause| cause.is::<std::io::Error>() || cause.is::<rustls::Error>());
-    // What cannot be reached has no cause but a text in some cases.
+    // Some errors of connecting have no cause, only a text.
     let text = error.to_string();
     let is_before = ["error connecting", "error performing TLS handshake"].iter().any(|start| text.starts_with(start));
     error.is_closed() || is_io || is_before || error.code().is_some_and(is_end)
 }
 
-/// Whether a statement that was prepared is of no more use on its connection: tables changed, or it is not there any more.
+/// Whether a prepared statement can no longer be used on its connection: tables have changed, or it no longer exists.
 pub(crate) fn is_stale(error: &Error) -> bool {
     error.code().is_some_and(|code| matches!(code.code(), "0A000" | "26000" | "42P05"))
 }
 
-/// Codes with which the server ends a connection.
+/// The codes with which the server closes a connection.
 fn is_end(code: &SqlState) -> bool {
     code.code().starts_with("57P") || code.code().starts_with("08") || code.code() == "25P03"
 }
 
-/// What went wrong. The error itself only says where.
+/// The error with its causes; its own text only says where it occurred.
 fn causes(error: &Error) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |&cause| cause.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

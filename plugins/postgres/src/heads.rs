@@ -1,4 +1,4 @@
-//! Where the log ends, for those who wait for more.
+//! The end of the log, for those that wait for more events.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,10 +6,10 @@ use snaphook_driver::Position;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// Ends with the last store that has it.
+/// Lives as long as the stores that use it.
 pub(crate) struct Heads {
     head: watch::Sender<Position>,
-    /// Told when somebody begins to wait.
+    /// Notified when somebody begins to wait.
     wanted: Arc<Notify>,
     follower: OnceLock<JoinHandle<()>>,
 }
@@ -19,7 +19,7 @@ impl Heads {
         Arc::new(Heads { head: watch::Sender::new(0), wanted: Arc::default(), follower: OnceLock::new() })
     }
 
-    /// The log goes at least up to there.
+    /// The log reaches at least this position.
     pub(crate) fn publish(&self, head: Position) {
         self.head.send_if_modified(|last| {
             let is_news = head > *last;
@@ -28,7 +28,7 @@ impl Heads {
         });
     }
 
-    /// For somebody who waits. The first one starts what follows the log.
+    /// A receiver of new positions. The first call starts the task that follows the log.
     pub(crate) fn subscribe(&self, start: impl FnOnce() -> JoinHandle<()>) -> watch::Receiver<Position> {
         let receiver = self.head.subscribe();
         self.follower.get_or_init(start);

@@ -1,7 +1,7 @@
 //! Stores in PostgreSQL, for one node or several: events, models and errors in one schema of a database.
 //!
-//! All stores that name the same `[connections.NAME]` share a pool of connections (`connection.rs`); a call has one of them
-//! for itself, with a deadline (`session.rs`).
+//! All stores that name the same `[connections.NAME]` share a pool of connections (`connection.rs`). Each call has
+//! exclusive use of one connection, with a deadline (`session.rs`).
 
 mod config;
 mod connection;

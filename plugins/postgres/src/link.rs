@@ -1,9 +1,9 @@
-//! What a session needs to know of its way to the server.
+//! How a session reaches its server.
 
 use crate::tls::Tls;
 
 pub(crate) struct Link {
     pub(crate) tls: Tls,
-    /// Whether a pooler stands between, which gives each transaction another connection.
+    /// Whether there is a pooler in between that gives each transaction another connection.
     pub(crate) pgbouncer: bool,
 }

@@ -1,7 +1,7 @@
-//! Follows the log for those who wait: one listener for all stores of a connection.
+//! Follows the log for those that wait: one listener for all stores of a connection.
 //!
-//! It listens for what each append tells, on a connection of its own, and looks from time to time all the same: what is told
-//! while a connection is made again is told to nobody. Behind PgBouncer it only looks. It does nothing while nobody waits.
+//! It listens for the notifications of appends on its own connection. It also polls, because notifications are lost
+//! while it reconnects. Behind PgBouncer it only polls. It does nothing while nobody waits.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
@@ -18,17 +18,17 @@ use crate::heads::Heads;
 use crate::sql::Sql;
 use crate::tls::Wire;
 
-/// Between two looks of who listens, and of who only looks.
+/// The interval of polling while listening, and without listening.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_ALONE: Duration = Duration::from_millis(200);
 
-/// How long a look may take.
+/// Timeout of one poll.
 const LOOK_TIME: Duration = Duration::from_secs(5);
 
-/// Between two tries to connect, at most.
+/// Maximum pause between two attempts to connect.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// For somebody who waits for more of the log in that database.
+/// A receiver of new positions in the log of that database.
 pub(crate) fn subscribe(database: &Arc<Database>) -> watch::Receiver<Position> {
     database.heads().subscribe(|| {
         let waiters = Waiters { heads: Arc::downgrade(database.heads()), wanted: database.heads().wanted() };
@@ -36,14 +36,14 @@ pub(crate) fn subscribe(database: &Arc<Database>) -> watch::Receiver<Position> {
     })
 }
 
-/// Those who wait; they do not live for what follows the log.
+/// Those that wait. The task that follows the log does not keep them alive.
 struct Waiters {
     heads: Weak<Heads>,
     wanted: Arc<Notify>,
 }
 
 impl Waiters {
-    /// Until somebody waits; `false` if nobody ever will.
+    /// Returns once somebody waits; `false` if all stores are closed.
     async fn some(&self) -> bool {
         loop {
             match self.heads.upgrade() {
@@ -60,7 +60,7 @@ impl Waiters {
     }
 }
 
-/// Until there are no stores.
+/// Runs until all stores are closed.
 async fn follow(waiters: Waiters, database: Weak<Database>) {
     let mut pause = Duration::ZERO;
     while waiters.some().await {
@@ -75,7 +75,7 @@ async fn follow(waiters: Waiters, database: Weak<Database>) {
             drop(strong);
             match connected {
                 Ok((client, wire)) => {
-                    // Ends with the client.
+                    // This task ends with the client.
                     let told = Arc::new(Notify::new());
                     tokio::spawn(hear(wire, Arc::clone(&told)));
                     listen(&waiters, &client, &channel, &head, &told).await
@@ -93,14 +93,14 @@ async fn follow(waiters: Waiters, database: Weak<Database>) {
     }
 }
 
-/// One look without listening.
+/// Polls once, without listening.
 async fn look(waiters: &Waiters, database: &Database, head: &Sql) -> Result<()> {
     let row = database.session_within("listen", LOOK_TIME).await?.one(head, &[]).await?;
     waiters.publish(row.get(0));
     Ok(())
 }
 
-/// Listens and looks, until the connection fails.
+/// Listens and polls until the connection fails or all stores are closed.
 async fn listen(waiters: &Waiters, client: &Client, channel: &str, head: &Sql, told: &Notify) -> Result<()> {
     let late = |_| {
         let message = "PostgreSQL did not answer in time";
@@ -111,7 +111,7 @@ async fn listen(waiters: &Waiters, client: &Client, channel: &str, head: &Sql, t
     loop {
         let row = timeout(LOOK_TIME, client.query_typed_one(&head.text, &[])).await.map_err(late)?;
         waiters.publish(row.map_err(fault("listen"))?.get(0));
-        // What is told while the listener looks is kept.
+        // A notification during the poll is not lost.
         let _ = timeout(LOOK, told.notified()).await;
         if !waiters.some().await {
             return Ok(());
@@ -119,7 +119,7 @@ async fn listen(waiters: &Waiters, client: &Client, channel: &str, head: &Sql, t
     }
 }
 
-/// Moves the connection on, and says when something was told. Anybody may tell anything: it is a reason to look.
+/// Drives the connection and signals notifications. Anybody can send these, so they only cause a poll.
 async fn hear(mut wire: Wire, told: Arc<Notify>) {
     loop {
         let message = match &mut wire {

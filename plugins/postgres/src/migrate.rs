@@ -1,4 +1,4 @@
-//! Makes the schema and the tables of a store, and brings older ones up to date; whoever of several nodes comes first.
+//! Creates the schema and the tables of a store, and migrates older ones. The first of several nodes does it.
 
 use sha2::{Digest as _, Sha256};
 use snaphook_driver::{DriverError, ErrorKind, Result};
@@ -9,18 +9,18 @@ use crate::session::{Begin, Session};
 
 /// The tables of one store, by version.
 pub(crate) struct Tables {
-    /// Stands in the table of versions.
+    /// The store's name in the table of versions.
     pub(crate) store: &'static str,
-    /// What makes version n from n - 1, from the first; `@.` stands for the schema.
+    /// The statements that lead from version n - 1 to n, starting with version 1; `@.` stands for the schema.
     pub(crate) steps: &'static [&'static str],
 }
 
-/// Makes what is missing.
+/// Creates missing tables, and applies missing steps.
 pub(crate) async fn migrate(database: &Database, tables: &Tables) -> Result<()> {
     let mut session = database.session("open").await?;
     session.begin(Begin::DURABLE).await?;
     lock(database, &mut session).await?;
-    // What is there may belong to somebody who lets this role write rows only.
+    // An existing schema may have another owner who allows this role only to write rows.
     let exists = database.sql(
         "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1),
          EXISTS (SELECT 1 FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
@@ -65,7 +65,7 @@ pub(crate) async fn migrate(database: &Database, tables: &Tables) -> Result<()> 
     session.commit().await
 }
 
-/// One node at a time, until the end of the transaction.
+/// Excludes other nodes until the end of the transaction.
 async fn lock(database: &Database, session: &mut Session) -> Result<()> {
     let digest: [u8; 32] = Sha256::digest(format!("snaphook schema {}", database.schema())).into();
     let [a, b, c, d, e, f, g, h, ..] = digest;

@@ -1,7 +1,7 @@
-//! The model store: one table per model, and the checkpoint up to which the log is in them. Several nodes may share it.
+//! The model store: one table per model, and the checkpoint up to which the log is applied. Several nodes may share it.
 //!
-//! The log can give everything here back, so commits do not wait for the disk. Rows and checkpoint change in one transaction:
-//! after a crash of the server the store is at some earlier checkpoint, never torn.
+//! Everything here can be rebuilt from the log, so commits do not wait for the disk. Rows and checkpoint change in one
+//! transaction: after a crash of the server, the store is at an earlier checkpoint, but consistent.
 
 mod apply;
 mod condition;
@@ -43,10 +43,10 @@ use row::get;
 use table::OWN;
 use writing::Writing;
 
-/// How long applying a batch may take; it may have to wait for another node's change of a model.
+/// Timeout of applying a batch, which may have to wait for another node's change of a model.
 const APPLY_TIME: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// How often a read is done again whose model was changed meanwhile.
+/// How many times a read is repeated whose model changed in the meantime.
 const RETRIES: usize = 20;
 
 /// See the crate's documentation.
@@ -55,7 +55,7 @@ pub struct PostgresModelStore {
 }
 
 impl PostgresModelStore {
-    /// Opens the store, and makes its tables if they are missing.
+    /// Opens the store, and creates its tables if they are missing.
     pub async fn open(context: &OpenContext) -> Result<PostgresModelStore> {
         let database = Database::open(context).await?;
         migrate(&database, &registry::TABLES).await?;
@@ -75,7 +75,7 @@ impl PostgresModelStore {
         Read { shared: &self.shared, model, budget }
     }
 
-    /// One instance; fails with [`is_gone`] if its model's table is no more.
+    /// Reads one instance; fails with [`is_gone`] if its model's table no longer exists.
     async fn find(&self, model: &str, id: &str) -> Result<Option<Instance>> {
         loop {
             let Some((changes, known)) = self.shared.model(model, "get").await? else { return Ok(None) };
@@ -86,7 +86,7 @@ impl PostgresModelStore {
             let row = self.shared.database.session("get").await?.one(&sql, &[&id.as_bytes()]).await?;
             if get::<i64>(&row, 0, "get")? != changes {
                 let registry = self.shared.reload("get").await?;
-                // Another model was changed.
+                // The result is valid if only other models have changed.
                 if registry.models.get(model).is_none_or(|now| now.table != known.table) {
                     continue;
                 }

@@ -1,8 +1,8 @@
-//! One connection for one call: its deadline, its transaction, and what becomes of it afterwards.
+//! One connection for one call, with its deadline and its transaction.
 //!
-//! A connection goes back to its owner only if it is known to wait for the next statement. If a call fails or is dropped in
-//! the middle of a statement or a transaction, the connection is closed, which takes the transaction back; the server is
-//! asked to give up what it was at.
+//! A connection is returned to its owner only if it is certainly ready for the next statement. If a call fails or is
+//! dropped during a statement or a transaction, the connection is closed, which rolls back the transaction, and the
+//! server is asked to cancel the statement.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use crate::fault::{fault, is_stale};
 use crate::link::Link;
 use crate::sql::Sql;
 
-/// How long asking the server to give up may take.
+/// Timeout of a cancel request.
 const CANCEL_TIME: Duration = Duration::from_secs(2);
 
 pub(crate) type Parameter<'a> = &'a (dyn ToSql + Sync);
 
-/// See the head of the file.
+/// See the module's documentation.
 pub(crate) struct Session {
-    /// `None` once it is given back or closed.
+    /// `None` once the connection is returned or closed.
     held: Option<Held>,
     link: Arc<Link>,
     operation: &'static str,
     deadline: Instant,
     state: SessionState,
-    /// Whether the server is asked to give up what is under way when the session ends.
+    /// Whether a statement in progress is cancelled when the session ends.
     cancels: bool,
 }
 
-/// Who gets the connection afterwards.
+/// A connection, by the owner to which it is returned.
 pub(crate) enum Held {
     Pooled(Object),
     Own(ClientWrapper),
@@ -57,19 +57,19 @@ enum SessionState {
     Idle,
     /// In a transaction, between statements.
     Open,
-    /// A statement is under way, or the connection failed.
+    /// A statement is in progress, or the connection failed.
     Busy,
 }
 
-/// How a transaction is begun.
+/// How to begin a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Begin {
     /// Whether its commit waits for the disk.
     pub(crate) durable: bool,
-    /// One moment for all its statements, and nothing is written.
+    /// All statements see one snapshot, and nothing is written.
     pub(crate) snapshot: bool,
-    /// How long it may wait for the next statement before the server ends it: this is how long a node that stands still
-    /// holds up the others.
+    /// How long the server waits for the next statement before it ends the transaction. For that time, a node that
+    /// hangs can block the others.
     pub(crate) idle: Duration,
 }
 
@@ -78,7 +78,7 @@ impl Begin {
     pub(crate) const LAZY: Begin = Begin { durable: false, ..Begin::DURABLE };
     pub(crate) const SNAPSHOT: Begin = Begin { snapshot: true, idle: Duration::from_secs(30 * 60), ..Begin::LAZY };
 
-    /// The statements, for a call that must end within that time.
+    /// The statements that begin a transaction, for a call that must end within `time`.
     pub(crate) fn text(self, time: Duration) -> String {
         let begin = if self.snapshot { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
         let commit = match (self.snapshot, self.durable) {
@@ -117,17 +117,17 @@ impl Session {
         }
     }
 
-    /// What is under way when the session ends goes on to its end.
+    /// A statement in progress when the session ends is not cancelled.
     pub(crate) fn uncancelled(&mut self) {
         self.cancels = false;
     }
 
-    /// From now on it may take so long.
+    /// Begins the timeout of another operation.
     pub(crate) fn extend(&mut self, operation: &'static str, time: Duration) {
         (self.operation, self.deadline) = (operation, Instant::now() + time);
     }
 
-    /// Whether the connection itself is of no more use.
+    /// Whether the connection itself is unusable.
     pub(crate) fn is_broken(&self) -> bool {
         self.held.as_ref().is_none_or(|held| held.is_closed())
     }
@@ -136,7 +136,7 @@ impl Session {
         self.deadline
     }
 
-    /// The connection itself, for statements that are sent without waiting for each other; between
+    /// The connection itself, for statements that are sent without waiting for each other. Only between
     /// [`Session::sending`] and [`Session::sent`].
     pub(crate) fn client(&self) -> Result<&ClientWrapper> {
         match &self.held {
@@ -145,7 +145,7 @@ impl Session {
         }
     }
 
-    /// Prepares a statement, or finds that it was.
+    /// Prepares a statement, unless it is already prepared.
     pub(crate) async fn ready<'s>(&mut self, sql: &'s Sql) -> Result<Ready<'s>> {
         if self.link.pgbouncer {
             return Ok(Ready::Typed(sql));
@@ -165,13 +165,13 @@ impl Session {
         self.ended(before, rows)
     }
 
-    /// The only row; every statement that this is used for has one.
+    /// The only row of a statement that always has one.
     pub(crate) async fn one(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<Row> {
         let rows = self.query(sql, parameters).await?;
         self.only(rows)
     }
 
-    /// The same of rows that are there.
+    /// The same for rows that were already read.
     pub(crate) fn only(&self, mut rows: Vec<Row>) -> Result<Row> {
         rows.pop().ok_or_else(|| {
             let message = "something removed a row of Snaphook from the database; restore it from a backup";
@@ -201,8 +201,8 @@ impl Session {
         self.ended(before, rows)
     }
 
-    /// Two statements as a transaction of their own, in one round trip: what the first one locks is not held while anything
-    /// travels. If it is not answered it may have been carried out.
+    /// Two statements as a transaction, in one round trip, so that network delays do not prolong the locks of the first
+    /// one. Without a response, the transaction may have been carried out.
     pub(crate) async fn transact(
         &mut self,
         begin: Begin,
@@ -220,7 +220,7 @@ impl Session {
                 client.batch_execute(&begin),
                 send(client, &first, first_values),
                 send(client, &second, second_values),
-                // Of a transaction that failed it is the end.
+                // If the transaction failed, this ends it.
                 client.batch_execute("COMMIT"),
             );
             begun?;
@@ -234,7 +234,7 @@ impl Session {
         })
     }
 
-    /// How many rows a statement changed.
+    /// Executes a statement; returns how many rows it changed.
     pub(crate) async fn execute(&mut self, sql: &Sql, parameters: &[Parameter<'_>]) -> Result<u64> {
         let ready = self.ready(sql).await?;
         let before = self.state;
@@ -250,7 +250,7 @@ impl Session {
         self.ended(before, count)
     }
 
-    /// Statements without parameters and without rows that matter.
+    /// Executes statements without parameters, and ignores their rows.
     pub(crate) async fn batch(&mut self, text: &str) -> Result<()> {
         let before = self.state;
         self.state = SessionState::Busy;
@@ -261,12 +261,12 @@ impl Session {
     pub(crate) async fn begin(&mut self, begin: Begin) -> Result<()> {
         let text = begin.text(self.deadline.saturating_duration_since(Instant::now()));
         let begun = self.batch(&text).await;
-        // If it failed after the first of its statements, the connection is in a transaction that failed.
+        // If a statement after the first one failed, the connection is in a failed transaction.
         self.state = if begun.is_ok() { SessionState::Open } else { SessionState::Busy };
         begun
     }
 
-    /// A commit that is not answered may have been carried out.
+    /// A commit without a response may have been carried out.
     pub(crate) async fn commit(&mut self) -> Result<()> {
         if let Err(error) = self.batch("COMMIT").await {
             let is_known = error.kind() != ErrorKind::Unavailable;
@@ -276,7 +276,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends a transaction that only read. If that fails, or a statement is still under way, the connection is closed.
+    /// Ends a read-only transaction. If that fails, or a statement is still in progress, the connection is closed.
     pub(crate) async fn end(&mut self) {
         if self.state == SessionState::Open {
             let _ = self.rollback().await;
@@ -289,17 +289,17 @@ impl Session {
         Ok(())
     }
 
-    /// The caller sends statements by itself; if it never says [`Session::sent`], the connection is closed.
+    /// The caller sends statements itself. Without a call of [`Session::sent`], the connection is closed.
     pub(crate) fn sending(&mut self) {
         self.state = SessionState::Busy;
     }
 
-    /// All statements were answered; `is_open`: in a transaction.
+    /// All responses have arrived; `is_open`: in a transaction.
     pub(crate) fn sent(&mut self, is_open: bool) {
         self.state = if is_open { SessionState::Open } else { SessionState::Idle };
     }
 
-    /// Waits for what was sent, until the deadline.
+    /// Waits for responses, until the deadline.
     pub(crate) async fn within<T>(&self, sent: impl Future<Output = Result<T, Error>>) -> Result<T> {
         match timeout_at(self.deadline, sent).await {
             Ok(answer) => answer.map_err(fault(self.operation)),
@@ -307,7 +307,7 @@ impl Session {
         }
     }
 
-    /// Takes what [`Session::within`] gave; `is_open`: in a transaction, if it succeeded.
+    /// Records the result of [`Session::within`]; `is_open`: in a transaction, if it succeeded.
     pub(crate) fn answered<T>(&mut self, answer: Result<T>, is_open: bool) -> Result<T> {
         let value = answer?;
         self.sent(is_open);
@@ -322,7 +322,7 @@ impl Session {
         DriverError::new(ErrorKind::Unavailable, self.operation, "PostgreSQL did not answer in time")
     }
 
-    /// The connection of [`Held::Own`], if it can be used again.
+    /// The connection of [`Held::Own`], if it is still usable.
     pub(crate) fn into_own(mut self) -> Option<ClientWrapper> {
         match self.held.take() {
             Some(Held::Own(client)) if self.state == SessionState::Idle && !client.is_closed() => Some(client),
@@ -344,7 +344,7 @@ impl Session {
                 Ok(value)
             }
             Ok(Err(error)) => {
-                // Not in a transaction, and not if the connection fails in other ways than by what the server says.
+                // Usable only outside of a transaction, and only if the server itself reported the error.
                 let is_usable = error.as_db_error().is_some() && !error.is_closed() && !is_stale(&error);
                 if before == SessionState::Idle && is_usable {
                     self.state = before;

@@ -1,13 +1,13 @@
-//! Texts as PostgreSQL keeps them: it knows no NUL.
+//! Text as PostgreSQL stores it, without NUL.
 //!
-//! U+0000 becomes U+0001 U+0001, and U+0001 becomes U+0001 U+0002: every other text stands as it is, texts stay in the order
-//! of their bytes, and what begins with another text still does.
+//! U+0000 becomes U+0001 U+0001, and U+0001 becomes U+0001 U+0002. All other text is unchanged, and both the byte order
+//! of texts and their prefixes are preserved.
 
 use std::borrow::Cow;
 
 use snaphook_driver::StreamRef;
 
-/// Stands for the id of an instance that is empty, as an empty one stands for the definition of a model.
+/// Represents an empty id of an instance, because the empty text represents the definition of a model.
 const EMPTY: &str = "\u{1}";
 
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
@@ -32,17 +32,17 @@ pub(crate) fn unescape(text: String) -> String {
     plain
 }
 
-/// The column `instance` of a stream.
+/// The column `instance` for a stream.
 pub(crate) fn instance<'a>(stream: StreamRef<'a>) -> Cow<'a, str> {
     stream.instance.map_or(Cow::Borrowed(""), instance_id)
 }
 
-/// The same of an instance by its id.
+/// The same for an instance's id.
 pub(crate) fn instance_id(id: &str) -> Cow<'_, str> {
     if id.is_empty() { Cow::Borrowed(EMPTY) } else { escape(id) }
 }
 
-/// What a column `instance` says.
+/// Decodes a column `instance`.
 pub(crate) fn instance_of(column: String) -> Option<String> {
     match column.as_str() {
         "" => None,

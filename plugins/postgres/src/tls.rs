@@ -14,7 +14,7 @@ use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{CancelToken, Client, Config, Connection, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How connections are made.
+/// How to connect.
 #[derive(Clone)]
 pub(crate) enum Tls {
     Off,
@@ -46,7 +46,7 @@ impl Tls {
         Ok(Tls::On(MakeRustlsConnect::new(config)))
     }
 
-    /// What makes the connections of a pool.
+    /// The manager of a pool's connections.
     pub(crate) fn manager(&self, config: Config) -> Manager {
         let fast = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         match self.clone() {
@@ -63,7 +63,7 @@ impl Tls {
         }
     }
 
-    /// Asks the server to give up what a connection waits for.
+    /// Asks the server to cancel the statement of a connection.
     pub(crate) async fn cancel(&self, token: CancelToken) -> Result<(), tokio_postgres::Error> {
         match self.clone() {
             Tls::Off => token.cancel_query(NoTls).await,

@@ -1,7 +1,8 @@
-//! Appends: two round trips for a batch, on a connection of their own.
+//! Appends: two round trips per batch, on a dedicated connection.
 //!
-//! The first one locks the row of the log and reads what the judge asks for; then the SDK's judge decides the batch; the
-//! second one writes it and commits. If the connection breaks in the second one, the outcome is looked up ([`OutcomeSql`]).
+//! The first one locks the row of the log and reads everything that the judge needs. Then the SDK's judge decides about
+//! the batch. The second one writes it and commits. If the connection breaks during the second one, the outcome is
+//! looked up ([`OutcomeSql`]).
 
 mod look;
 mod outcome;
@@ -24,24 +25,25 @@ use crate::connection::Database;
 use crate::heads::Heads;
 use crate::session::{Begin, Session};
 
-/// How long the two round trips may take, waiting for other nodes included.
+/// Timeout of the two round trips, including waiting for other nodes.
 const ATTEMPT_TIME: Duration = Duration::from_secs(12);
 
-/// How long finding out may take, from the start of the append.
+/// Timeout of an append, including finding out an unknown outcome.
 const APPEND_TIME: Duration = Duration::from_secs(26);
 
-/// Bytes of data that one batch may have: PostgreSQL takes less than a GiB in one message.
+/// Maximum size of the data in one batch: PostgreSQL accepts less than 1 GiB in one message.
 pub(super) const BATCH_BYTES_MAX: u64 = 256 << 20;
 
-/// How long a node that stands still between the two round trips holds up the others.
+/// How long a node that hangs between the two round trips can block the others.
 const BEGIN: Begin = Begin { idle: Duration::from_secs(5), ..Begin::DURABLE };
 
-/// The same for a connection that appends as long as it lasts, so that its transactions need not say it. A statement ends
-/// with the connection; a commit that is ended while it waits for a standby would count as done.
+/// The same for a connection that is used only for appends, so that its transactions need not set it. There is no
+/// statement timeout: a statement ends with the connection, and a commit that is cancelled while it waits for a standby
+/// counts as done.
 const SETUP: &str =
     "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '5s'; SET statement_timeout = 0";
 
-/// The one who appends.
+/// Appends batches, one at a time.
 pub(super) struct Appender {
     database: Arc<Database>,
     heads: Arc<Heads>,
@@ -49,7 +51,7 @@ pub(super) struct Appender {
     look: Look,
     write: Write,
     outcome: OutcomeSql,
-    /// Kept from one append to the next.
+    /// Kept for the next append.
     connection: Mutex<Option<ClientWrapper>>,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct Appender {
 enum Failed {
     /// Nothing of the batch is stored.
     Before(DriverError),
-    /// It may be, from this position on.
+    /// The batch may be stored, with these results.
     Perhaps(DriverError, Vec<Result<Appended, Conflict>>),
 }
 
@@ -87,7 +89,7 @@ impl Appender {
         let mut session = self.session(kept).await?;
         let mut result = self.attempt(&mut session, batch, atomic).await;
         if was_kept && session.is_broken() && matches!(result, Err(Failed::Before(_))) {
-            // The server was started again since the last append, or the like.
+            // The server has probably been restarted since the last append.
             session = self.session(None).await?;
             result = self.attempt(&mut session, batch, atomic).await;
         }
@@ -101,14 +103,14 @@ impl Appender {
                 Err(error)
             }
             Err(Failed::Perhaps(error, answers)) => {
-                // Closed before anybody waits for its lock.
+                // Closed first, so that nobody waits for its lock.
                 drop(session);
                 self.find_out(batch, answers, error, deadline).await
             }
         }
     }
 
-    /// Writes the log's row as it is: afterwards appends can succeed, and none that began before is under way.
+    /// Writes the log's row unchanged. If that succeeds, appends work again, and no earlier append is in progress.
     pub(super) async fn probe(&self) -> Result<Position> {
         self.outcome.probe(&self.database).await
     }
@@ -128,7 +130,7 @@ impl Appender {
                 session
             }
         };
-        // As the server's own limit of time would do.
+        // Cancelling a commit would have the same effect as a statement timeout, see `SETUP`.
         session.uncancelled();
         Ok(session)
     }
@@ -178,7 +180,7 @@ impl Appender {
         Ok((judge(end, batch, atomic, &mut known)?, end.position))
     }
 
-    /// What became of a batch whose commit was not answered.
+    /// Finds out the outcome of a batch whose commit was not acknowledged.
     async fn find_out(
         &self,
         batch: &[Append],
@@ -198,7 +200,7 @@ impl Appender {
                     last.iter().for_each(|last| self.heads.publish(last.position));
                     return Ok(answers);
                 }
-                // The batch's transaction ended before the lock was given, and it is not in the log.
+                // The lock was granted, so the batch's transaction has ended, and the log does not contain the batch.
                 Ok(Ok(false)) => return Err(error.as_kind(ErrorKind::Unavailable)),
                 Ok(Err(later)) if Instant::now() + pause >= deadline => return Err(uncertain(error, Some(later))),
                 Ok(Err(_)) => sleep_until(Instant::now() + pause).await,

@@ -1,4 +1,4 @@
-//! Blobs: bytes by their digest.
+//! Blobs: bytes, stored by their digest.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(super) struct Blobs {
     get: Sql,
 }
 
-/// Keeps bytes that are not there yet.
+/// Stores bytes unless they are already stored.
 pub(super) fn put(database: &Database) -> Sql {
     let text = "INSERT INTO @.blobs(sha256, bytes) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     database.sql(text, &[Type::TEXT, Type::BYTEA])

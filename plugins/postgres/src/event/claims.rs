@@ -1,7 +1,7 @@
-//! Claims: who holds a key, and keys that are taken and given back without an event.
+//! Claims: the holders of keys, and keys that are taken and released without an event.
 //!
-//! Whoever changes claims locks the row of the log first, as appends do: so what an append was judged by stays until it is
-//! written, and nobody waits for another in a circle.
+//! Every change of claims first locks the row of the log, as appends do. So the claims by which an append is judged do
+//! not change until it is written, and there are no deadlocks.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,16 +18,16 @@ use crate::session::{Begin, Parameter};
 use crate::sql::Sql;
 use crate::text::{escape, instance, instance_of, unescape};
 
-/// Characters of a key by which keys are in order in the index.
+/// How many characters of a key the index contains.
 const ORDERED: usize = 500;
 
 pub(super) struct Claims {
     lock: Sql,
     /// The holders of keys, by digest.
     pub(super) holders: Sql,
-    /// Takes keys, as [`Taken`] has them.
+    /// Takes keys, with the parameters of [`Taken`].
     pub(super) take: Sql,
-    /// Gives keys back, by digest.
+    /// Releases keys, by digest.
     pub(super) give_back: Sql,
     forget: Sql,
     next: Sql,
@@ -75,7 +75,7 @@ impl Claims {
             return Ok(Vec::new());
         }
         let mut session = database.session("reserve").await?;
-        // Durable: the append that relies on it may come after a crash of the server that nobody noticed.
+        // Durable: the append that relies on the reservation may come after an unnoticed crash of the server.
         session.begin(Begin::DURABLE).await?;
         let head = session.one(&self.lock, &[]).await?.get::<_, i64>(0) as Position;
         let digests: Vec<[u8; 32]> = keys.iter().map(|(key, _)| digest_array(key)).collect();
@@ -172,7 +172,7 @@ pub(super) fn holder(row: &Row) -> (String, Holder) {
     (unescape(row.get(0)), holder)
 }
 
-/// By which a key is found.
+/// The digest that identifies a key.
 pub(super) fn digest(key: &str) -> Vec<u8> {
     digest_array(key).to_vec()
 }
@@ -181,16 +181,16 @@ fn digest_array(key: &str) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-/// The part of a key that is in the index, as `left` makes it.
+/// The part of a key that the index contains, like SQL's `left`.
 fn ordered(key: &str) -> &str {
     key.char_indices().nth(ORDERED).map_or(key, |(end, _)| &key[..end])
 }
 
-/// The first text after all that begin with this one; `None` if there is none.
+/// The first text after all texts with this prefix; `None` if there is none.
 fn after_prefix(prefix: &str) -> Option<String> {
     let mut characters: Vec<char> = prefix.chars().collect();
     while let Some(last) = characters.pop() {
-        // Over the surrogates, which are no characters.
+        // Skips the surrogates, which are not characters.
         let next = (u32::from(last) + 1..=0x11_0000).find_map(|code| match code {
             0x11_0000 => Some(None),
             code => char::from_u32(code).map(Some),

@@ -1,4 +1,4 @@
-//! Events that a group hands out: leases, acknowledgements, delays.
+//! Deliveries of a group's events: leases, acknowledgements, delays.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::session::{Begin, Parameter, Session};
 use crate::sql::Sql;
 use crate::text::{escape, unescape};
 
-/// Events of the log that the first look of a claim passes over; each further one four times as many, up to the last.
+/// How many events the first step of a claim scans; each further step scans four times as many, up to the maximum.
 const LOOK: i64 = 256;
 const LOOK_MAX: i64 = 16_384;
 
-/// Positions that one look spans at most where a filter may pass over most of them.
+/// Maximum number of positions in one step if the filter may exclude most events.
 const SPAN: i64 = 50_000;
 
 pub(super) struct Deliveries {
     database: Arc<Database>,
-    /// Tells the leases of this opened store from others.
+    /// Identifies the leases of this opened store.
     owner: i64,
     is_due: Sql,
     lock: Sql,
@@ -55,7 +55,7 @@ impl Deliveries {
                 "SELECT number, cursor, filter, (SELECT head FROM @.log) FROM @.groups WHERE name = $1 FOR UPDATE",
                 &[Type::TEXT],
             ),
-            // Those that were due first, as far as their data fits.
+            // The events that were due first, as far as their data fits.
             take: sql(
                 &format!(
                     "WITH chosen AS (SELECT position FROM (
@@ -130,7 +130,7 @@ impl Deliveries {
     pub(super) async fn claim(&self, name: &str, limit: u32, lease: Duration) -> Result<Vec<Delivery>> {
         let name_kept = escape(name);
         let mut session = self.database.session("claim").await?;
-        // Most claims find nothing, and then nobody is locked.
+        // Most claims find nothing, and need no lock.
         let rows = session.query(&self.is_due, &[&name_kept]).await?;
         if !rows.first().ok_or_else(|| unknown("claim", name))?.get::<_, bool>(0) {
             return Ok(Vec::new());
@@ -145,7 +145,7 @@ impl Deliveries {
                         break;
                     }
                 }
-                // Who got something has it.
+                // Events of earlier steps are already claimed: return them.
                 Err(_) if !deliveries.all.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -155,10 +155,11 @@ impl Deliveries {
         Ok(deliveries.all)
     }
 
-    /// One transaction of a claim: what is due, and what is new as far as it looks. Also says whether nothing else is there.
+    /// One transaction of a claim: due events, and new events from one scan. Also returns whether this was the last
+    /// step.
     async fn step(&self, session: &mut Session, step: &ClaimRequest<'_>, before: &Claimed) -> Result<(Claimed, bool)> {
-        // Durable, and with it the acknowledgements before it: a hook that runs has its event also after a crash of the server
-        // that its node did not notice, and no earlier one of its stream comes again.
+        // Durable, together with earlier acknowledgements. After a crash of the server that its node does not notice, a
+        // running hook still has its event, and no earlier event of the stream is delivered again.
         session.begin(Begin::DURABLE).await?;
         let rows = session.query(&self.lock, &[&step.name]).await?;
         let row = rows.first().ok_or_else(|| unknown("claim", step.name))?;
@@ -182,7 +183,7 @@ impl Deliveries {
         Ok((claimed, reached >= head))
     }
 
-    /// Looks at the next events of the log for those that may be handed out.
+    /// Scans the next events of the log for those that may be delivered.
     async fn look(
         &self,
         session: &mut Session,
@@ -211,7 +212,7 @@ impl Deliveries {
         let mut found = Found { positions: Vec::new(), reached: cursor };
         for row in &rows {
             let (position, bytes): (i64, i64) = (row.get(0), row.get(3));
-            // What waits for an earlier one of its stream is passed over.
+            // An event is skipped while an earlier event of its stream is pending.
             if !row.get::<_, bool>(4) && !streams.contains(&(row.get(1), row.get(2))) {
                 if left == 0 || (bytes > room && !is_first) {
                     return Ok(found);
@@ -284,7 +285,7 @@ impl Deliveries {
         Ok(!changed.is_empty())
     }
 
-    /// Gives back all that this opened store has.
+    /// Releases all leases of this opened store.
     pub(super) async fn give_back(&self) -> Result<()> {
         let mut session = self.database.session("close").await?;
         session.begin(Begin::LAZY).await?;
@@ -293,7 +294,7 @@ impl Deliveries {
     }
 }
 
-/// What a claim asks for.
+/// The parameters of a claim.
 struct ClaimRequest<'a> {
     name: &'a str,
     limit: i64,
@@ -301,7 +302,8 @@ struct ClaimRequest<'a> {
     look: i64,
 }
 
-/// What a look may find: so many events, so many bytes unless it is the first one, among so many of the log.
+/// The limits of a scan: how many events it may find, with how many bytes except for the first one, and how many events
+/// it may read.
 struct Want {
     left: i64,
     room: i64,
@@ -309,13 +311,13 @@ struct Want {
     look: i64,
 }
 
-/// Events that may be handed out, and up to where the log was looked at.
+/// Events that may be delivered, and the position up to which the log was scanned.
 struct Found {
     positions: Vec<i64>,
     reached: i64,
 }
 
-/// What a claim got.
+/// The claimed events.
 #[derive(Default)]
 struct Claimed {
     all: Vec<Delivery>,
@@ -349,7 +351,7 @@ impl Claimed {
     }
 }
 
-/// As the database takes it; what is longer than a century is as good as for ever.
+/// In microseconds for the database, limited to about a century.
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64().min(3.2e9) * 1e6
 }

@@ -1,7 +1,7 @@
-//! Copies of a log: one transaction that sees one moment, on a connection of its own.
+//! Exports of a log: one transaction with one snapshot, on its own connection.
 //!
-//! While it is open the server keeps what others delete, so it ends with the export, or after half an hour in which nobody
-//! asks for the next part.
+//! While it is open, the server cannot remove deleted rows. So it ends with the export, or after half an hour in which
+//! no further part is requested.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::session::{Begin, Parameter, Session};
 use crate::sql::Sql;
 use crate::text::{escape, unescape};
 
-/// Rows that one step reads at most.
+/// Maximum number of rows in one step.
 const ROWS_MAX: i64 = 2000;
 
 pub(super) struct Export {
@@ -38,7 +38,7 @@ struct Statements {
     pending: Sql,
 }
 
-/// What comes next: everything of one kind after a key.
+/// What comes next: all records of one kind after a key.
 enum Next {
     Events(i64),
     Claims(Option<String>),
@@ -51,7 +51,7 @@ enum Next {
 impl Export {
     pub(super) async fn begin(database: &Arc<Database>) -> Result<Export> {
         let sql = |text: &str, types: &[Type]| database.sql(text, types);
-        // As many rows as fit; lengths are known without reading what is stored aside.
+        // As many rows as fit. Lengths are known without reading the values from TOAST storage.
         let some = |columns: &str, length: &str, rest: &str| {
             format!(
                 "SELECT {columns} FROM (SELECT p.*, row_number() OVER w AS nth, sum(512 + {length}) OVER w AS total
@@ -86,7 +86,7 @@ impl Export {
                  ORDER BY name LIMIT 1",
                 &[Type::TEXT],
             ),
-            // A lease ends with who has it; what is due counts as given back.
+            // Leases end with their owner: a leased event has no delay, and neither has a due one.
             pending: sql(
                 "SELECT position, attempt, note, CASE WHEN token = 0 AND due > statement_timestamp()
                      THEN ceil(extract(epoch FROM due) * 1000)::int8 ELSE 0 END
@@ -96,7 +96,7 @@ impl Export {
         };
         let mut session = database.own_session("export", WHOLE_TIME).await?;
         session.begin(Begin::SNAPSHOT).await?;
-        // A transaction sees the moment of its first statement.
+        // A transaction's snapshot is taken by its first statement.
         let head = session.one(&sql("SELECT head FROM @.log", &[]), &[]).await?.get::<_, i64>(0) as Position;
         Ok(Export { head, session: Some(session), next: Next::Events(0), sql: statements })
     }

@@ -1,8 +1,8 @@
-//! Consumer groups: what there are, and how far each is.
+//! Consumer groups and their progress.
 //!
-//! A group is its cursor and one row for each stream with an event at or before the cursor that is not acknowledged: the
-//! oldest of them. So a log of a million events that nobody took is one number. The row of the group is locked by whoever
-//! changes its progress, on whichever node; times are those of the database's clock.
+//! A group consists of its cursor, and one row for each stream with unacknowledged events at or before the cursor: the
+//! oldest of them. So a backlog of a million unclaimed events is one number. Every change of a group's progress locks
+//! the group's row, on any node. Times are those of the database's clock.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ pub(super) struct Groups {
     state: Sql,
 }
 
-/// The first event of a stream after `done` that a group wants, at or before its cursor; of rows `done` and `g`.
+/// The next event of a stream after `done` that matches the group's filter, at or before its cursor. Refers to rows
+/// `done` and `g`.
 pub(super) const FOLLOWING: &str = "(SELECT e.position FROM @.events e
      WHERE e.model = done.model AND e.instance = done.instance
        AND (e.position * 1) > done.position AND (e.position * 1) <= g.cursor
@@ -47,7 +48,8 @@ impl Groups {
                 &[Type::TEXT, Type::TEXT, Type::INT2_ARRAY, Type::INT8],
             ),
             find: sql("SELECT number FROM @.groups WHERE name = $1 FOR UPDATE", &[Type::TEXT]),
-            // What the new filter does not want is dropped; what follows in its stream is wanted only if that is.
+            // Drops pending events that the new filter excludes. The next event of such a stream becomes pending only
+            // if the filter includes the stream.
             refilter: sql(
                 &format!(
                     "WITH g AS (SELECT number, cursor, kinds FROM @.groups WHERE number = $1),
@@ -97,7 +99,7 @@ impl Groups {
         let name = escape(&group.name);
         let mut session = self.database.session_within("create_group", WHOLE_TIME).await?;
         session.begin(Begin::DURABLE).await?;
-        // One that exists is locked before its filter changes.
+        // An existing group is locked before its filter changes.
         session.query(&self.find, &[&name]).await?;
         let row = session.one(&self.create, &[&name, &filter, &kinds, &signed(start)]).await?;
         let number: i64 = row.get(0);
@@ -150,7 +152,7 @@ impl Groups {
         }
         session.end().await;
         let floor = match (count, oldest) {
-            // All that match are acknowledged: then up to the end of the log.
+            // All matching events are acknowledged, so progress reaches the end of the log.
             (0, _) => head,
             (_, Some(oldest)) => oldest - 1,
             (_, None) => cursor,
@@ -163,7 +165,7 @@ pub(super) fn kinds(filter: &EventFilter) -> Vec<i16> {
     filter.kinds.iter().map(|kind| *kind as i16).collect()
 }
 
-/// A filter as it was kept.
+/// Decodes a stored filter.
 pub(super) fn filter(operation: &'static str, text: &str) -> Result<EventFilter> {
     snaphook_driver::json::typed(text)
         .map_err(|error| corrupt(operation, "a group's filter cannot be read back").because(error))

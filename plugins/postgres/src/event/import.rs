@@ -1,4 +1,4 @@
-//! Logs that are made of copies.
+//! Imports of logs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(super) struct Import {
     pending: Sql,
 }
 
-/// A fault of who opens or appends while an import is under way.
+/// The error for opening a log, or appending to it, before its import has finished.
 pub(super) fn part_of_a_log(operation: &'static str) -> DriverError {
     DriverError::new(
         ErrorKind::Config,
@@ -91,7 +91,7 @@ impl Import {
             }
             session.execute(&self.mark, &[]).await?;
         }
-        // In an export equal kinds follow each other.
+        // In an export, records of the same kind are adjacent.
         for part in records.chunk_by(|one, next| std::mem::discriminant(one) == std::mem::discriminant(next)) {
             match part {
                 [LogRecord::Event(_), ..] => head = self.events(&mut session, part, head).await?,
@@ -109,7 +109,7 @@ impl Import {
         let was_part = session.execute(&self.unmark, &[]).await? > 0;
         session.commit().await?;
         if was_part {
-            // Plans are made for what is there now; without it they are only slower.
+            // Updates the planner's statistics. If that fails, queries are only slower.
             let analyze = self.database.qualified("ANALYZE @.events, @.streams, @.claims, @.pending");
             if let Err(error) = session.batch(&analyze).await {
                 tracing::warn!(%error, "the tables of the log were not analyzed after the import; run ANALYZE");
@@ -138,7 +138,7 @@ impl Import {
     }
 
     async fn claims(&self, session: &mut Session, records: &[LogRecord]) -> Result<()> {
-        // Once for each key, whatever the records are.
+        // One claim per key, even if the records repeat a key.
         let claims: BTreeMap<&str, HolderRef<'_>> = records
             .iter()
             .filter_map(|record| match record {
@@ -157,7 +157,7 @@ impl Import {
                 LogRecord::Blob { sha256, bytes } => drop(session.execute(&self.blob, &[sha256, bytes]).await?),
                 LogRecord::Group { group, cursor } => self.group(session, group, *cursor).await?,
                 LogRecord::Pending { group, events } => self.pending(session, group, events).await?,
-                // They have ways of their own.
+                // `import` handles these.
                 LogRecord::Event(_) | LogRecord::Claim { .. } => {}
             }
         }
@@ -169,7 +169,7 @@ impl Import {
             DriverError::new(ErrorKind::Invalid, "import", "a filter cannot be written as JSON").because(error)
         })?;
         let name = escape(&group.name);
-        // What an interrupted import brought of it.
+        // Removes what an interrupted import stored of the group.
         session.execute(&self.remove_group, &[&name]).await?;
         session.execute(&self.group, &[&name, &filter, &kinds(&group.filter), &signed(cursor)]).await.map(drop)
     }

@@ -1,4 +1,4 @@
-//! The nodes that share the log, as they say of themselves.
+//! The nodes that share the log, as they announce themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::session::Begin;
 use crate::sql::Sql;
 use crate::text::{escape, unescape};
 
-/// Also removes those that were not heard of for a day.
+/// Also removes nodes that have not announced themselves for a day.
 const ANNOUNCE: &str = "WITH gone AS (DELETE FROM @.nodes WHERE kept < now() - interval '1 day' AND id <> $1)
     INSERT INTO @.nodes(id, address, version, position, head, kept)
     VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 millisecond')
@@ -40,7 +40,7 @@ impl Nodes {
 
     pub(super) async fn announce(&self, node: &Node, keep: Duration) -> Result<()> {
         let mut session = self.database.session("announce").await?;
-        // After a crash of the server the nodes say it again.
+        // After a crash of the server, the nodes announce themselves again.
         session.begin(Begin::LAZY).await?;
         let id = escape(&node.id);
         if keep.is_zero() {

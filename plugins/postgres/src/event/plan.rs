@@ -1,4 +1,4 @@
-//! A filter as part of a statement: which index serves it, and what remains to be compared.
+//! An event filter as part of a statement: which index serves it, and which conditions remain.
 
 use snaphook_driver::EventFilter;
 use tokio_postgres::types::Type;
@@ -6,23 +6,23 @@ use tokio_postgres::types::Type;
 use crate::session::Parameter;
 use crate::text::{escape, instance_id};
 
-/// See the head of the file.
+/// See the module's documentation.
 pub(super) struct Plan {
-    /// The position, as the index has it that is to be used; a column of `e`.
+    /// The position as an expression that selects the index; a column of `e`.
     pub(super) place: &'static str,
-    /// What the index serves, where there is one: begins with ` AND`, as does `rest`.
+    /// The conditions that the index serves, if any. Begins with ` AND`, as does `rest`.
     pub(super) conditions: String,
-    /// What must be compared event by event.
+    /// The conditions that are checked for each event.
     pub(super) rest: String,
     model: Option<String>,
     instance: Option<String>,
     kinds: Vec<i16>,
-    /// Whether many events may be passed over to find one.
+    /// Whether many events may have to be scanned to find one.
     pub(super) is_sparse: bool,
 }
 
 impl Plan {
-    /// `None` if nothing can match. The parameters come after `first` others.
+    /// `None` if nothing can match. The numbers of the parameters follow `first`.
     pub(super) fn new(filter: &EventFilter, first: usize) -> Option<Plan> {
         let no_instances = !filter.kinds.is_empty() && !filter.kinds.iter().any(|kind| kind.is_instance());
         let definitions_only = filter.definitions_only || no_instances;
@@ -72,12 +72,12 @@ impl Plan {
         Some(plan)
     }
 
-    /// Whether the index is the one by position alone.
+    /// Whether the index is the one over the position alone.
     pub(super) fn is_plain(&self) -> bool {
         self.place == "e.position"
     }
 
-    /// Types of the parameters, without those of `rest` unless they are asked for.
+    /// The types of the parameters; those of `rest` only if requested.
     pub(super) fn types(&self, with_rest: bool) -> Vec<Type> {
         self.values(with_rest).into_iter().map(|(kind, _)| kind).collect()
     }

@@ -1,5 +1,5 @@
-//! Which index serves which filter, whatever the planner knows of the log: it walks from the right end, and reads no more than
-//! what is asked for.
+//! Which index serves which filter, regardless of the planner's statistics. The index is scanned from the right end,
+//! and no further than requested.
 
 use serde_json::{Map, json};
 use snaphook_driver::Stream;
@@ -48,11 +48,12 @@ fn each_filter_has_its_index() {
                 "events_model",
             ),
             (EventFilter { model: model.clone(), instance: Some("i7".into()), ..Default::default() }, "events_stream"),
-            // There are few definitions: looking at all of them is as good.
+            // There are few definitions, so scanning all of them is just as good.
             (EventFilter { model, definitions_only: true, ..Default::default() }, "events_"),
             (EventFilter { definitions_only: true, ..Default::default() }, "events_definitions"),
         ];
-        // Statistics of a log with one model, then with another one behind it; and none at all.
+        // With the statistics of a log with one model, with the same ones after another model was added, and with new
+        // ones.
         for (round, analyzes) in [(0, true), (1, false), (2, true)] {
             fill(if round == 0 { "a" } else { "b" }, 20_000).await;
             if analyzes {
@@ -62,7 +63,7 @@ fn each_filter_has_its_index() {
                 let plan = Plan::new(filter, 4).unwrap();
                 let part = PartOf::new(&store.database, &plan);
                 for after in [0_i64, 19_000, 30_000] {
-                    // What may pass over many events is read in parts.
+                    // Filters that may exclude many events are read in parts.
                     let upto = if plan.is_sparse { after + 1000 } else { i64::MAX };
                     let values: [Parameter<'_>; 4] = [&after, &upto, &100_i64, &1_000_000_i64];
                     let values: Vec<_> = values.into_iter().chain(plan.parameters(true)).collect();

@@ -1,4 +1,4 @@
-//! Reading events back: by position, by model, by stream.
+//! Reads events: by position, by model, by stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::session::{Parameter, Session};
 use crate::sql::Sql;
 use crate::text::{escape, instance};
 
-/// Events that the first part of a page looks at when a filter may pass over most of them; each further part looks at twice
+/// How many events the first part of a page scans if a filter may exclude most of them; each further part scans twice
 /// as many as the one before.
 const PART: u64 = 1000;
 
@@ -26,7 +26,7 @@ pub(super) struct Reader {
     pub(super) last_but: Sql,
 }
 
-/// A statement that reads a part of a page.
+/// The statements that read a part of a page.
 pub(super) struct PartOf {
     pub(super) sql: Sql,
     end: Sql,
@@ -73,7 +73,7 @@ impl Reader {
     pub(super) async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
         let Some(wait) = wait else { return self.page(query).await };
         let deadline = Instant::now() + wait;
-        // Before the first look, so that nothing is missed.
+        // Before the first read, so that no event is missed.
         let mut heads = subscribe(&self.database);
         let mut query = query.clone();
         loop {
@@ -82,7 +82,7 @@ impl Reader {
             if !page.events.is_empty() {
                 return Ok(page);
             }
-            // Nothing up to there matched, so it is not looked at again.
+            // Nothing matched up to there, so it is not scanned again.
             query.after = query.after.max(page.reached);
             if page.next().is_some() {
                 continue;
@@ -102,7 +102,7 @@ impl Reader {
         };
         let part = PartOf::new(&self.database, &plan);
         if !plan.is_sparse {
-            // The events are read after the end of the log, and may go beyond it.
+            // The events are read after the head, and may be newer than it.
             let after = signed(query.after);
             let values: Values<'_> = (&after, &i64::MAX, &limit, &(PAGE_BYTES_MAX as i64));
             let parameters = parameters(values, &plan);
@@ -121,7 +121,7 @@ impl Reader {
         self.sparse_page(&mut session, query, &plan, &part, head).await
     }
 
-    /// In parts, so that no more than about [`SCAN_MAX`] events are passed over.
+    /// Reads in parts, so that no more than about [`SCAN_MAX`] events are scanned.
     async fn sparse_page(
         &self,
         session: &mut Session,
@@ -145,7 +145,7 @@ impl Reader {
             let (found, is_whole) = events(&rows)?;
             let more: usize = found.iter().filter_map(|event| event.data.as_ref()).map(|data| data.len()).sum();
             if bytes + more > PAGE_BYTES_MAX && !page.events.is_empty() {
-                // The first one of a part comes whatever its size.
+                // The first event of a part is read whatever its size; it is left for the next page.
                 page.reached = after;
                 break;
             }
@@ -177,7 +177,7 @@ impl PartOf {
     pub(super) fn new(database: &Database, plan: &Plan) -> PartOf {
         let Plan { place, conditions, rest, .. } = plan;
         let columns = columns_of("e");
-        // Lengths are known without reading what is stored aside.
+        // Lengths are known without reading the values from TOAST storage.
         let text = format!(
             "SELECT {COLUMNS}, found FROM (
                  SELECT p.*, count(*) OVER () AS found, row_number() OVER w AS nth,
@@ -195,7 +195,7 @@ impl PartOf {
         PartOf { sql: database.sql(&text, &types(true)), end: database.sql(&end, &types(false)) }
     }
 
-    /// The position up to which there are at most `count` events to look at after `after`.
+    /// The position up to which there are at most `count` events to scan after `after`.
     async fn end(
         &self,
         session: &mut Session,
@@ -204,7 +204,7 @@ impl PartOf {
         head: Position,
         count: u64,
     ) -> Result<Position> {
-        // No more events than positions.
+        // There are no more events than positions.
         if head - after <= count {
             return Ok(head);
         }
@@ -219,7 +219,7 @@ impl PartOf {
     }
 }
 
-/// The events of a part, and whether all that were found are among them.
+/// The events of a part, and whether these are all that were found.
 fn events(rows: &[Row]) -> Result<(Vec<Event>, bool)> {
     let found = rows.first().map_or(0, |row| row.get::<_, i64>(COLUMNS_COUNT));
     let events = rows.iter().map(|row| decode("read", row, 0)).collect::<Result<Vec<_>>>()?;
@@ -227,5 +227,5 @@ fn events(rows: &[Row]) -> Result<(Vec<Event>, bool)> {
     Ok((events, is_whole))
 }
 
-/// The column after those of the event.
+/// The index of the column after those of the event.
 const COLUMNS_COUNT: usize = 14;

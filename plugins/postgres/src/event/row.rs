@@ -1,4 +1,4 @@
-//! Events as rows, and back.
+//! Encodes events as rows, and decodes them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::fault::corrupt;
 use crate::session::Parameter;
 use crate::text::{escape, instance, instance_of, unescape};
 
-/// Columns of an event in the order that [`decode`] expects.
+/// The columns of an event, in the order that [`decode`] expects.
 pub(super) const COLUMNS: &str = "position, time, model_version, revision, kind, model, instance, id, request_id, actor, cause, hooks, data, \
      trace";
 
-/// The same of a table with an alias.
+/// The same columns of a table with an alias.
 pub(super) fn columns_of(alias: &str) -> String {
     COLUMNS.split(", ").map(|column| format!("{alias}.{column}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Inserts [`Rows`].
+/// The statement that inserts [`Rows`].
 pub(super) fn insert() -> String {
     format!(
         "INSERT INTO @.events({COLUMNS}) SELECT * FROM \
@@ -28,7 +28,7 @@ pub(super) fn insert() -> String {
     )
 }
 
-/// Of the parameters of [`insert`].
+/// The types of the parameters of [`insert`].
 pub(super) const TYPES: &[Type] = &[
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
@@ -110,7 +110,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Reads the event of a row whose columns from `first` on are [`COLUMNS`].
+/// Decodes the event in a row, whose columns are [`COLUMNS`], starting at `first`.
 pub(super) fn decode(operation: &'static str, row: &Row, first: usize) -> Result<Event> {
     let position = row.get::<_, i64>(first) as Position;
     let broken =
@@ -146,7 +146,7 @@ pub(super) fn decode(operation: &'static str, row: &Row, first: usize) -> Result
     Ok(event)
 }
 
-/// PostgreSQL's integers are signed; no position is beyond them.
+/// PostgreSQL's integers are signed; no position exceeds their maximum.
 pub(super) fn signed(position: Position) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX)
 }

@@ -1,15 +1,17 @@
 //! The tables of the log.
 //!
-//! `log` has one row: whoever changes the log locks it first, so that positions are given out in the order of commits.
-//! `instance` is empty in the events of a model's definition. Each index of `events` but the first ends with an expression of
-//! its own, which means no more than the position: PostgreSQL takes no hints and guesses from what the log was like some time
-//! ago, so a query names the index that serves it by that expression, and the one by position cannot be taken instead.
+//! `log` has one row. Every change of the log locks it first, so positions are assigned in the order of commits.
+//! `instance` is empty in the events of a model's definition. Each index of `events` except the first ends with a
+//! different expression whose value is the position. PostgreSQL has no hints, and its statistics of the log may be
+//! outdated, so a query selects its index by this expression; then the planner cannot use the index over the position
+//! instead.
 //!
-//! A claim is found by the SHA-256 of its key, since keys may be longer than an index takes; the order of keys is that of
-//! their first characters, and what is equal there is sorted when it is read.
+//! A claim is found by the SHA-256 of its key, because keys may be too long for an index. The index orders keys by
+//! their first characters; keys with the same first characters are sorted when they are read.
 //!
-//! `pending` has the oldest event of each stream that a group has not acknowledged at or before its cursor: `due` is when it
-//! may be handed out (again), `token` is 0 while nobody has it, `owner` says which opened store has it.
+//! `pending` contains the oldest event of each stream that a group has not acknowledged at or before its cursor. `due`
+//! is the time from which it may be delivered (again), `token` is 0 while nobody has a lease, and `owner` is the opened
+//! store that has it.
 
 use crate::migrate::Tables;
 

@@ -1,4 +1,4 @@
-//! The ends of streams, kept beside their events so that the judge finds them at once.
+//! The last events of streams, stored separately so that the judge finds them at once.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::session::Parameter;
 use crate::sql::Sql;
 use crate::text::{escape, instance};
 
-/// Writes [`Tails`].
+/// The statement that writes [`Tails`].
 pub(super) fn write(database: &Database) -> Sql {
     database.sql(
         "INSERT INTO @.streams(model, instance, position, ended) SELECT * FROM unnest($1, $2, $3, $4)
@@ -22,7 +22,7 @@ pub(super) fn write(database: &Database) -> Sql {
     )
 }
 
-/// Ends to write, by column.
+/// The last events to write, by column.
 pub(super) struct Tails<'a> {
     model: Vec<Cow<'a, str>>,
     instance: Vec<Cow<'a, str>>,

@@ -1,4 +1,4 @@
-//! Events as rows: what a batch makes of each instance, and the statements that write it.
+//! Events as rows: the outcome of a batch for each instance, and the statements that write it.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,15 @@ use super::table::{OWN, Table};
 use super::writing::BoundStatement;
 use crate::connection::Database;
 
-/// Bytes of data in one statement.
+/// Maximum size of the data in one statement.
 const BYTES_MAX: usize = 16 << 20;
 const ROWS_MAX: usize = 5_000;
 
-/// What a batch makes of one instance.
+/// The outcome of a batch for one instance.
 #[derive(Clone, Copy)]
 enum InstanceOutcome<'a> {
     Deleted,
-    /// `created` counts if the row is new: always for one that the batch created.
+    /// `created` is used if the row is new, which is certain if the batch created the instance (`is_new`).
     There {
         event: &'a Event,
         data: &'a str,
@@ -29,14 +29,14 @@ enum InstanceOutcome<'a> {
     },
 }
 
-/// The last outcome of each instance of a model, in the order in which they come up.
+/// The last outcome of each instance of a model, in the order of first occurrence.
 #[derive(Default)]
 struct Outcomes<'a> {
     ids: Vec<&'a str>,
     outcomes: HashMap<&'a str, InstanceOutcome<'a>>,
 }
 
-/// The statements that apply events behind the checkpoint.
+/// The statements that apply the events after the checkpoint.
 pub(super) fn commands<'a>(
     database: &Database,
     registry: &Registry,
@@ -99,7 +99,7 @@ impl<'a> Outcomes<'a> {
         commands: &mut Vec<BoundStatement<'a>>,
     ) -> Result<()> {
         let mut deleted: Vec<&[u8]> = Vec::new();
-        // New ones, and those that keep their time of creation if they are there.
+        // New rows, and rows that keep their creation time if they already exist.
         let mut rows = [Rows::new(table), Rows::new(table)];
         let mut carried = prepared.map(|prepared| Carried::new(&prepared.table));
         for id in &self.ids {
@@ -125,7 +125,7 @@ impl<'a> Outcomes<'a> {
                 commands.push(rows.command(database, table, is_new));
             }
         }
-        // After the rows that they are made of.
+        // After the rows from which they are derived.
         if let Some(carried) = carried {
             commands.extend(carried.commands(database, table, true));
         }
@@ -148,7 +148,7 @@ fn parse(event: &Event, data: &str) -> Result<Value> {
     })
 }
 
-/// Rows of one statement, column by column.
+/// The rows of one statement, by column.
 struct Rows<'a> {
     ids: Vec<&'a [u8]>,
     /// Version, revision, position, created, updated.
@@ -202,7 +202,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Rows on their way from a model's table to the next one.
+/// Rows that are carried over from a model's table to its next one.
 pub(super) struct Carried<'t> {
     to: &'t Table,
     parts: Vec<Part>,
@@ -224,7 +224,7 @@ impl<'t> Carried<'t> {
         Carried { to, parts: Vec::new() }
     }
 
-    /// Brings one row over: its data, and the keys of it.
+    /// Adds a row with its converted data and its keys.
     pub(super) fn add(&mut self, id: &[u8], position: i64, mut tree: Value, carry: &CarryOver, version: u64) {
         let changed = tree.as_object_mut().is_some_and(|object| !carry.is_empty() && carry.apply(object));
         let text = changed.then(|| tree.to_string());
@@ -241,8 +241,8 @@ impl<'t> Carried<'t> {
         part.bytes += bytes;
     }
 
-    /// The statements that put the rows into `to`, unless they have changed in `from` since they were read. Those that are there
-    /// stay, or are replaced.
+    /// The statements that insert the rows into `to`, unless they have changed in `from` since they were read. Existing
+    /// rows are kept or, with `replaces`, replaced.
     pub(super) fn commands<'b>(self, database: &Database, from: &Table, replaces: bool) -> Vec<BoundStatement<'b>> {
         let (to, count) = (self.to, self.to.layout.columns.len());
         let keys = to.key_columns("");

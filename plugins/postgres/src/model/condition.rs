@@ -1,7 +1,7 @@
-//! Conditions of a filter as SQL over columns of keys.
+//! Conditions of a filter as SQL over key columns.
 //!
-//! Each is an interval of a column, or a list of values of it. Where a column holds only the beginning of a long key, the SQL lets
-//! through too much, never too little, and the driver looks at the data again.
+//! Each condition becomes an interval of a column, or a list of its values. If a column contains only the beginning of
+//! a long key, the SQL may match too many rows, never too few, and the driver checks the data again.
 
 use serde_json::Value;
 use snaphook_driver::Operator;
@@ -9,12 +9,12 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::key::{ABSENT, OTHER, TEXT, is_exact, key, prefix_key, stored};
 
-/// What the SQL of a condition says.
+/// What the SQL of a condition matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The same as the condition.
+    /// Exactly the rows that meet the condition.
     Exact,
-    /// It lets rows through that do not meet the condition.
+    /// Also rows that do not meet the condition.
     Recheck,
     /// No row meets the condition.
     Never,
@@ -38,7 +38,7 @@ impl Where {
         self.conditions.push(condition);
     }
 
-    /// The placeholder of a parameter.
+    /// Adds a parameter and returns its placeholder.
     pub(super) fn bind(&mut self, parameter: Parameter) -> String {
         self.parameters.push(parameter);
         format!("${}", self.parameters.len())
@@ -75,7 +75,7 @@ pub(super) fn fixes(operator: &Operator) -> bool {
     }
 }
 
-/// Whether an index that begins with the property leads to the rows that meet the condition.
+/// Whether an index that begins with the property narrows the search to the rows that meet the condition.
 pub(super) fn narrows(operator: &Operator) -> bool {
     match operator {
         Operator::Ne(_) | Operator::Nin(_) | Operator::Exists(true) | Operator::Ilike(_) | Operator::Has(_) => false,
@@ -84,8 +84,8 @@ pub(super) fn narrows(operator: &Operator) -> bool {
     }
 }
 
-/// Adds a condition on a column. `from` is a key that a cursor bounds the column by from below: an interval that begins before it
-/// is written without its beginning, so that the index is read from the cursor on.
+/// Adds a condition on a column. `from` is a key at which a cursor already begins: the lower bound of an interval is
+/// left out if it is less, so that the index is read from the cursor.
 pub(super) fn add(
     sql: &mut Where,
     column: &str,
@@ -123,7 +123,7 @@ pub(super) fn add(
             let whole = prefix_key(&prefix, descending);
             let first = stored(&whole).to_vec();
             let mut last = first.clone();
-            // No byte of a prefix is 255.
+            // No byte of a prefix's key is 255.
             last.iter_mut().last().into_iter().for_each(|byte| *byte += 1);
             interval(sql, first, true, last, false);
             let is_prefix = pattern.strip_suffix('%').is_some_and(|rest| *rest == *prefix);
@@ -173,7 +173,7 @@ fn one_of(sql: &mut Where, column: &str, mut keys: Vec<Vec<u8>>) -> Verdict {
 fn none_of(sql: &mut Where, column: &str, mut keys: Vec<Vec<u8>>) -> Verdict {
     sql.compare(column, "<", &[ABSENT]);
     let all = keys.len();
-    // Of a long key the column tells nothing.
+    // The column cannot exclude a long key.
     keys.retain(|key| is_exact(key));
     let verdict = exact_if(keys.len() == all);
     match keys.as_slice() {
@@ -187,7 +187,7 @@ fn none_of(sql: &mut Where, column: &str, mut keys: Vec<Vec<u8>>) -> Verdict {
     verdict
 }
 
-/// The keys of what an instance may be equal to, each once.
+/// The keys of the scalar values, each once.
 fn keys(values: &[Value], descending: bool) -> Vec<Vec<u8>> {
     let scalars = values.iter().filter(|value| is_scalar(value));
     let mut keys: Vec<Vec<u8>> = scalars.map(|value| key(Some(value), descending)).collect();
@@ -200,7 +200,7 @@ fn is_scalar(value: &Value) -> bool {
     !matches!(value, Value::Null | Value::Array(_) | Value::Object(_))
 }
 
-/// What every text begins with that fits the pattern.
+/// The beginning of every text that matches the pattern.
 fn literal_prefix(pattern: &str) -> String {
     pattern.chars().take_while(|char| !matches!(char, '%' | '_' | '\\')).collect()
 }

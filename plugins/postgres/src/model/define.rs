@@ -1,4 +1,4 @@
-//! Changes of definitions: a new table takes the rows of the old one, unless neither rows nor indexes change.
+//! Changes of definitions: a new table receives the rows of the old one, unless neither rows nor indexes change.
 
 use snaphook_driver::{CarryOver, DriverError, ErrorKind, ModelShape, Position, Result, json, moves_checkpoint};
 use tokio_postgres::Row;
@@ -14,7 +14,7 @@ use super::writing::Writing;
 use crate::connection::{Database, WHOLE_TIME};
 use crate::session::Session;
 
-/// Bytes of data, and rows, that are carried over at once.
+/// How many bytes of data, and rows, are carried over at once.
 const BYTES_MAX: usize = 4 << 20;
 const ROWS_MAX: usize = 1000;
 
@@ -32,7 +32,7 @@ pub(super) async fn define(
         writing.leave().await;
         return Ok(());
     }
-    // What is there decides, not what the caller remembers: they differ only after a crash.
+    // The stored definition decides, not the caller's: they differ only after a crash.
     let old = writing.registry.models.get(&new.model).cloned();
     let prepared = old.as_ref().and_then(|old| old.prepared.as_ref());
     let table = match (&old, prepared) {
@@ -52,7 +52,7 @@ pub(super) async fn define(
             table
         }
     };
-    // Else what is prepared is used, or has become of no use.
+    // Unless the change only records a definition, a prepared table is now used or obsolete.
     let is_record = carry.is_empty() && known.is_some_and(|known| known.is_like(new));
     if prepared.is_some() && !is_record {
         forget(&mut writing, &new.model, true).await?;
@@ -71,7 +71,7 @@ pub(super) fn is_in_place(old: &Model, new: &ModelShape, carry: &CarryOver) -> b
     carry.is_empty() && old.table.layout == Layout::of(new)
 }
 
-/// Makes the table of a shape, without indexes.
+/// Creates the table of a shape, without indexes.
 pub(super) async fn begin_table(writing: &mut Writing<'_>, shape: &ModelShape) -> Result<Table> {
     let table = Table { model: shape.model.clone(), number: writing.number(), layout: Layout::of(shape) };
     writing.batch(&table.create()).await?;
@@ -105,7 +105,8 @@ async fn refill(
     Ok(())
 }
 
-/// Rows behind an id, by id, with the last one's; `None` at the end. They have id, position and data.
+/// Reads the next rows after an id, ordered by id, with the id of the last one; `None` at the end. The columns are id,
+/// position and data.
 pub(super) async fn read(
     database: &Database,
     session: &mut Session,
@@ -132,7 +133,7 @@ pub(super) async fn read(
     Ok(Some((rows, last)))
 }
 
-/// Brings rows over.
+/// Converts rows for the new table.
 pub(super) fn carried<'t>(
     rows: &[Row],
     to: &'t Table,

@@ -1,4 +1,4 @@
-//! Writes the registry: which table is a model's, and which one is prepared for it.
+//! Writes the registry: which table belongs to a model, and which one is prepared for it.
 
 use snaphook_driver::{CarryOver, DriverError, ErrorKind, ModelShape, Result};
 use tokio_postgres::types::Type;
@@ -6,13 +6,13 @@ use tokio_postgres::types::Type;
 use super::table::Table;
 use super::writing::Writing;
 
-/// What a prepared table is for.
+/// The purpose of a prepared table.
 pub(super) struct Purpose<'a> {
     pub(super) carry: &'a CarryOver,
     pub(super) owner: &'a str,
 }
 
-/// Writes down that a table is a model's, or is prepared for it.
+/// Records that a table belongs to a model, or is prepared for it.
 pub(super) async fn save(
     writing: &mut Writing<'_>,
     table: &Table,
@@ -40,7 +40,7 @@ pub(super) async fn save(
         .map(drop)
 }
 
-/// Takes a table out of the registry: the model's, or the prepared one.
+/// Removes a table from the registry: the model's, or the prepared one.
 pub(super) async fn forget(writing: &mut Writing<'_>, model: &str, prepared: bool) -> Result<()> {
     writing
         .execute(

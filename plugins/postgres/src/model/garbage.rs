@@ -1,7 +1,7 @@
-//! Tables that no model has any more, and what was prepared by a process that is gone.
+//! Removes tables that no model uses any more, and prepared tables of processes that have ended.
 //!
-//! PostgreSQL drops a table only when nobody reads it, and holds up later readers while it waits. Nobody begins to read these, and
-//! the wait is short; what is still in use goes the next time.
+//! PostgreSQL drops a table only when nobody reads it, and blocks later readers while it waits. No read of these tables
+//! begins any more, and the wait is short; a table that is still in use is dropped by a later attempt.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,15 +15,16 @@ use super::row::get;
 use super::writing::Writing;
 use crate::connection::{CALL_TIME, Database};
 
-/// How long what is being prepared may stand still before others take it for abandoned; and what is complete but not used.
+/// Time without progress after which a table in preparation counts as abandoned, and the same for a complete table that
+/// is not used.
 const BUILDING_SECONDS: f64 = 60.0;
 const COMPLETE_SECONDS: f64 = 30.0 * 60.0;
 
-/// How long after the last change tables are removed, and how often that is tried.
+/// Delay between the last change and the removal of tables, and the number of attempts.
 const DELAY: Duration = Duration::from_millis(200);
 const TRIES: usize = 20;
 
-/// How often that is looked for while there is something that was prepared.
+/// How often abandoned tables are looked for, while there are prepared ones.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Removes tables in the background.
@@ -37,7 +38,7 @@ pub(super) fn start(shared: &OpenModels) {
 
 async fn clear(shared: &Weak<OpenModels>) {
     for attempt in 1..=TRIES {
-        // Changes come together; readers end.
+        // Several changes often come together, and reads must end.
         tokio::time::sleep(DELAY * attempt as u32).await;
         let Some(shared) = shared.upgrade() else { return };
         if attempt == 1 {
@@ -49,7 +50,7 @@ async fn clear(shared: &Weak<OpenModels>) {
     }
 }
 
-/// Drops what no model has; returns how many tables are left.
+/// Drops the tables that no model uses; returns how many are left.
 async fn drop_all(database: &Database) -> Result<usize> {
     let unused = database.sql(
         "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -72,7 +73,7 @@ async fn drop_all(database: &Database) -> Result<usize> {
     Ok(left)
 }
 
-/// Looks for abandoned tables now and then, in the background: whoever applies events writes to them too.
+/// Looks for abandoned tables from time to time, in the background: applied events are written to them too.
 pub(super) fn look(shared: &OpenModels) {
     if let Some(shared) = shared.this().filter(|shared| shared.looks(LOOK)) {
         let work = Arc::downgrade(&shared);
@@ -86,7 +87,7 @@ pub(super) fn look(shared: &OpenModels) {
     }
 }
 
-/// Forgets what was prepared by processes that are gone.
+/// Removes prepared tables of processes that have ended from the registry.
 pub(super) async fn forget_abandoned(shared: &OpenModels) -> Result<()> {
     let registry = shared.reload("open").await?;
     for (model, known) in &registry.models {

@@ -1,20 +1,21 @@
-//! Values of properties as bytes: PostgreSQL compares them byte by byte, with the result of [`snaphook_driver::compare`].
+//! Property values as bytes. PostgreSQL compares them byte by byte, with the result of [`snaphook_driver::compare`].
 //!
-//! `jsonb` rejects U+0000 and large exponents, and `text` compares by collation, so neither can hold what a client sends. A key
-//! is a class, then the value:
+//! `jsonb` rejects U+0000 and large exponents, and `text` compares by collation, so neither can store all values that a
+//! client sends. A key is a class, followed by the value:
 //!
 //! | JSON | class | rest, ascending | rest, descending |
 //! | --- | --- | --- | --- |
 //! | boolean | 1 | 0 or 1 | 1 or 0 |
 //! | number | 2 | [`number_key`] | the key of the negated number |
-//! | string | 3 | UTF-8 | each byte turned over, so that greater text is less, then 255 |
+//! | string | 3 | UTF-8 | each byte inverted, so that greater text is less, then 255 |
 //! | array, object | 4 | | |
 //! | null, absent | 5 | | |
 //!
 //! Classes keep their order in both directions, so every sort order is ascending in keys.
 //!
-//! An index entry of PostgreSQL has at most 2,704 bytes, so a column holds only the first [`STORED_MAX`] bytes of a key. Two stored
-//! keys that differ order as the whole keys do; if they are equal and shorter than that, so are the whole keys.
+//! An index entry of PostgreSQL has at most 2,704 bytes, so a column contains only the first [`STORED_MAX`] bytes of a
+//! key. Two stored keys that differ have the same order as the whole keys. If they are equal and shorter than that, the
+//! whole keys are equal too.
 
 use serde_json::Value;
 use snaphook_driver::compare::{Found, number_key};
@@ -25,10 +26,10 @@ pub(super) const TEXT: u8 = 3;
 pub(super) const OTHER: u8 = 4;
 pub(super) const ABSENT: u8 = 5;
 
-/// Bytes of a key that a column holds. Eight of them and an id fit into an index entry.
+/// How many bytes of a key a column contains. Eight such keys and an id fit into an index entry.
 pub(super) const STORED_MAX: usize = 300;
 
-/// The whole key of a value; `None` is an absent or null one.
+/// The whole key of a value; `None` means absent or null.
 pub(super) fn key(value: Option<&Value>, descending: bool) -> Vec<u8> {
     match value {
         Some(Value::String(text)) => text_key(text, descending),
@@ -36,7 +37,7 @@ pub(super) fn key(value: Option<&Value>, descending: bool) -> Vec<u8> {
     }
 }
 
-/// The whole key of what a path leads to.
+/// The whole key of the value that a path leads to.
 pub(super) fn found_key(found: Option<Found<'_>>, descending: bool) -> Vec<u8> {
     match found {
         Some(Found::Array(_) | Found::Object) => vec![OTHER],
@@ -45,10 +46,10 @@ pub(super) fn found_key(found: Option<Found<'_>>, descending: bool) -> Vec<u8> {
     }
 }
 
-/// What a column holds of a value's key.
+/// The part of a value's key that a column contains.
 pub(super) fn stored_key(value: Option<&Value>, descending: bool) -> Vec<u8> {
     let mut key = match value {
-        // The rest of a long text is never looked at.
+        // The rest of a long text is not needed.
         Some(Value::String(text)) if text.len() >= STORED_MAX => text_bytes(&text.as_bytes()[..STORED_MAX], descending),
         other => key(other, descending),
     };
@@ -56,22 +57,22 @@ pub(super) fn stored_key(value: Option<&Value>, descending: bool) -> Vec<u8> {
     key
 }
 
-/// What a column holds of a key.
+/// The part of a key that a column contains.
 pub(super) fn stored(key: &[u8]) -> &[u8] {
     &key[..key.len().min(STORED_MAX)]
 }
 
-/// Whether what a column holds of a key tells it from all others.
+/// Whether the part in the column distinguishes the key from all others.
 pub(super) fn is_exact(key: &[u8]) -> bool {
     key.len() < STORED_MAX
 }
 
-/// What every key of a text with this beginning begins with.
+/// The beginning of the keys of all texts with this prefix.
 pub(super) fn prefix_key(prefix: &str, descending: bool) -> Vec<u8> {
     text_bytes(prefix.as_bytes(), descending)
 }
 
-/// The text of a key of class [`TEXT`]; `None` if it is no such key.
+/// The text of a key of class [`TEXT`]; `None` if it is not such a key.
 pub(super) fn text_of(key: &[u8], descending: bool) -> Option<String> {
     let bytes = match (key.strip_prefix(&[TEXT])?, descending) {
         (bytes, false) => bytes.to_vec(),
@@ -80,7 +81,7 @@ pub(super) fn text_of(key: &[u8], descending: bool) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The key of the same value in the other direction; `None` if it is no key. `descending` is the direction of `key`.
+/// The key of the same value in the other direction; `None` if it is not a key. `descending` is the direction of `key`.
 pub(super) fn turned(key: &[u8], descending: bool) -> Option<Vec<u8>> {
     match key {
         [BOOLEAN, value] => Some(vec![BOOLEAN, value ^ 1]),
@@ -90,8 +91,8 @@ pub(super) fn turned(key: &[u8], descending: bool) -> Option<Vec<u8>> {
     }
 }
 
-/// What [`number_key`] gives for the negated number. Zero's key is 128, and keys of negative numbers are those of positive ones
-/// turned over, with 255 at the end.
+/// The [`number_key`] of the negated number. Zero's key is 128; the keys of negative numbers are those of positive ones
+/// inverted, with 255 at the end.
 fn negated(number: &[u8]) -> Option<Vec<u8>> {
     let invert = |bytes: &[u8]| bytes.iter().map(|byte| !byte).collect::<Vec<u8>>();
     match number {
@@ -115,7 +116,8 @@ fn text_bytes(bytes: &[u8], descending: bool) -> Vec<u8> {
     key.push(TEXT);
     match descending {
         false => key.extend_from_slice(bytes),
-        // UTF-8 has no byte above 244, so the last byte of a key is greater than all of these: a longer text comes first.
+        // UTF-8 has no byte above 244, so the last byte of a key is greater than all of these: a longer text comes
+        // first.
         true => key.extend(bytes.iter().map(|byte| (!byte).wrapping_sub(1))),
     }
     key

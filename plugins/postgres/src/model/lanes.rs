@@ -1,7 +1,7 @@
-//! Turns of reads that may take long, so that they never hold all connections of the pool.
+//! Turns of reads that may take long, so that these never occupy all connections of the pool.
 //!
-//! A read first gets a short turn among several; what does not end in that starts again among the few long ones. Reads that are
-//! known to be short take no turn at all.
+//! A read first gets one of several short turns. If it does not finish, it starts again in one of the few long turns.
+//! Reads that are known to be short need no turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,22 +10,22 @@ use snaphook_driver::{Budget, DriverError, ErrorKind, Exceeded, Result};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Steps of a short turn: some milliseconds.
+/// The number of steps in a short turn: a few milliseconds.
 pub(super) const SHORT_STEPS: u64 = 50_000;
 
-/// How long a short turn may take, whatever it costs.
+/// The maximum duration of a short turn, however few steps it has taken.
 const SHORT_TIME: Duration = Duration::from_secs(1);
 
-/// Reads that wait for a turn of one kind at most.
+/// Maximum number of reads that wait for one kind of turn.
 const WAITING_MAX: usize = 128;
 
-/// How often a read that waits for the server looks at its budget.
+/// How often a read checks its budget while it waits for the server.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Why a read stopped.
 #[derive(Debug)]
 pub(super) enum Halt {
-    /// It is longer than its turn.
+    /// It does not fit into its turn.
     Turn,
     Failed(DriverError),
 }
@@ -36,7 +36,7 @@ impl From<DriverError> for Halt {
     }
 }
 
-/// What one turn of a read may cost.
+/// The limits of one turn of a read.
 #[derive(Clone, Debug)]
 pub(super) struct Meter {
     pub(super) budget: Budget,
@@ -60,10 +60,10 @@ impl Meter {
         self.look(self.budget.charge(steps))
     }
 
-    /// What charging the budget said.
+    /// Checks the result of charging the budget, and whether a short turn is over.
     pub(super) fn look<T>(&self, charged: Result<T, Exceeded>) -> Result<T, Halt> {
         let value = charged.map_err(|limit| limit.into_error(self.operation))?;
-        // What PostgreSQL passes over by itself takes time and no steps.
+        // Rows that PostgreSQL skips take time, but no steps.
         let is_over = self.budget.steps().saturating_sub(self.began) > SHORT_STEPS || self.since.elapsed() > SHORT_TIME;
         if self.is_short && is_over {
             return Err(Halt::Turn);
@@ -71,7 +71,7 @@ impl Meter {
         Ok(value)
     }
 
-    /// Waits for the server; ends with the budget.
+    /// Waits for the server until the deadline, as long as the budget allows.
     pub(super) async fn wait<T>(&self, deadline: Instant, work: impl Future<Output = T>) -> Result<T, Halt> {
         let mut work = std::pin::pin!(work);
         loop {
@@ -98,12 +98,12 @@ struct Lane {
 }
 
 impl Lanes {
-    /// Leaves connections for writers and for reads that take no turn.
+    /// Leaves connections for writers and for reads without a turn.
     pub(super) fn new(connections: usize) -> Lanes {
         Lanes { short: Lane::new((connections / 2).max(1)), long: Lane::new((connections / 4).max(1)) }
     }
 
-    /// A place for a short turn, or for a long one.
+    /// A permit for a short turn, or for a long one.
     pub(super) async fn place(
         &self,
         budget: &Budget,
@@ -130,7 +130,7 @@ impl Lane {
         if self.waiting.load(Ordering::Relaxed) > WAITING_MAX {
             return Err(overloaded(format!("{WAITING_MAX} queries are waiting for their turn already")));
         }
-        // Far beyond what a clock can count there is no end.
+        // Keeps the wait within the range of the clock.
         let wait = budget.wait_left().min(Duration::from_secs(24 * 60 * 60));
         match tokio::time::timeout(wait, self.places.acquire()).await {
             Ok(place) => Ok(place.ok()),
@@ -142,7 +142,7 @@ impl Lane {
     }
 }
 
-/// One of those that wait, until it is dropped.
+/// Counts a waiting read until it is dropped.
 struct WaitingRead<'a>(&'a AtomicUsize);
 
 impl<'a> WaitingRead<'a> {

@@ -1,4 +1,4 @@
-//! What the store's calls share.
+//! The state that the store's calls share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -13,16 +13,16 @@ use crate::connection::Database;
 
 pub(super) struct OpenModels {
     pub(super) database: Arc<Database>,
-    /// As it was last read; whoever uses it compares its number of changes.
+    /// The registry as last read; calls that use it compare its number of changes.
     registry: RwLock<Arc<Registry>>,
     pub(super) lanes: Lanes,
-    /// Tells this opened store from others, in what is prepared.
+    /// Identifies the prepared tables of this opened store.
     pub(super) owner: String,
-    /// Work that nobody waits for; ends when the store is closed.
+    /// Tasks in the background; they end when the store is closed.
     background: Mutex<JoinSet<()>>,
-    /// When it was last looked for what is abandoned.
+    /// When abandoned tables were last looked for.
     looked: Mutex<Instant>,
-    /// Whether tables are about to be removed.
+    /// Whether the removal of tables is scheduled.
     clearing: AtomicBool,
     this: Weak<OpenModels>,
 }
@@ -41,12 +41,12 @@ impl OpenModels {
         })
     }
 
-    /// Itself, for work in the background.
+    /// A reference to this, for tasks in the background.
     pub(super) fn this(&self) -> Option<Arc<OpenModels>> {
         self.this.upgrade()
     }
 
-    /// Whether it is time to look for what is abandoned.
+    /// Whether it is time to look for abandoned tables.
     pub(super) fn looks(&self, every: Duration) -> bool {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         let due = looked.elapsed() > every;
@@ -56,17 +56,17 @@ impl OpenModels {
         due
     }
 
-    /// Whether nobody else is about to remove tables.
+    /// Whether the caller must remove tables, because no removal is scheduled yet.
     pub(super) fn clears(&self) -> bool {
         !self.clearing.swap(true, Ordering::Relaxed)
     }
 
-    /// From now on there may be more of them.
+    /// The removal begins; later changes schedule another one.
     pub(super) fn cleared(&self) {
         self.clearing.store(false, Ordering::Relaxed);
     }
 
-    /// Ends work in the background.
+    /// Ends the tasks in the background.
     pub(super) async fn stop(&self) {
         let mut background = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
         background.shutdown().await;
@@ -76,7 +76,7 @@ impl OpenModels {
         Arc::clone(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps a registry that was read, unless a later one is known.
+    /// Stores a registry that was read, unless a later one is known.
     pub(super) fn publish(&self, registry: Registry) -> Arc<Registry> {
         let registry = Arc::new(registry);
         let mut known = self.registry.write().unwrap_or_else(PoisonError::into_inner);
@@ -86,13 +86,13 @@ impl OpenModels {
         registry
     }
 
-    /// Reads the registry as it is now.
+    /// Reads the current registry.
     pub(super) async fn reload(&self, operation: &'static str) -> Result<Arc<Registry>> {
         let mut session = self.database.session(operation).await?;
         Ok(self.publish(Registry::load(&self.database, &mut session, operation).await?))
     }
 
-    /// A model as it was last read; reads the registry again if it was not there.
+    /// A model as last read; reads the registry again if it does not contain the model.
     pub(super) async fn model(&self, model: &str, operation: &'static str) -> Result<Option<(i64, Arc<Model>)>> {
         let mut registry = self.registry();
         if !registry.models.contains_key(model) {
@@ -101,7 +101,7 @@ impl OpenModels {
         Ok(registry.models.get(model).map(|found| (registry.changes, Arc::clone(found))))
     }
 
-    /// Starts work that nobody waits for.
+    /// Starts a task in the background.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +111,7 @@ impl OpenModels {
     }
 }
 
-/// Whether a read met a table that is there no more: its model was changed meanwhile.
+/// Whether a read failed because its table no longer exists: the model changed in the meantime.
 pub(super) fn is_gone(error: &DriverError) -> bool {
     error.kind() == ErrorKind::Corrupt && error.context().any(|(key, value)| key == "SQLSTATE" && value == "42P01")
 }

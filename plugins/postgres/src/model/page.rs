@@ -1,4 +1,4 @@
-//! The rows of a page, put in order as far as no index has done that.
+//! Collects the rows of a page, and sorts them as far as no index does.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -8,28 +8,28 @@ use snaphook_driver::{Instance, PAGE_BYTES_MAX};
 use super::lanes::{Halt, Meter};
 use super::page_position::PagePosition;
 
-/// A row that matches.
+/// A matching row.
 pub(super) struct PageEntry {
-    /// Rows with the same run are next to each other, and are put in order here.
+    /// Rows with the same run are adjacent, and are sorted here.
     pub(super) run: Vec<u8>,
-    /// The row is where it belongs.
+    /// Whether the row is already in its place.
     pub(super) is_alone: bool,
     pub(super) place: PagePosition,
     pub(super) size: usize,
     pub(super) instance: Option<Instance>,
 }
 
-/// Rows of a page, as they come into their order.
+/// Collects the rows of a page in order.
 #[derive(Default)]
 pub(super) struct PageBuilder {
-    /// `None`: rows are counted.
+    /// `None`: rows are only counted.
     wanted: Option<usize>,
     entries: Vec<PageEntry>,
     bytes: usize,
     run: Vec<u8>,
-    /// The first rows of the run that is open.
+    /// The first rows of the current run.
     heap: BinaryHeap<PageEntry>,
-    /// Bytes of the heap, and the most that it had.
+    /// Bytes of the heap, now and at most.
     held: (usize, usize),
     matched: u64,
 }
@@ -44,7 +44,7 @@ impl PageBuilder {
         (self.entries, self.matched)
     }
 
-    /// Rows that are still wanted.
+    /// How many more rows are wanted.
     pub(super) fn left(&self) -> usize {
         self.wanted.map_or(usize::MAX, |wanted| wanted.saturating_sub(self.entries.len()))
     }
@@ -53,7 +53,7 @@ impl PageBuilder {
         self.left() == 0 || (self.bytes > PAGE_BYTES_MAX && self.entries.len() > 1)
     }
 
-    /// Takes a row that matches.
+    /// Adds a matching row.
     pub(super) fn push(&mut self, entry: PageEntry, meter: &Meter) -> Result<(), Halt> {
         self.matched += 1;
         if self.wanted.is_none() {
@@ -85,7 +85,7 @@ impl PageBuilder {
         Ok(())
     }
 
-    /// The run is at its end.
+    /// Ends the current run.
     pub(super) fn flush(&mut self) {
         self.held.0 = 0;
         for entry in std::mem::take(&mut self.heap).into_sorted_vec() {

@@ -1,4 +1,4 @@
-//! Where a page ended, as a cursor has it: the whole keys of its last instance.
+//! The end of a page, as a cursor contains it: the whole keys of its last instance.
 
 use serde_json::Value;
 use snaphook_driver::{Cursor, DriverError, ErrorKind, InstanceQuery, Result, SortKey};
@@ -8,13 +8,13 @@ use super::key::{ABSENT, BOOLEAN, NUMBER, OTHER, key, text_of};
 /// The last instance of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct PagePosition {
-    /// One per sort key that tells rows apart.
+    /// One key per distinguishing sort key, see `Plan::sort`.
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) id: String,
 }
 
 impl PagePosition {
-    /// Reads the cursor of a query. `sort` are the keys of it that tell rows apart.
+    /// Decodes the cursor of a query. `sort` contains its distinguishing sort keys.
     pub(super) fn decode(model: &str, query: &InstanceQuery, sort: &[SortKey]) -> Result<Option<PagePosition>> {
         let Some(cursor) = Cursor::decode(model, query)? else { return Ok(None) };
         let keys = sort.iter().map(|wanted| {
@@ -36,7 +36,7 @@ impl PagePosition {
     }
 }
 
-/// A key as JSON: a text as it is, anything else as hexadecimal digits.
+/// A key as JSON: text as it is, anything else as hexadecimal digits.
 fn pack(key: &[u8], descending: bool) -> Value {
     match text_of(key, descending) {
         Some(text) => format!("t{text}").into(),

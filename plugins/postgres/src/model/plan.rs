@@ -1,8 +1,8 @@
-//! How a query is answered: which index gives the order, what PostgreSQL filters, what the driver does.
+//! How a query is executed: which index gives the order, what PostgreSQL filters, and what the driver does.
 //!
-//! PostgreSQL never sorts. Rows come in the order of an index as far as one has the order that is asked for, and rows that are equal
-//! so far are put in order by the driver, as are all rows if no index has it. Keys are ascending in both directions, so the rows
-//! behind a cursor are one comparison of rows, which an index starts from.
+//! PostgreSQL never sorts. Rows arrive in the order of an index, as far as an index has the requested order. The driver
+//! sorts rows that are equal so far, and all rows if no index fits. Keys are ascending in both directions, so the rows
+//! after a cursor are one row comparison, at which an index scan can start.
 
 use snaphook_driver::{Condition, Filter, Path, SortKey};
 
@@ -11,51 +11,51 @@ use super::key::{ABSENT, BOOLEAN, is_exact, stored};
 use super::page_position::PagePosition;
 use super::table::{Layout, Table};
 
-/// A query with what its table can do for it.
+/// A query with the support that its table offers.
 pub(super) struct Plan<'a> {
     table: &'a Table,
-    /// The parts that must all match.
+    /// Conditions that must all be met.
     filter: Vec<&'a Filter>,
-    /// Sort keys that tell rows apart: those that the filter does not fix, each path once.
+    /// The distinguishing sort keys: those that the filter does not fix, each path once.
     pub(super) sort: Vec<SortKey>,
     served: Option<Served>,
-    /// Whether the rows that meet some condition are together in another index than the one that gives the order.
+    /// Whether another index than the one that gives the order narrows the search.
     pub(super) narrows: bool,
 }
 
 /// How an index gives an order.
 #[derive(Clone, Debug, PartialEq)]
 struct Served {
-    /// Columns that the rows come in the order of.
+    /// The columns by which the rows are ordered.
     columns: Vec<usize>,
-    /// Whether these are all sort keys, and the id follows.
+    /// Whether these are all sort keys, followed by the id.
     whole: bool,
-    /// The one column is read from its end, one class after the other.
+    /// The single column is read backwards, one class after the other.
     backwards: bool,
-    /// How many columns of the index come before, which the filter fixes.
+    /// How many columns at the start of the index the filter fixes.
     lead: usize,
-    /// The index; `None`: that of the ids.
+    /// The index; `None`: the index of the ids.
     index: Option<usize>,
 }
 
-/// One statement, whose rows come before those of the next one.
+/// One statement. All its rows come before those of the next one.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// The rows that it gives.
+    /// The conditions of its rows.
     pub(super) rows: Where,
-    /// What follows `ORDER BY`; empty: any order.
+    /// The text after `ORDER BY`; empty: any order.
     pub(super) order: String,
 }
 
-/// Statements that give the rows, and what is left to do.
+/// Statements that return the rows, and the work that is left to the driver.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) parts: Vec<Part>,
-    /// Columns whose keys the statements give, in whose order the rows come.
+    /// The columns whose keys the statements return; rows are ordered by these.
     pub(super) given: Vec<usize>,
-    /// Whether rows that are equal in these come by id.
+    /// Whether rows with equal keys are ordered by id.
     pub(super) whole: bool,
-    /// Conditions that the driver looks at.
+    /// Conditions that the driver checks.
     pub(super) residual: Vec<Filter>,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Plan<'a> {
                 _ => None,
             })
             .collect();
-        // Of what an instance has besides its data there is no key.
+        // Only the data has keys, not the instance's other fields.
         let fixes = |condition: &&&Condition| condition::fixes(&condition.operator) && condition.path.names().is_some();
         let fixed: Vec<&Path> = conditions.iter().filter(fixes).map(|condition| &condition.path).collect();
         let mut free: Vec<SortKey> = Vec::new();
@@ -79,7 +79,7 @@ impl<'a> Plan<'a> {
             }
         }
         let served = served(&table.layout, &fixed, &free);
-        // The first column of the index that gives the order is covered.
+        // A condition on the first column of the index that gives the order needs no other index.
         let covered = served.as_ref().and_then(|served| served.index).map(|index| table.layout.indexes[index][0]);
         let covered = covered.map(|column| table.layout.columns[column].path.clone());
         let leads = |condition: &Condition| {
@@ -102,7 +102,7 @@ impl<'a> Plan<'a> {
         Some(Stream { parts, given: Vec::new(), whole: false, residual })
     }
 
-    /// The rows behind the cursor that meet the filter, in the order of an index; `None` if there are none.
+    /// The rows after the cursor that meet the filter, in the order of an index; `None` if there are none.
     pub(super) fn ordered(&self, cursor: Option<&PagePosition>) -> Option<Stream> {
         let served = self.served.as_ref()?;
         if served.backwards {
@@ -111,7 +111,7 @@ impl<'a> Plan<'a> {
         let mut bound: Option<(Vec<usize>, &PagePosition)> = None;
         let mut from = None;
         if let Some(place) = cursor {
-            // Up to a key that the column does not hold whole.
+            // Up to and including the first key that the column does not contain completely.
             let exact = place.keys.iter().take(served.columns.len()).take_while(|key| is_exact(key)).count();
             let columns = served.columns[..served.columns.len().min(exact + 1)].to_vec();
             from = columns.first().map(|column| (*column, stored(&place.keys[0])));
@@ -141,7 +141,7 @@ impl<'a> Plan<'a> {
         Some(Stream { parts, given: served.columns.clone(), whole: served.whole, residual })
     }
 
-    /// One column from its end, one class after the other: that is the other direction.
+    /// Reads one column backwards, one class after the other: that is the other direction.
     fn backwards(&self, served: &Served, cursor: Option<&PagePosition>) -> Option<Stream> {
         let (rows, residual) = self.rows(None)?;
         let column = *served.columns.first()?;
@@ -152,7 +152,7 @@ impl<'a> Plan<'a> {
             let mut rows = rows.clone();
             rows.compare(&name, ">=", &[class]);
             match start.filter(|key| key[0] == class) {
-                // The cursor has the key of its own direction.
+                // The cursor's key has the direction of the query.
                 Some(key) => match super::key::turned(key, !self.table.layout.columns[column].descending) {
                     Some(turned) => rows.compare(&name, "<=", stored(&turned)),
                     None => rows.compare(&name, "<", &[class + 1]),
@@ -164,7 +164,8 @@ impl<'a> Plan<'a> {
         Some(Stream { parts: parts.collect(), given: served.columns.clone(), whole: false, residual })
     }
 
-    /// The conditions as SQL, and those that the driver looks at again. `from`: a column, and the key from which it is read.
+    /// The conditions as SQL, and those that the driver must check. `from`: a column, and the key from which it is
+    /// read.
     fn rows(&self, from: Option<(usize, &[u8])>) -> Option<(Where, Vec<Filter>)> {
         let layout = &self.table.layout;
         let preferred = self.served.as_ref().and_then(|served| served.index).map(|index| &layout.indexes[index]);
@@ -199,7 +200,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What an index gives of this order among rows that are the same in the paths `fixed`.
+/// The part of this order that an index gives, among rows with the same values at the paths `fixed`.
 fn served(layout: &Layout, fixed: &[&Path], sort: &[SortKey]) -> Option<Served> {
     let ids =
         sort.is_empty().then_some(Served { columns: Vec::new(), whole: true, backwards: false, lead: 0, index: None });
@@ -212,7 +213,7 @@ fn served(layout: &Layout, fixed: &[&Path], sort: &[SortKey]) -> Option<Served> 
             (Some(wanted), Some(column)) => wanted.path == column.path && wanted.descending != column.descending,
             _ => false,
         };
-        // Read from the end, only what comes right behind the fixed columns is in order.
+        // Read backwards, only the column right after the fixed ones is in order.
         let turned = turned && places.get(lead) == rest.first();
         let count = if turned { 1 } else { forwards };
         let whole = !turned && count == sort.len() && count == rest.len();

@@ -1,4 +1,4 @@
-//! What PostgreSQL makes of the statements, over a table of 50,000 rows.
+//! How PostgreSQL executes the statements, over a table of 50,000 rows.
 
 use serde_json::json;
 use snaphook_driver::{Condition, Filter, ModelStore as _, OpenContext, Operator, SortKey};
@@ -107,7 +107,7 @@ fn pages_are_read_from_indexes() {
             }
             client.batch_execute(if analyzed { "" } else { "ANALYZE" }).await.unwrap();
         }
-        // Few rows meet these; they are found by an index, whatever the order.
+        // Few rows match; an index finds them, whatever the order.
         for (path, operator) in [
             ("deep.name", is("n77")),
             ("deep.name", Operator::In(vec![text("n77"), text("n78")])),
@@ -119,7 +119,7 @@ fn pages_are_read_from_indexes() {
             let plan = Plan::new(&model.table, &filter, &[sort_key("other")]);
             let plans = explain(&client, &model, &plan.unordered().unwrap(), true).await.join("\n");
             assert!(plans.contains("Index Cond") && !plans.contains("Seq Scan"), "{filter:?}:\n{plans}");
-            // Those that an order would need are looked at only if there are many.
+            // Rows are read in the requested order only if many rows match.
             assert!(Plan::new(&model.table, &filter, &[sort_key("-total")]).narrows, "{filter:?}");
         }
         store.close().await.unwrap();

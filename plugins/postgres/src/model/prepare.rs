@@ -1,7 +1,7 @@
-//! The next table of a model, built beside the one that is read.
+//! Builds the next table of a model, beside the one that is read.
 //!
-//! Rows are copied in small transactions. Whoever applies events meanwhile, on whichever node, writes them to both tables, so the
-//! new one is right from the moment in which the last row is copied. `define` then only writes down that it is the model's table.
+//! Rows are copied in small transactions. Meanwhile, every node writes the events that it applies to both tables, so
+//! the new one is complete as soon as the last row is copied. `define` then only records that it is the model's table.
 
 use std::time::{Duration, Instant};
 
@@ -17,17 +17,17 @@ use super::table::Table;
 use super::writing::Writing;
 use crate::connection::CALL_TIME;
 
-/// How long one step may keep other writers waiting.
+/// How long one step may block other writers.
 const STEP_TIME: Duration = Duration::from_millis(2);
 const ROWS_FIRST: usize = 16;
 const ROWS_MAX: usize = 2000;
 
-/// How often a node looks whether another one has prepared what it wants, and after how many seconds without progress it does that
-/// itself.
+/// How often a node checks whether another one has prepared the table that it needs, and after how many seconds without
+/// progress it prepares the table itself.
 const LOOK: Duration = Duration::from_millis(100);
 const STALLED_SECONDS: f64 = 10.0;
 
-/// Removes what is prepared if the caller does not wait for it to its end.
+/// Removes the prepared table if the caller stops waiting for it.
 struct Guard<'a> {
     shared: &'a OpenModels,
     table: Option<Table>,
@@ -58,7 +58,7 @@ pub(super) async fn prepare(shared: &OpenModels, new: &ModelShape, carry: &Carry
                 writing.leave().await;
                 return Ok(prepared.table.number);
             }
-            // Another node is at it.
+            // Another node is working on it.
             if is_same && idle(&mut writing, prepared.table.number).await? < STALLED_SECONDS {
                 writing.leave().await;
                 tokio::time::sleep(LOOK).await;
@@ -77,7 +77,7 @@ pub(super) async fn prepare(shared: &OpenModels, new: &ModelShape, carry: &Carry
         save(&mut writing, &to, new, Some(Purpose { carry, owner: &shared.owner })).await?;
         writing.changed();
         let from = known.table.clone();
-        // From here on it is there, whether the answer arrives or not.
+        // From here on the table may exist, even if no response arrives.
         let mut guard = Guard { shared, table: Some(to.clone()) };
         writing.commit(&[], None).await?;
         break (from, guard.table.take().unwrap_or(to));
@@ -92,7 +92,7 @@ pub(super) async fn prepare(shared: &OpenModels, new: &ModelShape, carry: &Carry
     Ok(to.number)
 }
 
-/// Copies all rows; returns the last step.
+/// Copies all rows; returns the time of the last step.
 async fn fill(
     shared: &OpenModels,
     from: &Table,
@@ -104,7 +104,7 @@ async fn fill(
     let (mut after, mut count, mut checkpoint, mut step) = (Vec::new(), ROWS_FIRST, 0, None);
     loop {
         let began = Instant::now();
-        // Read and carried over without the lock; who changes one of them meanwhile changes both tables.
+        // Rows are read and converted without the lock; a concurrent change is written to both tables.
         let mut session = database.session("prepare").await?;
         let Some((rows, last)) = define::read(database, &mut session, from, &after, count, "prepare").await? else {
             return Ok(step);
@@ -123,18 +123,18 @@ async fn fill(
             count = (count * 2).min(ROWS_MAX);
         }
         after = last;
-        // Half of the time is for others, if there are any.
+        // Leaves half of the time to others, if there are any.
         if others {
             tokio::time::sleep(began.elapsed()).await;
         }
     }
 }
 
-/// See [`snaphook_driver::ModelStore::discard`]; `None`: whatever is prepared.
+/// See [`snaphook_driver::ModelStore::discard`]; `None`: any prepared table.
 pub(super) async fn discard(shared: &OpenModels, model: &str, ticket: Option<u64>) -> Result<()> {
     let mut writing = Writing::begin(shared, "discard", CALL_TIME).await?;
     let prepared = writing.registry.models.get(model).and_then(|known| known.prepared.as_ref());
-    // What another node prepared is that node's to forget.
+    // Only the node that prepared a table may remove it by its ticket.
     let is_own = |prepared: &PreparedTable| prepared.owner == shared.owner;
     if prepared.is_none_or(|prepared| ticket.is_some_and(|ticket| ticket != prepared.table.number || !is_own(prepared)))
     {
@@ -151,8 +151,8 @@ pub(super) async fn discard(shared: &OpenModels, model: &str, ticket: Option<u64
 /// The time of a step, in microseconds.
 type StepTime = i64;
 
-/// Says that the work goes on from the step before. Fails if somebody else has removed the table, or if the server crashed and lost
-/// that step: steps do not wait for the disk, and a new connection does not tell that there was a crash.
+/// Records that the work continues after an earlier step. Fails if the table was removed, or if the server crashed and
+/// lost that step: steps do not wait for the disk, and a new connection does not reveal a crash.
 async fn touch(writing: &mut Writing<'_>, table: &Table, before: Option<StepTime>, complete: bool) -> Result<StepTime> {
     let touched = writing
         .query(
@@ -166,7 +166,7 @@ async fn touch(writing: &mut Writing<'_>, table: &Table, before: Option<StepTime
     touched.first().map_or_else(|| Err(gone()), |row| super::row::get(row, 0, "prepare"))
 }
 
-/// Seconds since somebody last worked on a table.
+/// Seconds since the last work on a table.
 async fn idle(writing: &mut Writing<'_>, number: u64) -> Result<f64> {
     let rows = writing
         .query(

@@ -14,7 +14,7 @@ use super::row::{self, get};
 use super::scan::{PROBE, Scan};
 use super::table::Table;
 
-/// How often a read is done again whose model was changed meanwhile.
+/// How many times a read is repeated whose model changed in the meantime.
 const RETRIES: usize = 20;
 
 /// A read of one model.
@@ -24,14 +24,14 @@ pub(super) struct Read<'a> {
     pub(super) budget: &'a Budget,
 }
 
-/// What is asked.
+/// The requested result.
 #[derive(Clone, Copy)]
 enum Ask<'a> {
     Page(&'a InstanceQuery),
     Count(&'a Filter),
 }
 
-/// What was asked: a page, or a number of instances.
+/// The result: a page, or a number of instances.
 struct ReadResult {
     page: InstancePage,
     count: u64,
@@ -48,9 +48,9 @@ impl Read<'_> {
         self.run("count", Ask::Count(filter)).await.map(|answer| answer.count)
     }
 
-    /// In a short turn, then, if that is not enough, in a long one.
+    /// Runs in a short turn and, if that is not enough, in a long one.
     async fn run(&self, operation: &'static str, ask: Ask<'_>) -> Result<ReadResult> {
-        // Ends what runs on another thread.
+        // If the call is dropped, this ends its work on another thread.
         let guard = self.budget.cancel_on_drop();
         let filter = match ask {
             Ask::Page(query) => &query.filter,
@@ -72,7 +72,7 @@ impl Read<'_> {
         })
     }
 
-    /// Does the read again if a table went that it looked at.
+    /// Repeats the read if its table was removed in the meantime.
     async fn turn(&self, meter: &Meter, ask: Ask<'_>) -> Result<ReadResult, Halt> {
         let mut retries = 0;
         loop {
@@ -86,7 +86,7 @@ impl Read<'_> {
     async fn once(&self, meter: &Meter, ask: Ask<'_>) -> Result<ReadResult, Halt> {
         let mut reader = Reader::begin(self.shared, meter).await?;
         let answer = self.answer(&mut reader, meter, ask).await;
-        // Whatever came of it: a client that asks for what is refused must not cost a connection.
+        // After errors too: a client that sends invalid queries must not cost connections.
         reader.end().await;
         answer
     }
@@ -103,7 +103,7 @@ impl Read<'_> {
     }
 }
 
-/// Whether one row alone may take longer than a short turn.
+/// Whether a single row may take longer than a short turn.
 fn is_long(filter: &Filter) -> bool {
     filter.any(&|condition| {
         matches!(&condition.operator, Operator::Like(pattern) | Operator::Ilike(pattern)
@@ -120,11 +120,11 @@ async fn page_of(
     let plan = Plan::new(table, &query.filter, &query.sort);
     let cursor = PagePosition::decode(&table.model, query, &plan.sort)?;
     let limit = query.limit.max(1) as usize;
-    // One more than the page tells whether there is a next one.
+    // One more than the page shows whether there is a next one.
     let scan = Scan { table, sort: &plan.sort, cursor: cursor.as_ref(), wanted: Some(limit + 1), meter };
     let mut found = None;
     if !plan.is_ordered() || plan.narrows {
-        // If many rows meet the condition that an index serves, the next ones in their order are found sooner.
+        // If many rows meet the condition that an index serves, reading in order finds the next ones sooner.
         let most = plan.is_ordered().then_some(PROBE);
         found = match plan.unordered() {
             Some(stream) => scan.read(reader, stream, most).await?,
@@ -181,7 +181,7 @@ async fn count_of(reader: &mut Reader<'_>, table: &Table, filter: &Filter, meter
         && residual.is_empty()
         && let [part] = parts.as_slice()
     {
-        // PostgreSQL counts millions in a second; the budget gets to know at the end.
+        // PostgreSQL counts millions of rows per second, so the budget is only charged at the end.
         let left = meter.budget.limits().steps.saturating_sub(meter.budget.steps());
         let most = i64::try_from(left).unwrap_or(i64::MAX).saturating_add(1);
         let count = reader.count(table, &part.rows, most).await? as u64;

@@ -1,4 +1,4 @@
-//! One snapshot of the store for one read. Rows come in pages of a cursor, each of which the read's budget counts.
+//! One snapshot of the store for one read. Rows come in batches from a cursor, and the read's budget counts each batch.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::session::{Begin, Session};
 /// Data up to this size comes with its row; larger data is fetched when it is needed.
 const INLINE_MAX: usize = 16 * 1024;
 
-/// Columns of a row before its keys: the instance, then the size of its data.
+/// The index of the first key in a row: after the instance and the size of its data.
 pub(super) const KEYS_FROM: usize = 8;
 
 pub(super) struct Reader<'a> {
@@ -51,13 +51,13 @@ impl<'a> Reader<'a> {
         Ok(Reader { shared, session, meter, registry, cursors: 0 })
     }
 
-    /// A model as this snapshot has it.
+    /// A model in this snapshot.
     pub(super) fn model(&self, model: &str) -> Option<Arc<Model>> {
         self.registry.models.get(model).cloned()
     }
 
-    /// Opens a cursor over rows of a table and fetches the first ones. `order` is what follows `ORDER BY`, in which an index gives
-    /// them; empty: any order.
+    /// Opens a cursor over rows of a table and fetches the first ones. `order` is the text after `ORDER BY`, which
+    /// matches an index; empty: any order.
     pub(super) async fn open(
         &mut self,
         table: &Table,
@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    /// The next rows of the cursor that was opened last.
+    /// The next rows of the last opened cursor.
     pub(super) async fn next(&mut self, count: usize) -> Result<Vec<Row>, Halt> {
         let fetch = self.fetch(count);
         self.query(&fetch, &[]).await
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         self.query(&select, &[(&ids, Type::BYTEA_ARRAY)]).await
     }
 
-    /// How many rows there are; counts no further than `most`.
+    /// Counts rows, up to `most`.
     pub(super) async fn count(&mut self, table: &Table, rows: &Where, most: i64) -> Result<i64, Halt> {
         let count =
             format!("SELECT count(*) FROM (SELECT FROM @.{}{} LIMIT {most}) AS rows", table.name(), rows.clause());
@@ -129,14 +129,14 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    /// Gives the connection back.
+    /// Returns the connection.
     pub(super) async fn end(mut self) {
         self.session.end().await;
     }
 }
 
-/// Without statistics, and for a cursor whose rows are wanted one after the other, PostgreSQL chooses badly between an index and a
-/// sort; here there is nothing to choose.
+/// Without statistics, and for a cursor whose rows are fetched in steps, PostgreSQL chooses badly between an index and
+/// a sort. With an order, these settings leave it no choice.
 pub(super) fn settings(order: &str) -> &'static str {
     match order {
         "" => "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on",

@@ -1,8 +1,8 @@
-//! Which models there are, and in which tables: the registry, which nodes that share the store read again when its number of
-//! changes says so.
+//! The registry: the models and their tables. Nodes that share the store read it again when its number of changes has
+//! increased.
 //!
-//! Whoever writes locks the row of `model_state` first, so writers of all nodes come one after the other. Whoever reads compares
-//! `changes` within the same snapshot, so what is read is never a table that belongs to another definition.
+//! Every writer first locks the row of `model_state`, so only one of all nodes writes at a time. Every reader compares
+//! `changes` within its snapshot, so it never reads a table that belongs to another definition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::connection::Database;
 use crate::migrate::Tables;
 use crate::session::Session;
 
-/// `numbers` is the last number that was given to a table. A row with `prepared` is a table that is built beside the one that is
+/// `numbers` is the last assigned table number. A row with `prepared` is a table that is built beside the one that is
 /// read.
 pub(super) const TABLES: Tables = Tables {
     store: "model",
@@ -30,15 +30,15 @@ pub(super) const TABLES: Tables = Tables {
             PRIMARY KEY (model, prepared))"],
 };
 
-/// The definitions as of one number of changes.
+/// The definitions at one number of changes.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    /// -1 before anything was read.
+    /// -1 before the first read.
     pub(super) changes: i64,
     pub(super) models: HashMap<String, Arc<Model>>,
 }
 
-/// A model that is defined.
+/// A defined model.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) table: Table,
@@ -46,7 +46,7 @@ pub(super) struct Model {
     pub(super) prepared: Option<PreparedTable>,
 }
 
-/// A table that is built for a change of its model, or is complete. Whoever applies events writes to it too.
+/// A table that is being built for a change of its model, or is complete. Applied events are written to it too.
 #[derive(Clone, Debug)]
 pub(super) struct PreparedTable {
     pub(super) table: Table,
@@ -64,7 +64,7 @@ impl Registry {
         Registry { changes: -1, models: HashMap::new() }
     }
 
-    /// Reads it, in the session's transaction if it has one.
+    /// Reads the registry, in the session's transaction if it has one.
     pub(super) async fn load(database: &Database, session: &mut Session, operation: &'static str) -> Result<Registry> {
         let sql = database.sql(
             "SELECT s.changes, t.model, t.prepared, t.number, t.layout, t.shape, t.carry, t.complete, t.owner, \
@@ -109,7 +109,7 @@ impl Registry {
             owner: get::<Option<String>>(row, 8, operation)?.unwrap_or_default(),
             idle: get(row, 9, operation)?,
         };
-        // Those that are in use come first.
+        // Tables in use come first.
         if let Some(Ok(known)) = self.models.get_mut(&model).map(|known| Arc::get_mut(known).ok_or(())) {
             known.prepared = Some(prepared);
         }
@@ -126,7 +126,7 @@ pub(super) struct StateRow {
 }
 
 impl StateRow {
-    /// From `checkpoint, changes, numbers`.
+    /// Decodes a row of `checkpoint, changes, numbers`.
     pub(super) fn read(rows: &[Row], operation: &'static str) -> Result<StateRow> {
         let row = rows.first().ok_or_else(|| removed(operation))?;
         Ok(StateRow {

@@ -1,4 +1,5 @@
-//! The driver's part of a read: conditions that PostgreSQL does not decide, the order that no index gives, and the end of a page.
+//! The driver's part of a read: conditions that PostgreSQL does not decide, sorting that no index provides, and the end
+//! of a page.
 
 use std::sync::Arc;
 
@@ -16,16 +17,16 @@ use super::reader::{KEYS_FROM, Reader};
 use super::row::{self, get};
 use super::table::Table;
 
-/// Rows that are fetched at once.
+/// How many rows are fetched at once.
 const ROWS: usize = 256;
 
-/// Bytes of large data that is held at once.
+/// Maximum size of large data in memory.
 const BYTES_MAX: usize = 16 << 20;
 
-/// Rows that a read which may be better off with another plan looks at first.
+/// How many rows a read looks at before it tries a plan that may be better.
 pub(super) const PROBE: usize = 2_000;
 
-/// What is asked of each row.
+/// What is checked for each row.
 struct Question {
     table: Table,
     residual: Filter,
@@ -33,7 +34,7 @@ struct Question {
     given: usize,
     whole: bool,
     cursor: Option<PagePosition>,
-    /// Whether the instances are wanted, not only their number.
+    /// Whether the instances are wanted, or only their number.
     keeps: bool,
     meter: Meter,
 }
@@ -41,16 +42,16 @@ struct Question {
 /// A read of a stream.
 pub(super) struct Scan<'a> {
     pub(super) table: &'a Table,
-    /// The keys that tell rows apart.
+    /// The distinguishing sort keys, see `Plan::sort`.
     pub(super) sort: &'a [SortKey],
     pub(super) cursor: Option<&'a PagePosition>,
-    /// How many rows, in order; `None`: all are counted.
+    /// The number of wanted rows, in order; `None`: all rows are counted.
     pub(super) wanted: Option<usize>,
     pub(super) meter: &'a Meter,
 }
 
 impl Scan<'_> {
-    /// The rows that a page needs, or how many there are; `None` if more than `most` rows would be looked at.
+    /// The rows of a page, or the number of rows; `None` if more than `most` rows would have to be read.
     pub(super) async fn read(
         &self,
         reader: &mut Reader<'_>,
@@ -96,7 +97,7 @@ impl Scan<'_> {
 }
 
 impl Question {
-    /// Whether most rows are looked at, or returned.
+    /// Whether the data of most rows is needed, to check or to return it.
     fn wants_data(&self) -> bool {
         !self.is_decided()
             || (!self.whole && !self.sort.is_empty())
@@ -114,12 +115,12 @@ impl Question {
         if self.whole && self.is_decided() && self.keeps { left.clamp(1, ROWS) } else { ROWS }
     }
 
-    /// Whether the columns do not tell what is to be known of a row.
+    /// Whether the columns are not enough to check this row.
     fn needs_data(&self, row: &Row) -> Result<bool> {
         Ok(!self.is_decided() || (self.keeps && (!self.whole && !self.sort.is_empty() || self.inexact(row)?.is_some())))
     }
 
-    /// The place of the first key that its column does not hold whole.
+    /// The index of the first key that its column does not contain completely.
     fn inexact(&self, row: &Row) -> Result<Option<usize>> {
         for place in 0..self.given {
             if !is_exact(self.stored(row, place)?) {
@@ -133,7 +134,7 @@ impl Question {
         get(row, KEYS_FROM + place, self.meter.operation())
     }
 
-    /// The rows that match.
+    /// The matching rows.
     async fn answer(self: &Arc<Self>, reader: &mut Reader<'_>, rows: Vec<Row>) -> Result<Vec<PageEntry>, Halt> {
         let mut found = Vec::new();
         let mut together: Vec<(Row, Option<String>)> = Vec::new();
@@ -182,7 +183,7 @@ impl Question {
         Ok(())
     }
 
-    /// Looks at rows; on another thread if that takes more than to look at their keys.
+    /// Checks rows; on another thread if that takes more than comparing keys.
     async fn judge(self: &Arc<Self>, rows: Vec<(Row, Option<String>)>) -> Result<Vec<PageEntry>, Halt> {
         if self.is_decided() && (self.whole || self.sort.is_empty()) {
             return self.judge_all(rows);
@@ -241,7 +242,7 @@ impl Question {
         }
         let inexact = self.inexact(row)?;
         let is_alone = self.whole && inexact.is_none();
-        // A run ends with the first key that is not whole: what is equal there is sorted by the whole keys.
+        // A run ends with the first incomplete key: rows that are equal up to it are sorted by their whole keys.
         let run_of = inexact.map_or(if self.whole { 0 } else { self.given }, |place| place + 1);
         let mut run = Vec::new();
         for place in 0..if is_alone { 0 } else { run_of } {
@@ -264,7 +265,7 @@ impl Question {
     }
 }
 
-/// A row as filters and sort orders see it.
+/// A row as input for filters and sort orders.
 fn view<'a>(row: &Row, id: &'a str, data: &'a Value, operation: &'static str) -> Result<InstanceView<'a>> {
     let number = |place: usize| get::<i64>(row, place, operation);
     Ok(InstanceView {
@@ -277,7 +278,7 @@ fn view<'a>(row: &Row, id: &'a str, data: &'a Value, operation: &'static str) ->
     })
 }
 
-/// Bytes of a row's data.
+/// The size of a row's data.
 fn size(row: &Row, operation: &'static str) -> Result<usize> {
     get::<i32>(row, 7, operation).map(|size| usize::try_from(size).unwrap_or(0))
 }

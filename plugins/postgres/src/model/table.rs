@@ -1,12 +1,12 @@
-//! What a model looks like as a table.
+//! The table of a model.
 //!
-//! A model's table is `m<number>`, its indexes `i<number>_<place>`. Numbers are given out once and never again, so no model id and
-//! no property name gets into an identifier, and whoever still has the definition before a change finds that a table is gone, never
-//! that its name means something else.
+//! A model's table is `m<number>`, its indexes `i<number>_<place>`. So identifiers contain no model ids and no property
+//! names. Numbers are never reused: a node with an outdated definition finds that a table no longer exists, never that
+//! its name has another meaning.
 //!
-//! An instance is one row: its id as bytes, versions and times, `data`, the JSON as it came, and `k<place>`, a [key](super::key)
-//! for each property that an index has, in the direction that the index has it. Every index ends with the id. Filters and sorts over
-//! other properties are evaluated by the driver, which reads `data`.
+//! An instance is one row: its id as bytes, versions and times, `data` with the JSON as received, and `k<place>` with a
+//! [key](super::key) for each indexed property, in the direction of the index. Every index ends with the id. The driver
+//! reads `data` to evaluate filters and sort orders over other properties.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,19 +16,19 @@ use snaphook_driver::{ModelShape, SortKey};
 
 use super::key::stored_key;
 
-/// Columns of keys in one table. A row must fit into a page of 8 KiB, where each value may take up to about 28 bytes even if it
-/// is kept elsewhere.
+/// Maximum number of key columns in one table. A row must fit into a page of 8 KiB, where each value may take up to
+/// about 28 bytes even if it is stored elsewhere.
 const COLUMNS_MAX: usize = 256;
 
-/// The columns that every table has, in the order of [`super::row`].
+/// The columns of every table, in the order of [`super::row`].
 pub(super) const OWN: &str = "id, model_version, revision, position, created_at, updated_at, data";
 
-/// Columns of keys, and the indexes over them. Kept in the registry, so that another version of this driver which would choose
-/// others still reads the table.
+/// Key columns, and the indexes over them. Stored in the registry, so that a version of this driver that would choose
+/// others can still read the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Layout {
     pub(super) columns: Vec<SortKey>,
-    /// Places of columns, from the first key of each index on.
+    /// The columns of each index, as positions in `columns`.
     pub(super) indexes: Vec<Vec<usize>>,
 }
 
@@ -41,8 +41,8 @@ pub(super) struct Table {
 }
 
 impl Layout {
-    /// What serves the indexes of a shape. An index that would need a column too many is left out; queries have the same result
-    /// without it.
+    /// The layout for the indexes of a shape. An index that would need too many columns is left out; queries have the
+    /// same result without it.
     pub(super) fn of(shape: &ModelShape) -> Layout {
         let mut layout = Layout::default();
         for keys in indexes(shape) {
@@ -63,7 +63,7 @@ impl Layout {
         layout
     }
 
-    /// What the columns hold for an instance's data.
+    /// The values of the key columns for an instance's data.
     pub(super) fn keys<'a>(&'a self, data: &'a Value) -> impl Iterator<Item = Vec<u8>> + 'a {
         self.columns
             .iter()
@@ -76,12 +76,12 @@ impl Table {
         format!("m{}", self.number)
     }
 
-    /// The names of the columns of keys, each after a comma.
+    /// The names of the key columns, each after a comma.
     pub(super) fn key_columns(&self, prefix: &str) -> String {
         (0..self.layout.columns.len()).map(|place| format!(", {prefix}k{place}")).collect()
     }
 
-    /// The statement that makes the table, without its indexes.
+    /// The statement that creates the table, without its indexes.
     pub(super) fn create(&self) -> String {
         let keys: String = (0..self.layout.columns.len()).map(|place| format!(", k{place} bytea NOT NULL")).collect();
         format!(
@@ -91,7 +91,7 @@ impl Table {
         )
     }
 
-    /// The statements that make the indexes.
+    /// The statements that create the indexes.
     pub(super) fn create_indexes(&self) -> Vec<String> {
         let statement = |(number, places): (usize, &Vec<usize>)| {
             let columns: String = places.iter().map(|place| format!("k{place}, ")).collect();
@@ -101,7 +101,7 @@ impl Table {
     }
 }
 
-/// The indexes of a shape. One serves every shorter list that it begins with.
+/// The indexes of a shape. An index that another one begins with is left out.
 fn indexes(shape: &ModelShape) -> Vec<Vec<SortKey>> {
     let unique = shape.unique.iter().map(|properties| {
         properties
@@ -112,7 +112,7 @@ fn indexes(shape: &ModelShape) -> Vec<Vec<SortKey>> {
     let mut indexes: Vec<Vec<SortKey>> = Vec::new();
     for mut index in shape.indexes.iter().cloned().chain(unique) {
         index.truncate(LIST_LENGTH_MAX);
-        // There are keys of data only.
+        // Only the data has keys.
         index.retain(|key| key.path.names().is_some());
         if !index.is_empty() && !indexes.iter().any(|other| other.starts_with(&index)) {
             indexes.retain(|other| !index.starts_with(other));
@@ -127,7 +127,7 @@ pub(super) mod tests {
     use super::*;
     use snaphook_driver::Json;
 
-    /// Such as `-a.b`.
+    /// Parses a sort key such as `-a.b`.
     pub(crate) fn sort_key(text: &str) -> SortKey {
         let path: Vec<String> = text.trim_start_matches('-').split('.').map(str::to_owned).collect();
         SortKey { path: path.into(), descending: text.starts_with('-') }

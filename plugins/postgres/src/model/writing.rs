@@ -1,4 +1,4 @@
-//! Transactions that change the store: one after the other, whichever node they are of.
+//! Transactions that change the store, one at a time across all nodes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,21 +17,21 @@ use crate::fault::fault;
 use crate::session::{Begin, Parameter, Session};
 use crate::sql::Sql;
 
-/// A statement with what it is given.
+/// A statement with its parameters.
 pub(super) struct BoundStatement<'a> {
     pub(super) sql: Sql,
     pub(super) parameters: Vec<Box<dyn ToSql + Sync + Send + 'a>>,
 }
 
-/// A transaction that holds the lock of all writers. Nothing of it stays unless it is committed.
+/// A transaction that holds the lock of all writers. Without a commit, nothing of it remains.
 pub(super) struct Writing<'a> {
     shared: &'a OpenModels,
     pub(super) session: Session,
     operation: &'static str,
     pub(super) state: StateRow,
     pub(super) registry: Arc<Registry>,
-    /// Whether the commit waits for the disk. What nodes know of definitions must not be lost in a crash, or their numbers would be
-    /// given again for something else.
+    /// Whether the commit waits for the disk. A crash must not undo changes of definitions that nodes know, or table
+    /// numbers would be assigned again.
     is_durable: bool,
 }
 
@@ -61,13 +61,13 @@ impl<'a> Writing<'a> {
         Ok(writing)
     }
 
-    /// A number for a new table.
+    /// Assigns a number to a new table.
     pub(super) fn number(&mut self) -> u64 {
         self.state.numbers += 1;
         self.state.numbers
     }
 
-    /// The definitions have changed.
+    /// Records that the definitions have changed.
     pub(super) fn changed(&mut self) {
         self.state.changes += 1;
         self.is_durable = true;
@@ -98,7 +98,7 @@ impl<'a> Writing<'a> {
         self.session.execute(&command.sql, &parameters).await
     }
 
-    /// Ends the transaction without a change.
+    /// Ends the transaction without changes.
     pub(super) async fn leave(mut self) {
         self.session.end().await;
     }
@@ -139,7 +139,7 @@ impl<'a> Writing<'a> {
 
 type Sent<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-/// Waits for all; the first error, in their order.
+/// Waits for all, and returns the first error in their order.
 async fn together(futures: Vec<Sent<'_>>) -> Result<(), Error> {
     let mut waiting: Vec<Result<Sent<'_>, Result<(), Error>>> = futures.into_iter().map(Ok).collect();
     std::future::poll_fn(|context| {
@@ -158,7 +158,7 @@ async fn together(futures: Vec<Sent<'_>>) -> Result<(), Error> {
     waiting.into_iter().try_for_each(|slot| slot.err().unwrap_or(Ok(())))
 }
 
-/// Waits until the deadline.
+/// Waits for work until the deadline.
 pub(super) async fn within<T>(deadline: Instant, operation: &'static str, work: impl Future<Output = T>) -> Result<T> {
     timeout_at(deadline, work)
         .await

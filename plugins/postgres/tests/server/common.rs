@@ -1,4 +1,4 @@
-//! Stores in a server, and what is in their log.
+//! Opens stores on a server, and reads their logs.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,22 +11,22 @@ use snaphook_driver_testkit::servers::{Server, postgres};
 use snaphook_postgres::DRIVER;
 use tokio_postgres::{Client, NoTls};
 
-/// Longer than anything that is waited for takes.
+/// Longer than any wait in these tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The server of the cases that leave it alone.
+/// The server for tests that do not disturb it.
 pub(crate) fn url() -> String {
     static SERVER: OnceLock<Server> = OnceLock::new();
     postgres::url(SERVER.get_or_init(|| postgres::start(&[])))
 }
 
-/// A schema that no other case has.
+/// A schema that no other test uses.
 pub(crate) fn schema() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("s{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The context of a store whose connection has this name, so that stores with other names share nothing with it.
+/// The context of a store with a connection of this name; stores with other names share nothing with it.
 pub(crate) fn context(name: &str, settings: Value) -> OpenContext {
     let connection = json!({"name": name, "settings": settings});
     OpenContext::new(Map::from_iter([("connection".to_owned(), connection)]), "/")
@@ -40,7 +40,7 @@ pub(crate) async fn open(name: &str, url: &str, schema: &str) -> Arc<dyn EventSt
     try_open(name, json!({"url": url, "schema": schema, "pool": 3})).await.unwrap()
 }
 
-/// A connection without the driver; a server that starts is waited for.
+/// A client without the driver; waits for a server that is starting.
 pub(crate) async fn client(url: &str) -> Client {
     let started = Instant::now();
     loop {
@@ -65,7 +65,7 @@ pub(crate) async fn all(store: &dyn EventStore) -> Vec<Event> {
     }
 }
 
-/// Tries until it succeeds.
+/// Retries until it succeeds.
 pub(crate) async fn eventually<T, F: Future<Output = Result<T, DriverError>>>(mut work: impl FnMut() -> F) -> T {
     let started = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! What cannot work is refused when it is opened, with what to do about it.
+//! Configurations that cannot work are rejected when a store is opened, with a message that says what to do.
 
 use serde_json::{Value, json};
 use snaphook_driver::{DriverError, ErrorKind};
@@ -43,7 +43,7 @@ fn what_is_not_there_is_unavailable() {
     run(async {
         let url = format!("postgres://u:hunter2@127.0.0.1:{}/d", free_port());
         refused(try_open("a", json!({"url": url})).await, ErrorKind::Unavailable, &["cannot be reached"]);
-        // Something listens that says nothing, or something else.
+        // A listener that sends nothing, and one that speaks another protocol.
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("postgres://u:hunter2@{}/d", silent.local_addr().unwrap());
         refused(try_open("a", json!({"url": url})).await, ErrorKind::Unavailable, &["in time"]);
@@ -91,7 +91,7 @@ fn a_schema_of_a_newer_program_is_left_alone() {
     });
 }
 
-/// Nobody may believe that events are on a disk that never gets them.
+/// Without fsync, the server would acknowledge events that never reach the disk.
 #[test]
 fn a_server_that_does_not_sync_is_refused() {
     run(async {
@@ -104,7 +104,7 @@ fn a_server_that_does_not_sync_is_refused() {
     });
 }
 
-/// A commit that is answered is on the disk, whatever the role or the database were given as their own setting.
+/// An acknowledged commit is on disk, whatever the role's or the database's own settings are.
 #[test]
 fn commits_wait_for_the_disk() {
     run(async {

@@ -1,4 +1,4 @@
-//! A connection that breaks at any byte of an append: nothing is lost, nothing is there twice, and the answer is right.
+//! A connection that breaks at any byte of an append: nothing is lost or stored twice, and the result is right.
 
 use serde_json::json;
 use snaphook_driver::{Append, Claim, ErrorKind, ErrorRecord, Result, Stream};
@@ -34,7 +34,7 @@ fn an_append_is_whole_wherever_its_connection_is_cut() {
         let (mut answered, mut stored) = (0, 0);
         let mut round = 0;
         for (direction, bytes) in [(Direction::ToHost, to_host), (Direction::ToDriver, to_driver)] {
-            // Each byte would take minutes; the last ones are those of the commit.
+            // Cutting at every byte would take minutes. The last bytes are those of the commit.
             let step = (bytes / 60).max(1);
             for after in (1..bytes.saturating_sub(60)).step_by(step).chain(bytes.saturating_sub(60)..=bytes) {
                 round += 1;
@@ -71,7 +71,7 @@ fn an_append_is_whole_wherever_its_connection_is_cut() {
     });
 }
 
-/// Whoever is not answered knows that, and does it again.
+/// Without a response, a call reports that its outcome is unknown, so the caller can repeat it.
 #[test]
 fn other_changes_say_when_their_outcome_is_unknown() {
     run(async {
@@ -85,7 +85,7 @@ fn other_changes_say_when_their_outcome_is_unknown() {
         let mut outcomes = [0; 3];
         for round in 0..120_usize {
             let direction = if round % 2 == 0 { Direction::ToHost } else { Direction::ToDriver };
-            // Established, so that the cut is in the change.
+            // Connects first, so that the cut hits the change.
             eventually(|| store.head()).await;
             let bytes = round.to_le_bytes();
             let name = digest(&bytes);
@@ -143,7 +143,7 @@ fn check(outcome: &Result<()>, is_there: bool, outcomes: &mut [usize; 3]) {
     assert!(place == 2 || is_there == (place == 0), "{outcome:?}, and there: {is_there}");
 }
 
-/// The calls of groups, too: what was answered is so, and the group goes on.
+/// The same for calls of groups: acknowledged changes persist, and the group continues to work.
 #[test]
 fn a_group_goes_on_wherever_a_connection_is_cut() {
     use std::time::Duration;
@@ -165,10 +165,10 @@ fn a_group_goes_on_wherever_a_connection_is_cut() {
             after += 737;
             let direction = if after % 2 == 0 { Direction::ToHost } else { Direction::ToDriver };
             proxy.arm(Some(Cut { direction, after: after % 20_000 }));
-            // Leases whose answer was lost end soon.
+            // Leases whose response was lost expire soon.
             for delivery in store.claim("g", 2, Duration::from_millis(50)).await.unwrap_or_default() {
                 let position = delivery.event.position;
-                // If the answer is lost, it may have been taken: then it does not come again.
+                // If the response is lost, the acknowledgement may be stored; then the event is not delivered again.
                 let _ = store.ack("g", &[(position, delivery.token)]).await;
                 let stream = delivery.event.stream();
                 if eventually(|| store.is_done("g", &stream, position)).await {

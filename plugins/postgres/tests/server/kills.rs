@@ -1,4 +1,4 @@
-//! A server that is killed while several nodes append: what was answered is there, once, and nothing else that was refused.
+//! A server that is killed while several nodes append: acknowledged events are stored once, and rejected ones are not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -16,10 +16,10 @@ use crate::common::{DEADLINE, all, client, eventually, open};
 const NODES: usize = 3;
 const ROUNDS: usize = 4;
 
-/// What a node was told.
+/// The results that a node got.
 #[derive(Default)]
 struct Told {
-    /// Position by id.
+    /// Positions by id.
     stored: BTreeMap<String, Position>,
     refused: BTreeSet<String>,
     uncertain: BTreeSet<String>,
@@ -64,7 +64,7 @@ fn what_was_answered_survives_the_server() {
             })
             .collect();
         for round in 0..ROUNDS {
-            // In the middle of the work.
+            // While the nodes are working.
             let head = eventually(|| stores[0].head()).await;
             let started = Instant::now();
             while eventually(|| stores[0].head()).await < head + 300 {
@@ -75,7 +75,7 @@ fn what_was_answered_survives_the_server() {
                 server.end(Signal::Quit);
                 server.restart();
             } else {
-                // One process of the server is killed: it ends the others and starts again.
+                // One process of the server is killed; the server ends the others and restarts.
                 let process = client(&url).await;
                 let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'snaphook' AND state <> 'idle'
                            UNION ALL SELECT pg_backend_pid()";
@@ -116,11 +116,11 @@ fn what_was_answered_survives_the_server() {
     });
 }
 
-/// A server that crashes and starts again is hardly noticed: what a node has taken for itself must still be its own.
+/// A crash and restart of the server is hardly noticed, so keys and leases that a node has taken must survive it.
 #[test]
 fn what_a_node_has_taken_survives_the_server() {
     run(async {
-        // Nothing gets to the disk on its own.
+        // The WAL writer is delayed: only commits that wait for the disk reach it.
         let server = postgres::start(&["wal_writer_delay=10000"]);
         let url = postgres::url(&server);
         let store = open("takes", &url, "s").await;
@@ -147,7 +147,7 @@ fn what_a_node_has_taken_survives_the_server() {
     });
 }
 
-/// Kills one process of the server, which ends the others and starts again; waits until they have ended.
+/// Kills one process of the server, which then ends the others and restarts. Waits until they have ended.
 async fn crash(url: &str) {
     let victim = client(url).await;
     let process: i32 = victim.query("SELECT pg_backend_pid()", &[]).await.unwrap()[0].get(0);

@@ -1,4 +1,4 @@
-//! Nodes that stand still in the middle of an append hold up the others for a while, not for ever.
+//! Nodes that hang in the middle of an append block the others for a while, not forever.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn a_lock_that_nobody_gives_back_ends_an_append() {
         let (url, schema) = (url(), schema());
         let store = open("locked", &url, &schema).await;
         append_one(&*store, any("m", "i")).await;
-        // Somebody who is no node, so that nothing ends its transaction.
+        // A client that is not a node, so no timeout ends its transaction.
         let client = client(&url).await;
         client.batch_execute(&format!("BEGIN; SELECT head FROM {schema}.log FOR UPDATE")).await.unwrap();
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! What is special to a server that several nodes share: how it is reached and refused, and what its faults leave behind.
+//! Tests with a shared server: connecting, rejected configurations, and the effects of its failures.
 
 mod common;
 mod configuration;

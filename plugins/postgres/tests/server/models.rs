@@ -1,5 +1,4 @@
-//! A model store that several nodes bring up to date, and a server that dies meanwhile: what comes out is what one node makes of the
-//! log.
+//! A model store that several nodes update while its server crashes: the result is the same as that of one node.
 
 use std::cmp::Ordering;
 use std::process::Command;
@@ -37,13 +36,13 @@ async fn all(store: &dyn ModelStore) -> Vec<Instance> {
     }
 }
 
-/// What happens to a model, step by step.
+/// A step in the history of a model.
 enum HistoryStep {
     Define(u64),
     Apply(Vec<Event>),
 }
 
-/// Definitions that rename `a` to `b` and back, and events between them.
+/// Definitions that rename `a` to `b` and back, with events between them.
 fn history(seed: u64, versions: u64) -> Vec<(Position, HistoryStep)> {
     let mut random = Random::new(seed);
     let (mut position, mut steps) = (0, Vec::new());
@@ -78,7 +77,7 @@ fn definition(version: u64) -> (snaphook_driver::ModelShape, CarryOver) {
     (shape, CarryOver { renames, defaults: Vec::new() })
 }
 
-/// One node's way through the log: from the checkpoint, wherever others have brought it.
+/// Applies the log on one node, from any checkpoint that other nodes have reached.
 async fn follow(store: &dyn ModelStore, steps: &[(Position, HistoryStep)], prepares: bool) {
     let mut after = 0;
     for (to, step) in steps {
@@ -138,7 +137,7 @@ fn what_one_node_prepares_serves_another() {
         let (new, carry) = definition(2);
         let tickets = tokio::join!(first.prepare(&new, &carry), second.prepare(&new, &carry));
         assert!(tickets.0.is_ok() || tickets.1.is_ok(), "{tickets:?}");
-        // Events of both reach what is prepared.
+        // Events of both nodes reach the prepared table.
         first.apply(5000, &[created(5001, "m", "x", &json!({"a": 1}))], 5001).await.unwrap();
         second.apply(5001, &[change(EventKind::InstanceDeleted, 5002, "m", "i7", None)], 5002).await.unwrap();
         second.define(5002, Some(&old), &new, &carry, 5003).await.unwrap();
@@ -155,7 +154,7 @@ fn what_one_node_prepares_serves_another() {
     });
 }
 
-/// A crash takes back the last steps of a copy, and whoever copies gets a new connection and knows nothing of it.
+/// A crash undoes the last steps of a copy, and the copying node only gets a new connection and does not notice.
 #[test]
 fn a_copy_that_lost_a_step_is_never_used() {
     run(async {
@@ -173,7 +172,7 @@ fn a_copy_that_lost_a_step_is_never_used() {
             let (store, new, carry) = (Arc::clone(&store), new.clone(), carry.clone());
             tokio::spawn(async move { store.prepare(&new, &carry).await })
         };
-        // Whoever holds this row holds up the copy between two steps.
+        // A lock of this row stops the copy between two steps.
         let admin = client(&url).await;
         let lock = format!("SELECT FROM {schema}.model_state FOR UPDATE");
         let copy = format!(
@@ -199,7 +198,7 @@ fn a_copy_that_lost_a_step_is_never_used() {
             .batch_execute(&format!("CREATE TABLE {schema}.kept AS SELECT id FROM {schema}.{table}; COMMIT"))
             .await
             .unwrap();
-        // One more step at least, which is taken back.
+        // At least one more step, which is then undone.
         loop {
             assert!(begun.elapsed() < DEADLINE && !preparing.is_finished(), "the copy does not go on");
             admin.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
@@ -244,7 +243,7 @@ fn a_server_that_dies_takes_no_more_than_the_end() {
                             }
                         };
                         if let Err(error) = done {
-                            // The server that starts again may be at an earlier place.
+                            // After the restart, the server may be at an earlier checkpoint.
                             assert!(error.is_temporary() || error.kind() == ErrorKind::Conflict, "{error}");
                             return;
                         }
@@ -265,7 +264,7 @@ fn a_server_that_dies_takes_no_more_than_the_end() {
                 work.await.unwrap();
                 server.restart();
             } else {
-                // One process of the server is killed: it ends the others and starts again.
+                // One process of the server is killed; the server ends the others and restarts.
                 let witness = client(&url).await;
                 let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'snaphook' AND state <> 'idle'
                            UNION ALL SELECT pg_backend_pid()";
@@ -278,7 +277,7 @@ fn a_server_that_dies_takes_no_more_than_the_end() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             }
-            // What is there is what the log makes up to there.
+            // The instances are those of the log up to the checkpoint.
             let checkpoint = eventually(|| store.checkpoint()).await;
             let part: Vec<_> = history(5, 8).into_iter().filter(|(to, _)| *to <= checkpoint).collect();
             assert_eq!(part.last().map_or(0, |(to, _)| *to), checkpoint, "a batch is whole");
@@ -295,7 +294,7 @@ fn a_server_that_dies_takes_no_more_than_the_end() {
     });
 }
 
-/// Columns hold only the beginning of long values; nobody sees that.
+/// Columns contain only the beginning of long values, but results do not depend on that.
 #[test]
 fn long_values_compare_as_wholes() {
     run(async {
@@ -371,7 +370,8 @@ fn long_values_compare_as_wholes() {
     });
 }
 
-/// Long reads have their own few places; short ones are answered meanwhile, and what waits too long is told so.
+/// Long reads have a few turns of their own. Short reads are executed meanwhile, and a read that waits too long gets an
+/// error.
 #[test]
 fn long_reads_do_not_hold_up_short_ones() {
     const GENEROUS: Limits =

@@ -1,4 +1,4 @@
-//! Several nodes with one log. Each has connections of its own.
+//! Several nodes with one log. Each node has its own connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ fn nodes_that_open_at_once_make_one_log() {
     });
 }
 
-/// Whoever appends, nobody skips an event, and conditions hold.
+/// Whichever node appends, no reader skips an event, and conditions are enforced.
 #[test]
 fn readers_miss_nothing_that_other_nodes_append() {
     const NODES: usize = 4;
@@ -50,7 +50,7 @@ fn readers_miss_nothing_that_other_nodes_append() {
                 tokio::spawn(async move {
                     let mut count = 0;
                     for round in 0..ROUNDS {
-                        // A key and a stream that all nodes want, and events of their own.
+                        // A key and a stream that all nodes compete for, and events of their own.
                         let wanted = Append {
                             claims: vec![Claim::new(format!("key{round}"))],
                             ..create("m", &format!("by {node} in {round}"), "{}")
@@ -109,7 +109,7 @@ fn conditions_hold_across_nodes() {
         assert!(try_append(&*one, next).await.is_err());
         let requires = vec![Require { stream: Stream::of_instance("m", "a"), position: first }];
         assert!(try_append(&*one, Append { requires, ..any("m", "b") }).await.is_err());
-        // A reservation is seen by all.
+        // All nodes see a reservation.
         assert_eq!(one.reserve(&[("k".into(), Stream::of_instance("m", "a"))]).await.unwrap(), []);
         let taken = other.reserve(&[("k".into(), Stream::of_instance("m", "b"))]).await.unwrap();
         assert_eq!(taken[0].1.position, second);
@@ -134,7 +134,7 @@ fn a_waiting_reader_wakes_when_another_node_appends() {
                     Instant::now()
                 }
             });
-            // Mostly it waits by then; else it finds the event at once.
+            // Usually the reader waits by then; otherwise it finds the event at once.
             while Arc::strong_count(&reader) == 1 {
                 tokio::task::yield_now().await;
             }
@@ -143,12 +143,12 @@ fn a_waiting_reader_wakes_when_another_node_appends() {
             times.push(waiting.await.unwrap().saturating_duration_since(appended));
         }
         times.sort_unstable();
-        // All but those during which the machine did something else.
+        // Ignores outliers during which the machine was busy.
         assert!(times[15] < Duration::from_millis(100), "{times:?}");
     });
 }
 
-/// Anybody who may log in may tell anything.
+/// Any user who can log in can send notifications.
 #[test]
 fn what_strangers_tell_disturbs_nobody() {
     run(async {
@@ -175,7 +175,7 @@ fn what_strangers_tell_disturbs_nobody() {
     });
 }
 
-/// Nobody gets an event before those of its stream that come earlier, and nobody gets what another one has.
+/// Nobody gets an event before earlier ones of its stream, or while somebody else has it.
 #[test]
 fn members_on_several_nodes_share_a_group() {
     const EVENTS: usize = 300;
@@ -249,12 +249,12 @@ fn a_node_that_ends_gives_its_leases_back() {
         one.close().await.unwrap();
         let taken = other.claim("g", 10, LEASE).await.unwrap();
         assert_eq!(taken.iter().map(|delivery| delivery.attempt).collect::<Vec<_>>(), [2, 2]);
-        // Its own are not given back with them.
+        // The other node's leases are not released with them.
         assert!(other.renew("g", mine[0].event.position, mine[0].token, LEASE, None).await.unwrap());
     });
 }
 
-/// What nobody took costs no row, however long it is.
+/// Unclaimed events take no rows, however many there are.
 #[test]
 fn a_backlog_is_one_row() {
     run(async {

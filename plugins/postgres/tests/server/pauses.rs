@@ -1,4 +1,4 @@
-//! A server that stands still: calls end with their deadlines, and go on when it does.
+//! A server that is paused: calls end at their deadlines, and work again when it is resumed.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use snaphook_driver_testkit::servers::{Signal, postgres};
 
 use crate::common::{all, client, eventually, open};
 
-/// What those who call wait for at least.
+/// The shortest time that callers wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -19,7 +19,7 @@ fn calls_end_while_the_server_stands_still() {
         let url = postgres::url(&server);
         let store = open("paused", &url, "s").await;
         append_one(&*store, any("m", "i")).await;
-        // Its processes, too: those of the connections answer else.
+        // The processes of the connections must be paused too, or they would still respond.
         let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'snaphook'";
         let processes: Vec<i32> = {
             let client = client(&url).await;
@@ -39,7 +39,7 @@ fn calls_end_while_the_server_stands_still() {
             tokio::join!(store.append(&batch, false), store.read(&query, None), store.health());
         assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
         let append = append.unwrap_err();
-        // It was not sent whole, or nobody can tell.
+        // It was not sent completely, or its outcome is unknown.
         assert!(matches!(append.kind(), ErrorKind::Unavailable | ErrorKind::Uncertain), "{append}");
         assert_eq!(read.unwrap_err().kind(), ErrorKind::Unavailable);
         assert_eq!(health.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -54,7 +54,7 @@ fn calls_end_while_the_server_stands_still() {
     });
 }
 
-/// A server that is started again is found again by all connections, those that wait too.
+/// All connections find a restarted server again, those of waiting readers too.
 #[test]
 fn a_server_that_starts_again_is_found_again() {
     run(async {

@@ -1,4 +1,4 @@
-//! PgBouncer before the server, in the mode in which each transaction may get another connection.
+//! PgBouncer in front of the server, in the mode in which each transaction may get another connection.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Drop for Pooler {
     }
 }
 
-/// `None` where there is no PgBouncer.
+/// `None` if PgBouncer is not installed.
 async fn pooler(server: &str) -> Option<(Pooler, String)> {
     let program =
         ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|file| std::path::Path::new(file).is_file())?;
@@ -40,7 +40,7 @@ async fn pooler(server: &str) -> Option<(Pooler, String)> {
         ),
     )
     .unwrap();
-    // It refuses to run as root.
+    // PgBouncer refuses to run as root.
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = Command::new(program);
     command.args(["-q", "-u", "postgres"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

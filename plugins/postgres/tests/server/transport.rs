@@ -1,4 +1,4 @@
-//! Encrypted connections: whose certificate is trusted, and what happens where there is none.
+//! Encrypted connections: which certificates are trusted, and what happens without TLS.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 

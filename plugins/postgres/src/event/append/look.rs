@@ -1,4 +1,4 @@
-//! The first round trip of an append: the lock, and everything that the judge asks for.
+//! The first round trip of an append: the lock, and everything that the judge needs.
 
 use snaphook_driver::judge::{Known, LogEnd, Needs, Tail};
 use snaphook_driver::{Append, Position, Result};
@@ -18,7 +18,7 @@ pub(super) struct Look {
     quiet: Sql,
 }
 
-/// The log, as far as a batch concerns it.
+/// The part of the log that concerns a batch.
 pub(super) struct Looked<'a> {
     pub(super) end: LogEnd,
     pub(super) identity: String,
@@ -30,7 +30,7 @@ impl Look {
     pub(super) fn new(database: &Database, claims: &Claims) -> Look {
         Look {
             lock: database.sql("SELECT head, time, next_removal, identity, importing FROM @.log FOR UPDATE", &[]),
-            // The limits keep the planner from reading whole tables.
+            // The limits keep the planner from scanning whole tables.
             tails: database.sql(
                 "SELECT wanted.number, found.position, found.ended
                  FROM unnest($1, $2) WITH ORDINALITY AS wanted(model, instance, number), LATERAL
@@ -50,7 +50,7 @@ impl Look {
         }
     }
 
-    /// Begins a transaction, which is open afterwards.
+    /// Begins a transaction, which stays open.
     pub(super) async fn run<'a>(&self, session: &mut Session, begin: &str, batch: &'a [Append]) -> Result<Looked<'a>> {
         let Needs { streams, keys, quiet } = Needs::of(batch);
         let streams: Vec<_> = streams.into_iter().collect();
@@ -66,14 +66,14 @@ impl Look {
         let noisy: [Parameter<'_>; 2] = [&quiet_models, &quiet_since];
 
         let locking = session.ready(&self.lock).await?;
-        // What is not asked for is not sent.
+        // Queries without input are not sent.
         let finding = if streams.is_empty() { None } else { Some(session.ready(&self.tails).await?) };
         let holding = if keys.is_empty() { None } else { Some(session.ready(&self.holders).await?) };
         let hearing = if quiet.is_empty() { None } else { Some(session.ready(&self.quiet).await?) };
         session.sending();
         let client = session.client()?;
         let sent = async {
-            // Each statement is sent when it is polled first, in this order.
+            // Each statement is sent when it is first polled, in this order.
             let (begun, lock, tails, holders, noisy) = tokio::join!(
                 biased;
                 client.batch_execute(begin),

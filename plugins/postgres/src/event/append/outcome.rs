@@ -1,7 +1,7 @@
-//! What became of a batch whose commit was not answered.
+//! The outcome of a batch whose commit was not acknowledged.
 //!
-//! The transaction of the batch holds the lock on the log's row until it has ended, however it ends and whoever it was that
-//! the connection broke for. So the lock is taken first, then the batch is looked for where it would be.
+//! The batch's transaction holds the lock on the log's row until it ends, no matter how it ends or on which side the
+//! connection broke. So this acquires the lock first, then looks for the batch at its position.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) struct OutcomeSql {
     touch: Sql,
 }
 
-/// One try: to connect, to get the lock, and to look.
+/// Timeout of one attempt: connecting, acquiring the lock, and looking.
 const TIME: Duration = Duration::from_secs(20);
 
 impl OutcomeSql {
@@ -32,7 +32,7 @@ impl OutcomeSql {
         }
     }
 
-    /// Whether that event is at that position of the log.
+    /// Whether the log has this event at this position.
     pub(super) async fn find(&self, database: &Database, position: Position, id: &str, log: &str) -> Result<bool> {
         let (mut session, _, identity) = self.locked(database, "append").await?;
         if identity != log {
@@ -48,7 +48,7 @@ impl OutcomeSql {
     pub(super) async fn probe(&self, database: &Database) -> Result<Position> {
         let (mut session, head, _) = self.locked(database, "health").await?;
         session.execute(&self.touch, &[]).await?;
-        // It changed nothing.
+        // It changes nothing, so the outcome does not matter.
         session.commit().await.map_err(|error| error.as_kind(ErrorKind::Unavailable))?;
         Ok(head)
     }

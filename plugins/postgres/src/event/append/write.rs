@@ -1,4 +1,4 @@
-//! The second round trip of an append: everything that a batch changes, and the commit.
+//! The second round trip of an append: all changes of a batch, and the commit.
 
 use snaphook_driver::judge::{Judged, LogEnd, REMOVALS_MAX};
 use snaphook_driver::{DriverError, Result};
@@ -17,18 +17,18 @@ pub(super) struct Write {
     take: Sql,
     give_back: Sql,
     end: Sql,
-    /// The same after claims that have expired were removed.
+    /// The same, and removes expired claims first.
     end_with_removal: Sql,
     tell: Sql,
     channel: String,
     commit: &'static str,
 }
 
-/// What became of the transaction.
+/// The outcome of the transaction.
 pub(super) enum Written {
     Whole,
     Nothing(DriverError),
-    /// The commit may have been carried out.
+    /// The commit may have happened.
     Unknown(DriverError),
 }
 
@@ -49,12 +49,12 @@ impl Write {
             ),
             tell: database.sql("SELECT pg_notify($1, '')", &[Type::TEXT]),
             channel: database.channel(),
-            // A commit that is ended while it waits for a standby counts as done.
+            // A commit that is cancelled while it waits for a standby counts as done.
             commit: if database.pgbouncer() { "SET LOCAL statement_timeout = 0; COMMIT" } else { "COMMIT" },
         }
     }
 
-    /// Before the transaction, so that no round trip in it is for that.
+    /// Prepares the statements before the transaction, so that it needs no round trips for them.
     pub(super) async fn prepare(&self, session: &mut Session) -> Result<()> {
         for sql in [&self.events, &self.streams, &self.end, &self.tell] {
             session.ready(sql).await?;
@@ -126,7 +126,7 @@ impl Write {
                 session.sent(false);
                 Written::Whole
             }
-            // The server says that a statement failed, and went on: its transaction was taken back.
+            // The server reported a failed statement and handled the rest: the transaction was rolled back.
             (Some(error), committed) if error.as_db_error().is_some() && committed.is_ok() => {
                 session.sent(false);
                 Written::Nothing(session.fault(error))
