@@ -60,7 +60,7 @@ pub(crate) struct Link {
 pub(crate) enum Unstored {
     /// The server rejected it.
     Refused(Refusal),
-    /// Nobody currently accepts such messages.
+    /// No server currently accepts such messages.
     Nobody,
     /// It may have been stored, or may be stored later.
     Unknown,

@@ -1,4 +1,4 @@
-//! Reads a server's monitoring, the only source that tells whether writes are synced before they are acknowledged.
+//! Reads a server's monitoring, the only source that reports whether writes are synced before they are acknowledged.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use crate::streams::Kind;
 /// Values up to this size are stored in their message.
 const INLINE_BYTES: usize = 128 * 1024;
 
-/// How many lost races make a put give up; each loss means that another writer succeeded.
+/// After this many lost races a call gives up; each one means that another writer succeeded.
 const LOST_MAX: usize = 1000;
 
 /// See the crate's documentation.

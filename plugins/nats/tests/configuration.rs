@@ -1,4 +1,4 @@
-//! What is refused when a store is opened, and what the message says.
+//! Configurations that are rejected when a store is opened, and the error messages.
 
 mod support;
 
@@ -65,7 +65,7 @@ async fn small_payloads_are_refused_and_the_default_is_enough() {
     let stream = snaphook_driver::Stream::of_instance("m", "large");
     let event = store.last(&stream, position).await.unwrap().unwrap();
     assert!(event.data.unwrap().as_str() == data);
-    // Another node gets it from the server.
+    // Another node reads the event from the server.
     let other = nodes[1].open().await;
     let event = other.last(&stream, position).await.unwrap().unwrap();
     assert!(event.data.unwrap().as_str() == data);

@@ -1,4 +1,4 @@
-//! The conformance suites of the stores that this driver brings.
+//! The conformance suites of this driver's stores.
 
 use snaphook_driver_testkit::servers::nats::WithNats;
 use snaphook_nats::DRIVER;

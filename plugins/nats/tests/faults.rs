@@ -1,4 +1,4 @@
-//! Servers that are killed, paused or cut off, and what nodes make of it.
+//! Servers that are killed, paused or cut off, and how nodes handle it.
 
 mod support;
 
@@ -13,7 +13,7 @@ use snaphook_driver_testkit::sample::{Random, any, append_one};
 use snaphook_driver_testkit::servers::{Server, Signal, nats};
 use support::{DEADLINE, Node, batch, check_answers, reaches, records, until};
 
-/// What one node did.
+/// The results of one node.
 #[derive(Default)]
 struct Done {
     answered: Vec<(String, Position)>,
@@ -30,7 +30,7 @@ async fn recovers(store: &dyn EventStore) {
     }
 }
 
-/// Appends until it is told to stop, as the server does it: after an error it waits until the store is well again.
+/// Appends until `stop` is set. Like Snaphook, it waits after an error until the store is healthy again.
 async fn write(name: String, store: Arc<dyn EventStore>, stop: Arc<AtomicBool>) -> Done {
     let mut random = Random::new(name.bytes().map(u64::from).sum());
     let (mut done, mut number) = (Done::default(), 0);
@@ -55,7 +55,7 @@ async fn write(name: String, store: Arc<dyn EventStore>, stop: Arc<AtomicBool>) 
                     })
                 };
                 let found = is_there(&records(&*store).await);
-                // An error that says so means that nothing is stored, now and later.
+                // After any error but `Uncertain`, nothing is stored, now or later.
                 assert!(!found || error.kind() == ErrorKind::Uncertain, "{error}");
             }
         }
@@ -63,12 +63,12 @@ async fn write(name: String, store: Arc<dyn EventStore>, stop: Arc<AtomicBool>) 
     done
 }
 
-/// Nodes write while something happens to their server; in the end they agree, and with a node that is new.
+/// Nodes write during a fault of their server. In the end they agree with each other and with a new node.
 async fn agree_after(log: &str, urls: Vec<String>, happens: impl AsyncFnOnce()) {
     agree_with(urls.iter().map(|url| serde_json::json!({"url": url, "name": log})).collect(), happens).await;
 }
 
-/// The same with these connections.
+/// The same with these connections of the nodes.
 async fn agree_with(connections: Vec<serde_json::Value>, happens: impl AsyncFnOnce()) {
     let log = connections[0]["name"].as_str().unwrap().to_owned();
     let nodes: Vec<Node> = connections
@@ -113,7 +113,7 @@ async fn agree_with(connections: Vec<serde_json::Value>, happens: impl AsyncFnOn
     }
 }
 
-/// Lets them write for a moment. It is no time that anything waits for.
+/// Gives the nodes time to write. Nothing waits for this.
 async fn a_moment() {
     tokio::time::sleep(Duration::from_millis(300)).await;
 }
@@ -162,18 +162,18 @@ async fn a_server_that_stays_away_is_an_error_in_time() {
     assert_eq!(error.kind(), ErrorKind::Uncertain, "{error}");
     assert!(started.elapsed() < Duration::from_secs(30));
     assert!(store.health().await.is_err());
-    // What it has can be read; where the log ends, only the log can say.
+    // Judged events can still be read, but only the server knows where the log ends.
     assert_eq!(store.last(&Stream::of_instance("m", "a"), u64::MAX).await.unwrap().unwrap().position, first);
     assert_eq!(store.head().await.unwrap_err().kind(), ErrorKind::Unavailable);
     server.resume();
     recovers(&*store).await;
-    // Now it is known: the event is there or it never will be.
+    // Now the outcome is known: the event is in the log, or never will be.
     let head = store.head().await.unwrap();
     assert_eq!(append_one(&*store, any("m", "c")).await, head + 1);
     server.end(Signal::Kill);
     let error = store.append(&[any("m", "d")], false).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Uncertain), "{error}");
-    // Once the connection is known to be gone, nothing is sent.
+    // Once the lost connection is detected, nothing is sent.
     until("the loss is not noticed", async || {
         store.append(&[any("m", "d")], false).await.is_err_and(|error| error.kind() == ErrorKind::Unavailable)
     })
@@ -227,7 +227,7 @@ async fn secrets_survive_kills_and_cuts() {
             let direction = if round % 2 == 0 { Direction::ToHost } else { Direction::ToDriver };
             proxy.arm(Some(Cut { direction, after: 40 + 37 * round }));
         }
-        // A put that failed may be there; then it counts once.
+        // A failed put may have been stored, but only once.
         let put = store.put("a", &value, Some(version)).await;
         proxy.disarm();
         let mut kept = None;
@@ -273,7 +273,7 @@ async fn leaders_of_a_cluster_that_are_killed() {
             .await;
             let server = &mut servers[killed.unwrap()];
             server.end(Signal::Kill);
-            // The others choose a new one.
+            // The other servers elect a new leader.
             until("no new leader", async || leader().await.is_some()).await;
             a_moment().await;
             servers[killed.unwrap()].restart();
@@ -283,14 +283,14 @@ async fn leaders_of_a_cluster_that_are_killed() {
     .await;
 }
 
-/// No file of a server may grow beyond that: what it gets then is what a full disk gives.
+/// Limits the size of all files of a server: further writes fail as on a full disk.
 fn limit_files(server: &Server, bytes: &str) {
     let process = std::fs::read_to_string(server.folder().join("process")).unwrap();
     let limit = format!("--fsize={bytes}:");
     assert!(std::process::Command::new("prlimit").args(["--pid", &process, &limit]).status().unwrap().success());
 }
 
-/// A stream is answered for then by a server that knows the newest of it no more, beside the one that the others chose.
+/// A leader with a full disk lacks the newest messages, but still responds as the leader beside the newly elected one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_disk_is_full() {
     let mut servers = nats::cluster(3, "always");
@@ -320,7 +320,7 @@ async fn a_leader_whose_disk_is_full() {
     .await;
 }
 
-/// Nothing of the server answers then, and its stream takes nothing more until it is started again.
+/// A server with a full disk does not respond at all, and its stream accepts nothing until the server is restarted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_disk_is_full() {
     let mut server = nats::start("always");
@@ -343,7 +343,7 @@ async fn a_server_whose_disk_is_full() {
     store.close().await.unwrap();
 }
 
-/// A server that may not store more says so, and takes writes again once there is room.
+/// A server that has reached its storage limit reports that, and accepts writes again once there is space.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stores_no_more_than_it_may() {
     let server = nats::start_small("2MB");
@@ -371,7 +371,7 @@ async fn a_server_that_stores_no_more_than_it_may() {
         assert!(number < 100, "it has no end");
     };
     assert!(number > 5, "{number}");
-    // Nothing of it is stored, and nobody has to find out.
+    // Nothing of the append is stored, and its outcome is certain.
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     assert_eq!(store.head().await.unwrap(), last);
     assert_eq!(records(&*store).await.len(), number);
@@ -381,7 +381,7 @@ async fn a_server_that_stores_no_more_than_it_may() {
     store.close().await.unwrap();
 }
 
-/// What the servers lost shows, also where others have written in its place.
+/// Messages that the servers lost are detected, even if others have been written in their place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_lost_its_end_and_grew_again_is_refused() {
     let mut server = nats::start("always");
@@ -410,7 +410,7 @@ async fn a_stream_that_lost_its_end_and_grew_again_is_refused() {
     server.restart();
     let error = ahead.refused().await;
     assert!(error.to_string().contains("messages that were acknowledged are lost"), "{error}");
-    // As many as before, and others.
+    // As many messages as before, but different ones.
     let store = behind.open().await;
     for _ in 0..5 {
         append_one(&*store, any("m", "other")).await;
@@ -418,7 +418,7 @@ async fn a_stream_that_lost_its_end_and_grew_again_is_refused() {
     store.close().await.unwrap();
     let error = ahead.refused().await;
     assert!(error.to_string().contains("is not the one that this node has judged"), "{error}");
-    // Without its file it begins with what the stream has.
+    // Without its file, the node starts with the contents of the stream.
     std::fs::remove_file(ahead.file()).unwrap();
     let store = ahead.open().await;
     assert!(store.last(&Stream::of_instance("m", "lost"), u64::MAX).await.unwrap().is_none());

@@ -30,7 +30,7 @@ fn group(name: &str) -> Group {
     Group { name: name.to_owned(), filter: EventFilter::default() }
 }
 
-/// A message of the log, as far as a test needs it.
+/// The fields of a log message that the tests need.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Frame {
     #[prost(uint32, tag = "1")]
@@ -56,7 +56,7 @@ async fn publish(log: &str, payload: Vec<u8>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_write_at_once_agree() {
     let nodes: Vec<Node> = ["a", "b", "c"].map(|name| Node::new(name, server(), "agree")).to_vec();
-    // They begin the log at once, too.
+    // They also begin the log at the same time.
     let stores = futures::future::join_all(nodes.iter().map(Node::open)).await;
     assert!(stores.iter().all(|store| store.identity() == stores[0].identity()));
     let writing = nodes.iter().zip(&stores).enumerate().map(|(index, (node, store))| {
@@ -86,7 +86,7 @@ async fn nodes_that_write_at_once_agree() {
     }
     let head = answered.iter().map(|(_, position)| *position).max().unwrap();
     for store in &stores {
-        // The last change may be no event: one more of this node makes it judge all before.
+        // The last change may not be an event: after another event of its own, a node has judged everything before it.
         append_one(&**store, any("m", "last")).await;
     }
     let last = head + 3;
@@ -98,7 +98,7 @@ async fn nodes_that_write_at_once_agree() {
     assert_eq!(found[0], found[1]);
     assert_eq!(found[0], found[2]);
     check_answers(&found[0], &answered);
-    // So do a node that comes later, and one whose file is lost or damaged.
+    // The same for a node that joins later, and for one whose file is lost or damaged.
     let late = Node::new("late", server(), "agree");
     let store = late.open().await;
     assert_eq!(records(&*store).await, found[0]);
@@ -153,14 +153,14 @@ async fn a_message_that_comes_again_or_late_counts_for_nobody() {
     let stream = async_nats::jetstream::new(client).get_stream("late_log").await.unwrap();
     let message = stream.get_last_raw_message_by_subject("late.log").await.unwrap().payload;
     append_one(&*store, any("m", "y")).await;
-    // The same again, and one of its writer with an older counter that never was there.
+    // Publishes the same message again, and then one of the same writer with an older, unused counter.
     publish("late", message.to_vec()).await;
     let mut frame: Frame = prost::Message::decode(message).unwrap();
     frame.counter = 1;
     publish("late", prost::Message::encode_to_vec(&frame)).await;
     let third = append_one(&*store, any("m", "z")).await;
     assert_eq!((first, third), (1, 3));
-    // Another writer may say the same: then it is judged.
+    // A message with the same content from another writer is judged.
     frame.writer = "somebody".into();
     publish("late", prost::Message::encode_to_vec(&frame)).await;
     assert_eq!(append_one(&*store, any("m", "z")).await, 4);
@@ -184,7 +184,7 @@ async fn newer_rules_stop_a_node_and_say_so() {
         let error = store.append(&[any("m", "b")], false).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains("update this node to the version of the node `new one`"), "{error}");
-        // What it has judged can be read.
+        // Judged events can still be read.
         let last = store.last(&Stream::of_instance("m", "a"), u64::MAX).await.unwrap().unwrap();
         assert_eq!(last.position, position);
         store.close().await.unwrap();
@@ -212,7 +212,7 @@ async fn the_file_of_another_log_is_refused() {
     append_one(&*store, any("m", "a")).await;
     store.close().await.unwrap();
     drop(store);
-    // A stream that is shorter than what the node has judged, and one with another identity.
+    // A stream that is shorter than the log that the node has judged, and one with another identity.
     let client = async_nats::connect(server()).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
     jetstream.delete_stream("mine_log").await.unwrap();
@@ -264,7 +264,7 @@ async fn one_node_has_a_group_at_a_time() {
     let note = "ü".repeat(NOTE_BYTES_MAX / 2);
     assert_eq!(deliveries.len(), 3);
     assert_eq!(b.claim("g", 10, LEASE).await.unwrap(), []);
-    // What was acknowledged is so for every node, and others' tokens do nothing.
+    // An acknowledgement applies on all nodes, and tokens of another node have no effect.
     a.ack("g", &[(written[0], deliveries[0].token)]).await.unwrap();
     b.ack("g", &[(written[2], deliveries[1].token)]).await.unwrap();
     assert!(!b.renew("g", written[2], deliveries[1].token, LEASE, None).await.unwrap());
@@ -276,7 +276,7 @@ async fn one_node_has_a_group_at_a_time() {
         assert_eq!(store.groups().await.unwrap(), ["g"]);
     }
     a.release("g", written[2], deliveries[1].token, Duration::ZERO, Some(&note)).await.unwrap();
-    // An owner that closes gives its groups back: another one has them at once.
+    // An owner that closes releases its groups, so another node owns them at once.
     a.close().await.unwrap();
     let again = b.claim("g", 10, LEASE).await.unwrap();
     let found: Vec<(Position, u32)> =
@@ -284,7 +284,7 @@ async fn one_node_has_a_group_at_a_time() {
     assert_eq!(found, [(written[1], 1), (written[2], 2), (written[3], 2)]);
     assert_eq!(again[1].note.as_deref(), Some(note.as_str()));
     assert!(!deliveries.iter().any(|old| again.iter().any(|new| old.token == new.token)));
-    // A filter that another node gives applies to the owner.
+    // The owner uses a filter that another node sets.
     let a = nodes.0.open().await;
     let other = EventFilter { model: Some("n".into()), ..EventFilter::default() };
     a.create_group(&Group { name: "g".into(), filter: other }, 0).await.unwrap();
@@ -293,7 +293,7 @@ async fn one_node_has_a_group_at_a_time() {
     reaches(&*b, 5).await;
     let fresh = b.claim("g", 10, LEASE).await.unwrap();
     assert_eq!(fresh.iter().map(|delivery| delivery.event.position).collect::<Vec<_>>(), [5]);
-    // A group that another node drops is gone.
+    // A group that another node drops no longer exists.
     a.drop_group("g").await.unwrap();
     assert_eq!(b.ack("g", &[(5, fresh[0].token)]).await.map_err(|error| error.kind()), Err(ErrorKind::Invalid));
     assert_eq!(b.claim("g", 10, LEASE).await.unwrap_err().kind(), ErrorKind::Invalid);
@@ -311,7 +311,7 @@ async fn a_node_that_is_gone_loses_its_groups() {
     assert_eq!(held.len(), 1);
     reaches(&*b, first).await;
     assert_eq!(b.claim("g", 10, LEASE).await.unwrap(), []);
-    // Gone without a word.
+    // The node ends without releasing its groups.
     drop(lost);
     let mut taken = Vec::new();
     until("nobody takes over", async || {
@@ -321,7 +321,7 @@ async fn a_node_that_is_gone_loses_its_groups() {
     .await;
     assert_eq!((taken[0].event.position, taken[0].attempt), (first, 2));
     b.ack("g", &[(first, taken[0].token)]).await.unwrap();
-    // The same node, opened again, has its own groups at once.
+    // The same node, opened again, owns its groups at once.
     drop(b);
     let again = a.open().await;
     assert_eq!(again.lag("g").await.unwrap(), (0, first));
@@ -356,13 +356,13 @@ async fn a_new_node_begins_with_a_snapshot() {
     let begun = node.open().await;
     assert_eq!(records(&*begun).await, expected);
     assert_eq!(begun.identity(), store.identity());
-    // It is a node of its own: both write and agree.
+    // The new node is independent: both write and agree.
     append_one(&*begun, any("m", "new")).await;
     append_one(&*store, any("m", "new")).await;
     reaches(&*begun, 252).await;
     assert_eq!(records(&*begun).await, records(&*store).await);
     begun.close().await.unwrap();
-    // One whose parts are gone is not used, and nothing is lost by that.
+    // A snapshot without its parts is not used, and nothing is lost.
     jetstream.get_stream("snapshots_snapshot_parts").await.unwrap().purge().await.unwrap();
     let last = Node::new("c", server(), "snapshots");
     let read = last.open().await;

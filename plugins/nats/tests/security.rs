@@ -1,4 +1,4 @@
-//! TLS, and users that a server knows by the signature of their account.
+//! TLS, and users whose credentials are signed by their account.
 
 mod support;
 
@@ -40,7 +40,7 @@ async fn tls() {
     let store = node.open().await;
     append_one(&*store, any("m", "a")).await;
     store.close().await.unwrap();
-    // Another node, which uses TLS as the server wants it.
+    // Another node, which uses TLS because the server requires it.
     let store = Node::with("b", json!({"url": url, "ca": ca(&folder)})).open().await;
     assert_eq!(store.head().await.unwrap(), 1);
     store.close().await.unwrap();
@@ -55,7 +55,7 @@ async fn tls() {
     }
 }
 
-/// A token that one of them signed about another.
+/// A token in which `issuer` signs claims about `subject`.
 fn signed(issuer: &Keys, subject: &str, name: &str, nats: Value) -> String {
     let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({"jti": name, "iat": 1, "iss": issuer.public_key(), "name": name, "sub": subject, "nats": nats});
@@ -64,7 +64,7 @@ fn signed(issuer: &Keys, subject: &str, name: &str, nats: Value) -> String {
     format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// What `nsc` writes for a user of an account.
+/// A credentials file as `nsc` writes it for a user of the account.
 fn credentials(account: &Keys) -> String {
     let user = Keys::new_user();
     let about = json!({"pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1, "type": "user", "version": 2});

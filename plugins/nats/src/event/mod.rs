@@ -39,7 +39,7 @@ const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a closing node tries to release its groups.
 const GIVE_BACK_TIME: Duration = Duration::from_secs(5);
 
-/// The same for a health check.
+/// How long a health check waits without progress until the node has judged all messages.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a read waits without progress until the node has judged the requested messages.

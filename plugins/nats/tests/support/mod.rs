@@ -1,4 +1,4 @@
-//! Nodes of one log: stores that are opened on one server, each with a folder of its own.
+//! Nodes of one log: stores on one server, each with its own folder.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -15,10 +15,10 @@ use snaphook_driver_testkit::sample::{Random, any};
 use snaphook_nats::DRIVER;
 use tempfile::TempDir;
 
-/// Longer than anything that is waited for takes.
+/// Longer than any wait in these tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
-/// How a node is opened.
+/// The settings of a node.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) name: String,
@@ -37,7 +37,7 @@ impl Node {
         Node { name: name.to_owned(), folder, connection, snapshots: 0 }
     }
 
-    /// As another process has it: with a client of its own.
+    /// A context as in another process: with its own client.
     fn context(&self) -> OpenContext {
         let settings = json!({
             "connection": {"name": self.name, "settings": self.connection},
@@ -71,7 +71,7 @@ impl Node {
     }
 }
 
-/// All that a log holds, but for groups.
+/// All records of a log, except groups.
 pub(crate) async fn records(store: &dyn EventStore) -> Vec<LogRecord> {
     let mut export = store.export().await.unwrap();
     let mut records = Vec::new();
@@ -85,7 +85,7 @@ pub(crate) async fn records(store: &dyn EventStore) -> Vec<LogRecord> {
     }
 }
 
-/// Waits until a condition holds.
+/// Waits until a condition is met.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {
@@ -94,14 +94,14 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Waits until a node has the log up to there.
+/// Waits until a node's copy of the log reaches `head`.
 pub(crate) async fn reaches(store: &dyn EventStore, head: Position) {
     let query = EventQuery { after: head - 1, limit: 1, filter: EventFilter::default() };
     let page = store.read(&query, Some(DEADLINE)).await.unwrap();
     assert!(page.head >= head, "{} instead of {head}", page.head);
 }
 
-/// Appends that are in each other's way: few instances, few keys, rows that expect what may have changed.
+/// Appends that conflict with each other: few instances, few keys, and expectations that others may have changed.
 pub(crate) fn batch(node: &str, number: u64, random: &mut Random) -> Vec<Append> {
     (0..1 + random.below(8))
         .map(|row| {
@@ -120,7 +120,7 @@ pub(crate) fn batch(node: &str, number: u64, random: &mut Random) -> Vec<Append>
         .collect()
 }
 
-/// What was answered must be in the log, each event once, at its place.
+/// Checks that the log contains every acknowledged event at its position, and no event twice.
 pub(crate) fn check_answers(records: &[LogRecord], answered: &[(String, Position)]) {
     let mut positions = std::collections::HashMap::new();
     for record in records {

@@ -16,7 +16,7 @@ use crate::fault::corrupt;
 use crate::parts::{Parts, Reference};
 use crate::streams::Kind;
 
-/// How many lost races make a call give up.
+/// After this many lost races a call gives up.
 pub(super) const LOST_MAX: usize = 100;
 
 /// The values of all groups of one log.

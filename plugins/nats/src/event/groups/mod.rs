@@ -25,7 +25,7 @@ use crate::bucket::{Bucket, Written};
 use crate::connection::Link;
 use crate::streams::Kind;
 
-/// How long this node's copy may be behind the events that another node has delivered.
+/// How long to wait until this node's copy has caught up with the events that another node has delivered.
 const BEHIND_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) struct Groups {
