@@ -1,7 +1,7 @@
 //! Changes whose outcome is known even if connections break.
 //!
 //! A script that changes something also records the outcome under the id of the change. If no response arrives, the
-//! driver reads that record over another connection; if there is none, the same step marks the change as void, so that
+//! driver reads that record over another connection. If there is none, the same step marks the change as void, so that
 //! it has no effect if it reaches the server later. Then it is safe to retry.
 
 use std::time::Duration;
@@ -33,8 +33,8 @@ redis.call('SET', KEYS[1], 'void', 'EX', ARGV[1])
 return 'void'
 ";
 
-/// Runs a script that changes something. `script` creates the command for the id of a change; the script returns its
-/// record, or something that begins differently if it changed nothing.
+/// Runs a script that changes something. `script` creates the command for the id of a change. The script returns its
+/// record, or a text with another beginning if it changed nothing.
 pub(crate) async fn change(
     pool: &Pool,
     operation: &'static str,

@@ -10,7 +10,7 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 /// One command: sending it, the server's fsync, and receiving the response.
 pub(crate) const COMMAND: Duration = Duration::from_secs(5);
 
-/// One call of the store with all its retries: less than the 30 s after which the server gives up a call.
+/// One call of the store with all its retries: less than the 30 s after which its caller gives up.
 pub(crate) const CALL: Duration = Duration::from_secs(12);
 
 /// When a call ends.
@@ -27,7 +27,7 @@ impl Deadline {
         self.0 <= Instant::now()
     }
 
-    /// When a step ends that begins now.
+    /// The deadline of a step that begins now.
     pub(crate) fn step(self, most: Duration) -> Instant {
         self.0.min(Instant::now() + most)
     }

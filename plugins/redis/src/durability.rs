@@ -13,7 +13,7 @@ pub enum Durability {
     Fsync,
     /// Changes older than a second or two.
     Everysec,
-    /// Whatever the server happens to keep: nothing is checked.
+    /// Whatever the server keeps: nothing is checked.
     Lazy,
 }
 

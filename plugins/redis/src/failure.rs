@@ -20,7 +20,7 @@ impl Failure {
         Failure::Lost("the server did not respond in time".into())
     }
 
-    /// The server closed the connection or refuses to serve this driver on it; a new connection may reach another
+    /// The server closed the connection, or does not serve this driver on it; a new connection may reach another
     /// server.
     pub(crate) fn ends_connection(&self) -> bool {
         match self {

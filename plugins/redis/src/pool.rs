@@ -43,7 +43,7 @@ pub(crate) struct Pool {
 pub(crate) struct Held<'a> {
     pool: &'a Pool,
     link: Link,
-    /// Whether it was idle in the pool, where the server may have closed it in the meantime.
+    /// Whether it was idle in the pool; the server may have closed it in the meantime.
     is_used: bool,
     _permit: SemaphorePermit<'a>,
 }

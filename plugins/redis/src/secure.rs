@@ -14,8 +14,9 @@ use crate::pool::Pool;
 /// Names in one response.
 const PAGE: usize = 1000;
 
-/// `KEYS`: the secret, the names, the record of this change. `ARGV`: the name, the bytes, the version that must be there or
-/// nothing, how long the record is kept. Everything is read before anything is written: a script is not undone.
+/// `KEYS`: the secret, the names, the record of this change. `ARGV`: the name, the bytes, the expected version or
+/// nothing, how long the record is kept. Everything is read before anything is written, because a script is not rolled
+/// back.
 const PUT: &str = r"
 if redis.call('EXISTS', KEYS[3]) == 1 then return 'void' end
 redis.call('ZSCORE', KEYS[2], ARGV[1])

@@ -1,4 +1,4 @@
-//! Changes happen once, wherever the connection breaks.
+//! Changes happen exactly once, wherever the connection breaks.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::support::{ask, open, open_at};
 
-/// Bytes between two cuts: every few of a request, all of a response.
+/// Bytes between two cuts of a request. A response is cut after every byte.
 const STEP: usize = 23;
 
 #[test]
@@ -35,7 +35,7 @@ fn a_connection_may_break_anywhere() {
         for (direction, after) in cuts {
             let cut = format!("{direction:?} {after}");
             proxy.arm(Some(Cut { direction, after }));
-            // Neither lost nor done twice: each version is there once.
+            // Each version is stored exactly once.
             let bytes = version.to_string();
             assert_eq!(store.put("a", bytes.as_bytes(), None).await.unwrap(), version + 1, "{cut}");
             version += 1;
@@ -54,7 +54,7 @@ fn a_connection_may_break_anywhere() {
     });
 }
 
-/// The server gets a command that the driver gave up, after other changes: it must not undo them.
+/// A command reaches the server after the driver has given it up and made other changes. It must not undo them.
 #[test]
 fn a_command_that_comes_late_changes_nothing() {
     run(async {
@@ -63,7 +63,7 @@ fn a_command_that_comes_late_changes_nothing() {
         let store = open(json!({"url": format!("redis://{address}"), "prefix": "late"})).await.unwrap();
         assert_eq!(store.put("a", b"1", None).await.unwrap(), 1);
         hold.send_replace(true);
-        // The first try is held back; the driver learns on another connection that it had no effect.
+        // The first attempt is delayed; on another connection, the driver finds that it had no effect.
         assert_eq!(store.put("a", b"2", None).await.unwrap(), 2);
         assert_eq!(store.put("a", b"3", None).await.unwrap(), 3);
         let commands = async || -> u64 {
@@ -81,7 +81,8 @@ fn a_command_that_comes_late_changes_nothing() {
     });
 }
 
-/// Passes connections on. While it is told to hold, the first one's requests wait here, also when the driver is gone.
+/// Forwards connections. While `hold` is set, it delays the requests of the first connection, even if the driver has
+/// closed that.
 async fn holding_proxy(server: SocketAddr) -> (SocketAddr, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -96,7 +97,7 @@ async fn holding_proxy(server: SocketAddr) -> (SocketAddr, watch::Sender<bool>) 
             tokio::spawn(async move {
                 let mut bytes = vec![0; 16 * 1024];
                 while let Ok(length @ 1..) = from.read(&mut bytes).await {
-                    // Others have no sender any more, and nothing to wait for.
+                    // Other connections have no sender, so this returns at once.
                     let _ = held.wait_for(|is_held| !is_held).await;
                     to_server.write_all(&bytes[..length]).await.unwrap();
                 }
@@ -131,7 +132,7 @@ fn long_lists_come_in_pages() {
         let server = start(DURABLE);
         let store = open_at(&server, "pages").await.unwrap();
         let names: Vec<String> = (0..2500).map(|number| format!("n{number:04}")).collect();
-        // As the driver writes them, faster.
+        // The same data as the driver writes, but faster.
         let mut words = vec!["ZADD", "{pages}:secrets"];
         words.extend(names.iter().flat_map(|name| ["0", name.as_str()]));
         ask(&server, &words).await.unwrap();
@@ -185,7 +186,7 @@ fn what_others_wrote_is_damage() {
         assert_eq!(store.put("text", b"x", None).await.map_err(kind), Err(ErrorKind::Corrupt));
         assert_eq!(store.delete("text").await.map_err(kind), Err(ErrorKind::Corrupt));
         ask(&server, &["SET", "{damage}:secrets", "x"]).await.unwrap();
-        // Nothing is written when the second key is not what it should be.
+        // Nothing is written if the second key has the wrong type.
         assert_eq!(store.put("new", b"x", None).await.map_err(kind), Err(ErrorKind::Corrupt));
         assert_eq!(store.get("new").await.unwrap(), None);
         assert_eq!(store.list("").await.map_err(kind), Err(ErrorKind::Corrupt));

@@ -1,4 +1,4 @@
-//! Servers that promise too little.
+//! Servers with insufficient guarantees.
 
 use serde_json::json;
 use snaphook_driver::ErrorKind;
@@ -50,7 +50,7 @@ fn a_server_that_promises_too_little_is_refused() {
 fn a_server_that_hides_its_configuration_is_checked_as_far_as_it_goes() {
     run(async {
         let hidden: &[&str] = &["--rename-command", "CONFIG", ""];
-        // Nothing tells how often it calls fsync; what is known is enough to refuse it.
+        // The fsync policy is unknown, but the known settings are enough to reject the server.
         let server = start(hidden.to_vec().leak());
         let error = refused(json!({"url": url(&server)})).await;
         assert!(error.contains("`appendonly` is `no`, expected `yes`;"), "{error}");
@@ -70,7 +70,7 @@ fn a_server_that_comes_back_with_less_is_read_and_not_changed() {
         let mut server = start(DURABLE);
         let store = open_at(&server, "less").await.unwrap();
         store.put("a", b"x", None).await.unwrap();
-        // The setting is lost at the next start.
+        // The setting is lost when the server restarts.
         ask(&server, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lfu"]).await.unwrap();
         let error = store.health().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -82,7 +82,7 @@ fn a_server_that_comes_back_with_less_is_read_and_not_changed() {
         assert_eq!(store.list("").await.unwrap(), ["a"]);
         server.restart();
         assert_eq!(eventually(async || store.put("a", b"y", None).await).await, 2);
-        // A new connection finds the same without a call of `health`.
+        // A new connection detects it without a call of `health`.
         ask(&server, &["CONFIG", "SET", "appendfsync", "everysec"]).await.unwrap();
         ask(&server, &["CLIENT", "KILL", "TYPE", "normal"]).await.ok();
         assert_eq!(store.get("a").await.unwrap().unwrap().version, 2);

@@ -1,4 +1,4 @@
-//! Servers that die, hang, refuse, or promise too little.
+//! Servers that are killed or paused, that reject connections, or that have insufficient guarantees.
 
 mod changes;
 mod durability;

@@ -1,4 +1,4 @@
-//! Servers that die and hang.
+//! Servers that are killed and paused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,14 @@ use crate::support::{ask, eventually, open, open_at};
 const WRITERS: usize = 4;
 const KILLS: usize = 5;
 
-/// Puts with rising numbers as bytes until it is told to stop; returns the last version and number that were acknowledged.
+/// Puts increasing numbers until `stop` is set. Returns the last acknowledged version and number, and the last number.
 async fn put_until(store: Arc<dyn SecureStore>, name: String, stop: Arc<AtomicBool>) -> (u64, u64, u64) {
     let (mut version, mut acknowledged, mut number) = (0, 0, 0_u64);
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         match store.put(&name, number.to_string().as_bytes(), None).await {
             Ok(new) => {
-                // A put whose outcome is unknown may have counted.
+                // A put with an unknown outcome may have increased the version.
                 assert!(new > version, "{name}: {new} after {version}");
                 (version, acknowledged) = (new, number);
             }
@@ -47,7 +47,7 @@ fn what_was_acknowledged_survives_kills() {
             .collect();
         let mut version = 0;
         for _ in 0..KILLS {
-            // In the middle of puts.
+            // While the writers are putting.
             let ahead = version + 50;
             version = eventually(async || match store.get("w0").await? {
                 Some(sealed) if sealed.version >= ahead => Ok(sealed.version),
@@ -65,7 +65,7 @@ fn what_was_acknowledged_survives_kills() {
             assert!(sealed.version >= version && (acknowledged..=last).contains(&number), "{writer}: {number}");
         }
         store.health().await.unwrap();
-        // And again, as another process sees it.
+        // Checks it again after another kill, with a new client.
         server.end(Signal::Kill);
         server.restart();
         let fresh = eventually(async || {
@@ -133,7 +133,7 @@ fn a_server_that_becomes_a_replica_is_told_apart() {
     });
 }
 
-/// Scripts may only use keys of one node.
+/// A script may only use keys of one node.
 #[test]
 fn a_cluster_keeps_all_keys_on_one_node() {
     run(async {

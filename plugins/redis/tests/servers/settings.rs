@@ -1,4 +1,4 @@
-//! Connections that are refused, and what they are told.
+//! Connections that are rejected, and their error messages.
 
 use serde_json::json;
 use snaphook_driver::ErrorKind;
@@ -33,7 +33,7 @@ fn passwords_are_checked_and_never_shown() {
             json!({"host": host, "port": port, "user": "default", "password": "right-password", "database": 3}),
         ] {
             let store = open(settings.clone()).await.unwrap();
-            // Only the last one is another database.
+            // Only the last settings use another database.
             let is_first = settings.get("database").is_some() || store.get("a").await.unwrap().is_none();
             assert_eq!(store.put("a", b"x", None).await.unwrap() == 1, is_first, "{settings}");
         }
@@ -46,7 +46,7 @@ fn a_password_that_the_server_does_not_have() {
         let server = start(DURABLE);
         let error = refused(json!({"url": url(&server), "password": "hunter2"})).await;
         assert!(error.contains("the server has no password for this user"), "{error}");
-        // A server that does not know the command may echo what it was sent.
+        // A server that does not know the command may echo the request.
         let server = start(&["--rename-command", "AUTH", ""]);
         let error = refused(json!({"url": url(&server), "password": "hunter2"})).await;
         assert!(error.contains("bad configuration") && !error.contains("hunter2"), "{error}");
@@ -61,7 +61,7 @@ fn users_need_few_permissions() {
             ask(&server, &[&["ACL", "SETUSER", "app", "reset", "on", ">secret-1"], rules].concat()).await.unwrap()
         };
         let settings = json!({"url": url(&server), "user": "app", "password": "secret-1", "prefix": "acl"});
-        // What the documentation of the driver names.
+        // The permissions that the driver's documentation lists.
         let needed: &[&str] = &[
             "~{acl}:*",
             "+eval",
@@ -83,14 +83,14 @@ fn users_need_few_permissions() {
         assert_eq!(store.list("").await.unwrap(), ["a"]);
         assert!(store.get("a").await.unwrap().is_some() && store.delete("a").await.unwrap());
         store.health().await.unwrap();
-        // Its permissions go while it runs.
+        // The permissions are revoked while the store is open.
         user(&["~{other}:*", "+@all", "-config", "-info"]).await;
         let error = store.put("a", b"x", None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains("NOPERM") && !error.to_string().contains("secret-1"), "{error}");
         user(needed).await;
         assert_eq!(store.put("a", b"x", None).await.unwrap(), 1);
-        // Without these nobody verifies what the server promises.
+        // Without these permissions, the server's guarantees cannot be verified.
         ask(&server, &["CONFIG", "SET", "appendfsync", "everysec"]).await.unwrap();
         store.health().await.unwrap();
         user(&[needed, &["+config|get", "+info"]].concat()).await;
@@ -107,7 +107,7 @@ fn servers_that_are_none() {
         assert!(error.contains("open: unavailable: the server cannot be reached"), "{error}");
         let error = refused(json!({"url": "redis://host.invalid"})).await;
         assert!(error.contains("open: unavailable: the server cannot be reached"), "{error}");
-        // Something else listens there.
+        // Another kind of server listens there.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -121,7 +121,7 @@ fn servers_that_are_none() {
     });
 }
 
-/// What a server sends is never held without bound.
+/// The driver limits how much data of a server it buffers.
 #[test]
 fn a_response_without_end_is_cut_off() {
     run(async {
@@ -141,7 +141,7 @@ fn a_response_without_end_is_cut_off() {
             });
             let error = refused(json!({"url": format!("redis://{address}")})).await;
             assert!(error.starts_with("open: unavailable: "), "{error}");
-            // The driver's bound, and what the system buffers.
+            // The driver's limit, and the system's buffers.
             let sent = serving.await.unwrap();
             assert!(sent < 32 * 1024 * 1024, "{beginning:?}: {sent}");
         }

@@ -1,4 +1,4 @@
-//! Opening stores, and asking a server directly.
+//! Opens stores, and sends commands to a server directly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ pub(crate) async fn open(settings: Value) -> Result<Arc<dyn SecureStore>> {
     (snaphook_redis::DRIVER.secure.unwrap())(OpenContext::new(table, "")).await
 }
 
-/// Opens a store of a server, under this prefix.
+/// Opens a store on a server, with this prefix.
 pub(crate) async fn open_at(server: &Server, prefix: &str) -> Result<Arc<dyn SecureStore>> {
     open(json!({"url": url(server), "prefix": prefix})).await
 }
 
-/// The error of a store that must not open, as one text.
+/// The error of a store that must not open, as text.
 pub(crate) async fn refused(settings: Value) -> String {
     open(settings).await.err().expect("it is refused").to_string()
 }
 
-/// A command sent past the driver.
+/// Sends a command without the driver.
 pub(crate) async fn ask(server: &Server, words: &[&str]) -> redis::RedisResult<redis::Value> {
     let client = redis::Client::open(url(server))?;
     let mut connection = client.get_multiplexed_async_connection().await?;
@@ -35,7 +35,7 @@ pub(crate) async fn ask(server: &Server, words: &[&str]) -> redis::RedisResult<r
     command.query_async(&mut connection).await
 }
 
-/// Waits until a call succeeds.
+/// Retries until a call succeeds.
 pub(crate) async fn eventually<T>(call: impl AsyncFn() -> Result<T>) -> T {
     let started = Instant::now();
     loop {

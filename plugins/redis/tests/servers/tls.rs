@@ -1,5 +1,5 @@
-//! TLS. Which authorities a process trusts is decided by its environment, so each client is a process of its own: this
-//! test's binary, told by variables to run one case.
+//! TLS. A process trusts the authorities that its environment names, so each client is a separate process: this test
+//! binary, started with variables to run one case.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,10 +11,10 @@ use snaphook_driver_testkit::servers::redis::{DURABLE, start, start_with_tls};
 
 use crate::support::open;
 
-/// Where the process that is only a client finds the server.
+/// The server's address, for a process that is only a client.
 const URL_VARIABLE: &str = "SNAPHOOK_REDIS_TEST_URL";
 
-/// Begins the line with what became of its calls.
+/// The beginning of the line with the outcome of the client's calls.
 const MARK: &str = "snaphook-redis-test: ";
 
 /// A certificate for 127.0.0.1, its key, and the authority that signed it, as PEM.
@@ -29,7 +29,7 @@ fn certificate() -> [String; 3] {
     [certificate.pem(), key.serialize_pem(), authority_pem]
 }
 
-/// What a process that trusts this authority alone gets from a server.
+/// The outcome of a client process that trusts only this authority.
 async fn client(url: String, authority: &Path) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "tls::only_a_client", "--nocapture"]);
@@ -72,10 +72,10 @@ fn certificates_are_checked() {
         assert_eq!(client(url("rediss", "127.0.0.1"), &right).await, "stored as version 1");
         let refused = client(url("rediss", "127.0.0.1"), &wrong).await;
         assert!(refused.contains("cannot be reached with TLS") && refused.contains("ertificate"), "{refused}");
-        // The certificate is for the address and not for this name.
+        // The certificate is valid for the address, not for this name.
         let misnamed = client(url("rediss", "localhost"), &right).await;
         assert!(misnamed.contains("not valid for name"), "{misnamed}");
-        // Without TLS against a server that has it, and with TLS against one that has not.
+        // A client without TLS for a server with TLS, and the reverse.
         let plain = client(url("redis", "127.0.0.1"), &right).await;
         assert!(plain.starts_with("open: unavailable: "), "{plain}");
         let server = start(DURABLE);
