@@ -135,7 +135,7 @@ pub(crate) struct Calls {
 }
 
 impl CrudConfig {
-    /// Reads the settings, and checks what their parts do not check.
+    /// Reads the settings, and checks them as a whole.
     pub(crate) fn new(context: &OpenContext) -> Result<CrudConfig> {
         let config: CrudConfig = context.settings()?;
         if config.state.is_empty() {

@@ -42,8 +42,8 @@ impl Courier {
         Courier { remote: Arc::new(remote), instances, permits: Arc::new(Semaphore::new(TOGETHER as usize)) }
     }
 
-    /// Sends records; `done` handles each that is sent or rejected. After a failure of the peer, or an error of `done`,
-    /// nothing more is sent. When this returns, no request is in progress.
+    /// Sends records. `done` handles each record that is sent or rejected. After a failure of the peer, or an error of
+    /// `done`, nothing more is sent. When this returns, no request is in progress.
     pub(crate) async fn deliver(
         &self,
         operation: &'static str,

@@ -1,8 +1,8 @@
-//! The local state in one file: a copy of an earlier state, followed by the calls that changed it since.
+//! The local state in one file: a copy of an earlier state, followed by the calls that have changed it since.
 //!
-//! It tells which records the peer should have, and which of the peer's records may differ: after a crash these are
-//! sent again. Each entry is preceded by its length and a checksum. A file ends before the first damaged entry; every
-//! prefix of it is a state from which the log's events can be applied.
+//! It determines which records the peer should have, and which of the peer's records may differ: after a crash these
+//! are sent again. Each entry is preceded by its length and a checksum. The file ends before the first damaged entry;
+//! every prefix of it is a state from which the log's events can be applied.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _};
@@ -104,7 +104,7 @@ impl Journal {
         self.length - self.copied > self.copied.max(GROWTH_BYTES_MIN)
     }
 
-    /// Replaces the file by other entries, durably; the old file stays until the new one is complete.
+    /// Replaces the file with other entries, durably. The old file stays until the new one is complete.
     pub(crate) fn replace(&mut self, entries: impl Iterator<Item = JournalEntry>) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
         let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&temporary)?;
@@ -125,7 +125,7 @@ impl Journal {
     }
 }
 
-/// Bytes before an entry: two numbers of 16 hexadecimal digits, each with a space behind it.
+/// Size of the head of an entry: two numbers of 16 hexadecimal digits, each followed by a space.
 const HEAD_BYTES: usize = 34;
 
 fn write(entry: &JournalEntry) -> io::Result<Vec<u8>> {

@@ -1,8 +1,8 @@
-//! Instances as records of another server: any REST API that creates, updates and deletes.
+//! Instances as records of another server: any REST API that can create, update and delete.
 //!
 //! The peer is for other programs. Snaphook itself reads a copy: **all instances are in memory**, and a journal on disk
 //! restores them at the next start, with the checkpoint and the definitions. So memory limits the number of instances,
-//! and changes by others at the peer are neither seen nor preserved. A write returns when the peer has it.
+//! and changes by others at the peer are neither seen nor preserved. A write returns when the peer has stored it.
 //!
 //! All requests are idempotent: a record that already exists is updated instead of created, one that does not exist is
 //! created instead of updated, and deleting a missing record succeeds. Of the events of one call, only the last state

@@ -1,9 +1,9 @@
 //! The store: memory contains the intended state of the peer, and the journal the progress toward it.
 //!
-//! A call first records in the journal which records it will touch, then sends these to the peer, then writes itself to
-//! the journal, and only then takes effect. If it fails halfway, or the process ends, the touched records are *owed*:
-//! they may differ from memory, and are sent before anything else. In a replay, calls take effect at once and all
-//! touched records are owed until the end, so that a record is sent once, however many events it has.
+//! A call first records in the journal which records it will touch, then sends these to the peer, then appends its own
+//! entry to the journal, and only then takes effect. If it fails halfway, or the process ends, the touched records are
+//! *owed*: they may differ from memory, and are sent before anything else. In a replay, calls take effect at once and
+//! all touched records are owed until the end, so that a record is sent once, however many events it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -359,7 +359,7 @@ impl ModelStore for CrudModelStore {
         }
         let now = Snapshot::of(&self.instances, work.rejected.iter());
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        // A record that the peer merely refuses to delete makes no instance wrong.
+        // A record that the peer does not delete makes no instance wrong.
         for (model, _) in work.rejected.iter().filter(|key| now.row(key).is_some()) {
             *counts.entry(model).or_default() += 1;
         }

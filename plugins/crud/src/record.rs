@@ -107,8 +107,8 @@ impl Fields {
         self.id_of(record)
     }
 
-    /// The records in the response to a list: an array, or the array `items`, `data` or `results` of an object. An error
-    /// says what it is instead.
+    /// The records in the response to a list: an array, or the array `items`, `data` or `results` of an object. An
+    /// error says what the response is instead.
     pub(crate) fn records(&self, body: &[u8]) -> Result<Vec<Value>, String> {
         let list = json::parse_bytes(body).map_err(|error| format!("is no JSON: {error}"))?;
         match list {

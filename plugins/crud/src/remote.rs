@@ -60,7 +60,7 @@ enum Fault {
 
 impl Remote {
     /// Creates or updates the peer's record of an instance. `is_known` means that the peer may already have one.
-    /// `is_taken` tells whether an id belongs to an instance.
+    /// `is_taken` returns whether an id belongs to an instance.
     pub(crate) async fn put(
         &self,
         operation: &'static str,

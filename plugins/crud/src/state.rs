@@ -11,10 +11,10 @@ use snaphook_driver::{
 
 use crate::journal::{JournalEntry, Key};
 
-/// Records that may differ from what is in memory, and whether the peer may have one at all.
+/// Records that may differ from memory, and whether the peer may have one at all.
 pub(crate) type Owed = BTreeMap<Key, bool>;
 
-/// What the peer should have; `None`: no record.
+/// The records that the peer should have; `None`: no record.
 pub(crate) type Targets = BTreeMap<Key, Option<Arc<Row>>>;
 
 /// A panic of an earlier holder never leaves the state inconsistent: it is updated last, in one step.
@@ -104,8 +104,8 @@ pub(crate) fn applied<'a>(
     Ok(Some((changes, keys.into_iter().map(target).collect())))
 }
 
-/// Marks a record of a call, not yet applied in memory, as owed. An earlier entry tells whether the peer may have the
-/// record.
+/// Marks a record of a call that is not yet applied in memory as owed. An earlier entry stays, because it already says
+/// whether the peer may have the record.
 pub(crate) fn owe(owed: &mut Owed, instances: &Instances, key: Key, is_known: bool) {
     let is_known = is_known || instances.row(&key.0, &key.1).is_some();
     owed.entry(key).or_insert(is_known);

@@ -1,4 +1,4 @@
-//! The conformance suite of the store that this driver brings, against a REST API in memory.
+//! The conformance suite of this driver's store, with a REST API in memory.
 
 use snaphook_crud::DRIVER;
 use snaphook_driver_testkit::rest::WithRecords;

@@ -1,5 +1,5 @@
-//! Peers whose API has another form than the default settings expect, with the settings that `docs/drivers.md` gives for
-//! them: another Snaphook, and PostgREST.
+//! Peers whose API differs from the default settings, with the settings in `docs/drivers.md` for them: another
+//! Snaphook, and PostgREST.
 
 mod common;
 
@@ -24,8 +24,8 @@ fn body(request: &Request) -> Value {
     snaphook_driver::json::parse_bytes(&request.body).unwrap_or_default()
 }
 
-/// Creates, updates and deletes, also again after the peer is known from before, and refusals; `seen` is how the peer has an
-/// instance.
+/// Creates, updates and deletes records, before and after reopening the store, and checks a rejection. `seen` converts
+/// an instance to the peer's record.
 async fn a_life(peer: &Peer, all: &Tables, path: &str, settings: Value, seen: impl Fn(&str, u64, Value) -> Value) {
     let folder = TempDir::new().unwrap();
     let open = async || try_open(folder.path(), peer.url(path), settings.clone()).await.unwrap();
@@ -47,7 +47,7 @@ async fn a_life(peer: &Peer, all: &Tables, path: &str, settings: Value, seen: im
     ];
     store.apply(3, &events, 6).await.unwrap();
     assert_eq!(rows(), expected(&[("a", 4, json!({"n": 1}))]));
-    // A record that went there, and one that came.
+    // One record disappeared at the peer, and another one was added there.
     all.lock().unwrap().get_mut("film").unwrap().remove("a");
     all.lock().unwrap().get_mut("film").unwrap().insert("c".into(), json!({}));
     let events = [
@@ -57,14 +57,14 @@ async fn a_life(peer: &Peer, all: &Tables, path: &str, settings: Value, seen: im
     store.apply(6, &events, 8).await.unwrap();
     let now = expected(&[("a", 7, json!({"n": 2})), ("c", 8, json!({"n": 3}))]);
     assert_eq!(rows(), now);
-    // The state is older than the peer: everything is sent again.
+    // At the end of a replay, everything is sent again.
     store.close().await.unwrap();
     drop(store);
     store = open().await;
     store.begin_replay().await.unwrap();
     store.end_replay().await.unwrap();
     assert_eq!(rows(), now);
-    // A model that the peer does not have makes only itself unavailable.
+    // If the peer lacks a model, only that model is unavailable.
     define(&*store, "absent", 9).await;
     let error = store.apply(9, &[created(10, "absent", "a", &json!({}))], 10).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
@@ -73,7 +73,7 @@ async fn a_life(peer: &Peer, all: &Tables, path: &str, settings: Value, seen: im
     assert_eq!(rows(), BTreeMap::new());
 }
 
-/// The calls of Snaphook's REST API that the driver makes, with what they refuse.
+/// The part of Snaphook's REST API that the driver uses, including rejections.
 fn snaphook(all: &Tables) -> Peer {
     let all = Arc::clone(all);
     let problem = |status: u16, name: &str| {
@@ -139,7 +139,7 @@ async fn another_snaphook() {
         },
     });
     a_life(&peer, &all, "", settings.clone(), |_, _, data| data).await;
-    // The setting is what makes it work.
+    // It only works with this setting.
     let mut wrong = settings;
     wrong["id-in-updates"] = json!(true);
     let folder = TempDir::new().unwrap();
@@ -151,8 +151,8 @@ async fn another_snaphook() {
     assert!(error.to_string().contains("the peer answered 400") && error.kind() == ErrorKind::Invalid, "{error}");
 }
 
-/// The calls of PostgREST that the driver makes: one row is chosen by a filter in the query, responses are lists, `PUT` creates
-/// or replaces, and `PATCH` and `DELETE` of no row succeed.
+/// The part of PostgREST that the driver uses: a filter in the query selects a row, responses are lists, `PUT` creates
+/// or replaces, and `PATCH` and `DELETE` succeed without a matching row.
 fn postgrest(all: &Tables) -> Peer {
     let all = Arc::clone(all);
     Peer::start(move |request| {
@@ -244,7 +244,7 @@ async fn postgrest_with_put_and_with_patch() {
     }
 }
 
-/// What a lost state left is found by the list and deleted; rows of others stay.
+/// After the state is lost, its records are found in the list and deleted; rows of others stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgrest_after_a_lost_state() {
     let all = tables(&["film"]);

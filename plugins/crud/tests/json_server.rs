@@ -1,5 +1,5 @@
-//! Instances in json-server, a REST API of others: <https://github.com/typicode/json-server/tree/v0.17.4>. It answers 500 to
-//! a record that is there already, and 404 to what it does not have.
+//! Instances in json-server, a third-party REST API: <https://github.com/typicode/json-server/tree/v0.17.4>. It
+//! responds with 500 if a record to create already exists, and with 404 if a record does not exist.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The server, with its file in a folder of its own.
+/// The server, with its own folder for its file.
 struct JsonServer {
     program: PathBuf,
     folder: TempDir,
@@ -34,7 +34,7 @@ impl Drop for JsonServer {
 }
 
 impl JsonServer {
-    /// `None`: it is not installed.
+    /// `None` if json-server is not installed.
     async fn start(collections: &[&str]) -> Option<JsonServer> {
         let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/json-server");
         let program = packages.join("node_modules/json-server/lib/cli/bin.js");
@@ -65,7 +65,7 @@ impl JsonServer {
         self.process.wait().unwrap();
     }
 
-    /// Waits until its file has what it answers: it writes that a moment later.
+    /// Waits until the file contains the current data, because json-server writes it slightly later.
     async fn written(&self) {
         let started = Instant::now();
         let parse = |bytes: &[u8]| snaphook_driver::json::parse_bytes(bytes).ok();
@@ -160,7 +160,7 @@ async fn a_life_in_json_server() {
     let films = expected(&[("a", json!({"name": "new", "n": 1})), ("c", json!({"n": 1}))]);
     assert_eq!(server.records("film").await, films);
 
-    // The peer goes and comes back: the same call succeeds.
+    // The peer stops and restarts: the same call then succeeds.
     server.written().await;
     server.kill();
     let events =
@@ -175,7 +175,7 @@ async fn a_life_in_json_server() {
     store.close().await.unwrap();
     drop(store);
 
-    // The state is of before, the peer is not: a backup of the folder was put back.
+    // A backup of the folder is restored, so the state is older than the peer.
     let store = open(folder.path(), &server).await;
     assert_eq!(store.checkpoint().await.unwrap(), 12);
     let journal = folder.path().join("state/journal");
@@ -197,7 +197,7 @@ async fn a_life_in_json_server() {
     assert_eq!(server.records("film").await, BTreeMap::new());
 }
 
-/// The process ends in the middle of a call, and the peer too; the log's events lead both to the same.
+/// The process and the peer end in the middle of a call. Applying the events again leads both to the same state.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_after_a_kill() {
     let Some(mut server) = JsonServer::start(&["m"]).await else { return };

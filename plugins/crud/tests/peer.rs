@@ -1,5 +1,5 @@
-//! What is particular to instances that another server has: how its records look, and what becomes of them when it fails,
-//! rejects, hangs or is another program than was meant.
+//! Instances as records of another server: what the records look like, and what happens if the server fails, rejects
+//! records, hangs, or is the wrong program.
 
 mod common;
 
@@ -75,11 +75,11 @@ async fn requests_follow_the_settings() {
     assert!(peer.requests().iter().all(|request| request.header("prefer") == Some("return=minimal")));
 }
 
-/// A peer that fails at random, before or after it did what it was asked for, ends up with exactly the instances.
+/// A peer that fails at random, before or after it handles a request, finally has exactly the instances.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_the_peer_ends_up_right() {
     let (folder, all) = (TempDir::new().unwrap(), Records::default());
-    // Of a hundred requests, so many fail.
+    // The percentage of requests that fail.
     let rate = Arc::new(AtomicU64::new(0));
     let peer = Peer::start_at(([127, 0, 0, 1], 0).into(), false, {
         let (rate, records, random) = (Arc::clone(&rate), all.clone(), Mutex::new(Random::new(3)));
@@ -132,7 +132,7 @@ async fn whatever_fails_the_peer_ends_up_right() {
         if replay {
             store.begin_replay().await.unwrap();
         }
-        // As the server does: again and again, now and then after a restart.
+        // Retries each call like Snaphook does, sometimes after a restart.
         let mut call = 0;
         loop {
             let result = match call {
@@ -177,11 +177,11 @@ async fn whatever_fails_the_peer_ends_up_right() {
     assert!(records(&all, "/m").is_empty());
 }
 
-/// The process ends while some records of a call are sent and others are not.
+/// The process ends when only some records of a call have been sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_cut_off_is_made_good() {
     let (folder, all) = (TempDir::new().unwrap(), Records::default());
-    // So many requests are answered; the rest are not.
+    // How many requests get a response; later ones get none.
     let left = Arc::new(AtomicI64::new(i64::MAX));
     let peer = Peer::start_at(([127, 0, 0, 1], 0).into(), false, {
         let (left, records) = (Arc::clone(&left), all.clone());
@@ -211,7 +211,7 @@ async fn a_call_that_was_cut_off_is_made_good() {
     assert_eq!(store.checkpoint().await.unwrap(), 60);
     assert_eq!(instances(&*store, "m").await.len(), 50, "nothing of the call is seen");
     assert_ne!(records(&all, "/m"), instances(&*store, "m").await, "the peer has a part of it");
-    // The log may go on in another way, as when an event is skipped: the peer follows.
+    // The log may continue differently, for example if an event is skipped; the peer then follows it.
     store.apply(60, &second[..1], 200).await.unwrap();
     assert_eq!(records(&all, "/m"), instances(&*store, "m").await);
     assert_eq!(instances(&*store, "m").await.len(), 49);
@@ -240,12 +240,12 @@ async fn a_rejected_record_is_named_and_holds_up_no_other() {
     let text = error.to_string();
     assert!(text.contains("the peer answered 422: no such field") && text.contains("`x`"), "{text}");
     assert_eq!(store.checkpoint().await.unwrap(), 2, "nothing of the call is made");
-    // As the server does: by halves, then without that event.
+    // Splits the call and then skips the event, like Snaphook does.
     store.apply(2, &events[..1], 3).await.unwrap();
     assert_eq!(store.apply(3, &events[1..2], 4).await.unwrap_err().kind(), ErrorKind::Invalid);
     store.apply(3, &events[2..], 5).await.unwrap();
     assert_eq!(records(&all, "/m"), instances(&*store, "m").await);
-    // In a replay it is the model that fails, and it is tried again.
+    // In a replay the model fails, and the record is sent again.
     store.begin_replay().await.unwrap();
     store
         .apply(5, &[created(6, "m", "y", &json!({"bad": 1})), created(7, "m", "z", &json!({"n": 2}))], 7)
@@ -301,7 +301,7 @@ async fn what_a_lost_state_left_is_deleted_and_strangers_stay() {
     assert_eq!(records(&all, "/m").into_keys().collect::<Vec<_>>(), ["i7", "stranger"]);
 }
 
-/// Peers that are something else end each call in a bounded time, with one clear message.
+/// With a peer that is another kind of server, each call ends in time, with one clear message.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_peers_are_errors() {
     let answer = |reply: Reply| {

@@ -1,4 +1,4 @@
-//! Records that the peer refuses, and requests that are still under way when a call has failed or was dropped.
+//! Records that the peer rejects, and requests in progress when a call fails or is dropped.
 
 mod common;
 
@@ -21,7 +21,8 @@ fn page(status: u16) -> Reply {
     Reply::Response(status, vec![("content-type", "text/html".into())], b"<html>no".to_vec())
 }
 
-/// A response that is about the record, or the model, leaves the store in service; one that is not is a fault of the peer.
+/// A response about the record or the model leaves the store available; any other error response is a failure of the
+/// peer.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_about_the_record() {
     use ErrorKind::{Invalid, Unavailable};
@@ -32,11 +33,11 @@ async fn what_is_about_the_record() {
         (Reply::json(400, "{}"), Reply::status(404), Invalid),
         (Reply::status(413), Reply::status(404), Invalid),
         (Reply::json(422, "{}"), Reply::status(404), Invalid),
-        // It is there, and it is not.
+        // The peer reports both that the record exists and that it does not.
         (Reply::status(409), Reply::status(404), Invalid),
         (Reply::status(409), Reply::json(200, "[]"), Invalid),
         (Reply::status(409), Reply::json(422, "{}"), Invalid),
-        // Whoever says it, it is too large for the way to the peer.
+        // Too large for the peer, or for a proxy in front of it.
         (page(413), Reply::status(404), Invalid),
         (Reply::status(401), Reply::status(404), Unavailable),
         (Reply::status(403), Reply::status(404), Unavailable),
@@ -72,7 +73,7 @@ async fn what_is_about_the_record() {
     }
 }
 
-/// A peer that gives records ids of its own.
+/// A peer that assigns its own ids to records.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_under_ids_of_the_peer_go_again() {
     for (found, reply, expected) in [
@@ -112,7 +113,7 @@ async fn records_under_ids_of_the_peer_go_again() {
     }
 }
 
-/// `x` stays at the peer whatever is asked for, until `frees`.
+/// A peer that does not delete `x` until `frees` is set.
 fn keeping(all: &Records, frees: &Arc<AtomicBool>) -> Peer {
     let (records, frees) = (all.clone(), Arc::clone(frees));
     Peer::start(move |request| match request.method.as_str() {
@@ -132,12 +133,12 @@ async fn records_that_the_peer_keeps_hold_up_no_drop_reset_or_definition() {
     let store = open(folder.path(), peer.url("")).await;
     define(&*store, "m", 1).await;
     store.apply(1, &events(2), 3).await.unwrap();
-    // One that an event deletes is a fault of the event.
+    // If an event deletes the record, that event fails.
     let deleted = change(EventKind::InstanceDeleted, 4, "m", "x", None);
     assert_eq!(store.apply(3, std::slice::from_ref(&deleted), 4).await.unwrap_err().kind(), ErrorKind::Invalid);
     store.drop_model(3, "m", 4).await.unwrap();
     assert_eq!((ids(), store.checkpoint().await.unwrap()), (vec!["x".to_owned()], 4));
-    // The model comes again, and with it the instance: the record is updated.
+    // The model is defined again and the instance is created again: the record is updated.
     define(&*store, "m", 5).await;
     assert_eq!(ids(), ["x"]);
     store.apply(5, &events(6), 7).await.unwrap();
@@ -146,7 +147,7 @@ async fn records_that_the_peer_keeps_hold_up_no_drop_reset_or_definition() {
     store.reset("log").await.unwrap();
     assert_eq!((ids(), store.checkpoint().await.unwrap()), (vec!["x".to_owned()], 0));
     drop(store);
-    // That it is owed is known after a restart; it makes no model unavailable.
+    // After a restart, the record is still owed. That makes no model unavailable.
     let store = open(folder.path(), peer.url("")).await;
     define(&*store, "m", 1).await;
     store.begin_replay().await.unwrap();
@@ -158,7 +159,7 @@ async fn records_that_the_peer_keeps_hold_up_no_drop_reset_or_definition() {
     assert!(store.end_replay().await.unwrap().is_empty());
     assert_eq!(ids(), ["y"]);
 
-    // What a lost state left, too.
+    // The same for a record that a lost state left.
     frees.store(false, Ordering::SeqCst);
     store.apply(3, &[created(4, "m", "x", &json!({}))], 4).await.unwrap();
     drop(store);
@@ -173,7 +174,7 @@ async fn records_that_the_peer_keeps_hold_up_no_drop_reset_or_definition() {
     assert_eq!(ids(), ["z"]);
 }
 
-/// In a replay, the reason is told.
+/// In a replay, the error contains the reason.
 #[tokio::test]
 async fn a_model_that_fails_in_a_replay_says_why() {
     let folder = TempDir::new().unwrap();
@@ -192,7 +193,7 @@ async fn a_model_that_fails_in_a_replay_says_why() {
     assert!(texts["m"].contains("count `3`") && texts["m"].contains("answered 422: no such field"), "{texts:?}");
 }
 
-/// When a call has failed, nothing of it reaches the peer any more: requests under way are waited for, others are not sent.
+/// After a call has failed, it sends nothing more to the peer: it waits for requests in progress, and sends no others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_failed_sends_nothing_more() {
     let folder = TempDir::new().unwrap();
@@ -215,7 +216,7 @@ async fn a_call_that_failed_sends_nothing_more() {
     assert_eq!(slow, 1, "no further attempt");
 }
 
-/// A call that is dropped leaves requests behind; the next one waits for them.
+/// A dropped call leaves requests in progress; the next call waits for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_waits_for_requests_of_one_that_was_dropped() {
     let (folder, all) = (TempDir::new().unwrap(), Records::default());
@@ -253,7 +254,7 @@ async fn a_call_waits_for_requests_of_one_that_was_dropped() {
     assert_eq!(records(&all, "/m"), instances(&*store, "m").await);
 }
 
-/// Readers see the instances as they were until a change is at the peer, however long that takes.
+/// Readers see the instances as before a change until the peer has it, however long that takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_go_on_while_a_model_changes() {
     let (folder, all) = (TempDir::new().unwrap(), Records::default());

@@ -1,4 +1,4 @@
-//! What the files of tests share.
+//! Helpers that the test files share.
 
 #![allow(dead_code, reason = "each file of tests uses a part of this")]
 
@@ -28,14 +28,14 @@ pub(crate) async fn define(store: &dyn ModelStore, model: &str, position: u64) {
     store.define(0, None, &shape, &CarryOver::default(), position).await.unwrap();
 }
 
-/// What the store has of a model: ids, with the data.
+/// The instances of a model in the store: their data by id.
 pub(crate) async fn instances(store: &dyn ModelStore, model: &str) -> BTreeMap<String, Value> {
     let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
     let page = store.query(model, &query, &Budget::unlimited()).await.unwrap();
     page.items.into_iter().map(|instance| (instance.id, instance.data.to_value().unwrap())).collect()
 }
 
-/// What the peer has, without the fields that are not data.
+/// The records at the peer: their data by id.
 pub(crate) fn records(records: &Records, collection: &str) -> BTreeMap<String, Value> {
     let all = records.all();
     let found = all.get(collection).into_iter().flatten();
