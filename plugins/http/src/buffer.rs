@@ -150,7 +150,7 @@ impl Buffer {
         fs::rename(&temporary, self.folder.join("sent"))
     }
 
-    /// Ends all writing and sending, so that others may open the folder.
+    /// Releases the lock, so that others may open the folder. Nothing may be written or sent after this.
     pub(crate) fn close(&self) {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

@@ -65,7 +65,7 @@ impl Sender {
     pub(crate) async fn run(self, mut closing: watch::Receiver<bool>) {
         let dead_letters = DeadLetters::new(self.buffer.folder());
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
-        // Up to there, records are sent one by one.
+        // Up to this position, records are sent one by one.
         let mut alone_until = None;
         let mut is_rejecting = false;
         loop {
