@@ -62,7 +62,7 @@ impl Default for BodyBudget {
 }
 
 impl BodyBudget {
-    /// Reads the body of a request and returns it with its lease. Waits until there is room.
+    /// Reads the body of a request and returns it with its lease. Waits until there is enough memory.
     pub(super) async fn read(
         &self,
         operation: &str,
