@@ -1,5 +1,5 @@
-//! Connections that pass through filters of modules, below TLS. The server keeps the socket: a task moves the bytes
-//! between it and a pair of pipes, and passes them to the filters. It reads no more than the other side accepts.
+//! Connections that pass through filters of modules, below TLS. A task owns the socket: it moves bytes between the
+//! socket and an in-memory pipe to the server, through the filters. It reads no more than the other side accepts.
 
 use std::io;
 use std::sync::Arc;
