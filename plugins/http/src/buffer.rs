@@ -56,7 +56,7 @@ pub(crate) struct BufferPosition {
 }
 
 impl Buffer {
-    /// Opens the folder, or creates it, and truncates an incomplete line of a crash.
+    /// Opens or creates the folder, and truncates an incomplete line that a crash left.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Buffer> {
         let lock = FileLock::take(&folder.join("lock"), folder)?;
         let state = load(folder).map_err(unusable_file(folder))?;

@@ -191,7 +191,7 @@ async fn bury(dead_letters: &DeadLetters, reason: String, batch: Batch) -> Batch
     added.await.unwrap_or_else(|reason| BatchOutcome::Failed(reason, None))
 }
 
-/// Work with files; an error as text.
+/// Runs work on files off the async threads. The error is a text.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| format!("the buffer cannot be used: {error}")),
