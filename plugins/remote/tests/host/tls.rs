@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{in_memory, open, read_to_end, serve};
 
-/// The URL of the host, for a process that is only a client.
+/// The variable with the URL of the host, for a process that is only a client.
 const URL_VARIABLE: &str = "SNAPHOOK_REMOTE_TEST_URL";
 
 /// The prefix of the line with the results of the calls.
