@@ -14,7 +14,7 @@ use super::client::Client;
 use super::{PATIENCE, eventually};
 use crate::plugins;
 
-/// How a server is started. The default is the embedded one on a free port.
+/// How to start a server. The default uses the embedded stores and a free port.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerOptions {
     /// Keys of `[server]` besides the address.
@@ -90,7 +90,7 @@ impl Server {
         self.address
     }
 
-    /// The folder, for another server in it.
+    /// The folder, to start another server in it.
     pub(crate) fn folder(&self) -> Arc<tempfile::TempDir> {
         Arc::clone(&self.directory)
     }

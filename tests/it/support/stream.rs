@@ -104,7 +104,7 @@ impl EventStream {
         }
     }
 
-    /// `false` at the end.
+    /// Reads one chunk. `false` at the end of the stream.
     fn read(&mut self, deadline: Instant) -> io::Result<bool> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
