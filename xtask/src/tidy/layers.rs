@@ -120,7 +120,8 @@ fn upward_uses(path: &str, layer: &str, code: &str) -> Vec<Finding> {
 
 /// Layers named with `crate::…`, `crate::{…}` or enough `super::`, with their position in the text.
 fn used_layers<'a>(path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
-    // `src/a/b.rs` is module `a::b`; `src/a/mod.rs` is `a`: two and one `super::` lead to the crate.
+    // `src/a/b.rs` is module `a::b` and needs two `super::` to reach the crate root; `src/a/mod.rs` is `a` and needs
+    // one.
     let depth = path.split('/').count() - 1 - usize::from(path.ends_with("/mod.rs"));
     let supers = "super::".repeat(depth);
     let mut used = Vec::new();
