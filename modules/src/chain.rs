@@ -1,4 +1,4 @@
-//! The modules of a server in order, and the processing of a request by them.
+//! The modules of a server in order, and how a request passes through them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,16 +26,17 @@ pub struct Chain {
 
 /// The server's services for modules.
 pub trait Server: Send + Sync {
-    /// Handles a request that no module answers.
+    /// Handles a request to which no module responds.
     fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
 
-    /// A document about an error.
+    /// An error response, as a problem document.
     fn problem(&self, status: StatusCode, detail: &str) -> Response<Body>;
 
-    /// Reads a whole body, of at most `max-body`, into memory that the exchange holds. The error is the response.
+    /// Reads a complete request body of at most `max-body` bytes into memory that the exchange holds. The error is the
+    /// response to send.
     fn read(&self, body: Body, headers: &HeaderMap) -> impl Future<Output = Result<Bytes, Response<Body>>> + Send;
 
-    /// The same for a response.
+    /// The same for a response body.
     fn collect(&self, body: Body) -> impl Future<Output = Result<Bytes, Response<Body>>> + Send;
 }
 
@@ -52,7 +53,7 @@ impl Chain {
         &self.modules
     }
 
-    /// A deactivated module without which no request is served.
+    /// A deactivated module that is not optional, so that requests cannot be served.
     pub fn missing(&self) -> Option<&Module> {
         self.modules.iter().find(|module| module.is_missing()).map(|module| &**module)
     }
@@ -62,7 +63,7 @@ impl Chain {
         self.modules.iter().any(|module| module.wants.connections && !module.is_skipped())
     }
 
-    /// Answers a request.
+    /// Responds to a request.
     pub async fn serve<S: Server>(
         self: Arc<Self>,
         exchange: Box<Exchange>,
@@ -84,7 +85,7 @@ impl Chain {
 struct Way<S> {
     server: S,
     guard: Arc<Guard>,
-    /// The modules that take part in it.
+    /// The modules that take part in the request.
     opened: Vec<SharedHandler>,
     asked_for_error: bool,
 }
@@ -93,14 +94,14 @@ struct Way<S> {
 enum Asked {
     Declined(Box<Exchange>),
     Ok(Box<Exchange>),
-    /// An error with this status and the server's message.
+    /// An error: the status and the detail of the response.
     Error(Box<Exchange>, StatusCode, String),
-    /// A hook that did not return still has the exchange.
+    /// A hook did not return and still has the exchange.
     Lost(Response<Body>),
 }
 
 impl<S: Server> Way<S> {
-    /// Creates the state of every module.
+    /// Creates the state of the request in each module.
     async fn opened(
         &mut self,
         chain: &Chain,
@@ -163,7 +164,8 @@ impl<S: Server> Way<S> {
         }
     }
 
-    /// Asks the modules in their order until one says more than DECLINED. `pieces`: those that want the pieces of the body.
+    /// Calls the hook of each module in order until one returns something other than DECLINED. Modules that request the
+    /// chunks of the body are added to `pieces`.
     async fn ask(
         &self,
         hook: RequestHook,
@@ -225,7 +227,7 @@ impl<S: Server> Way<S> {
         self.error(exchange, response).await
     }
 
-    /// Lets `request_error` change the response to an error, then `response`.
+    /// Lets the hooks `request_error` and then `response` change the response to an error.
     async fn error(&mut self, mut exchange: Box<Exchange>, response: Response<Body>) -> Response<Body> {
         let status = response.status();
         put(&mut exchange, response);
@@ -241,16 +243,16 @@ impl<S: Server> Way<S> {
         }
     }
 
-    /// A response of the API or of a file.
+    /// Sends a response of the API or of a file, after the hook `response`.
     async fn given(&mut self, mut exchange: Box<Exchange>, response: Response<Body>) -> Response<Body> {
         put(&mut exchange, response);
         self.respond(exchange).await
     }
 
-    /// Lets `response` change the response, and gives it out.
+    /// Lets the hook `response` change the response, and returns it.
     async fn respond(&mut self, mut exchange: Box<Exchange>) -> Response<Body> {
         let wants_whole = self.opened.iter().any(|(module, _)| module.wants.whole_response && module.wants.response);
-        // A stream of events has no end.
+        // An event stream never ends.
         if wants_whole && exchange.request.method != Method::HEAD && !is_endless(&exchange) {
             let body = std::mem::replace(&mut exchange.response_body, Content::Whole(Bytes::new()));
             match body {
@@ -280,7 +282,7 @@ impl<S: Server> Way<S> {
         }
     }
 
-    /// The response as it goes out. The modules' states end with its body.
+    /// The final response. The modules' states are dropped with its body.
     fn sent(&mut self, exchange: Box<Exchange>, pieces: Vec<SharedHandler>) -> Response<Body> {
         let Exchange { response: Some(head), response_body, memory, .. } = *exchange else {
             return self.server.problem(StatusCode::INTERNAL_SERVER_ERROR, "a module made no response");
@@ -320,7 +322,7 @@ fn failure(module: &Module) -> String {
     format!("the module `{}` failed; the server's log says more", module.standing.name)
 }
 
-/// A body with what is to be dropped after it.
+/// A body, and the handlers to drop after it.
 struct BodyWithHandlers {
     body: Body,
     _opened: Vec<SharedHandler>,
@@ -347,12 +349,12 @@ fn kept_until_sent(body: Body, opened: Vec<SharedHandler>) -> Body {
     if body.is_end_stream() || opened.is_empty() { body } else { Body::new(BodyWithHandlers { body, _opened: opened }) }
 }
 
-/// Whether a module needs the request again, with the response.
+/// Whether a module has a later hook, which also needs the request.
 fn wants_later(opened: &[SharedHandler]) -> bool {
     opened.iter().any(|(module, _)| module.wants.request_error || module.wants.response)
 }
 
-/// The request as the server gets it. `is_asked_for`: its headers stay, too.
+/// Moves the request for the server out of the exchange. `is_asked_for`: the exchange keeps a copy of the headers.
 fn request(exchange: &mut Exchange, pieces: Vec<SharedHandler>, is_asked_for: bool, guard: &Guard) -> Request<Body> {
     let extensions = std::mem::take(&mut exchange.request.extensions);
     let headers = std::mem::take(&mut exchange.request.headers);
@@ -389,7 +391,7 @@ fn is_endless(exchange: &Exchange) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// The response to HEAD: the length that a body would have, and none.
+/// The response to HEAD: it has the length of the body, but not the body.
 fn without_body(response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     let length = body.size_hint().exact();

@@ -1,5 +1,5 @@
-//! Connections that pass through filters of modules, below TLS. The server keeps the socket: a task moves the bytes
-//! between it and a pair of pipes, and passes them to the filters. It reads no more than the other side accepts.
+//! Connections that pass through filters of modules, below TLS. A task owns the socket: it moves bytes between the
+//! socket and an in-memory pipe to the server, through the filters. It reads no more than the other side accepts.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How many bytes are read at once.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// How many calls of filters one chunk may cause: filters that respond to each other could loop for ever.
+/// How many filter calls one chunk may cause: filters that respond to each other could loop forever.
 const STEPS_MAX: usize = 1000;
 
 /// The modules' state of a connection, for the requests on it.
@@ -39,7 +39,7 @@ impl Connection {
     }
 }
 
-/// The filters of a connection that begins, from the socket to the server.
+/// The filters of a connection, in order from the socket to the server.
 pub struct Filters {
     handlers: Vec<(Arc<Module>, Box<dyn ConnectionHandler>)>,
     to_server: Pieces,
@@ -129,7 +129,7 @@ impl Filters {
                 written = server.write(self.to_server.first()), if !self.to_server.is_empty() => {
                     match written {
                         Ok(count) => self.to_server.advance(count),
-                        // The server reads no more; its output may still be in transit.
+                        // The server has stopped reading; its output may still be in transit.
                         Err(_) => {
                             self.to_server.clear();
                             peer_ended = true;
@@ -145,7 +145,7 @@ impl Filters {
         }
     }
 
-    /// Sends bytes through the filters that are left on their way.
+    /// Passes bytes through the remaining filters in their direction.
     async fn through(&mut self, first: Transit) -> io::Result<()> {
         let mut steps = vec![first];
         let mut count = 0;
@@ -191,7 +191,7 @@ impl Filters {
         Ok(())
     }
 
-    /// The output of a filter that was called without input.
+    /// Passes on the output of a filter that was called without input.
     async fn wrote(&mut self, index: usize, written: ConnectionFiltered) -> Result<(), Fault> {
         if !written.is_replaced {
             return Ok(());

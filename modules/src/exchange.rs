@@ -48,7 +48,7 @@ pub trait Hold: Send {
     fn send(self: Box<Self>, body: Bytes) -> Body;
 }
 
-/// Why a change is not possible.
+/// The error for a change that is not allowed or not possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Impossible;
 
@@ -56,7 +56,7 @@ pub struct Impossible;
 pub struct ResponseHead {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The text after the status in HTTP/1; `None`: the usual one.
+    /// The reason phrase in HTTP/1; `None`: the standard one.
     pub reason: Option<Bytes>,
 }
 
@@ -68,25 +68,26 @@ pub struct Exchange {
     pub(crate) response_body: Content,
     pub(crate) origin: Origin,
     host: Bytes,
-    /// The text of the method: the method itself keeps a short one that is not known in the value that is replaced.
+    /// The method as text, whose memory stays valid when the method is replaced: [`Method`] stores short unknown names
+    /// inline.
     pub(crate) method_text: Bytes,
     pub(crate) memory: Box<dyn Hold>,
     body_bytes_max: usize,
-    /// The side that hooks may change now.
+    /// The side that the current hook may change.
     pub(crate) open: Option<Side>,
-    /// The hook may ask for the pieces of a body.
+    /// Whether the hook may request the chunks of a body.
     pub(crate) may_filter: bool,
-    /// It did.
+    /// Whether the hook requested them.
     pub(crate) wants_pieces: bool,
-    /// The wait of a hook that returned `PENDING`.
+    /// Set when the hook requests a token in order to return `PENDING`.
     pub(crate) waiting: Option<WaitingHook>,
     /// A violation of the rules by the module.
     pub(crate) lie: Option<String>,
-    /// Values that were replaced during a hook: the module may still read them.
+    /// Values that were replaced during a hook, because the module may still read them.
     kept: Vec<ViewedValue>,
 }
 
-/// Something that a module has a view of.
+/// A replaced value that a module may have a view of.
 #[expect(dead_code, reason = "it is only kept")]
 enum ViewedValue {
     Value(HeaderValue),
@@ -141,7 +142,7 @@ impl Exchange {
         &self.origin
     }
 
-    /// The host that was asked for, with its port if that was given.
+    /// The requested host, with the port if the request names one.
     pub fn host(&self) -> &[u8] {
         &self.host
     }
@@ -167,7 +168,7 @@ impl Exchange {
         }
     }
 
-    /// A body that is whole.
+    /// The body, if it is complete in memory.
     pub fn body(&self, side: Side) -> Option<&Bytes> {
         let content = match side {
             Side::Request => &self.request_body,
@@ -180,7 +181,7 @@ impl Exchange {
         }
     }
 
-    /// Reserves memory for bytes that will be copied out of the exchange, until it ends. `false` if there is not
+    /// Reserves memory, until the exchange ends, for bytes that will be copied out of it. `false` if there is not
     /// enough.
     pub fn hold(&self, bytes: usize) -> bool {
         self.memory.hold(bytes)
@@ -265,7 +266,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// A body that the server made or read; its memory is held by whoever gives it.
+    /// Sets a body that the server created or read. The caller has reserved its memory.
     pub(crate) fn replace_body(&mut self, side: Side, body: Bytes) {
         let headers = match side {
             Side::Request => &mut self.request.headers,
@@ -298,13 +299,13 @@ impl Exchange {
         Ok(())
     }
 
-    /// Begins a response that a hook makes.
+    /// Creates an empty response for a hook to fill in.
     pub(crate) fn begin_response(&mut self) {
         let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new(), reason: None };
         self.response.get_or_insert(head);
     }
 
-    /// Called when the hook has returned: drops replaced values, which nobody reads any more.
+    /// Called when the hook has returned: drops replaced values, which are no longer in use.
     pub(crate) fn hook_ended(&mut self) {
         self.kept.clear();
         self.open = None;
@@ -324,7 +325,7 @@ impl Exchange {
     fn remove(&mut self, side: Side, name: &HeaderName) -> Result<(), Impossible> {
         let headers = self.headers_mut(side)?;
         let old: Vec<ViewedValue> = headers.get_all(name).iter().cloned().map(ViewedValue::Value).collect();
-        // The map drops its own copy of the name.
+        // The map drops its own copy of the name, which the module may have a view of.
         if let Some((own, _)) = headers.iter().find(|(own, _)| *own == name) {
             let own = own.clone();
             headers.remove(name);
@@ -416,7 +417,7 @@ mod tests {
         assert!(it.wants_pieces);
     }
 
-    /// What a module was given stays where it is until the hook returns.
+    /// Views that a module was given stay valid until the hook returns.
     #[test]
     fn views_outlive_changes() {
         let mut it = exchange();

@@ -23,7 +23,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The status of the affected request.
+    /// The status of the response.
     pub const fn status(&self) -> u16 {
         match self {
             Fault::Late(_) => 504,

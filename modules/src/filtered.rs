@@ -14,16 +14,17 @@ use crate::memory::Memory;
 use crate::module::{Filtered, Handler, Module};
 use crate::task::{self, Guard};
 
-/// A module with its state of a request.
+/// A module and its state of a request.
 pub(crate) type SharedHandler = (Arc<Module>, Arc<Mutex<Box<dyn Handler>>>);
 
-/// The error of a body that broke off.
+/// The error of an incomplete body.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body after all filters, which are called one after the other.
+/// The body after all filters, which are called in order.
 pub(crate) fn filtered(body: Body, side: Side, filters: Vec<SharedHandler>, memory: Option<Arc<dyn Memory>>) -> Body {
     let (sender, mut pieces) = mpsc::channel(1);
-    // Polled with the pieces, so that a filter that does not return breaks the body off, and that its end ends the task.
+    // Polled together with the chunks, so that a filter that does not return aborts the body, and dropping the body
+    // ends the task.
     let mut pump = Box::pin(task::run(memory, move |guard| pump(body, side, filters, sender, guard)));
     let mut is_done = false;
     Body::from_stream(stream::poll_fn(move |cx| {
@@ -38,7 +39,7 @@ pub(crate) fn filtered(body: Body, side: Side, filters: Vec<SharedHandler>, memo
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => {
                 is_done = true;
-                // Its channel is closed: what is left comes, then the end.
+                // The channel is closed: the remaining chunks follow, then the end.
                 pieces.poll_recv(cx)
             }
             Poll::Ready(Err(_)) => {
@@ -66,7 +67,7 @@ async fn pump(
             },
             None => (Bytes::new(), true),
             Some(Err(error)) => {
-                // Whoever takes the pieces may be gone.
+                // The reader of the body may be gone.
                 let _ = pieces.send(Err(error.into())).await;
                 return;
             }

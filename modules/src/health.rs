@@ -11,7 +11,7 @@ use crate::fault::Fault;
 const STRIKES: usize = 3;
 const STRIKES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Labels of failures, as [`Fault::label`] has them.
+/// The labels that [`Fault::label`] returns.
 pub(crate) const LABELS: [&str; 5] = ["exception", "failed", "timeout", "invalid", "overloaded"];
 
 /// One module's failures.
@@ -34,7 +34,7 @@ impl Health {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Counts a failure. Returns `true` if it reaches the limit.
+    /// Counts a failure. Returns `true` if this failure deactivates the module.
     pub(crate) fn strike(&self, fault: &Fault, now: Instant) -> bool {
         let label = LABELS.iter().position(|label| *label == fault.label());
         if let Some(count) = label.and_then(|label| self.counts.get(label)) {
@@ -51,7 +51,7 @@ impl Health {
         strikes.len() >= STRIKES && self.deactivate(format!("it failed {STRIKES} times within a minute, last: {fault}"))
     }
 
-    /// `true`: it was active before.
+    /// Returns `true` if the module was active.
     pub(crate) fn deactivate(&self, reason: String) -> bool {
         if self.is_deactivated.swap(true, Ordering::SeqCst) {
             return false;
@@ -66,9 +66,9 @@ impl Health {
     }
 }
 
-/// The standing of a module.
+/// A configured module and its health.
 pub struct Standing {
-    /// As the configuration calls it.
+    /// The name in the configuration.
     pub name: String,
     /// Whether requests are served without it when it is deactivated.
     pub is_optional: bool,
@@ -81,13 +81,13 @@ impl Standing {
         Standing { name, is_optional, health: Health::default(), is_distrusted: AtomicBool::new(false) }
     }
 
-    /// Whether its hooks may run on threads of the runtime, if they are quick.
+    /// Whether quick hooks of the module may run on threads of the runtime.
     pub(crate) fn is_trusted(&self) -> bool {
         !self.is_distrusted.load(Ordering::Relaxed)
     }
 
-    /// Called after a hook threw an exception or did not return: the state it left on its thread makes it unsuitable
-    /// for threads that serve requests.
+    /// Called after a hook threw an exception or did not return. Such a hook may leave its thread in a bad state, so
+    /// the module's hooks no longer run on threads that serve requests.
     pub(crate) fn distrust(&self) {
         self.is_distrusted.store(true, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 //! Quick hooks run directly on a thread of the runtime, because two thread switches would cost more than the hook.
 //!
-//! A hook that does not return then blocks that thread for good. So only hooks that have returned quickly so far run
+//! A hook that does not return then blocks that thread forever. So only hooks that have returned quickly so far run
 //! here, and at most as many at once as the runtime has spare threads in addition to the configured ones
 //! ([`spare_threads`]): a blocked thread only reduces the spare ones. A watchdog thread in this file notifies waiters
 //! of timeouts, because timers of the runtime may stop while their thread is blocked.
@@ -21,37 +21,38 @@ const QUICK_MAX: Duration = Duration::from_micros(200);
 /// How many calls in a row must be quick before a hook counts as quick.
 const QUICK_CALLS: u32 = 8;
 
-/// How often a hook looks for a free slot: for a microsecond or two, since most hooks take less, and a thread of its own
-/// costs ten times as much.
+/// How many times to try to take a slot. This takes a microsecond or two, longer than most hooks run; switching to one
+/// of the module's threads costs ten times as much.
 const LOOKS: u32 = 100;
 
 /// Time between two checks of the running hooks.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How many checks without a running hook pass before the thread sleeps.
+/// After this many checks without a running hook the watchdog sleeps.
 const IDLE_TICKS: u32 = 200;
 
-/// Spare threads, and so hooks at once, at most.
+/// Maximum number of spare threads, and so of hooks that run inline at once.
 const SPARE_MAX: usize = 16;
 
 static SLOTS: [Slot; SPARE_MAX] =
     [const { Slot { is_taken: AtomicBool::new(false), call: Mutex::new(None) } }; SPARE_MAX];
-/// Slots that may be taken in this process.
+/// How many slots may be taken.
 static SPARE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// The slot that this thread had last.
+    /// The slot that this thread took last.
     static LAST: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How many threads the runtime should have beyond `workers`. From then on so many hooks may run inline.
+/// Returns how many threads the runtime should have in addition to `workers`. From then on, that many hooks may run
+/// inline at once.
 pub fn spare_threads(workers: usize) -> usize {
     let spare = workers.div_ceil(2).min(SPARE_MAX);
     SPARE.store(spare, Ordering::Relaxed);
     spare
 }
 
-/// In cache lines of its own: each belongs to a thread most of the time.
+/// Has separate cache lines, because mostly the same thread uses it.
 #[repr(align(128))]
 struct Slot {
     is_taken: AtomicBool,
@@ -63,7 +64,7 @@ struct Running {
     limit: Duration,
     guard: Arc<Guard>,
     module: Arc<Standing>,
-    /// Another thread of the runtime was woken for it.
+    /// Whether another thread of the runtime was woken to take over this one's work.
     made_way: bool,
     is_late: bool,
 }
@@ -93,8 +94,8 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// `None`: as many hooks run inline already as may. `guard` and the module's standing are told if it takes longer than
-    /// `limit`.
+    /// `None` if the maximum number of hooks already runs inline. If the hook takes longer than `limit`, the waiter of
+    /// `guard` is notified and the module gets a strike.
     pub(crate) fn take(guard: &Arc<Guard>, module: &Arc<Standing>, limit: Duration) -> Option<Permit> {
         let spare = SPARE.load(Ordering::Relaxed);
         guard.runtime.as_ref()?;
@@ -111,7 +112,8 @@ impl Permit {
         Some(Permit { slot, since })
     }
 
-    /// The hook returned, after so long. `None`: whoever waited was told before that it is late.
+    /// Called when the hook has returned; returns its duration. `None` if it was late, so that the waiter was already
+    /// notified.
     pub(crate) fn end(self) -> Option<Duration> {
         let took = self.since.elapsed();
         let was_late = self.slot.call().take().is_some_and(|running| running.is_late);
@@ -152,18 +154,18 @@ static IS_ASLEEP: AtomicBool = AtomicBool::new(false);
 static LOCK: Mutex<()> = Mutex::new(());
 static WOKEN: Condvar = Condvar::new();
 
-/// Sees that the thread looks.
+/// Starts or wakes the watchdog thread.
 fn watch() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         let started = std::thread::Builder::new().name("module-watch".into()).spawn(look_forever);
         if let Err(error) = started {
-            // Without it nobody would end the wait for a hook that does not return.
+            // Without the watchdog, waiting for a hook that does not return would never end.
             SPARE.store(0, Ordering::Relaxed);
             tracing::error!("modules run on threads of their own only, because no thread can be started: {error}");
         }
     });
-    // Pairs with `sleep`: either that sees the slot, or this sees that it sleeps.
+    // Pairs with the fence in `sleep`: either `sleep` sees the taken slot, or this sees that the watchdog sleeps.
     std::sync::atomic::fence(Ordering::SeqCst);
     if IS_ASLEEP.load(Ordering::SeqCst) {
         let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,7 +186,7 @@ fn look_forever() {
     }
 }
 
-/// Whether a hook runs.
+/// Checks the running hooks. Returns whether there are any.
 fn look() -> bool {
     let mut is_any = false;
     for slot in &SLOTS {
@@ -197,7 +199,8 @@ fn look() -> bool {
         let time = running.since.elapsed();
         if time > QUICK_MAX && !running.made_way {
             running.made_way = true;
-            // The runtime wakes no other thread for the sockets and timers that the held one looked after.
+            // Wakes another thread: the runtime does not do so for the sockets and timers that the blocked thread
+            // polled.
             if let Some(runtime) = &running.guard.runtime {
                 drop(runtime.spawn(async {}));
             }

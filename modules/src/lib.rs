@@ -1,8 +1,8 @@
-//! Server modules: libraries that take part in serving requests, and the processing of a request by them.
+//! Server modules: libraries that take part in serving requests, and how a request passes through them.
 //!
-//! A [`Chain`] holds the [`Module`]s of a server in their order. What runs a module implements [`Runner`]; [`Native`] runs
-//! libraries with the C ABI of `sdk/c/snaphook_module.h`. This crate knows no configuration and no routes: the server gives it
-//! what it needs through [`Server`], [`Hold`] and [`Memory`].
+//! A [`Chain`] contains the [`Module`]s of a server in order. Each kind of module implements [`Runner`]; [`Native`]
+//! runs libraries with the C ABI of `sdk/c/snaphook_module.h`. This crate knows neither configuration nor routes: the
+//! server provides its services through [`Server`], [`Hold`] and [`Memory`].
 
 mod chain;
 mod connection;

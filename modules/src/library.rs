@@ -26,7 +26,7 @@ pub(crate) struct OpaqueState(*mut c_void);
 
 // SAFETY: the header says that state is used from any thread, though not by two hooks at once.
 unsafe impl Send for OpaqueState {}
-// SAFETY: as above; who shares it sees to it that hooks do not overlap.
+// SAFETY: as above; whoever shares state ensures that hooks do not overlap.
 unsafe impl Sync for OpaqueState {}
 
 impl OpaqueState {
@@ -67,13 +67,13 @@ pub(crate) enum Filter {
     ConnectionWrite,
 }
 
-/// A library that is loaded, with what its descriptor says.
+/// A loaded library and its descriptor.
 pub(crate) struct Library {
-    /// The name that it gives itself.
+    /// The name in the descriptor.
     pub(crate) name: String,
     pub(crate) version: String,
     descriptor: Descriptor,
-    /// Never dropped, so the functions of the descriptor stay where they are.
+    /// Never dropped, so the functions of the descriptor stay valid.
     _code: ManuallyDrop<libloading::Library>,
 }
 
@@ -83,13 +83,13 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// Loads a file, which runs its initialisers, and reads its descriptor: the version and the size before all else. The error
-    /// is a sentence about the library.
+    /// Loads a file, which runs its initialisers, and reads its descriptor, version and size first. The error is a
+    /// sentence about the library.
     pub(crate) fn load(path: &Path) -> Result<Library, String> {
         // SAFETY: loading runs code of the file; the admin permits that by naming it in the configuration.
         let code = unsafe { open_local(path) }.map_err(|error| {
             let error = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            // The private copy's name says nothing to anybody.
+            // The path is that of a private copy, which would not help the reader.
             format!("it cannot be loaded: {}", error.replace(&path.display().to_string(), "it"))
         })?;
         let code = ManuallyDrop::new(code);
@@ -103,7 +103,7 @@ impl Library {
         check_code(SYMBOL, entry as usize)?;
         let mut descriptor = std::ptr::null();
         guarded(&mut || descriptor = entry()).map_err(|Thrown| format!("`{SYMBOL}` panicked or threw an exception"))?;
-        // SAFETY: a library that exports the symbol keeps its descriptor where it is for as long as it is loaded.
+        // SAFETY: a library that exports the symbol keeps its descriptor valid while the library is loaded.
         let descriptor = unsafe { read_descriptor(descriptor) }?;
         functions(&descriptor)
             .into_iter()
@@ -117,7 +117,7 @@ impl Library {
             return Err(format!("it asks for what this server does not know (flags {unknown:#x}); use a newer server"));
         }
         Ok(Library {
-            // SAFETY: as the header says, what the descriptor points to is there while the library is loaded.
+            // SAFETY: the header says that everything the descriptor points to is valid while the library is loaded.
             name: unsafe { read_text("name", descriptor.name) }?,
             // SAFETY: as above.
             version: unsafe { read_text("version", descriptor.version) }?,
@@ -148,7 +148,7 @@ impl Library {
         }
     }
 
-    /// Whether it has a hook of connections, or keeps something for each.
+    /// Whether the library has hooks for connections or keeps state of them.
     pub(crate) fn has_connections(&self) -> bool {
         let Descriptor { connection_open, connection_start, connection_end, .. } = self.descriptor;
         connection_open.is_some()
@@ -196,7 +196,7 @@ impl Library {
         }
     }
 
-    /// The state of a connection: the module's own if it makes none.
+    /// Creates the state of a connection. A library without a function for that uses the module's state.
     pub(crate) fn connection_open(
         &self,
         module: OpaqueState,
@@ -237,8 +237,8 @@ impl Library {
         Ok(result)
     }
 
-    /// The state of a request; `None`: the module did not make it. The module's own, or that of the connection, if it makes
-    /// none.
+    /// Creates the state of a request; `None` if the library failed to. A library without a function for that uses the
+    /// connection's state or, without one, the module's.
     pub(crate) fn request_open(
         &self,
         module: OpaqueState,
@@ -248,14 +248,14 @@ impl Library {
         let Some(open) = self.descriptor.request_open else {
             return Ok(Some(if connection.is_none() { module } else { connection }));
         };
-        // A connection without `connection_open` is the module itself.
+        // Without `connection_open`, the state of a connection is the module's.
         let connection = if self.descriptor.connection_open.is_some() { connection } else { OpaqueState::NONE };
         let mut made = OpaqueState::NONE;
         guarded(&mut || made = OpaqueState(open(module.0, connection.0, handle(exchange))))?;
         Ok((!made.is_none()).then_some(made))
     }
 
-    /// Whether there is something to be closed after a request.
+    /// Whether the state of a request has to be closed.
     pub(crate) fn closes_requests(&self) -> bool {
         self.descriptor.request_open.is_some() && self.descriptor.request_close.is_some()
     }
@@ -309,19 +309,19 @@ fn with<F>(function: Option<F>, call: impl FnOnce(F) -> Result<(), Thrown>) -> R
     function.map_or(Ok(()), call)
 }
 
-/// A handle is a number that the host knows, in the form of a pointer that nobody follows.
+/// A handle is a number that the host knows, in the form of a pointer that is never dereferenced.
 fn handle<T>(number: usize) -> *mut T {
     std::ptr::without_provenance_mut(number)
 }
 
-/// What a module is told of itself, for as long as `work` runs.
+/// The contents of a [`Config`] for a module.
 pub(crate) struct Told<'a> {
     pub(crate) module_name: &'a str,
     pub(crate) json: &'a str,
     pub(crate) settings: &'a [(String, String)],
 }
 
-/// Runs `work` with a configuration as the C ABI has it.
+/// Runs `work` with a configuration in the form of the C ABI, which is valid only during the call.
 pub(crate) fn with_config<T>(told: &Told<'_>, work: impl FnOnce(&Config) -> T) -> T {
     let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
     let settings: Vec<Setting> =
@@ -346,14 +346,13 @@ fn text(text: &str) -> Text {
 #[cfg(unix)]
 unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
     use libloading::os::unix;
-    // All symbols now, so that what is missing is known now; none of them for other libraries.
-    // SAFETY: the caller's.
+    // Resolve all symbols now, so that missing ones are reported now, and make none visible to other libraries.
     unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL) }.map(Into::into)
 }
 
 #[cfg(not(unix))]
 unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
-    // SAFETY: the caller's.
+    // SAFETY: as required of the caller.
     unsafe { libloading::Library::new(path) }
 }
 
@@ -383,8 +382,8 @@ unsafe fn read_descriptor(descriptor: *const Descriptor) -> Result<Descriptor, S
         ));
     }
     let mut read = MaybeUninit::<Descriptor>::zeroed();
-    // SAFETY: so many bytes are there. What an older library does not have stays zero, which is a function that is absent and
-    // a valid value of every field.
+    // SAFETY: the library says that the descriptor has that many bytes. Fields that an older library lacks stay zero,
+    // which is a valid value of every field and means an absent function.
     unsafe {
         let known = size.min(size_of::<Descriptor>());
         std::ptr::copy_nonoverlapping(start, read.as_mut_ptr().cast::<u8>(), known);
@@ -394,12 +393,12 @@ unsafe fn read_descriptor(descriptor: *const Descriptor) -> Result<Descriptor, S
 
 /// # Safety
 ///
-/// `text` is of a descriptor of a loaded library.
+/// `text` is from the descriptor of a loaded library.
 unsafe fn read_text(field: &str, text: Text) -> Result<String, String> {
     if text.ptr.is_null() || text.len == 0 || text.len > TEXT_BYTES_MAX {
         return Err(format!("its descriptor has no `{field}` of 1 to {TEXT_BYTES_MAX} bytes"));
     }
-    // SAFETY: as the header says, so many bytes of text are there.
+    // SAFETY: the header says that there are `len` bytes of text.
     let bytes = unsafe { std::slice::from_raw_parts(text.ptr.cast::<u8>(), text.len) };
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }

@@ -1,4 +1,4 @@
-//! The memory for the output of filters, which the server counts until all of it is sent.
+//! The memory for the output of filters. It counts towards the server's memory budget until the output is sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub trait Lease: Send + Sync {
     fn grow(&self, bytes: usize) -> bool;
 }
 
-/// Bytes with the lease that they are counted by, which others may share.
+/// Bytes, and the lease of their memory, which other bytes may share.
 struct Leased {
     bytes: Vec<u8>,
     _lease: Arc<Box<dyn Lease>>,
@@ -37,7 +37,7 @@ pub(crate) fn leased(bytes: Vec<u8>, lease: Option<&Arc<Box<dyn Lease>>>) -> Byt
     }
 }
 
-/// Pieces that wait to be written.
+/// Chunks that wait to be written.
 #[derive(Default)]
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
@@ -52,12 +52,12 @@ impl Pieces {
         }
     }
 
-    /// The first of them; empty if there is none.
+    /// The first chunk; empty if there is none.
     pub(crate) fn first(&self) -> &[u8] {
         self.pieces.front().map_or(&[], |piece| piece)
     }
 
-    /// So much of the first one is written.
+    /// Removes bytes from the first chunk, after they were written.
     pub(crate) fn advance(&mut self, count: usize) {
         let Some(first) = self.pieces.front_mut() else { return };
         first.advance(count);
@@ -86,7 +86,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A budget of so many bytes.
+    /// A budget of `most` bytes.
     pub(crate) struct Budget {
         pub(crate) most: usize,
         pub(crate) used: Arc<AtomicUsize>,

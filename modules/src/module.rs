@@ -13,7 +13,7 @@ use crate::health::Standing;
 use crate::library::RequestHook;
 use crate::task::Guard;
 
-/// What a hook decided.
+/// The decision of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The next module is called.
@@ -38,7 +38,7 @@ pub struct Wants {
     pub request: bool,
     pub request_error: bool,
     pub response: bool,
-    /// Hooks of connections.
+    /// Hooks for connections.
     pub connections: bool,
     /// `before_request` and `request` see the whole request body.
     pub whole_request: bool,
@@ -62,14 +62,14 @@ impl Wants {
     }
 }
 
-/// The exchange and the result of a hook. Without an exchange, the hook never returned.
+/// The exchange and the result of a hook. The exchange is missing if the hook did not return.
 pub type Called<T> = (Option<Box<Exchange>>, Result<T, Fault>);
 
 /// A module's code.
 pub trait Runner: Send + Sync {
     fn wants(&self) -> Wants;
 
-    /// Makes the state of a request.
+    /// Creates the state of a request.
     fn open<'a>(
         &'a self,
         connection: Option<&'a ConnectionState>,
@@ -77,23 +77,23 @@ pub trait Runner: Send + Sync {
         guard: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Called<Box<dyn Handler>>>;
 
-    /// Makes the state of a connection and begins it; `None`: the module has no hooks of connections.
+    /// Creates the state of a new connection; `None` if the module has no hooks for connections.
     fn connect<'a>(
         &'a self,
         origin: &'a Origin,
         guard: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Result<Option<Box<dyn ConnectionHandler>>, Fault>>;
 
-    /// Its settings, again.
+    /// Passes changed settings to the module.
     fn configure<'a>(
         &'a self,
         settings: &'a serde_json::Map<String, serde_json::Value>,
     ) -> BoxFuture<'a, Result<(), String>>;
 
-    /// Whether a request or a connection is open in it, or one of its functions runs.
+    /// Whether a request or a connection is open in the module, or one of its functions runs.
     fn is_in_use(&self) -> bool;
 
-    /// Ends it when it is no longer in use. The error says why it could not be ended.
+    /// Ends the module, which must no longer be in use. The error says why that failed.
     fn retire(&self) -> BoxFuture<'_, Result<(), String>>;
 }
 
@@ -106,7 +106,7 @@ pub trait Handler: Send {
         guard: &'a Arc<Guard>,
     ) -> BoxFuture<'a, Called<Verdict>>;
 
-    /// A piece of a body that the module asked for. `is_last`: nothing follows; it may be empty.
+    /// Filters a chunk of a body, as the module requested. `is_last`: this is the last chunk, which may be empty.
     fn filter<'a>(
         &'a mut self,
         side: Side,
@@ -116,23 +116,23 @@ pub trait Handler: Send {
     ) -> BoxFuture<'a, Result<Filtered, Fault>>;
 }
 
-/// What one module keeps of a connection. Only its runner knows what it is.
+/// The state of a connection in one module. Only the module's runner knows its type.
 pub struct ConnectionState(pub Arc<dyn Any + Send + Sync>);
 
-/// What a hook of a connection gave out.
+/// The output of a hook for connections.
 #[derive(Debug, Default)]
 pub struct ConnectionFiltered {
-    /// What follows takes the place of the bytes; otherwise they go on as they are.
+    /// Whether the bytes below replace the input; otherwise the input is passed on unchanged.
     pub is_replaced: bool,
     pub to_server: Bytes,
     pub to_peer: Bytes,
 }
 
-/// The hooks of one module for one connection. Dropped when it has ended, which the module is told then.
+/// The hooks of one module for one connection. Dropped when the connection has ended, which notifies the module.
 pub trait ConnectionHandler: Send {
     fn state(&self) -> ConnectionState;
     fn start<'a>(&'a mut self, guard: &'a Arc<Guard>) -> BoxFuture<'a, Result<ConnectionFiltered, Fault>>;
-    /// `to`: where the bytes go.
+    /// `to`: the direction of the bytes.
     fn filter<'a>(
         &'a mut self,
         to: Side,
@@ -154,12 +154,12 @@ impl Module {
         Module { standing, wants: runner.wants(), runner }
     }
 
-    /// Whether it is passed over: optional, and deactivated.
+    /// Whether requests skip the module: it is optional and deactivated.
     pub(crate) fn is_skipped(&self) -> bool {
         self.standing.is_optional && self.standing.health.is_deactivated()
     }
 
-    /// Whether requests cannot be served because of it.
+    /// Whether the module prevents requests from being served: it is deactivated and not optional.
     pub fn is_missing(&self) -> bool {
         !self.standing.is_optional && self.standing.health.is_deactivated()
     }

@@ -1,5 +1,5 @@
-//! Modules that are libraries, in this process. Quick hooks run where they come in (inline.rs), others on threads of the
-//! module's own (threads.rs), within the module's time limit.
+//! Modules that are native libraries in this process. Quick hooks run on threads of the runtime (inline.rs), others on
+//! the module's own threads (threads.rs), all of them within the module's time limit.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,21 +28,21 @@ use crate::table::{self, with_exchange, with_output};
 use crate::task::Guard;
 use crate::threads::Threads;
 
-/// How long a library may take to be loaded and activated, and a change of its settings.
+/// Timeout of each step of loading, activating, configuring and ending a module.
 const ACTIVATE_MAX: Duration = Duration::from_secs(10);
 
-/// Until there is another look for a thread that destroys state.
+/// How long to wait before retrying to destroy state, after all threads were busy.
 const CLOSE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Loads a library to see that it can be loaded: its initialisers may not return, or end the process.
+/// Checks that a library can be loaded, by loading it. Its initialisers may end the process or not return.
 pub fn try_out(path: &Path) -> Result<(), String> {
     Library::load(path).map(drop)
 }
 
-/// A module that is active.
+/// An active module.
 pub struct Native(Arc<Instance>);
 
-/// What runs its code.
+/// The library of a module, and what is needed to call it.
 struct Instance {
     standing: Arc<Standing>,
     library: Arc<Library>,
@@ -53,7 +53,7 @@ struct Instance {
     runtime: Runtime,
 }
 
-/// How quick each function was.
+/// The pace of each function.
 #[derive(Default)]
 struct Paces {
     open: Pace,
@@ -78,7 +78,8 @@ impl Paces {
 }
 
 impl Native {
-    /// Loads the library, makes the module, activates it, and gives it its settings. The error is a sentence about it.
+    /// Loads the library, creates and activates the module, and passes its settings. The error is a sentence about the
+    /// module.
     pub async fn activate(
         standing: Arc<Standing>,
         path: std::path::PathBuf,
@@ -112,7 +113,8 @@ impl Native {
             error => error,
         };
         if let Err(error) = configured {
-            // What was not activated is not deactivated; what did not return is left alone.
+            // The module is not active, so it is not deactivated. If one of its calls has not returned, it is left as
+            // it is.
             if Arc::strong_count(&instance) == 1 {
                 let theirs = Arc::clone(&instance);
                 let _ = instance.threads.run(ACTIVATE_MAX, move || theirs.library.recycle(theirs.module)).await;
@@ -148,7 +150,8 @@ impl Instance {
         }
     }
 
-    /// Runs a function of the library: here if it is quick, else on a thread.
+    /// Runs a function of the library: on this thread if the function is quick, otherwise on one of the module's
+    /// threads.
     async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         pace: impl Fn(&Paces) -> &Pace,
@@ -164,7 +167,7 @@ impl Instance {
             let done = work(self);
             match permit.end() {
                 Some(took) => pace(&self.paces).took(took),
-                // Whoever waited for this task was told, and drops it.
+                // The waiter of this task was notified and drops it.
                 None => std::future::pending().await,
             }
             return Ok(done);
@@ -187,7 +190,8 @@ impl Instance {
         Fault::Threw
     }
 
-    /// Has the library destroy state, which it does elsewhere: this is called wherever state is dropped. `maker` stays as long.
+    /// Destroys state in a new task, because this is called wherever state is dropped. `maker`, the connection that the
+    /// state may refer to, is kept until then.
     fn close(
         self: &Arc<Self>,
         destroy: impl Fn(&Library) -> Result<u32, Thrown> + Copy + Send + Sync + 'static,
@@ -200,7 +204,7 @@ impl Instance {
                 loop {
                     let destroy = move |instance: &Instance| destroy(&instance.library);
                     let closed = instance.run(|paces| &paces.close, Some(&guard), destroy).await;
-                    // What is not destroyed would be lost memory.
+                    // Try again: otherwise the memory would be lost.
                     let Err(Fault::NoThread(_)) = closed else { break closed };
                     sleep(CLOSE_PAUSE).await;
                 }
@@ -208,7 +212,7 @@ impl Instance {
             let closed = tokio::select! {
                 biased;
                 closed = closing => closed,
-                // It was late, which is counted already.
+                // It was late; that failure is already counted.
                 () = guard.given_up() => return,
             };
             let fault = match closed {
@@ -224,7 +228,7 @@ impl Instance {
     }
 }
 
-/// `a.b.0`, as modules that read no JSON want their settings.
+/// Flattens settings to keys such as `a.b.0`, for modules that do not parse JSON.
 fn flatten(key: &str, value: &Value, out: &mut Vec<(String, String)>) {
     match value {
         Value::Object(table) => table.iter().for_each(|(name, value)| flatten(&format!("{key}.{name}"), value, out)),
@@ -260,7 +264,7 @@ impl Runner for Native {
         let connection: Option<Arc<NativeConnection>> =
             connection.and_then(|connection| Arc::clone(&connection.0).downcast().ok());
         async move {
-            // What is made is destroyed even if nobody waits for it any more.
+            // The state is destroyed even if nobody waits for it any more.
             let owner = Arc::clone(instance);
             let opened = instance
                 .run(
@@ -279,7 +283,7 @@ impl Runner for Native {
                 Ok(opened) => opened,
                 Err(fault) => return (None, Err(fault)),
             };
-            // Neither is another module's.
+            // The next module must not see either of them.
             let lie = exchange.lie.take();
             exchange.waiting = None;
             let open = match (opened, lie) {
@@ -329,7 +333,7 @@ impl Runner for Native {
     }
 
     fn is_in_use(&self) -> bool {
-        // Requests, connections and threads that are inside of it each have one more.
+        // Each open request, open connection and running function holds another reference.
         Arc::strong_count(&self.0) > 1
     }
 
@@ -354,11 +358,11 @@ impl Runner for Native {
     }
 }
 
-/// The state of a request, while it is open.
+/// The module's state of an open request.
 struct Open {
     instance: Arc<Instance>,
     state: OpaqueState,
-    /// It made the state, and stays as long.
+    /// The connection that the request came on. Its state outlives the request's.
     connection: Option<Arc<NativeConnection>>,
 }
 
@@ -388,7 +392,7 @@ impl Handler for NativeHandler {
             let side = exchange.open;
             let mut deadline = None;
             loop {
-                // A hook that is called again may change the same as before.
+                // A resumed hook may change the same side as before.
                 exchange.open = side;
                 let open = Arc::clone(&open);
                 let instance = Arc::clone(&open.instance);
@@ -407,7 +411,7 @@ impl Handler for NativeHandler {
                 let (back, result) = match called {
                     Ok(called) => called,
                     Err(fault) => {
-                        // It may still run, and ends its state when it returns.
+                        // The hook may still run; the state is destroyed when it returns.
                         self.0 = None;
                         return (None, Err(fault));
                     }
@@ -420,7 +424,7 @@ impl Handler for NativeHandler {
                 let waiting = exchange.waiting.take();
                 let verdict = match (code, waiting) {
                     (abi::PENDING, Some(mut waiting)) => {
-                        // Of all its waits: a hook may wait again and again.
+                        // One deadline for all waits of a hook, which may wait repeatedly.
                         let deadline = *deadline.get_or_insert_with(|| Instant::now() + instance.limit);
                         match timeout_at(deadline, waiting.resumed()).await {
                             Ok(()) if Instant::now() < deadline => continue,
@@ -494,7 +498,7 @@ impl Handler for NativeHandler {
     }
 }
 
-/// Whether what was written takes the place of the bytes.
+/// Whether the output replaces the input.
 fn filter_result(code: u32, lie: Option<String>, what: &str) -> Result<bool, Fault> {
     match (code, lie) {
         (_, Some(lie)) => Err(Fault::Lied(lie)),
@@ -505,11 +509,11 @@ fn filter_result(code: u32, lie: Option<String>, what: &str) -> Result<bool, Fau
     }
 }
 
-/// The state of a connection, while it or a request of it is open.
+/// The module's state of a connection. Kept while the connection or one of its requests is open.
 struct NativeConnection {
     instance: Arc<Instance>,
     state: OpaqueState,
-    /// `connection_start` was called, so `connection_end` will be.
+    /// Whether `connection_start` was called, so that `connection_end` has to be called too.
     has_begun: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! What a filter gives out, collected until it returns.
+//! The output of a filter, collected until it returns.
 
 use std::sync::Arc;
 
@@ -8,30 +8,30 @@ use crate::exchange::{Impossible, Side};
 use crate::fault::Fault;
 use crate::memory::{Lease, Memory, leased};
 
-/// The most that one call of a filter may give out.
+/// Maximum output of one filter call.
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
 
-/// The bytes that one call wrote, to either side.
+/// The bytes that one call has written to each side.
 #[derive(Default)]
 pub(crate) struct Output {
     pub(crate) to_server: Vec<u8>,
     pub(crate) to_peer: Vec<u8>,
-    /// The only side that takes bytes; `None`: both do.
+    /// The only side that may be written to; `None`: both.
     only: Option<Side>,
     pub(crate) lie: Option<String>,
-    /// Counts the bytes.
+    /// Reserves memory for the bytes.
     lease: Option<Arc<Box<dyn Lease>>>,
-    /// There was not enough memory for all that it wrote.
+    /// Whether a write failed for lack of memory.
     is_short: bool,
 }
 
 impl Output {
-    /// Of a filter of a connection.
+    /// The output of a connection filter.
     pub(crate) fn new(memory: Option<Arc<dyn Memory>>) -> Output {
         Output { lease: memory.map(|memory| Arc::new(memory.lease())), ..Output::default() }
     }
 
-    /// Of a filter of a body.
+    /// The output of a body filter.
     pub(crate) fn of(side: Side, memory: Option<Arc<dyn Memory>>) -> Output {
         Output { only: Some(side), ..Output::new(memory) }
     }
@@ -52,7 +52,7 @@ impl Output {
         Ok(())
     }
 
-    /// What was written to the server and to the peer, counted until it is dropped.
+    /// The bytes for the server and for the peer. Their memory stays reserved until they are dropped.
     pub(crate) fn into_bytes(self) -> Result<[Bytes; 2], Fault> {
         if self.is_short {
             return Err(Fault::NoMemory);
@@ -93,7 +93,7 @@ mod tests {
         let mut second = output();
         assert_eq!(second.write(Side::Response, &[3; 3]), Ok(()));
         assert_eq!(second.write(Side::Response, &[3; 3]), Err(Impossible));
-        // Also if the module does not care.
+        // Even if the module ignores the failed write.
         assert_eq!(second.into_bytes().unwrap_err(), Fault::NoMemory);
         assert_eq!(used(), 7);
         drop(to_peer);

@@ -1,4 +1,4 @@
-//! Hooks that wait: a number for each, which the module gives back from any thread when the hook can go on.
+//! Waiting hooks. Each has a token, which the module passes back from any thread to resume the hook.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 static WAITING: LazyLock<Mutex<HashMap<u64, oneshot::Sender<()>>>> = LazyLock::new(Mutex::default);
 
 fn waiting() -> MutexGuard<'static, HashMap<u64, oneshot::Sender<()>>> {
-    // What holds it leaves nothing half done.
+    // Code that holds this lock never leaves the state inconsistent.
     WAITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A hook that waits, or will. Its number means nothing once it is dropped.
+/// A hook that waits or is about to. Its token is invalid once this is dropped.
 pub(crate) struct WaitingHook {
     pub(crate) token: u64,
     resumed: oneshot::Receiver<()>,
@@ -29,7 +29,7 @@ impl WaitingHook {
     }
 
     pub(crate) async fn resumed(&mut self) {
-        // The sender is dropped by `resume` alone.
+        // Cannot fail: while this exists, only `resume` takes the sender, and it sends.
         let _ = (&mut self.resumed).await;
     }
 }
@@ -40,7 +40,7 @@ impl Drop for WaitingHook {
     }
 }
 
-/// Lets a hook go on. A number that is unknown, was used, or whose hook waits no more does nothing.
+/// Resumes a hook. Does nothing if the token is unknown or already used, or its hook no longer waits.
 pub(crate) fn resume(token: u64) {
     let waiting = waiting().remove(&token);
     if let Some(waiting) = waiting {

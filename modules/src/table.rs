@@ -1,7 +1,8 @@
-//! The boundary from a module to the server: the table of functions that it may call, and the memory that it hands in.
+//! The boundary from a module to the server: the table of functions that a module may call, and the memory that it
+//! passes in.
 //!
-//! A handle is the number of the exchange or output that is on its turn on this thread. Any other number does nothing, so a
-//! module that keeps a handle, or uses it on another thread, cannot reach what is gone.
+//! A handle is the number of the exchange or output that the current hook on this thread works on. Any other number has
+//! no effect, so a module that keeps a handle, or uses it on another thread, cannot reach freed memory.
 #![expect(unsafe_code, reason = "reads and writes memory that a module points to")]
 
 use std::cell::{Cell, RefCell};
@@ -17,25 +18,25 @@ use crate::exchange::{Exchange, Impossible, Side};
 use crate::output::Output;
 use crate::resume::{self, WaitingHook};
 
-/// Longest line that a module writes to the log; what is longer is cut.
+/// Longest line that a module may log; longer ones are truncated.
 const LOG_BYTES_MAX: usize = 8 * 1024;
 
 thread_local! {
     static EXCHANGE: RefCell<Option<Box<Exchange>>> = const { RefCell::new(None) };
     static OUTPUT: RefCell<Option<Output>> = const { RefCell::new(None) };
-    /// Numbers of what is on its turn; 0: nothing.
+    /// The number of the current exchange or output; 0: none.
     static TURN: Cell<usize> = const { Cell::new(0) };
-    /// The last number of this thread. No other thread has the same ones.
+    /// The last number that this thread has assigned. Threads never assign the same numbers.
     static TURNS: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed) << (usize::BITS / 2));
 }
 
-/// Threads that ran hooks, from 1.
+/// The number of the next thread that runs hooks, from 1.
 static THREADS: AtomicUsize = AtomicUsize::new(1);
 
-/// The names of the modules, by the number in their table; they are few, and stay.
+/// The names of the modules, indexed by the number in their table. They are few and never removed.
 static NAMES: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
-/// The table of a module. It stays for good: a library may keep it.
+/// Creates the table of a module. It is never freed, because the library may keep it.
 pub(crate) fn host(module: &str) -> &'static Host {
     let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
     names.push(module.to_owned());
@@ -67,7 +68,7 @@ pub(crate) fn host(module: &str) -> &'static Host {
 pub(crate) fn with_exchange<T>(exchange: Box<Exchange>, hook: impl FnOnce(usize) -> T) -> (Box<Exchange>, T) {
     let before = EXCHANGE.with(|turn| turn.borrow_mut().replace(exchange));
     let result = with_turn(hook);
-    // Nobody else takes it.
+    // Only this function takes the exchange out.
     let mut exchange = EXCHANGE.with(|turn| std::mem::replace(&mut *turn.borrow_mut(), before)).expect_turn();
     exchange.hook_ended();
     (exchange, result)
@@ -102,7 +103,8 @@ fn with_turn<T>(work: impl FnOnce(usize) -> T) -> T {
     result
 }
 
-/// What `work` makes of the exchange on its turn, if `handle` is its handle. A panic of ours does not unwind into a module.
+/// Runs `work` on the current exchange if `handle` is its handle. Otherwise, or if `work` panics, returns `otherwise`:
+/// a panic must not unwind into a module.
 fn exchange<T>(handle: *mut abi::Exchange, otherwise: T, work: impl FnOnce(&mut Exchange) -> T) -> T {
     if handle.addr() == 0 || handle.addr() != TURN.get() {
         return otherwise;
@@ -113,7 +115,7 @@ fn exchange<T>(handle: *mut abi::Exchange, otherwise: T, work: impl FnOnce(&mut 
     worked.ok().flatten().unwrap_or(otherwise)
 }
 
-/// Bytes that a module passes. What cannot be is a lie of the module.
+/// Bytes that a module passes. An impossible view is recorded as a violation of the rules.
 fn bytes<'a>(exchange: &mut Exchange, bytes: &'a Bytes, what: &str) -> Option<&'a [u8]> {
     let seen = view(bytes);
     if seen.is_none() {
@@ -128,7 +130,7 @@ fn view(bytes: &Bytes) -> Option<&[u8]> {
         (_, 0) => Some(&[]),
         (true, _) => None,
         (false, len) if isize::try_from(len).is_err() => None,
-        // SAFETY: the header says that so many bytes are there until the function returns.
+        // SAFETY: the header says that there are `len` bytes until the function returns.
         (false, len) => Some(unsafe { std::slice::from_raw_parts(bytes.ptr, len) }),
     }
 }
@@ -158,7 +160,7 @@ extern "C" fn log(module: u64, level: u32, message: Text) {
     let bytes = Bytes { ptr: message.ptr.cast(), len: message.len.min(LOG_BYTES_MAX) };
     let Some(message) = view(&bytes) else { return };
     let message = String::from_utf8_lossy(message);
-    // A panic of a subscriber ends here.
+    // A panic of a log subscriber must not unwind into the module.
     let _ = catch_unwind(AssertUnwindSafe(|| {
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
         let name = usize::try_from(module).ok().and_then(|module| names.get(module)).map_or("?", String::as_str);
@@ -222,7 +224,7 @@ extern "C" fn headers(handle: *mut abi::Exchange, of: u32, to: *mut Header, capa
         let room = if to.is_null() { 0 } else { capacity };
         for (index, (name, value)) in headers.iter().enumerate().take(room) {
             let header = Header { name: lent(name.as_str().as_bytes()), value: lent(value.as_bytes()) };
-            // SAFETY: the header says that there is room for so many.
+            // SAFETY: the header says that there is space for `capacity` headers.
             unsafe { to.add(index).write_unaligned(header) };
         }
         headers.len()

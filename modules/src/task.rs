@@ -1,4 +1,4 @@
-//! Tasks that run hooks. Whoever waits for one is told when a hook in it does not return, and goes on without it.
+//! Tasks that run hooks. If a hook does not return, the waiter of its task is notified and continues without the task.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 
 use crate::memory::Memory;
 
-/// What a task and whoever waits for it share.
+/// Shared by a task and its waiter.
 pub struct Guard {
     is_given_up: AtomicBool,
     waiter: AtomicWaker,
-    /// For what its hooks give out.
+    /// The memory budget for the output of its hooks.
     memory: Option<Arc<dyn Memory>>,
-    /// Where the task runs.
+    /// The runtime that the task runs on.
     pub(crate) runtime: Option<Handle>,
 }
 
@@ -30,7 +30,7 @@ impl Guard {
         Arc::new(Guard { is_given_up, waiter, memory, runtime: Handle::try_current().ok() })
     }
 
-    /// A hook holds the task's thread for too long.
+    /// Notifies the waiter that a hook blocks the task's thread for too long.
     pub(crate) fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Release);
         self.waiter.wake();
@@ -40,7 +40,7 @@ impl Guard {
         self.is_given_up.load(Ordering::Acquire)
     }
 
-    /// What the memory of the task is counted by.
+    /// The memory budget for the output of the task's hooks.
     pub(crate) fn memory(&self) -> Option<Arc<dyn Memory>> {
         self.memory.clone()
     }
@@ -64,7 +64,7 @@ pub enum Lost {
     Panicked(String),
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted when this is dropped.
 pub(crate) struct Owned<T>(JoinHandle<T>);
 
 impl<T> Drop for Owned<T> {
@@ -73,7 +73,7 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Runs work that calls hooks on a task of its own; `memory` counts what they give out.
+/// Runs work that calls hooks in a separate task; their output counts towards `memory`.
 pub async fn run<T, F>(memory: Option<Arc<dyn Memory>>, work: impl FnOnce(Arc<Guard>) -> F) -> Result<T, Lost>
 where
     T: Send + 'static,

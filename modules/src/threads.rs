@@ -1,4 +1,4 @@
-//! The threads that a module's hooks run on where they may wait, or are not known to be quick: as many as are needed, kept for
+//! A module's threads, for hooks that may block or are not known to be quick. They are started when needed and kept for
 //! a while.
 
 use std::collections::VecDeque;
@@ -13,29 +13,29 @@ use tokio::time::{Instant, timeout_at};
 use crate::fault::Fault;
 use crate::health::Standing;
 
-/// Threads of one module.
+/// Maximum number of threads of one module.
 const THREADS_MAX: usize = 64;
 
-/// A thread without work ends after so long.
+/// How long a thread without work is kept.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// As much as a program's main thread has: libraries are not written for less.
+/// The stack size of a main thread. Libraries are not written for smaller stacks.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Hooks that did not return in time and still run, of all modules.
+/// Number of hooks, of all modules, that did not return in time and still run.
 static LATE: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a thread is inside of a module that does not return: the process cannot wait for its threads.
+/// Whether a thread is stuck in a module: then the process must not wait for its threads to end.
 pub fn has_late_threads() -> bool {
     LATE.load(Ordering::SeqCst) > 0
 }
 
-/// A hook did not return in time, wherever it runs.
+/// Called when a hook did not return in time, on whichever thread it runs.
 pub(crate) fn one_is_late() {
     LATE.fetch_add(1, Ordering::SeqCst);
 }
 
-/// It returned after all.
+/// Called when such a hook has returned after all.
 pub(crate) fn one_came_back() {
     LATE.fetch_sub(1, Ordering::SeqCst);
 }
@@ -46,7 +46,7 @@ type Work = Box<dyn FnOnce() + Send>;
 pub(crate) struct Threads {
     module: Arc<Standing>,
     shared: Arc<WorkQueue>,
-    /// One for each thread that may be; work holds one until it returns.
+    /// One for each possible thread; work holds one until it returns.
     permits: Arc<Semaphore>,
 }
 
@@ -64,7 +64,7 @@ struct WorkState {
 
 impl WorkQueue {
     fn lock(&self) -> MutexGuard<'_, WorkState> {
-        // What holds it leaves nothing half done.
+        // Code that holds this lock never leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,7 +74,7 @@ impl Threads {
         Threads { module, shared: Arc::default(), permits: Arc::new(Semaphore::new(THREADS_MAX)) }
     }
 
-    /// Runs `work` on a thread. The time counts from its start; for a thread it waits as long again.
+    /// Runs `work` on a thread, for at most `limit`. Waiting for a free thread may take as long again.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -94,7 +94,7 @@ impl Threads {
             if theirs.swap(2, Ordering::SeqCst) == 1 {
                 one_came_back();
             }
-            // Nobody waits any more if it is late, or its client is gone.
+            // Nobody waits any more if the work is late or the client is gone.
             let _ = sender.send(done);
         }))?;
         let running = Running { receiver, ended, deadline: Instant::now() + limit, limit };
@@ -129,21 +129,21 @@ impl Threads {
 /// Work that runs on a thread.
 struct Running<T> {
     receiver: oneshot::Receiver<T>,
-    /// 1: late; 2: returned. Whoever comes second counts.
+    /// 1: late; 2: returned. Whichever comes second sees the other's value.
     ended: Arc<AtomicUsize>,
     deadline: Instant,
     limit: Duration,
 }
 
 impl<T> Running<T> {
-    /// What it returns, within its time.
+    /// The result of the work, if it returns in time.
     async fn returned(&mut self) -> Result<T, Fault> {
         match timeout_at(self.deadline, &mut self.receiver).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) => Err(Fault::Lost),
             Err(_) => {
                 if self.ended.swap(1, Ordering::SeqCst) == 2 {
-                    // At the last moment.
+                    // It returned at the last moment.
                     return (&mut self.receiver).await.map_err(|_| Fault::Lost);
                 }
                 one_is_late();
@@ -153,10 +153,10 @@ impl<T> Running<T> {
     }
 }
 
-/// The wait for work. If it is dropped early, because a client is gone, a task waits on: work that does not return holds its
-/// thread all the same, and counts as a failure.
+/// Waits for work. If this is dropped early because the client is gone, a task continues to wait: work that does not
+/// return still occupies its thread and counts as a failure.
 struct Wait<T: Send + 'static> {
-    /// `None`: it was waited for to its end.
+    /// `None` once the wait has ended.
     running: Option<Running<T>>,
     module: Arc<Standing>,
 }

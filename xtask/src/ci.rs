@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what must hold before a change lands, and how long each part of it took.
+//! `cargo xtask ci`: the checks that a change must pass, and how long each part took.
 
 use crate::repository::root;
 use crate::shell::{Result, cargo, durations, run as run_command, section};
@@ -6,7 +6,7 @@ use crate::{deny, needs, test};
 
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
-/// Checked for Windows: crates without C code, which would need a compiler for it.
+/// Crates that are checked for Windows: those without C code, which would need a compiler for Windows.
 const WINDOWS_CRATES: [&str; 11] = [
     "snaphook-driver",
     "snaphook-driver-abi",
@@ -21,7 +21,8 @@ const WINDOWS_CRATES: [&str; 11] = [
     "snaphook-stdout",
 ];
 
-/// Runs every part, also after one has failed: one run reports all that is wrong. Only what cannot be prepared or compiled ends it.
+/// Runs every part even after a failure, so that one run reports everything. Only a part that cannot be prepared or
+/// compiled ends the run.
 pub(crate) fn run(args: &[String]) -> Result {
     if let Some(arg) = args.first() {
         return Err(format!("`ci` takes no argument, found `{arg}`"));
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     let formatted = run_command(cargo().args(["fmt", "--all", "--check"]).current_dir(root()));
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).current_dir(root());
-    // They are about the code as tests are, and use cores while those wait.
+    // These checks use the cores while tests wait.
     let beside = vec![test::Job::new("clippy", clippy), test::Job::new("deny", deny::command()?)];
     let tested = test::everything(false, beside);
     let checked = windows();
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
 }
 
-/// Where the toolchain has a standard library for Windows.
+/// Checks the types for Windows, if the toolchain has a standard library for it.
 fn windows() -> Result {
     section("windows: types");
     if let Err(reason) = needs::standard_library(WINDOWS) {

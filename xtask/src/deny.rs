@@ -1,6 +1,6 @@
-//! `cargo xtask deny`: licences, versions and sources of everything that is linked, as `deny.toml` allows them.
+//! `cargo xtask deny`: checks the licences, versions and sources of everything that is linked, against `deny.toml`.
 //!
-//! Advisories are left out: they change without a change of this repository, and need a network.
+//! Advisories are not checked: they change without a change of this repository, and need a network.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -24,14 +24,14 @@ pub(crate) fn run(args: &[String]) -> Result {
         let mut command = Command::new(&program);
         command.args(["--workspace", "--locked", "--config"]).arg(root().join("deny.toml"));
         command.arg("--manifest-path").arg(root().join(manifest));
-        // Each workspace uses some of the licences only.
+        // Each workspace uses only some of the licences.
         command.args(["check", "--allow", "license-not-encountered"]).args(CHECKS);
         run_command(command.current_dir(root()))?;
     }
     Ok(())
 }
 
-/// This program with this command: it installs what it needs when it runs.
+/// Runs this command in a new process of this program, which installs what it needs.
 pub(crate) fn command() -> Result<Command> {
     let program: PathBuf = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
     let mut command = Command::new(program);

@@ -1,4 +1,4 @@
-//! `cargo xtask`: everything about this repository that is not `cargo build`.
+//! `cargo xtask`: the tasks of this repository besides `cargo build`.
 
 mod bench;
 mod ci;

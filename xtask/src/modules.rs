@@ -1,4 +1,4 @@
-//! `cargo xtask modules`: the programs and libraries that modules of the server need.
+//! `cargo xtask modules`: builds the programs and libraries that server modules need.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         }
     }
     needs::cpp(options.boost.as_deref())?;
-    // Beside the server's binary, where the server looks first.
+    // Next to the server's binary, where the server looks first.
     let program = zia::bridge(&options, &target_directory()?.join(profile))?;
     println!("the bridge for modules of ZiaModuleAPISpec is {}", program.display());
     Ok(())

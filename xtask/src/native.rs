@@ -1,5 +1,5 @@
-//! Builds the guests with `snaphook-hook` a second time: as native libraries for this machine, beside the components in
-//! `target/guests`. Their unit tests, with the SDK's mock host, run on the way.
+//! Builds the guests that use `snaphook-hook` a second time: as native libraries for this machine, next to the
+//! components in `target/guests`. Also runs their unit tests, with the SDK's mock host.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::repository::{root, target_directory};
 use crate::shell::{Result, cargo, run as run_command};
 
-/// Workspaces and the packages of them that are built both ways.
+/// Workspaces, and their packages that are built both ways.
 const LIBRARIES: [(&str, &str); 3] =
     [("hooks/examples", "order"), ("hooks/examples", "work"), ("tests/guests", "suite-sdk")];
 
@@ -19,13 +19,13 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
 }
 
-/// Builds all of them and gives the folder that holds the libraries.
+/// Builds all of them and returns the folder of the libraries.
 pub(crate) fn build() -> Result<PathBuf> {
     let target = target_directory()?;
     let (libraries, builds) = (target.join("guests"), target.join("guests-native"));
     std::fs::create_dir_all(&libraries).map_err(|error| format!("cannot make {}: {error}", libraries.display()))?;
     for (workspace, package) in LIBRARIES {
-        // The components' profile aborts on panics, which a library in the server's process must not.
+        // The components' profile aborts on panics, which a library in the server's process must not do.
         for task in [&["test"][..], &["build", "--release", "--config", "profile.release.panic='unwind'"]] {
             let mut command = cargo();
             command.args(task).args(["--locked", "--package", package]).current_dir(root().join(workspace));
@@ -42,10 +42,10 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(libraries)
 }
 
-/// The library of `sdk/c/examples`: what `cargo xtask bench` binds.
+/// The library of `sdk/c/examples` that `cargo xtask bench` binds.
 pub(crate) const BENCH_LIBRARY: &str = "check.so";
 
-/// Compiles it into a folder.
+/// Compiles that library into a folder.
 pub(crate) fn example_in_c(folder: &Path) -> Result {
     let sdk = root().join("sdk/c");
     let mut command = Command::new("cc");

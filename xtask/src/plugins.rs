@@ -1,4 +1,4 @@
-//! Builds the drivers of `plugins/` as libraries: each folder `plugins/<name>/library` makes
+//! Builds the drivers of `plugins/` as libraries: each folder `plugins/<name>/library` is built to
 //! `target/plugins/<name>/libsnaphook_<name>.so`.
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
 }
 
-/// Builds all of them and gives the folder that holds one folder for each.
+/// Builds all of them and returns the folder that contains one folder for each.
 pub(crate) fn build(is_release: bool) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--locked"]).args(names()?.iter().map(|name| format!("--package=snaphook-{name}-library")));
@@ -24,7 +24,7 @@ pub(crate) fn build(is_release: bool) -> Result<PathBuf> {
     collect(is_release)
 }
 
-/// Copies what is built already into that folder, and gives it.
+/// Copies the built libraries into that folder and returns it.
 pub(crate) fn collect(is_release: bool) -> Result<PathBuf> {
     let target = target_directory()?;
     let built = target.join(if is_release { "release" } else { "debug" });
@@ -50,7 +50,7 @@ fn names() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Copies a file into a new one: a process that has loaded the old one keeps it.
+/// Replaces a file by a copy of another one. A process that has loaded the old file keeps it.
 fn replace(from: &Path, to: &Path) -> Result {
     let failed = |error: std::io::Error| format!("cannot copy {} to {}: {error}", from.display(), to.display());
     std::fs::create_dir_all(to.parent().unwrap_or(to)).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Where the checkout is, and which files belong to it.
+//! The folder of the checkout, and the files in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
-/// Where cargo puts what it builds for this checkout.
+/// Cargo's target folder for this checkout.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = read(cargo().args(["metadata", "--format-version=1", "--no-deps"]).current_dir(root()))?;
     let metadata: serde_json::Value =
@@ -20,7 +20,7 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
     Ok(PathBuf::from(directory))
 }
 
-/// Every file that git keeps or would keep (new ones included, ignored ones not), relative to `root`, with `/`, sorted.
+/// Every file in git, and every new one that git does not ignore: relative to `root`, with `/`, sorted.
 pub(crate) fn files(root: &Path) -> Result<Vec<String>> {
     let list = read(
         Command::new("git")

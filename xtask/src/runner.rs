@@ -1,10 +1,11 @@
-//! `cargo xtask runner`: makes the module that runs JavaScript hooks, src/hooks/engines/quickjs/runner/runner.wasm.zst.
+//! `cargo xtask runner`: builds the module that runs JavaScript hooks,
+//! src/hooks/engines/quickjs/runner/runner.wasm.zst.
 //!
-//! The crate beside it is built for WebAssembly, with QuickJS in C, which rquickjs brings. Then a test of the engine loads the
-//! scripts into the module and writes the snapshot, with the code that loads hooks in the server.
+//! The crate in that folder is built for WebAssembly, with QuickJS in C, which rquickjs contains. Then a test of the
+//! engine loads the scripts into the module and writes the snapshot, with the code that loads hooks in the server.
 //!
-//! The same toolchain makes the same bytes on any machine: Debian's, whose paths are the same everywhere. Nothing in the module
-//! names a folder.
+//! The same toolchain builds the same bytes on any machine. It is Debian's, whose paths are the same everywhere; the
+//! module contains no other paths.
 
 use std::path::PathBuf;
 
@@ -15,16 +16,18 @@ use crate::shell::{Result, cargo, run as run_command};
 const FOLDER: &str = "src/hooks/engines/quickjs/runner";
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// The file that the crate is built to.
+/// The file that cargo builds from the crate.
 const FILE: &str = "snaphook_quickjs_runner.wasm";
 
-/// How C is compiled: what every engine has by now, and nothing that the linker would export. The warnings are not ours.
+/// Compiler flags for C: features that every WebAssembly engine has, and no exported symbols. Warnings about foreign
+/// code are off.
 const C_FLAGS: &str = "-fvisibility=hidden -mbulk-memory -mnontrapping-fptoint -msign-ext -mmutable-globals -w";
 
-/// How Rust is compiled: a panic is a trap, without the texts and places that nobody would see.
+/// Compiler flags for Rust: a panic is a trap, without messages and locations, which nobody would see.
 const RUST_FLAGS: [&str; 3] = ["-Zunstable-options", "-Cpanic=immediate-abort", "-Zlocation-detail=none"];
 
-/// What the tests look for (artifact_tests.rs): the module without the scripts, and whether to write the artifact.
+/// Variables that the tests read (artifact_tests.rs): the module without the scripts, and whether to write the
+/// artifact.
 pub(crate) const CODE: &str = "SNAPHOOK_RUNNER_CODE";
 const WRITE: &str = "SNAPHOOK_RUNNER_WRITE";
 const TESTS: &str = "hooks::engines::quickjs::artifact";
@@ -35,20 +38,20 @@ pub(crate) fn run(args: &[String]) -> Result {
         return Err(format!("`runner` takes no argument, found `{arg}`"));
     }
     let code = build()?;
-    // The whole workspace: for one package alone cargo would choose other features, and build dependencies once more.
+    // The whole workspace: for a single package cargo would select other features and build dependencies again.
     let tests = ["test", "--workspace", "--lib", "--", TESTS];
     run_command(cargo().args(tests).env(CODE, code).env(WRITE, "1").current_dir(root()))?;
     println!("{FOLDER}/runner.wasm.zst is made; build what uses it anew");
     Ok(())
 }
 
-/// Builds the module without the scripts, and gives its path.
+/// Builds the module without the scripts and returns its path.
 pub(crate) fn build() -> Result<PathBuf> {
     let (rustc, _) = needs::debian_rust()?;
     let c = needs::wasm_c()?;
     let archiver = needs::clang()?.archiver;
     let out = target_directory()?.join("runner");
-    // What C calls for that WebAssembly cannot do by itself.
+    // The library that C code calls for operations that WebAssembly lacks.
     let runtime = format!("-Clink-arg={}", c.runtime.display());
     let rust_flags = [&RUST_FLAGS[..], &[&runtime]].concat().join("\u{1f}");
     let mut command = cargo();

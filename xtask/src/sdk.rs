@@ -1,9 +1,9 @@
-//! `cargo xtask sdk`: the types of the JavaScript SDK, generated from the WIT text.
+//! `cargo xtask sdk`: generates the types of the JavaScript SDK from the WIT text.
 //!
-//! What the WIT decides is taken from it: names, members, kinds, parameters, answers, what a world may ask for, and the
-//! words for what they mean. Where JavaScript has another way to say an item, `sdk/spelled.rs` says which, item by item;
-//! what exists in JavaScript alone stands in `sdk/surface.d.ts`. Each item of the WIT must come out in one of these ways,
-//! and each line of the tables must meet its item: so neither falls behind the other.
+//! Names, members, kinds, parameters, results, the imports of a world, and the documentation are taken from the WIT.
+//! Where JavaScript differs, `sdk/spelled.rs` defines the TypeScript of an item; `sdk/surface.d.ts` contains what
+//! exists only in JavaScript. Each item of the WIT must have exactly one TypeScript form, and each line of the tables
+//! must match an item, so that WIT and SDK cannot diverge.
 
 mod contract;
 mod spelled;
@@ -17,11 +17,11 @@ use crate::repository::root;
 use crate::shell::Result;
 use contract::Contract;
 
-/// What is generated, and what from.
+/// The generated file, and its source.
 pub(crate) const TYPES: &str = "sdk/js/index.d.ts";
 pub(crate) const WIT: &str = "wit/since_v0_1_0/hook.wit";
 
-/// What exists in JavaScript alone.
+/// Declarations that exist only in JavaScript.
 const SURFACE: &str = include_str!("sdk/surface.d.ts");
 
 pub(crate) fn run(args: &[String]) -> Result {
@@ -67,7 +67,7 @@ mod tests {
         std::fs::read_to_string(root().join(WIT)).unwrap()
     }
 
-    /// What is said of the WIT with one text in place of another.
+    /// The result for a WIT text in which one part is replaced.
     #[track_caller]
     fn changed(old: &str, new: &str) -> Result<String> {
         let wit = released();

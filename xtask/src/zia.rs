@@ -9,23 +9,23 @@ use std::time::SystemTime;
 use crate::repository::{root, target_directory};
 use crate::shell::{Result, is_ci, run};
 
-/// What the bridge's sources are, and where our own header of the specification is.
+/// The folder of the bridge's sources and of our own header of the specification.
 const BRIDGE: &str = "bridge/zia";
 
 /// Sources of the modules for the tests.
 const MODULES: &str = "tests/zia";
 
-/// The program's file.
+/// The file name of the program.
 pub(crate) const PROGRAM: &str = "snaphook-zia-bridge";
 
-/// Name of a library for the tests, its source, and flags besides.
+/// Name of a library for the tests, its source, and additional flags.
 const LIBRARIES: [(&str, &str, &[&str]); 11] = [
     ("access_log", "access_log", &[]),
     ("tls", "tls", &["-lssl", "-lcrypto"]),
     ("files", "files", &[]),
     ("editor", "editor", &[]),
     ("faulty", "faulty", &[]),
-    // Those that the bridge refuses.
+    // Libraries that the bridge rejects.
     ("old_strings", "access_log", &["-D_GLIBCXX_USE_CXX11_ABI=0"]),
     ("debug_containers", "editor", &["-D_GLIBCXX_DEBUG"]),
     ("hidden", "files", &["-fvisibility=hidden"]),
@@ -34,12 +34,12 @@ const LIBRARIES: [(&str, &str, &[&str]); 11] = [
     ("other_boost", "other_boost", &[]),
 ];
 
-/// What the modules that will run were built with.
+/// The headers that the modules to run were built with.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    /// Folder with `Zia/API.hpp`; absent: our own.
+    /// Folder with `Zia/API.hpp`; `None`: our own.
     pub(crate) headers: Option<PathBuf>,
-    /// Folder with `boost/asio.hpp`; absent: the compiler's.
+    /// Folder with `boost/asio.hpp`; `None`: the compiler's.
     pub(crate) boost: Option<PathBuf>,
 }
 
@@ -52,7 +52,7 @@ impl Options {
     }
 }
 
-/// Builds the bridge into a folder; gives its path.
+/// Builds the bridge into a folder and returns its path.
 pub(crate) fn bridge(options: &Options, folder: &Path) -> Result<PathBuf> {
     let sources = sources(&root().join(BRIDGE).join("src"))?;
     let objects = target_directory()?.join("zia/objects");
@@ -74,7 +74,7 @@ pub(crate) fn bridge(options: &Options, folder: &Path) -> Result<PathBuf> {
         write(&stamp, &flags.join("\n"))?;
     }
     let program = folder.join(PROGRAM);
-    // Another one may have been linked of other objects.
+    // The existing program may have been linked from other objects.
     if !is_newer(&program, self::newest(&objects)?) {
         make_folder(folder)?;
         let new = folder.join(format!("{PROGRAM}.new"));
@@ -84,7 +84,7 @@ pub(crate) fn bridge(options: &Options, folder: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Builds the bridge and the modules for the tests into a folder, and gives it.
+/// Builds the bridge and the modules for the tests into a folder, and returns it.
 pub(crate) fn for_tests() -> Result<PathBuf> {
     let folder = target_directory()?.join("zia");
     bridge(&Options::default(), &folder)?;
@@ -92,7 +92,7 @@ pub(crate) fn for_tests() -> Result<PathBuf> {
     let library = |name: &str| folder.join(format!("{name}.so"));
     let stale: Vec<_> = LIBRARIES.iter().filter(|(name, ..)| !is_newer(&library(name), newest)).collect();
     in_parallel(&stale, |(name, source, flags)| {
-        // As the specification asks: C++11.
+        // The specification requires C++11.
         let mut command = compiler();
         command.args(["-std=c++11", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra"]).args(warnings());
         command.args(Options::default().includes());
@@ -111,7 +111,7 @@ fn warnings() -> &'static [&'static str] {
     if is_ci() { &["-Werror"] } else { &[] }
 }
 
-/// Does the same for all, as many at once as there are cores; gives the first error.
+/// Runs `work` for all items, as many at once as there are cores. Returns the first error.
 fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> Result + Sync) -> Result {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Ok(())));
     std::thread::scope(|scope| {
@@ -136,12 +136,12 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// When anything in the folder changed last.
+/// The time of the last change in the folder.
 fn newest(folder: &Path) -> Result<SystemTime> {
     Ok(files(folder)?.iter().filter_map(|file| changed(file)).max().unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-/// All files, however deep.
+/// All files, at any depth.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
     let mut all = Vec::new();

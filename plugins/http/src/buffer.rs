@@ -56,7 +56,7 @@ pub(crate) struct BufferPosition {
 }
 
 impl Buffer {
-    /// Opens the folder, or creates it, and truncates an incomplete line of a crash.
+    /// Opens or creates the folder, and truncates an incomplete line that a crash left.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Buffer> {
         let lock = FileLock::take(&folder.join("lock"), folder)?;
         let state = load(folder).map_err(unusable_file(folder))?;
@@ -150,7 +150,7 @@ impl Buffer {
         fs::rename(&temporary, self.folder.join("sent"))
     }
 
-    /// Ends all writing and sending, so that others may open the folder.
+    /// Releases the lock, so that others may open the folder. Nothing may be written or sent after this.
     pub(crate) fn close(&self) {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

@@ -9,7 +9,7 @@ pub(crate) const BUFFER_EXPECTED: &str = "the path of a folder such as `data/err
 pub(crate) const BUFFER_BYTES_EXPECTED: &str = "a number of bytes from 16777216";
 pub(crate) const BATCH_EXPECTED: &str = "a number of records from 1 to 10000";
 
-/// Room for the largest record with its log.
+/// Enough for the largest record with its log.
 const BUFFER_BYTES_MIN: u64 = 16 << 20;
 
 /// The settings below `driver = 'http'`.

@@ -1,4 +1,4 @@
-//! A file for the admin with records that the collector rejected for good, so that nothing is lost.
+//! A file for the admin with records that the collector has rejected permanently, so that nothing is lost.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -42,7 +42,7 @@ impl DeadLetters {
     pub(crate) fn add(&self, reason: &str, record: &str) -> io::Result<bool> {
         let mut line = match json::typed::<&RawValue>(record) {
             Ok(record) => serde_json::to_string(&DeadLetter { reason, record }),
-            // The disk has damaged it.
+            // The record was damaged on the disk.
             Err(_) => serde_json::to_string(&Damaged { reason, text: record }),
         }?;
         line.push('\n');

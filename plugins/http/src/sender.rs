@@ -65,7 +65,7 @@ impl Sender {
     pub(crate) async fn run(self, mut closing: watch::Receiver<bool>) {
         let dead_letters = DeadLetters::new(self.buffer.folder());
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
-        // Up to there, records are sent one by one.
+        // Up to this position, records are sent one by one.
         let mut alone_until = None;
         let mut is_rejecting = false;
         loop {
@@ -191,7 +191,7 @@ async fn bury(dead_letters: &DeadLetters, reason: String, batch: Batch) -> Batch
     added.await.unwrap_or_else(|reason| BatchOutcome::Failed(reason, None))
 }
 
-/// Work with files; an error as text.
+/// Runs work on files off the async threads. The error is a text.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| format!("the buffer cannot be used: {error}")),

@@ -1,4 +1,4 @@
-//! The conformance suite of the store that this driver brings, against a collector that takes everything.
+//! The conformance suite of this driver's store, against a collector that accepts everything.
 
 use snaphook_driver_testkit::rest::WithCollector;
 use snaphook_http::DRIVER;

@@ -1,4 +1,4 @@
-//! What is particular to records that are forwarded: collectors that fail, reject, hang, or come back later.
+//! Delivery to collectors that fail, reject, hang, or recover later.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -86,7 +86,7 @@ async fn a_batch_is_one_post_of_records() {
     assert_eq!(store.record(&record("b", "{}")).await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
-/// Whatever goes wrong, everything arrives in the end, in order.
+/// All records arrive in order, despite failures.
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_are_retried_in_order() {
     let folder = TempDir::new().unwrap();
@@ -101,7 +101,7 @@ async fn failures_are_retried_in_order() {
             7 => Reply::Raw(b"nonsense\r\n\r\n".to_vec()),
             9 => Reply::Response(302, vec![("location", "/other".into())], Vec::new()),
             11 => Reply::json(403, r#"{"error":"no"}"#),
-            // Taken, although the body never ends.
+            // The records count as accepted although the body never ends.
             12 => Reply::Endless(b"HTTP/1.1 200 OK\r\n\r\nx".to_vec()),
             _ => Reply::status(200),
         }
@@ -134,7 +134,7 @@ async fn a_rejected_record_is_kept_and_takes_no_other_with_it() {
         if is_bad { Reply::json(400, "\u{1b}[31mno such field") } else { Reply::status(201) }
     });
     {
-        // They wait together.
+        // The records wait in the buffer together.
         let down = open(folder.path(), "http://127.0.0.1:1".into(), json!({})).await.unwrap();
         for id in ["a", "bad1", "b", "bad2", "c"] {
             down.record(&record(id, "{}")).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_rejected_record_is_kept_and_takes_no_other_with_it() {
     assert_eq!(rejected[0]["reason"], "the peer answered 400:  [31mno such field");
 }
 
-/// A gateway that takes less than a batch, and for a while nothing, in front of a collector that rejects nothing.
+/// A gateway that accepts less than a batch, and for a while nothing, in front of a collector that rejects nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_gateway_says_is_not_about_a_record() {
     let folder = TempDir::new().unwrap();
@@ -170,7 +170,7 @@ async fn what_a_gateway_says_is_not_about_a_record() {
         }
     });
     {
-        // They wait together.
+        // The records wait in the buffer together.
         let down = open(folder.path(), "http://127.0.0.1:1".into(), json!({})).await.unwrap();
         for id in ["a", "b", "c"] {
             down.record(&record(id, "{}")).await.unwrap();
@@ -232,7 +232,7 @@ async fn closing_is_bounded() {
     let started = Instant::now();
     store.close().await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(10));
-    // Whoever still holds the store, as a host may, keeps nobody from opening it again.
+    // The store can be opened again even if somebody, such as a host, still holds the closed one.
     let collector = Peer::start(|_| Reply::status(200));
     open(folder.path(), collector.url(""), json!({})).await.unwrap().close().await.unwrap();
     assert_eq!(ids(&collector.requests()[0]), ["a"]);
@@ -241,7 +241,7 @@ async fn closing_is_bounded() {
 /// Set in the environment of the process that is killed.
 const CHILD: &str = "SNAPHOOK_HTTP_TEST_FOLDER";
 
-/// Every record that was acknowledged arrives, though the process was killed; nothing that arrives is damaged.
+/// Every acknowledged record arrives although the process was killed, and nothing that arrives is damaged.
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_records_survive_a_kill() {
     let folder = TempDir::new().unwrap();

@@ -1,12 +1,12 @@
-//! Tries a driver in any language with the conformance suites of its stores:
+//! Runs the conformance suites of a driver's stores against a driver in any language:
 //!
 //! ```console
 //! $ cargo run -p snaphook-remote --example conformance -- secure python3 sdk/driver/examples/secure_store.py
 //! ```
 //!
-//! The first argument names the stores, with commas between them. The rest is a command that serves them, prints its address as
-//! its first line, and runs until it is killed. It is started for each case, in an empty folder, and again in the same folder
-//! where a case opens a store again. `SNAPHOOK_CONFORMANCE_ENCODING` is `json` (the default) or `protobuf`; with
+//! The first argument lists the stores, separated by commas. The rest is a command that serves them, prints its address
+//! as its first line, and runs until it is killed. It is started for each case in an empty folder, and again in the
+//! same folder when a case reopens a store. `SNAPHOOK_CONFORMANCE_ENCODING` is `json` (the default) or `protobuf`; with
 //! `SNAPHOOK_CONFORMANCE_CASE=event::blobs` only that case runs.
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ use snaphook_driver::{DriverError, ErrorKind, OpenContext, Result, Store};
 use snaphook_driver_testkit::{Opener, Subject, cases, run, skipped};
 use snaphook_remote::connect;
 
-/// A command that serves a driver, and its processes by the folders that they run in.
+/// A command that serves a driver, and its running processes by folder.
 #[derive(Clone)]
 struct Served {
     command: Arc<Vec<String>>,
@@ -41,10 +41,10 @@ impl Drop for Process {
 }
 
 impl Served {
-    /// Starts the command in a folder. Returns what it printed first.
+    /// Starts the command in a folder. Returns its first line of output.
     fn start(&self, folder: PathBuf) -> std::io::Result<String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one before has closed its stores.
+        // The previous process has closed its stores.
         running.remove(&folder);
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).current_dir(&folder).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         eprintln!("usage: conformance secure|event|model|error[,…] COMMAND [ARGUMENTS]");
         return ExitCode::from(2);
     };
-    // Each process runs in a folder of its own, and paths are meant from here.
+    // Each process runs in its own folder, but paths in the command are relative to the current one.
     for argument in &mut command {
         if let (true, Ok(path)) = (argument.contains('/'), std::path::absolute(&*argument))
             && path.exists()
@@ -100,7 +100,7 @@ fn main() -> ExitCode {
         println!("case {}", case.name);
         let served = served.clone();
         let running = Arc::clone(&served.running);
-        // A case that fails panics, and has said why.
+        // A failing case panics and has already printed the reason.
         let outcome = std::thread::spawn(move || {
             let subject = Subject::new(served, json!({}), None, case.name);
             run((case.run)(&subject));

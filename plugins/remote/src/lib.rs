@@ -50,7 +50,7 @@ pub const DRIVER: Driver = Driver {
     }),
 };
 
-/// The same for a caller that knows the kind of store only at run time.
+/// Opens a store whose kind is known only at run time.
 pub async fn connect(store: Store, context: &OpenContext) -> Result<Opened> {
     Ok(open(store, context).await?.into_opened(store))
 }

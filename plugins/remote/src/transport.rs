@@ -68,7 +68,7 @@ impl HttpTransport {
             OpenRequest { store: proto::Store::from(store).into(), node: node.to_owned(), ..OpenRequest::default() };
         let path = format!("{store}/open");
         let response = self.post(&path, "OpenRequest", "OpenResponse", encode(&request), CALL_TIME).await;
-        // Opening changes nothing.
+        // Opening changes nothing, so it can be retried even if its outcome is unknown.
         let response = response.map_err(|error| match error.kind() {
             ErrorKind::Uncertain => error.as_kind(ErrorKind::Unavailable),
             _ => error,

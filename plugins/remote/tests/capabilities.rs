@@ -1,4 +1,5 @@
-//! What each driver says of its stores stands in a table of `docs/drivers.md`, and a host passes it on unchanged.
+//! The capabilities of each driver's stores are listed in a table of `docs/drivers.md`, and a host passes them on
+//! unchanged.
 
 use std::path::Path;
 
@@ -26,7 +27,7 @@ const DRIVERS: [(Driver, &[Store]); 9] = [
     (snaphook_redis::DRIVER, &[Store::Secure]),
 ];
 
-/// Stands above the table.
+/// The head of the table.
 const HEAD: &str = "| driver | store | capabilities |\n| --- | --- | --- |\n";
 
 fn table(settings: Value) -> Map<String, Value> {
@@ -54,7 +55,7 @@ async fn on_server(opener: &dyn Opener, store: Store, context: OpenContext) -> O
     opener.open(store, context).await.unwrap()
 }
 
-/// What is said to whoever opens the store.
+/// The capabilities that are reported when the store is opened.
 fn capabilities(opened: &Opened) -> Capabilities {
     Service::new(opened.clone()).describe(1).capabilities.unwrap().into()
 }

@@ -12,7 +12,7 @@ use snaphook_remote::connect;
 use snaphook_remote::host::{Host, HostOptions};
 use tokio::net::TcpListener;
 
-/// A driver behind a host of its own. Closing the store closes it there.
+/// A driver behind its own host. Closing the store also closes it in the host.
 struct Remote {
     driver: Driver,
     encoding: &'static str,
@@ -26,7 +26,7 @@ impl Opener for Remote {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let options = HostOptions { closes: true, token: Some("hunter2".into()), tls: None };
         let host = Host::new(listener, vec![opened], options).expect("no TLS is asked for");
-        // It ends with the runtime of the case.
+        // The host ends with the runtime of the case.
         tokio::spawn(host.serve(std::future::pending()));
         let settings = serde_json::json!({"url": url, "encoding": self.encoding, "token": "hunter2"});
         let serde_json::Value::Object(settings) = settings else { unreachable!("it is an object") };
@@ -53,7 +53,7 @@ mod memory_as_json {
     snaphook_driver_testkit::secure_suite!(MEMORY, {});
 }
 
-/// Drivers whose own store is another server: what crosses is the same, so the cases are those of each kind of call.
+/// Drivers that use another server themselves. The messages are the same, so only the cases for each kind of call run.
 mod crud_as_protobuf {
     use super::{Remote, WithRecords};
 

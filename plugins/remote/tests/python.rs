@@ -1,5 +1,5 @@
-//! A driver that is not written in Rust: the example in Python passes the suite of its store, and the messages in Python pass
-//! the vectors of the repository.
+//! A driver that is not written in Rust: the Python example passes the suite of its store, and the Python messages pass
+//! the test vectors of the repository.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk/driver").join(name)
 }
 
-/// The example, which runs as long as this is there.
+/// The running example; killed when this is dropped.
 struct Python {
     process: Child,
     url: String,
@@ -53,7 +53,7 @@ impl Opener for Python {
 
 snaphook_driver_testkit::secure_suite!(Python::start(), {});
 
-/// What the messages in Python make of a file of vectors: what is printed, and whether all of them pass.
+/// Checks the Python messages against a file of test vectors. Returns whether all of them pass, and the output.
 fn convert(vectors: &Path) -> (bool, String) {
     let output = Command::new("python3").arg(file("examples/messages.py")).arg(vectors).output();
     let output = output.expect("`python3` is installed");
@@ -67,7 +67,7 @@ fn messages_in_python_pass_the_vectors() {
     let text = std::fs::read_to_string(&vectors).unwrap();
     let count = snaphook_driver::json::parse(&text).unwrap().as_array().unwrap().len();
     assert_eq!(convert(&vectors), (true, format!("{count} vectors")));
-    // One that says something else does not.
+    // A changed vector fails.
     let folder = tempfile::tempdir().unwrap();
     let changed = folder.path().join("messages.json");
     std::fs::write(&changed, text.replacen("the disk is full", "the disk is empty", 1)).unwrap();

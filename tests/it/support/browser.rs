@@ -1,4 +1,4 @@
-//! A real browser without a window, driven over its own protocol (Chrome DevTools) through two pipes.
+//! A headless browser, driven with the Chrome DevTools protocol over two pipes.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -10,24 +10,24 @@ use serde_json::{Value, json};
 
 use super::{PATIENCE, skip};
 
-/// Where Debian puts it.
+/// The path of Debian's package.
 const CHROMIUM: &str = "/usr/bin/chromium";
 
-/// One browser with one page, and a profile of its own. It is killed when the value is dropped.
+/// A browser with one page and a separate profile. It is killed when the value is dropped.
 pub(crate) struct Browser {
     process: Child,
     requests: ChildStdin,
     messages: Receiver<Value>,
     session: Value,
     last_id: u64,
-    /// What the page asked for, and what it or the browser complained about, so far.
+    /// URLs that the page has requested, and errors of the page or the browser, so far.
     pub(crate) requested: Vec<String>,
     pub(crate) complaints: Vec<String>,
     _profile: tempfile::TempDir,
 }
 
 impl Browser {
-    /// `None` (and a word about it) if there is none.
+    /// `None`, with a message, if there is no browser.
     #[track_caller]
     pub(crate) fn start() -> Option<Browser> {
         if !Path::new(CHROMIUM).is_file() {
@@ -89,7 +89,7 @@ impl Browser {
         assert!(opened.get("errorText").is_none(), "{url}: {opened}");
     }
 
-    /// The value of an expression in the page.
+    /// Evaluates an expression in the page.
     #[track_caller]
     pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
         let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});

@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 client on a plain socket: it sends what a test says, odd or not, and hides nothing.
+//! A small HTTP/1.1 client on a plain socket. It sends exactly what a test specifies, valid or not, and returns
+//! responses unchanged.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,15 +10,15 @@ use serde_json::Value;
 use super::PATIENCE;
 use super::stream::EventStream;
 
-/// One connection, opened when it is needed and kept.
+/// A client with one connection, which is opened when needed and reused.
 pub(crate) struct Client {
     address: SocketAddr,
-    /// In front of each path; empty at the root.
+    /// The prefix of each path; empty at the root.
     mount_path: &'static str,
     connection: Mutex<Option<BufReader<TcpStream>>>,
 }
 
-/// A request that is being put together.
+/// A request under construction.
 #[must_use]
 pub(crate) struct Request<'a> {
     client: &'a Client,
@@ -25,7 +26,7 @@ pub(crate) struct Request<'a> {
     body: Option<Vec<u8>>,
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -81,13 +82,13 @@ impl Client {
         Request { client: self, head, body: None }
     }
 
-    /// Opens an event stream on a connection of its own.
+    /// Opens an event stream on a new connection.
     #[track_caller]
     pub(crate) fn stream(&self, path: &str, headers: &[(&str, &str)]) -> EventStream {
         self.try_stream(path, headers).expect("the server listens and answers")
     }
 
-    /// For servers that may be gone.
+    /// The same for servers that may have ended.
     pub(crate) fn try_stream(&self, path: &str, headers: &[(&str, &str)]) -> io::Result<EventStream> {
         let mut request = self.request("GET", path).header("Accept", "text/event-stream");
         for (name, value) in headers {
@@ -98,11 +99,11 @@ impl Client {
         EventStream::new(stream)
     }
 
-    /// Sends bytes on a connection of its own and gives back all that comes until the server closes it.
+    /// Sends bytes on a new connection and returns everything received until the server closes it.
     #[track_caller]
     pub(crate) fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = self.connect().expect("the server listens").into_inner();
-        // The server may close before it has read all.
+        // The server may close the connection before it has read everything.
         let _ = stream.write_all(bytes);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
@@ -120,7 +121,7 @@ impl Client {
     fn exchange(&self, wire: &[u8], is_head: bool) -> io::Result<Response> {
         let mut kept = self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(mut connection) = kept.take() {
-            // The server may have closed a connection that was idle: then once more on a new one.
+            // If the server has closed the idle connection, retry on a new one.
             if let Ok(response) = exchange_on(&mut connection, wire, is_head) {
                 if !response.closes() {
                     *kept = Some(connection);
@@ -143,7 +144,7 @@ impl Request<'_> {
         self
     }
 
-    /// Asks for another name than the address that is connected to.
+    /// Sets a `Host` other than the address of the connection.
     pub(crate) fn host(mut self, name: &str) -> Self {
         let (start, rest) = self.head.split_once("Host: ").expect("it is the first header");
         let (_, rest) = rest.split_once("\r\n").expect("it ends");
@@ -170,7 +171,7 @@ impl Request<'_> {
         self.try_send().expect("an answer")
     }
 
-    /// For servers that may die meanwhile.
+    /// The same for servers that may be killed in the meantime.
     pub(crate) fn try_send(self) -> io::Result<Response> {
         let is_head = self.head.starts_with("HEAD ");
         self.client.exchange(&self.wire(), is_head)
@@ -188,14 +189,14 @@ impl Request<'_> {
 }
 
 impl Response {
-    /// The status is this one; else the test ends and shows the body.
+    /// Fails the test and shows the body unless this is the status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Response {
         assert_eq!(self.status, status, "{}", self.text());
         self
     }
 
-    /// A problem document of this status and type, whole.
+    /// Checks that the response is a complete problem document with this status and type, and returns it.
     #[track_caller]
     pub(crate) fn expect_problem(self, status: u16, kind: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
@@ -220,7 +221,7 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// A header that stands at most once.
+    /// The value of a header that occurs at most once.
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -229,7 +230,7 @@ impl Response {
         value
     }
 
-    /// All values of a header, in their order.
+    /// All values of a header, in order.
     pub(crate) fn headers(&self, name: &str) -> Vec<&str> {
         let values = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         values.map(|(_, value)| value.as_str()).collect()
@@ -242,7 +243,7 @@ impl Response {
 
 fn exchange_on(connection: &mut BufReader<TcpStream>, wire: &[u8], is_head: bool) -> io::Result<Response> {
     let written = connection.get_mut().write_all(wire);
-    // A server that refuses a body may close before it has read all of it; its answer is there all the same.
+    // A server that rejects a body may close the connection before it has read all of it, but still sends a response.
     let response = read_response(connection, is_head);
     match (written, response) {
         (_, Ok(response)) => Ok(response),
@@ -254,7 +255,7 @@ fn exchange_on(connection: &mut BufReader<TcpStream>, wire: &[u8], is_head: bool
 fn read_response(connection: &mut BufReader<TcpStream>, is_head: bool) -> io::Result<Response> {
     loop {
         let (status, headers) = read_head(connection)?;
-        // 100 and its like only announce the answer.
+        // Statuses such as 100 only announce the response.
         if status < 200 {
             continue;
         }

@@ -26,7 +26,7 @@ impl DriverHost {
         self
     }
 
-    /// The same stores at the same address, by a new process.
+    /// Starts a new process with the same stores at the same address.
     pub(crate) fn restart(self) -> DriverHost {
         let address = self.url.trim_start_matches("http://").to_owned();
         DriverHost::start_at(Arc::clone(&self.directory), &address)

@@ -1,4 +1,4 @@
-//! What the tests stand on: a server process, an HTTP client, waiting with a deadline.
+//! What the tests use: a server process, an HTTP client, waiting with a deadline.
 
 pub(crate) mod browser;
 mod client;
@@ -17,23 +17,25 @@ pub(crate) use client::{Client, Request, Response};
 pub(crate) use driver_host::DriverHost;
 pub(crate) use server::{Server, ServerOptions};
 
-/// Longer than anything takes on a machine that is busy with other tests.
+/// Longer than any operation takes on a machine that is busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Whether nothing may be skipped.
+/// Whether skipping a test is a failure.
 pub(crate) fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
-/// What is not there is skipped, and said; with `CI=true` it is a failure.
+/// Prints that something is skipped because a requirement is missing; with `CI=true` that is a failure.
 #[track_caller]
 pub(crate) fn skip(what: &str, reason: &str) {
     assert!(!is_ci(), "{what}: {reason}; with CI=true nothing may be skipped");
-    // Past the test harness, which keeps what passing tests print to itself. Whoever closed the stream does not want to know.
+    // Bypasses the test harness, which captures the output of passing tests. If the stream is closed, the message is
+    // lost.
     let _ = writeln!(std::io::stderr(), "skipped: {what}: {reason}");
 }
 
-/// A guest that `cargo xtask guests` or `native` built, by its file's name; `None` (and a word about it) if it did not.
+/// Reads a guest that `cargo xtask guests` or `cargo xtask native` built, by file name. `None`, with a message, if it
+/// is not built.
 #[track_caller]
 pub(crate) fn guest(file: &str) -> Option<Vec<u8>> {
     let beside = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
@@ -49,7 +51,7 @@ pub(crate) fn guest(file: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Asks again and again until there is an answer.
+/// Calls `ask` repeatedly until it returns a value.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -58,12 +60,12 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
             return answer;
         }
         assert!(Instant::now() < deadline, "still not so after {PATIENCE:?}: {what}");
-        // Not a guess at how long it takes, only a pause between two questions.
+        // Not an estimate of the duration, only the pause between two calls.
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// A model with a text, two numbers, a flag and an object.
+/// The schema of a model with texts, numbers, a flag and an object.
 pub(crate) fn order_schema() -> serde_json::Value {
     serde_json::json!({
         "type": "object",
@@ -80,13 +82,13 @@ pub(crate) fn order_schema() -> serde_json::Value {
     })
 }
 
-/// Makes the model of [`order_schema`] under a name.
+/// Creates a model with [`order_schema`].
 #[track_caller]
 pub(crate) fn create_orders(api: &Client, model: &str) -> serde_json::Value {
     api.post("/models", &serde_json::json!({"id": model, "schema": order_schema()})).expect(201).json()
 }
 
-/// Runs the same on a client each, starting at one moment.
+/// Runs `work` on several clients, which all start at the same moment.
 pub(crate) fn at_once<T: Send>(server: &Server, count: usize, work: impl Fn(usize, &Client) -> T + Sync) -> Vec<T> {
     let barrier = Barrier::new(count);
     std::thread::scope(|scope| {
@@ -94,7 +96,7 @@ pub(crate) fn at_once<T: Send>(server: &Server, count: usize, work: impl Fn(usiz
             .map(|number| {
                 let (work, barrier, api) = (&work, &barrier, server.client());
                 scope.spawn(move || {
-                    // The connection is open before it counts.
+                    // Opens the connection before the start.
                     api.get("/healthz").expect(200);
                     barrier.wait();
                     work(number, &api)

@@ -14,7 +14,7 @@ use super::client::Client;
 use super::{PATIENCE, eventually};
 use crate::plugins;
 
-/// How a server is started. The default is the embedded one on a free port.
+/// How to start a server. The default uses the embedded stores and a free port.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerOptions {
     /// Keys of `[server]` besides the address.
@@ -25,17 +25,17 @@ pub(crate) struct ServerOptions {
     pub(crate) hooks: String,
     /// Whole tables, such as `[[grants]]`.
     pub(crate) tables: String,
-    /// Where it listens, on the loopback interface; 0: at a free port.
+    /// The port on the loopback interface; 0: a free one.
     pub(crate) port: u16,
     /// The path that the API is mounted at.
     pub(crate) mount_path: &'static str,
-    /// Where compiled code is kept; `None`: where all tests keep it.
+    /// The folder of compiled code; `None`: the one that all tests share.
     pub(crate) cache: Option<PathBuf>,
-    /// Whether the log must be free of panics when the server goes.
+    /// Whether the log may contain panics. Otherwise they fail the test when the server ends.
     pub(crate) panics_allowed: bool,
-    /// Variables besides those of the test.
+    /// Environment variables in addition to those of the test.
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// A command that becomes the server's, such as one that takes rights from it.
+    /// A command that runs the server, such as one that removes privileges from it.
     pub(crate) by: &'static [&'static str],
 }
 
@@ -63,12 +63,12 @@ pub(crate) struct Server {
     process: Child,
     address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
-    /// What reads the log ends with the process that writes it.
+    /// The threads that read the log. They end with the process.
     readers: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// With the defaults.
+    /// Starts a server with the default options.
     #[track_caller]
     pub(crate) fn start() -> Server {
         Server::start_with(ServerOptions::default())
@@ -90,12 +90,12 @@ impl Server {
         self.address
     }
 
-    /// The folder, for another server in it.
+    /// The folder, to start another server in it.
     pub(crate) fn folder(&self) -> Arc<tempfile::TempDir> {
         Arc::clone(&self.directory)
     }
 
-    /// Where its config and data are.
+    /// The folder of its config and data.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -108,7 +108,7 @@ impl Server {
         self.process.id()
     }
 
-    /// Processor time that the server's own threads have used, in hundredths of a second; 0 where nobody says.
+    /// Processor time of the server's own threads in hundredths of a second; 0 if the system does not report it.
     pub(crate) fn ticks(&self) -> u64 {
         if cfg!(not(target_os = "linux")) {
             return 0;
@@ -119,7 +119,7 @@ impl Server {
         fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
-    /// The server does nothing any more: it uses less than a tenth of a core.
+    /// Whether the server is idle: it uses at most a tenth of a core.
     #[cfg(target_os = "linux")]
     pub(crate) fn is_idle(&self) -> bool {
         let before = self.ticks();
@@ -127,7 +127,7 @@ impl Server {
         self.ticks() - before <= 3
     }
 
-    /// Processes that the server started and that still run, but for the keeper, which runs as long as the server.
+    /// Running child processes of the server, except the keeper, which runs as long as the server.
     #[cfg(target_os = "linux")]
     pub(crate) fn children(&self) -> Vec<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("threads").flatten();
@@ -141,12 +141,12 @@ impl Server {
             .collect()
     }
 
-    /// A client with a connection of its own.
+    /// A client with a new connection.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.address, self.options.mount_path)
     }
 
-    /// `kill -9`, then a new process on the same folder, with another port.
+    /// Kills the server (`kill -9`) and starts a new process in the same folder, with another port.
     #[track_caller]
     pub(crate) fn kill_and_restart(mut self) -> Server {
         self.process.kill().expect("a process to kill");
@@ -155,14 +155,14 @@ impl Server {
         Server::start_in(Arc::clone(&self.directory), self.options.clone())
     }
 
-    /// SIGTERM, and the end that it leads to.
+    /// Sends SIGTERM and waits until the server has ended.
     #[track_caller]
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.wait()
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     #[track_caller]
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
@@ -174,7 +174,7 @@ impl Server {
         kill_process(pid, signal).expect("a process");
     }
 
-    /// Signals, one after the other, until it ends.
+    /// Sends the signal repeatedly until the server ends.
     #[track_caller]
     pub(crate) fn end_by(&mut self, signal: Signal) -> ExitStatus {
         eventually("the server ends", || {
@@ -184,7 +184,7 @@ impl Server {
         self.wait()
     }
 
-    /// The end of the server; its log is whole then.
+    /// Waits until the server has ended and its log is complete.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = eventually("the server ends", || self.process.try_wait().expect("a child"));
@@ -192,14 +192,14 @@ impl Server {
         status
     }
 
-    /// SIGTERM, its end, and a new process on the same folder, with another port.
+    /// Stops the server with SIGTERM and starts a new process in the same folder, with another port.
     #[track_caller]
     pub(crate) fn restart(mut self) -> Server {
         self.stop();
         self.restart_ended()
     }
 
-    /// The same for a server that has ended.
+    /// Starts a new process for a server that has ended.
     #[track_caller]
     pub(crate) fn restart_ended(self) -> Server {
         self.check_log();
@@ -209,7 +209,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn start_in(directory: Arc<tempfile::TempDir>, options: ServerOptions) -> Server {
         let ServerOptions { server, auth, hooks, tables, port, mount_path, cache, environment, by, .. } = &options;
-        // Compiled code is the same for all tests: compiling it once is enough.
+        // Compiled code is the same for all tests, so it is only compiled once.
         let cache = cache.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         let config = format!(
             "[server]\nmount-address = '127.0.0.1:{port}'\nmount-path = '{mount_path}'\n{server}\n\
@@ -231,7 +231,7 @@ impl Server {
             .spawn()
             .expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
-        // The address stands on stdout, the log on stderr; both are kept together.
+        // The address is on stdout, the log on stderr; both are collected together.
         let stdout: Box<dyn Read + Send> = Box::new(process.stdout.take().expect("a pipe"));
         let stderr: Box<dyn Read + Send> = Box::new(process.stderr.take().expect("a pipe"));
         let read = |pipe: Box<dyn Read + Send>| {
@@ -282,7 +282,7 @@ impl Drop for Server {
     }
 }
 
-/// With `SNAPHOOK_TEST_STORES`, tests that do not care keep their data elsewhere: in files (`file`), or in the default stores as
+/// With `SNAPHOOK_TEST_STORES`, tests that configure no stores use other ones: files (`file`), or the default stores as
 /// libraries (`library`).
 fn other_stores(directory: &Path, tables: &str) -> String {
     let wanted = std::env::var("SNAPHOOK_TEST_STORES").unwrap_or_default();

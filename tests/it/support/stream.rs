@@ -1,4 +1,4 @@
-//! A listener of server-sent events.
+//! A client for server-sent events.
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::PATIENCE;
 use super::client::{read_chunk, read_head};
 
-/// One event as it came.
+/// A received event.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) id: Option<String>,
@@ -29,7 +29,7 @@ impl Frame {
     }
 }
 
-/// A stream that is open.
+/// An open stream.
 pub(crate) struct EventStream {
     connection: BufReader<TcpStream>,
     status: u16,
@@ -54,12 +54,12 @@ impl EventStream {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// How many comments came so far.
+    /// How many comments were received so far.
     pub(crate) fn comments(&self) -> u64 {
         self.comments
     }
 
-    /// The next event; the test ends if none comes.
+    /// The next event; fails the test if none arrives.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Frame {
         match self.poll(PATIENCE) {
@@ -68,7 +68,7 @@ impl EventStream {
         }
     }
 
-    /// Waits until the server ends the stream; gives the events that came before that.
+    /// Waits until the server ends the stream; returns the events received until then.
     #[track_caller]
     pub(crate) fn rest(mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
@@ -81,7 +81,7 @@ impl EventStream {
         }
     }
 
-    /// Reads until a comment came.
+    /// Reads until a comment arrives.
     #[track_caller]
     pub(crate) fn expect_comment(&mut self, within: Duration) {
         let (deadline, before) = (Instant::now() + within, self.comments);
@@ -104,7 +104,7 @@ impl EventStream {
         }
     }
 
-    /// `false` at the end.
+    /// Reads one chunk. `false` at the end of the stream.
     fn read(&mut self, deadline: Instant) -> io::Result<bool> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

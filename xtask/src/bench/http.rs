@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a load generator needs: requests as ready bytes, answers by `Content-Length`.
+//! The part of HTTP/1.1 that a load generator needs: prepared requests, and responses with `Content-Length`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use crate::shell::Result;
 /// A call that takes longer has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A request that can be sent again and again. `body` is JSON unless `content_type` says otherwise.
+/// A request that can be sent repeatedly. `body` is JSON unless `content_type` says otherwise.
 pub(crate) fn request(method: &str, path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n").into_bytes();
     if !body.is_empty() {
@@ -20,17 +20,17 @@ pub(crate) fn request(method: &str, path: &str, content_type: &str, body: &[u8])
     bytes
 }
 
-/// Where an answer stands in a buffer of bytes that came in.
+/// The position of a response in a buffer of received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResponseBounds {
     pub(crate) status: u16,
     /// Where the body begins.
     pub(crate) body: usize,
-    /// Where the next answer begins.
+    /// Where the next response begins.
     pub(crate) end: usize,
 }
 
-/// Looks for a whole answer at the start of the buffer; `None`: more has to come.
+/// Looks for a complete response at the start of the buffer. `None`: it is incomplete.
 pub(crate) fn parse(buffer: &[u8]) -> Result<Option<ResponseBounds>> {
     let Some(head) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
@@ -54,7 +54,7 @@ fn content_length(head: &[u8]) -> Option<usize> {
     Some(digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0')))
 }
 
-/// One connection for calls that are not measured, or measured alone.
+/// A connection for calls that are not measured, or are measured one at a time.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: TcpStream,
@@ -69,7 +69,7 @@ impl Client {
         Ok(Client { stream, buffer: Vec::new() })
     }
 
-    /// Sends ready bytes and gives status and body.
+    /// Sends a prepared request and returns the status and the body.
     pub(crate) fn send(&mut self, request: &[u8]) -> Result<(u16, Vec<u8>)> {
         self.stream.write_all(request).map_err(|error| format!("cannot send a request: {error}"))?;
         self.buffer.clear();
@@ -87,7 +87,7 @@ impl Client {
         }
     }
 
-    /// A call with a JSON body; any status but 2xx is an error that holds the answer.
+    /// A call with a JSON body. Any status but 2xx is an error, which contains the response.
     pub(crate) fn call(&mut self, method: &str, path: &str, body: &str) -> Result<serde_json::Value> {
         self.call_with(method, path, "application/json", body.as_bytes())
     }

@@ -1,7 +1,7 @@
 //! The load generator: one thread, an event loop, one request at a time on each connection.
 //!
-//! It shares the cores with the server, so it does as little as it can: requests are ready bytes, one read and one write
-//! per request, and no timer but the clock read once per answer.
+//! It shares the cores with the server, so it does as little as possible: requests are prepared, each takes one read
+//! and one write, and the only timing is one reading of the clock per response.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -13,13 +13,13 @@ use mio::{Events, Interest, Poll, Token};
 use super::http;
 use crate::shell::Result;
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct LoadOutcome {
-    /// One per answer, sorted.
+    /// One per response, sorted.
     latencies: Vec<Duration>,
     elapsed: Duration,
-    /// Also those of the warm-up.
+    /// Number of responses, including those of the warm-up.
     answers: usize,
 }
 
@@ -29,18 +29,18 @@ impl LoadOutcome {
         LoadOutcome { answers: latencies.len(), latencies, elapsed }
     }
 
-    /// How often the server answered, while it was warmed up too.
+    /// The number of responses, including those of the warm-up.
     pub(crate) fn answers(&self) -> usize {
         self.answers
     }
 
-    /// Runs that followed each other, as one.
+    /// Combines consecutive runs.
     pub(crate) fn join(parts: Vec<LoadOutcome>) -> LoadOutcome {
         let elapsed = parts.iter().map(|part| part.elapsed).sum();
         LoadOutcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
     }
 
-    /// Runs that were going on at the same time, as one.
+    /// Combines concurrent runs.
     pub(crate) fn beside(parts: Vec<LoadOutcome>) -> LoadOutcome {
         let elapsed = parts.iter().map(|part| part.elapsed).max().unwrap_or_default();
         LoadOutcome::new(parts.into_iter().flat_map(|part| part.latencies).collect(), elapsed)
@@ -50,21 +50,21 @@ impl LoadOutcome {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// The latency that `share` of the answers did not exceed; zero if there was none.
+    /// The latency that `share` of the responses did not exceed; zero if there were no responses.
     pub(crate) fn percentile(&self, share: f64) -> Duration {
         let rank = (self.latencies.len() as f64 * share).ceil() as usize;
         self.latencies.get(rank.saturating_sub(1)).copied().unwrap_or_default()
     }
 }
 
-/// How to press.
+/// The load to generate.
 #[derive(Debug)]
 pub(crate) struct Load<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) connections: usize,
-    /// Sent one after the other, by all connections together, from the start again at the end.
+    /// Sent in order by all connections together, and repeated from the start.
     pub(crate) requests: &'a [Vec<u8>],
-    /// The only status that is right.
+    /// The expected status; any other is an error.
     pub(crate) status: u16,
     pub(crate) run: Duration,
 }
@@ -72,7 +72,7 @@ pub(crate) struct Load<'a> {
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// What is not sent yet of a request: its place in `requests` and the offset.
+    /// The unsent rest of a request: its index in `requests` and the offset.
     unsent: Option<(usize, usize)>,
     sent_at: Instant,
 }
@@ -128,7 +128,7 @@ impl Load<'_> {
     }
 
     fn connect(&self, poll: &Poll, index: usize) -> std::io::Result<Connection> {
-        // Connected before it is watched, so that the first event is an answer.
+        // Connected before it is registered, so that the first event is a response.
         let stream = std::net::TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
@@ -158,8 +158,8 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// Whether a whole answer is there. Stops reading at its end: nothing else can come before the next request, and the
-    /// edge-triggered event of the next answer does not need the socket to be drained.
+    /// Whether a complete response was received. Stops reading at its end: no more data can arrive before the next
+    /// request, and the edge-triggered event of the next response does not require the socket to be drained.
     fn read(&self, connection: &mut Connection) -> Result<bool> {
         loop {
             let mut chunk = [0; 8 * 1024];

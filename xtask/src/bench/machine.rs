@@ -1,4 +1,4 @@
-//! What the numbers were measured on: processor, memory, kernel, disk.
+//! Describes the machine of the measurements: processor, memory, kernel, disk.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -10,7 +10,7 @@ use super::load::LoadOutcome;
 use crate::repository::root;
 use crate::shell::{Result, read, rustc};
 
-/// Lines about the machine and the moment, for the head of the results.
+/// Lines about the machine and its current state, for the head of the results.
 pub(crate) fn describe(scratch: &Path) -> Result<Vec<String>> {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -34,8 +34,8 @@ pub(crate) fn describe(scratch: &Path) -> Result<Vec<String>> {
     ])
 }
 
-/// Writes and syncs on the disk that the servers write to, over bytes that the file has already: so a write-ahead log
-/// is written most of the time, and a file that grows would cost the file system's own journal on top.
+/// Measures writes with a sync on the disk that the servers write to. It overwrites existing bytes, as a write-ahead
+/// log mostly does; a growing file would also cost writes of the file system's journal.
 pub(crate) fn fdatasync(folder: &Path) -> Result<LoadOutcome> {
     const COUNT: usize = 300;
     let fail = |error: std::io::Error| format!("cannot measure fdatasync in {}: {error}", folder.display());
@@ -59,12 +59,12 @@ pub(crate) fn raise_open_files_limit() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(16_384, |maximum| maximum.min(16_384));
     if limit.current.is_some_and(|current| current < wanted) {
-        // If it is refused, the row that needs it fails and says so.
+        // If the system does not permit it, the row that needs it reports an error.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
     }
 }
 
-/// Such as `0.25 ms` or `85 µs`.
+/// Formats a duration such as `0.25 ms` or `85 µs`.
 pub(crate) fn micros(duration: Duration) -> String {
     let micros = duration.as_secs_f64() * 1e6;
     if micros < 1000.0 { format!("{micros:.0} µs") } else { format!("{:.2} ms", micros / 1000.0) }

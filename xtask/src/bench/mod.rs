@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: the release binary against the numbers that it is designed for.
+//! `cargo xtask bench`: measures the release binary against its performance goals.
 //!
-//! Every row starts its own server in a fresh folder on a free loopback port, speaks HTTP to it as any client would, and
-//! ends it. Server and load generator share the machine.
+//! Each row starts its own server in a new folder on a free loopback port, sends HTTP requests as any client would, and
+//! stops it. Server and load generator run on the same machine.
 
 mod http;
 mod load;
@@ -18,26 +18,27 @@ use crate::shell::{Result, cargo, run as run_command, section};
 use report::{Report, Row};
 use rows::{ROWS, compare};
 
-/// What `bench` was asked to do.
+/// The options of `bench`.
 #[derive(Debug)]
 pub(crate) struct Options {
     /// Only rows whose name contains this.
     only: Option<String>,
     /// Length of each measured run of load.
     run: Duration,
-    /// Also what takes many minutes.
+    /// Also measure what takes many minutes.
     long: bool,
-    /// A server that is built already, to compare builds.
+    /// An existing build of the server, to compare builds.
     binary: Option<PathBuf>,
-    /// A build of the server to compare with, in place of the rows.
+    /// Another build of the server. The builds are compared, instead of measuring the rows.
     against: Option<PathBuf>,
 }
 
-/// What every row has at hand.
+/// The parameters of every row.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) binary: PathBuf,
-    /// Folder for the servers' data: on the disk of the checkout, since a memory disk would flatter.
+    /// Folder for the servers' data. It is on the disk of the checkout, because a file system in memory would be
+    /// unrealistically fast.
     pub(crate) scratch: tempfile::TempDir,
     pub(crate) run: Duration,
     pub(crate) long: bool,
@@ -107,7 +108,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     if failed.is_empty() { Ok(()) } else { Err(format!("{} rows failed:\n{}", failed.len(), failed.join("\n"))) }
 }
 
-/// `None` for `--list`.
+/// Parses the options; `None` for `--list`.
 fn parse(args: &[String]) -> Result<Option<Options>> {
     let mut options = Options { only: None, run: Duration::from_secs(5), long: false, binary: None, against: None };
     let mut args = args.iter();

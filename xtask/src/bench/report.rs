@@ -1,16 +1,16 @@
-//! Rows with their goals, and the table that they make.
+//! Rows with their goals, and the table of results.
 
 use std::time::Duration;
 
 use super::load::LoadOutcome;
 use super::machine::micros;
 
-/// What a row is to reach. The unit is part of [`Row::unit`].
+/// The goal of a row. The unit is [`Row::unit`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Goal {
     AtMost(f64),
     AtLeast(f64),
-    /// Measured for its own sake.
+    /// The value is only reported.
     None,
 }
 
@@ -21,14 +21,14 @@ pub(crate) struct Row {
     pub(crate) goal: Goal,
     pub(crate) unit: &'static str,
     pub(crate) measured: f64,
-    /// More about it, such as percentiles.
+    /// Details such as percentiles.
     pub(crate) detail: String,
     /// Resident memory of the server at the end, in bytes.
     pub(crate) memory: Option<u64>,
 }
 
 impl Row {
-    /// A rate under load, with its percentiles and the bound of its p99.
+    /// A rate under load, with its percentiles.
     pub(crate) fn rate(what: impl Into<String>, goal: Goal, outcome: &LoadOutcome, memory: u64) -> Row {
         Row {
             what: what.into(),
@@ -40,7 +40,7 @@ impl Row {
         }
     }
 
-    /// A time against a bound.
+    /// A time, and its upper bound as the goal.
     pub(crate) fn time(what: impl Into<String>, at_most: Option<Duration>, measured: Duration) -> Row {
         Row {
             what: what.into(),
@@ -87,7 +87,7 @@ impl Row {
     }
 }
 
-/// Such as `p50 1.20 ms, p99 3.10 ms`.
+/// Percentiles as text, such as `p50 1.20 ms, p99 3.10 ms`.
 pub(crate) fn percentiles(outcome: &LoadOutcome) -> String {
     format!("p50 {}, p99 {}", micros(outcome.percentile(0.5)), micros(outcome.percentile(0.99)))
 }
@@ -113,7 +113,7 @@ fn thousands(value: f64) -> String {
     out
 }
 
-/// Everything that was measured, and on what.
+/// All results, and the machine they were measured on.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
@@ -141,7 +141,7 @@ impl Report {
         out
     }
 
-    /// The page that is kept in the repository.
+    /// The page for the repository.
     pub(crate) fn page(&self) -> String {
         let machine: String = self.machine.iter().map(|line| format!("- {line}\n")).collect();
         format!(

@@ -1,4 +1,4 @@
-//! One real server for a row: started in its own folder, ended with SIGTERM, killed if the row fails.
+//! A server process for a row: started in its own folder, stopped with SIGTERM, killed if the row fails.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::shell::Result;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A folder with a configuration and what servers keep in it. A row may start several servers in one place, one at a time.
+/// A folder with a configuration and the data of servers. A row may start several servers in one folder, one at a time.
 #[derive(Debug)]
 pub(crate) struct ServerFolder {
     binary: PathBuf,
@@ -25,12 +25,12 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
     log: PathBuf,
-    /// From the start of the process to its first answer.
+    /// From the start of the process to its first response.
     pub(crate) ready_after: Duration,
 }
 
 impl Bench {
-    /// A fresh place; `extra` is added to its `config.toml`.
+    /// A new folder; `extra` is added to its `config.toml`.
     pub(crate) fn place(&self, name: &str, extra: &str) -> Result<ServerFolder> {
         self.place_of(&self.binary, name, extra)
     }
@@ -39,7 +39,7 @@ impl Bench {
     pub(crate) fn place_of(&self, binary: &Path, name: &str, extra: &str) -> Result<ServerFolder> {
         let folder = self.scratch.path().join(name);
         std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-        // Free now; the server takes it a moment later.
+        // The port is free now; the server binds it a moment later.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = address.map_err(|error| format!("no free port: {error}"))?;
         let config = format!("[server]\nmount-address = '{address}'\n\n[auth]\nmode = 'open'\n\n{extra}\n");
@@ -48,7 +48,7 @@ impl Bench {
         Ok(ServerFolder { binary: binary.to_owned(), folder, address })
     }
 
-    /// A server in a fresh place.
+    /// Starts a server in a new folder.
     pub(crate) fn server(&self, name: &str, extra: &str) -> Result<Server> {
         self.place(name, extra)?.start()
     }
@@ -59,15 +59,15 @@ impl ServerFolder {
         &self.folder
     }
 
-    /// The program, in the folder.
+    /// The command to run the program in the folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        // A shell that asks for backtraces would have each sandbox take one at its end.
+        // If the shell enables backtraces, every sandbox takes one when it ends.
         command
             .args(args)
             .current_dir(&self.folder)
             .env_remove("RUST_BACKTRACE")
-            // What is compiled is kept beside the places: what a row finds there is of this bench.
+            // The cache of compiled code is next to the folders, so that rows find only code that this run compiled.
             .env("XDG_CACHE_HOME", self.folder.with_file_name("cache"))
             .stdin(Stdio::null());
         command
@@ -98,7 +98,7 @@ impl ServerFolder {
             if started.elapsed() > START_TIMEOUT {
                 return Err(format!("no answer {} s after the start: {}", START_TIMEOUT.as_secs(), server.last_log()));
             }
-            // Short against the 60 ms that a start may take.
+            // Short compared with the 60 ms that a start may take.
             std::thread::sleep(Duration::from_micros(500));
         }
     }
@@ -109,23 +109,23 @@ impl Server {
         Client::connect(self.address).map_err(|error| format!("cannot connect to {}: {error}", self.address))
     }
 
-    /// Resident memory in bytes, and that of the processes it has started: of what they share, each its part.
+    /// Memory of the server in bytes, including its child processes, whose shared memory counts proportionally.
     pub(crate) fn memory(&self) -> Result<u64> {
         let of_server = kib(&format!("/proc/{}/status", self.child.id()), "VmRSS:")?;
-        // One that has ended meanwhile has none.
+        // A process that has ended in the meantime has none.
         let of_others = descendants(self.child.id()).into_iter();
         let of_others = of_others.map(|pid| kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:").unwrap_or(0));
         Ok((of_server + of_others.sum::<u64>()) * 1024)
     }
 
-    /// Time of processors that it and the processes it has started have used, in user code and in the kernel.
+    /// Processor time of the server and its child processes, in user code and in the kernel.
     pub(crate) fn processor_time(&self) -> Result<Duration> {
         let of_others = descendants(self.child.id()).into_iter().map(|pid| ticks(pid).unwrap_or(0));
         let ticks = ticks(self.child.id())? + of_others.sum::<u64>();
         Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
     }
 
-    /// Memory once nothing happens any more: the smallest of some readings.
+    /// Memory of the idle server: the smallest of several readings.
     pub(crate) fn idle_memory(&self) -> Result<u64> {
         let readings = (0..6).map(|_| {
             std::thread::sleep(Duration::from_millis(500));
@@ -134,7 +134,7 @@ impl Server {
         Ok(readings.collect::<Result<Vec<_>>>()?.into_iter().min().unwrap_or(0))
     }
 
-    /// Asks it to end and waits for that.
+    /// Stops the server with SIGTERM and waits until it has ended.
     pub(crate) fn stop(mut self) -> Result {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)
@@ -163,16 +163,17 @@ impl Drop for Server {
     }
 }
 
-/// A line of a file of the kernel that counts KiB.
+/// Reads a value in KiB from a file in `/proc`.
 fn kib(path: &str, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("{path} has no {name}"))?;
     line.trim().trim_end_matches("kB").trim().parse().map_err(|error| format!("{path}: {error}"))
 }
 
-/// What a process has used, and those of its children that have ended, in ticks of the kernel's clock.
+/// Processor time of a process and of its children that have ended, in ticks of the kernel's clock.
 fn ticks(pid: u32) -> Result<u64> {
-    // The fields after the name, which may hold spaces: state is the third of them all, utime to cstime the 14th to 17th.
+    // The fields after the name, which may contain spaces: state is the third field, utime to cstime are the 14th to
+    // 17th.
     let path = format!("/proc/{pid}/stat");
     let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
     let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();

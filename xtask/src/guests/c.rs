@@ -1,7 +1,7 @@
-//! Guests in C: clang compiles the source with bindings of the WIT package, which are generated here.
+//! Guests in C: clang compiles the source with bindings of the WIT package that are generated here.
 //!
-//! The bindings of the template stand in the repository, as text: whoever writes a hook in C needs clang and nothing else.
-//! [`check`] finds that they are those of the package.
+//! The bindings of the template are in the repository as text, so that authors of hooks in C need only clang. [`check`]
+//! ensures that they match the package.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,13 +18,13 @@ use crate::shell::{Result, run};
 /// The world of the bindings: both phases, so that one file serves all.
 const WORLD: &str = "tests/guests/wit/suite.wit";
 
-/// Where the bindings are, and their name.
+/// The folder of the bindings.
 const BINDINGS: &str = "sdk/templates/c/bindings";
 
-/// Source, what it includes beside its own folder, and the name of what becomes of it.
+/// Source, and the name of the result.
 const GUESTS: [(&str, &str); 2] = [("tests/guests/c/suite.c", "suite_c"), ("hooks/examples/c/check.c", "check_c")];
 
-/// A program for WASI preview 1 and the name of what becomes of it.
+/// A program for WASI preview 1, and the name of the result.
 const COMMANDS: [(&str, &str); 1] = [("tests/guests/c/command.c", "command_c")];
 
 pub(super) fn build(folder: &Path, clang: &Clang) -> Result {
@@ -32,7 +32,7 @@ pub(super) fn build(folder: &Path, clang: &Clang) -> Result {
     let bindings = root().join(BINDINGS);
     let hook = bindings.join("hook.c");
     for (source, name) in GUESTS {
-        // A library that stays there between calls, as far as it may.
+        // A library that may be kept between calls.
         let args = ["-mexec-model=reactor", "-I"].map(PathBuf::from);
         let args = args.into_iter().chain([bindings.clone(), hook.clone()]);
         compile(folder, clang, source, name, args.collect())?;
@@ -54,7 +54,7 @@ fn compile(folder: &Path, clang: &Clang, source: &str, name: &str, args: Vec<Pat
     Ok(())
 }
 
-/// Whether the bindings are those of the package as it is. With `SNAPHOOK_BLESS=1` they are written anew.
+/// Checks that the bindings match the package. With `SNAPHOOK_BLESS=1` they are rewritten.
 pub(super) fn check() -> Result {
     for (name, text) in bindings()? {
         let path = root().join(BINDINGS).join(&name);
@@ -70,7 +70,7 @@ pub(super) fn check() -> Result {
     Ok(())
 }
 
-/// Names and texts.
+/// The names and texts of the files.
 fn bindings() -> Result<Vec<(String, String)>> {
     let mut resolve = Resolve::default();
     let whole = |error| format!("{error:#}");
@@ -78,7 +78,7 @@ fn bindings() -> Result<Vec<(String, String)>> {
     let (suite, _) = resolve.push_path(root().join(WORLD)).map_err(whole)?;
     let world = resolve.select_world(&[suite], None).map_err(whole)?;
     let mut files = Files::default();
-    // The world travels as text too, instead of as an object file.
+    // The world is also embedded as text, instead of as an object file.
     let options = wit_bindgen_c::Opts {
         no_object_file: true,
         rename_world: Some("hook".into()),
@@ -92,7 +92,7 @@ fn bindings() -> Result<Vec<(String, String)>> {
         if name.ends_with(".c") {
             text = closed(&text)?;
             text.push_str(&section("component-type:hook", &metadata));
-            // What would be in the object file besides.
+            // The symbol that the object file would define.
             text.push_str("\nvoid __component_type_object_force_link_hook(void) {}\n");
         }
         texts.push((name.to_owned(), text));
@@ -100,8 +100,8 @@ fn bindings() -> Result<Vec<(String, String)>> {
     Ok(texts)
 }
 
-/// The bindings, with a verdict that fails closed: what is generated takes any number that is no tag for the first one, ACCEPT,
-/// and so a verdict that the author forgot to set.
+/// Makes the bindings fail closed: generated code treats any number that is not a tag as the first tag, ACCEPT,
+/// including a verdict that the author forgot to set.
 fn closed(text: &str) -> Result<String> {
     const CHECK: &str = "\
     // A tag that is none must not pass for ACCEPT.
@@ -123,7 +123,7 @@ fn closed(text: &str) -> Result<String> {
     Ok(text.replace(UNSET, unset).replace(SWITCH, &format!("{CHECK}{SWITCH}")))
 }
 
-/// A custom section as text for the assembler, which clang takes between functions.
+/// A custom section as assembler text, which clang accepts between functions.
 fn section(name: &str, bytes: &[u8]) -> String {
     let mut text = format!(
         "\n// What the functions above are: from this a server makes a component of the module.\n__asm__(\n    \

@@ -1,4 +1,4 @@
-//! Javy modules: Javy's engine built from its crate, and a source built with it by the crate of `javy build`.
+//! Javy modules: Javy's engine is built from its crate, and sources are built with it by the crate of `javy build`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,11 +10,11 @@ use crate::shell::{Result, cargo, run};
 
 const TARGET: &str = "wasm32-wasip1";
 
-/// Below the folder of what is built for guests: the engine, started, and what makes modules with it.
+/// Files in the folder for builds of guests: the initialized engine, and the program that builds modules with it.
 const PLUGIN: &str = "javy.wasm";
 const BUILDER: &str = "release/javy-build";
 
-/// Source and the name of what becomes of it.
+/// Source, and the name of the result.
 const GUESTS: [(&str, &str); 3] = [
     ("tests/guests/javy/suite.js", "suite_javy"),
     ("hooks/examples/javy/check.js", super::BENCH_JAVY_GUEST),
@@ -39,19 +39,19 @@ pub(super) fn build(folder: &Path, clang: &Clang, toolchain: &(PathBuf, PathBuf)
     Ok(())
 }
 
-/// A shell's line for `javy build SOURCE -o MODULE`.
+/// A shell command for `javy build SOURCE -o MODULE`.
 pub(super) fn script() -> Result<String> {
     let target = target()?;
     let (builder, plugin) = (target.join(BUILDER), target.join(PLUGIN));
     Ok(format!("exec '{}' build '{}' \"$2\" \"$4\"", builder.display(), plugin.display()))
 }
 
-/// Where everything of this file but the modules is made.
+/// The folder for everything that is built here except the modules.
 fn target() -> Result<PathBuf> {
     Ok(target_directory()?.join("guests-build"))
 }
 
-/// What does the work of `javy init-plugin` and `javy build`.
+/// Builds the program that replaces `javy init-plugin` and `javy build`.
 fn builder() -> Result<PathBuf> {
     let target = target()?;
     let mut command = cargo();
@@ -60,7 +60,7 @@ fn builder() -> Result<PathBuf> {
     Ok(target.join(BUILDER))
 }
 
-/// Javy's engine as it is compiled, not started yet.
+/// Compiles Javy's engine, which is not initialized yet.
 fn built(clang: &Clang, (rustc, linker): &(PathBuf, PathBuf)) -> Result<PathBuf> {
     let target = target()?;
     let resources = clang.resources.display();
@@ -74,7 +74,8 @@ fn built(clang: &Clang, (rustc, linker): &(PathBuf, PathBuf)) -> Result<PathBuf>
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTC", rustc)
         .env("RUSTC_BOOTSTRAP", "1")
-        // Its QuickJS is C: compiled by clang with Debian's C library instead of a WASI SDK that would be downloaded.
+        // Its QuickJS is written in C and compiled by clang with Debian's C library, instead of a WASI SDK, which would
+        // be downloaded.
         .env("RQUICKJS_SYS_NO_WASI_SDK", "1")
         .env("CC_wasm32_wasip1", &clang.clang)
         .env("AR_wasm32_wasip1", &clang.archiver)

@@ -1,7 +1,7 @@
-//! Builds the WebAssembly guests of the repository into `target/guests`: the hooks of `hooks/` and `tests/guests`, each in
-//! its language.
+//! Builds the WebAssembly guests of the repository into `target/guests`: the hooks of `hooks/` and `tests/guests`, in
+//! several languages.
 //!
-//! The tests find them through `SNAPHOOK_GUESTS`, or in the target folder without it.
+//! The tests find them in the folder that `SNAPHOOK_GUESTS` names, or else in the target folder.
 
 mod c;
 mod javy;
@@ -16,16 +16,16 @@ use crate::needs::{self, WasmToolchain};
 use crate::repository::{root, target_directory};
 use crate::shell::Result;
 
-/// The guest that lets everything pass after one look at the data: what `cargo xtask bench` binds.
+/// The guest that `cargo xtask bench` binds: it reads the data and accepts everything.
 pub(crate) const BENCH_GUEST: &str = "check";
 
-/// The custom endpoint that it asks.
+/// The custom endpoint that `cargo xtask bench` calls.
 pub(crate) const BENCH_ENDPOINT: &str = "endpoint";
 
-/// The sandboxed module that it puts in front of requests.
+/// The sandboxed module that `cargo xtask bench` configures.
 pub(crate) const BENCH_MODULE: &str = "decline";
 
-/// The same as a Javy module.
+/// [`BENCH_GUEST`] as a Javy module.
 pub(crate) const BENCH_JAVY_GUEST: &str = "javy_check";
 
 /// `cargo xtask guests`.
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     Ok(())
 }
 
-/// Builds those in Rust and gives the folder that holds `<crate name>.wasm`.
+/// Builds the guests in Rust and returns the folder that contains `<crate name>.wasm`.
 pub(crate) fn build(toolchain: &WasmToolchain) -> Result<PathBuf> {
     let folder = target_directory()?.join("guests");
     std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
@@ -49,13 +49,14 @@ pub(crate) fn build(toolchain: &WasmToolchain) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds those in other languages. Gives what could not be built, since its tools are not there.
+/// Builds the guests in other languages. Returns those that could not be built because their tools are missing.
 pub(crate) fn build_others(folder: &Path) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     match needs::clang() {
         Ok(clang) => {
             c::build(folder, &clang)?;
-            // Javy's engine is C inside, and Rust's standard library for WASI stands on that of C, so they need the same.
+            // Javy's engine contains C, and Rust's standard library for WASI uses the C library, so both need the same
+            // tools.
             match needs::debian_rust() {
                 Ok(toolchain) => {
                     javy::build(folder, &clang, &toolchain)?;
@@ -73,13 +74,13 @@ pub(crate) fn build_others(folder: &Path) -> Result<Vec<String>> {
     Ok(missing)
 }
 
-/// Builds Javy's modules alone.
+/// Builds only the Javy modules.
 pub(crate) fn build_javy(folder: &Path) -> Result {
     javy::build(folder, &needs::clang()?, &needs::debian_rust()?)
 }
 
-/// A folder with the programs that hooks in other languages are built with, under the names that their authors know:
-/// pages of the documentation use them.
+/// Creates a folder with the programs that build hooks in other languages, under the names that authors know: the
+/// documentation uses them.
 pub(crate) fn tools() -> Result<PathBuf> {
     let folder = target_directory()?.join("tools");
     std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
@@ -107,7 +108,7 @@ fn script(folder: &Path, name: &str, line: &str) -> Result {
     Ok(())
 }
 
-/// Whether `output` is older than one of the files that it is made of, or is not there.
+/// Whether `output` is missing or older than one of its inputs.
 fn is_stale(output: &Path, inputs: &[PathBuf]) -> bool {
     let time = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     match time(output) {
@@ -116,7 +117,7 @@ fn is_stale(output: &Path, inputs: &[PathBuf]) -> bool {
     }
 }
 
-/// The WIT package as it is released.
+/// The released WIT package.
 fn package() -> PathBuf {
     root().join("wit/since_v0_1_0/hook.wit")
 }

@@ -7,11 +7,11 @@ use super::{is_stale, package};
 use crate::repository::root;
 use crate::shell::{Result, run};
 
-/// Folder with `app.py`, the world that it is for, and the name of what becomes of it.
+/// Folder with `app.py`, its world, and the name of the result.
 const GUESTS: [(&str, &str, &str); 2] =
     [("tests/guests/python", "suite", "suite_python"), ("hooks/examples/python", "pre-hook", "check_python")];
 
-/// What authors get beside their source.
+/// The package that authors get with their source.
 const TEMPLATE: &str = "sdk/templates/python/wit/deps/hook/hook.wit";
 
 pub(super) fn build(folder: &Path, tool: &Path) -> Result {
@@ -40,7 +40,7 @@ pub(super) fn build(folder: &Path, tool: &Path) -> Result {
         }
         let mut command = Command::new(tool);
         command.args(["-q", "-w", world, "-d"]).arg(wit.path());
-        // Python leaves compiled code beside the source, so it gets a copy.
+        // Python writes compiled code next to the source, so it is given a copy.
         copy(&directory.join("app.py"), "source/app.py")?;
         command.args(["componentize", "app", "-o"]).arg(&output).current_dir(wit.path().join("source"));
         run(&mut command)?;

@@ -9,10 +9,10 @@ use crate::needs::WasmToolchain;
 use crate::repository::{files, root, target_directory};
 use crate::shell::{Result, cargo, read, run as run_command};
 
-/// Where guests are: for readers, and for the tests alone.
+/// Folders of guests: examples, and guests only for tests.
 const FOLDERS: [&str; 2] = ["hooks/", "tests/guests/"];
 
-/// Built in its own way: javy.rs.
+/// Built by javy.rs.
 const JAVY: &str = "tests/guests/javy/";
 
 /// Writes `<crate name>.wasm` for each into `folder`.
@@ -38,7 +38,7 @@ struct Workspace {
     libraries: Vec<String>,
 }
 
-/// The guests' workspaces: each has its own lock file, since it is built for another machine.
+/// The guests' workspaces. Each has its own lock file, because it is built for another target.
 fn workspaces(root: &Path) -> Result<Vec<Workspace>> {
     let mut workspaces: Vec<Workspace> = Vec::new();
     let is_guest = |path: &str| {
@@ -61,7 +61,7 @@ fn workspaces(root: &Path) -> Result<Vec<Workspace>> {
     Ok(workspaces)
 }
 
-/// Names of the `cdylib` targets in what `cargo metadata` says, as cargo names their files.
+/// Names of the `cdylib` targets in the output of `cargo metadata`, in the form of cargo's file names.
 fn library_names(metadata: &Value) -> Vec<String> {
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
@@ -74,7 +74,7 @@ fn library_names(metadata: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Builds one workspace and gives the name of its target's folder. `is_locked`: it has a lock file.
+/// Builds one workspace and returns the name of its target's folder. `is_locked`: it has a lock file.
 pub(super) fn compile(
     workspace: &Path,
     target: &Path,
@@ -83,14 +83,14 @@ pub(super) fn compile(
 ) -> Result<&'static str> {
     let mut command = cargo();
     command.args(["build", "--release"]).args(is_locked.then_some("--locked")).current_dir(workspace);
-    // Flags for this machine's code say nothing to the guests.
+    // Compiler flags for this machine do not apply to guests.
     command.env("CARGO_TARGET_DIR", target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let triple = match toolchain {
         WasmToolchain::Installed { target } => target,
         WasmToolchain::FromSource { rustc, linker } => {
             command
                 .env("RUSTC", rustc)
-                // The standard library can only be built along with the unstable flag below.
+                // Building the standard library requires the unstable flag below.
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
                 .arg("-Zbuild-std=std,panic_abort");
@@ -101,7 +101,7 @@ pub(super) fn compile(
     Ok(triple)
 }
 
-/// A core module that carries its WIT world becomes a component; a component stays as it is.
+/// Converts a core module with a WIT world to a component; returns a component unchanged.
 pub(super) fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     // Both start with `\0asm`; the layer in the upper half of the version tells them apart.
     if module.get(6..8) == Some(&[1, 0]) {

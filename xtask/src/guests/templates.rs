@@ -1,4 +1,5 @@
-//! The templates of `snaphook module new` in Rust, as a new author has them: each becomes a component, which the tests run.
+//! The Rust templates of `snaphook module new`, as a new author gets them. Each becomes a component, which the tests
+//! run.
 
 use std::path::Path;
 
@@ -33,7 +34,7 @@ pub(super) fn build(folder: &Path, toolchain: &WasmToolchain) -> Result {
     Ok(())
 }
 
-/// Copies a template's files, filled in as the command does it.
+/// Copies a template's files and fills them in as `snaphook module new` does.
 fn write(from: &Path, to: &Path, name: &str) -> Result {
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", from.display());
     for entry in std::fs::read_dir(from).map_err(failed)? {
@@ -48,7 +49,7 @@ fn write(from: &Path, to: &Path, name: &str) -> Result {
     Ok(())
 }
 
-/// What is the same already keeps its time, so that nothing is built again for it.
+/// Unchanged files keep their modification time, so that they are not rebuilt.
 fn copy(from: &Path, to: &Path, fill: impl Fn(String) -> String) -> Result {
     let text = std::fs::read_to_string(from).map_err(|error| format!("cannot read {}: {error}", from.display()))?;
     let text = fill(text);

@@ -1,5 +1,5 @@
-//! Guests in Rust for `wasm32-wasip2`, which authors with rustup have: the linker makes the component there, and the
-//! standard library works inside, so a panic says why.
+//! Guests in Rust for `wasm32-wasip2`, the target that authors with rustup have. The linker creates the component, and
+//! the standard library works, so a panic prints its reason.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,11 +10,11 @@ use crate::shell::{Result, cargo, run};
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// Workspace, package, and the name of what becomes of it.
+/// Workspace, package, and the name of the result.
 const GUESTS: [(&str, &str, &str); 2] =
     [("hooks/examples", "order", "order_wasip2"), ("tests/guests", "suite-sdk", "suite_sdk_wasip2")];
 
-/// `rustc`: one that builds its standard library along; used where the toolchain has none for the target.
+/// `rustc`: a compiler with the sources of its standard library, used if the toolchain has none for the target.
 pub(super) fn build(folder: &Path, clang: &Clang, rustc: &Path) -> Result {
     let builds = target_directory()?.join("guests-build");
     let is_installed = needs::has_target(TARGET)?;
@@ -35,7 +35,7 @@ pub(super) fn build(folder: &Path, clang: &Clang, rustc: &Path) -> Result {
     Ok(())
 }
 
-/// The standard library is built along, with Debian's C library below it.
+/// Also builds the standard library, with Debian's C library.
 fn from_source(command: &mut Command, clang: &Clang, rustc: &Path) -> Result {
     let (linker, wasm_ld) = needs::component_linker()?;
     let flags = [

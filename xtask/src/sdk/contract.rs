@@ -1,7 +1,7 @@
-//! Every item of the WIT text by name, and which of them have no TypeScript yet.
+//! Every item of the WIT text by name, and which of them do not have their TypeScript yet.
 //!
-//! `types.instance.position` is a record's field, `types.phase.pre-create` a case, `read.get` a function, `read.get.model`
-//! its parameter, `pre-hook.read` an import of a world and `pre-hook.check` its export.
+//! `types.instance.position` is a record's field, `types.phase.pre-create` an enum's case, `read.get` a function,
+//! `read.get.model` its parameter, `pre-hook.read` an import of a world and `pre-hook.check` its export.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use wit_parser::{Function, Interface, Resolve, TypeDef, TypeDefKind, World, Worl
 use super::WIT;
 use crate::shell::Result;
 
-/// The items that nobody has taken.
+/// The items without TypeScript.
 pub(super) struct Contract {
     left: BTreeSet<String>,
 }
@@ -32,7 +32,7 @@ impl Contract {
                     WorldItem::Interface { .. } => {
                         left.insert(format!("{}.{}", world.name, key_name(resolve, key)));
                     }
-                    // Names of what interfaces define.
+                    // A name for a type that an interface defines.
                     WorldItem::Type { .. } => {}
                 }
             }
@@ -40,7 +40,7 @@ impl Contract {
         Contract { left }
     }
 
-    /// An error if there is no such item, or interface.
+    /// Checks that there is such an item or interface.
     pub(super) fn expect(&self, item: &str) -> Result {
         let below = format!("{item}.");
         match self.left.iter().any(|left| left == item || left.starts_with(&below)) {
@@ -49,7 +49,7 @@ impl Contract {
         }
     }
 
-    /// The item has its TypeScript. An error if there is no such item, or it has one already.
+    /// Marks an item as having its TypeScript. An error if there is no such item, or it is already marked.
     pub(super) fn take(&mut self, item: &str) -> Result {
         match self.left.remove(item) {
             true => Ok(()),
@@ -57,7 +57,7 @@ impl Contract {
         }
     }
 
-    /// An error names what nobody took.
+    /// Checks that every item has its TypeScript. The error names one that has not.
     pub(super) fn finish(self) -> Result {
         match self.left.iter().next() {
             None => Ok(()),
@@ -68,7 +68,7 @@ impl Contract {
 
 fn add_type(left: &mut BTreeSet<String>, item: &str, definition: &TypeDef) {
     let members: Vec<&str> = match &definition.kind {
-        // Another interface's.
+        // A type of another interface.
         TypeDefKind::Type(_) => return,
         TypeDefKind::Record(record) => record.fields.iter().map(|field| field.name.as_str()).collect(),
         TypeDefKind::Enum(cases) => cases.cases.iter().map(|case| case.name.as_str()).collect(),
@@ -97,7 +97,7 @@ pub(super) fn world<'a>(resolve: &'a Resolve, name: &str) -> Result<&'a World> {
     found.ok_or_else(|| format!("{WIT} has no world `{name}`"))
 }
 
-/// The interfaces that a world may ask, in their order.
+/// The interfaces that a world imports, in order.
 pub(super) fn imports(resolve: &Resolve, world: &World) -> Vec<String> {
     let interfaces = world.imports.iter().filter(|(_, item)| matches!(item, WorldItem::Interface { .. }));
     interfaces.map(|(key, _)| key_name(resolve, key)).collect()

@@ -1,7 +1,7 @@
-//! How JavaScript says what the WIT has another word for. Each line is about one item, by the names of `contract.rs`.
+//! Where the TypeScript of an item differs from the WIT. Each line is about one item, with its name from `contract.rs`.
 
-/// Instead of the type that follows from the WIT: data crosses as JSON text there and is data here. `read.event()` is what
-/// the function answers; a `?` makes a parameter one that may be left out.
+/// Types that replace those of the WIT, where data is passed as JSON text; in JavaScript it is data. `read.event()` is
+/// the result of the function; a `?` makes a parameter optional.
 pub(super) const TYPES: [(&str, &str); 8] = [
     ("types.context.actor", "Actor | null"),
     ("types.instance.data", "Data"),
@@ -13,7 +13,7 @@ pub(super) const TYPES: [(&str, &str); 8] = [
     ("process.command.args", "?string[]"),
 ];
 
-/// Instead of the words of the WIT, where they speak of how it crosses.
+/// Documentation that replaces that of the WIT, where it describes how values are passed.
 pub(super) const WORDS: [(&str, &str); 6] = [
     ("read", "Reads what the grant `read` opens. An answer may be awaited; it need not be."),
     ("read.get", "Null if there is no such instance."),
@@ -23,17 +23,17 @@ pub(super) const WORDS: [(&str, &str); 6] = [
     ("write.update", "`expected`: fails with `conflict` if the last event of the instance is at another position."),
 ];
 
-/// Interfaces of one function that are that function in a handler's context, and how the context has them. The others are
-/// objects of the interface's name.
+/// Interfaces with a single function, which is a member of a handler's context in JavaScript. Other interfaces are
+/// objects with the interface's name.
 pub(super) const MEMBERS: [(&str, &str); 3] =
     [("http", "fetch: Fetch"), ("process", "run: Run"), ("secret", "secret(name: string): string")];
 
-/// What `surface.d.ts` says by hand, and the words there that do.
+/// Items that `surface.d.ts` defines by hand, and the text there that defines them.
 pub(super) const BY_HAND: [(&str, &str); 26] = [
-    // Data of the change, which not every phase has.
+    // Data of the change, which only some phases have.
     ("types.context.before", "before: Data"),
     ("types.context.after", "after: Data"),
-    // What a handler returns, and what it throws.
+    // A handler's results and exceptions.
     ("types.verdict", "export type Decision<Data>"),
     ("types.verdict.accept", "null | undefined | void"),
     ("types.verdict.amend", "Awaitable<Data |"),
@@ -45,7 +45,7 @@ pub(super) const BY_HAND: [(&str, &str); 26] = [
     ("types.field-error.message", "and a message each"),
     ("pre-hook.check", "export type Decision<Data>"),
     ("post-hook.react", "type Awaitable<Value>"),
-    // The web's `fetch`.
+    // `fetch` as in browsers.
     ("http.send", "export type Fetch = ("),
     ("http.send.request", "init?: FetchInit"),
     ("http.request", "export interface FetchInit"),
@@ -61,7 +61,7 @@ pub(super) const BY_HAND: [(&str, &str); 26] = [
     ("types.access-error.message", "extends Error"),
 ];
 
-/// What JavaScript does without, and why.
+/// Items that JavaScript does not have, and why.
 pub(super) const LEFT_OUT: [(&str, &str); 3] = [
     ("write.create.expected", "0 is what a creation means anyway"),
     ("pre-hook.check.ctx", "the context is taken apart above"),

@@ -1,4 +1,4 @@
-//! TypeScript of the WIT's records, enums and functions, and of the context that a world's handlers get.
+//! TypeScript for the WIT's records, enums and functions, and for the context that a world's handlers receive.
 
 use wit_parser::{Docs, EnumCase, Field, Function, Resolve, Type, TypeDefKind};
 
@@ -10,7 +10,7 @@ use crate::shell::Result;
 /// Worlds, and the contexts of their handlers.
 const CONTEXTS: [(&str, &str); 2] = [("pre-hook", "PreContext"), ("post-hook", "PostContext")];
 
-/// Everything that is generated, each part after an empty line.
+/// All generated parts, each after an empty line.
 pub(super) fn all(resolve: &Resolve, contract: &mut Contract) -> Result<String> {
     let mut writer = TypeRenderer { resolve, contract };
     let mut parts = vec![writer.words("types", "phase")?];
@@ -23,7 +23,7 @@ pub(super) fn all(resolve: &Resolve, contract: &mut Contract) -> Result<String> 
     parts.push(writer.functions("read")?);
     parts.push(writer.functions("write")?);
     parts.push(writer.words("http", "redirect")?);
-    // What a web page's response has as plain values.
+    // The members of a `Response` in browsers that are plain values.
     parts.push(writer.response_head()?);
     parts.push(writer.record("process", "output", &[], "")?);
     parts.push(writer.command()?);
@@ -37,7 +37,7 @@ struct TypeRenderer<'a> {
     contract: &'a mut Contract,
 }
 
-/// Where a value goes: what a hook gets is narrow, what it gives may be wide.
+/// The direction of a value: types of values that a hook receives are narrow, types of those it passes may be wide.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     In,
@@ -53,7 +53,7 @@ impl TypeRenderer<'_> {
         Ok((&self.resolve.types[id].docs, &self.resolve.types[id].kind))
     }
 
-    /// The fields of a record, its words first.
+    /// The documentation and the fields of a record.
     fn fields(&mut self, interface: &str, name: &str) -> Result<(String, Vec<Field>)> {
         match self.definition(interface, name)? {
             (docs, TypeDefKind::Record(record)) => Ok((doc(docs, ""), record.fields.clone())),
@@ -61,7 +61,7 @@ impl TypeRenderer<'_> {
         }
     }
 
-    /// The cases of an enum, its words first.
+    /// The documentation and the cases of an enum.
     fn cases(&mut self, interface: &str, name: &str) -> Result<(String, Vec<EnumCase>)> {
         let (head, cases) = match self.definition(interface, name)? {
             (docs, TypeDefKind::Enum(cases)) => (doc(docs, ""), cases.cases.clone()),
@@ -71,14 +71,14 @@ impl TypeRenderer<'_> {
         Ok((head, cases))
     }
 
-    /// An enum as the words that it may be.
+    /// An enum as a union of string literals.
     fn words(&mut self, interface: &str, name: &str) -> Result<String> {
         let (head, cases) = self.cases(interface, name)?;
         let words: Vec<String> = cases.iter().map(|case| format!("\"{}\"", camel(&case.name))).collect();
         Ok(format!("{head}export type {} = {};\n", pascal(name), words.join(" | ")))
     }
 
-    /// A record as an interface. `others` are members that somebody else says; `modifier` stands before each.
+    /// A record as an interface. `others` are members that are defined elsewhere; `modifier` precedes each member.
     fn record(&mut self, interface: &str, name: &str, others: &[&str], modifier: &str) -> Result<String> {
         let (head, fields) = self.fields(interface, name)?;
         let members = self.members(&format!("{interface}.{name}"), &fields, others, modifier)?;
@@ -95,13 +95,13 @@ impl TypeRenderer<'_> {
                 out.push_str(&doc(&field.docs, "  "));
             }
             let text = spelled.map_or_else(|| self.text(&field.ty, Way::In), |text| Ok(text.to_owned()))?;
-            // As REST has it.
+            // Names are the same as in the REST API.
             out.push_str(&format!("  {modifier}{}: {text};\n", field.name.replace('-', "_")));
         }
         Ok(out)
     }
 
-    /// An error in JavaScript, which has the message by itself.
+    /// The error type. JavaScript errors already have a message.
     fn access_error(&mut self) -> Result<String> {
         let (head, fields) = self.fields("types", "access-error")?;
         self.contract.take("types.access-error.code")?;
@@ -115,7 +115,7 @@ impl TypeRenderer<'_> {
         ))
     }
 
-    /// A function for each level instead of one that takes it.
+    /// A function for each level instead of one with the level as a parameter.
     fn log(&mut self) -> Result<String> {
         let head = doc(&contract::interface(self.resolve, "log")?.docs, "");
         let (_, levels) = self.cases("log", "level")?;
@@ -126,7 +126,7 @@ impl TypeRenderer<'_> {
         Ok(format!("{head}export interface Log {{\n{lines}}}\n"))
     }
 
-    /// An interface whose functions are called as they are.
+    /// An interface whose functions have the same form in JavaScript.
     fn functions(&mut self, interface: &str) -> Result<String> {
         let found = contract::interface(self.resolve, interface)?;
         let mut out = format!("{}export interface {} {{\n", words(interface, &found.docs, ""), pascal(interface));
@@ -145,7 +145,7 @@ impl TypeRenderer<'_> {
         let (mut params, mut options) = (Vec::new(), Vec::new());
         for param in &function.params {
             let item = format!("{owner}.{}", param.name);
-            // It has its own line there, which takes it.
+            // Its entry in `LEFT_OUT` marks it as done.
             if LEFT_OUT.iter().any(|(left_out, _)| *left_out == item) {
                 continue;
             }
@@ -171,7 +171,7 @@ impl TypeRenderer<'_> {
         Ok(format!("{}({params}): {answer}", generic(&format!("{params} {answer}"))))
     }
 
-    /// What a function gives; what it refuses is thrown.
+    /// The result of a function; its error is thrown.
     fn answer(&self, owner: &str, function: &Function) -> Result<String> {
         let Some(Type::Id(id)) = &function.result else {
             return Err(format!("`{owner}` of {WIT} cannot fail, which has no way into TypeScript yet"));
@@ -201,7 +201,7 @@ impl TypeRenderer<'_> {
         ))
     }
 
-    /// `process.run` takes one record: what must be there as parameters, the rest as options.
+    /// `process.run` takes one record: its required fields become parameters, the others options.
     fn command(&mut self) -> Result<String> {
         let head = doc(&contract::interface(self.resolve, "process")?.docs, "");
         let (_, fields) = self.fields("process", "command")?;
@@ -235,11 +235,11 @@ impl TypeRenderer<'_> {
         ))
     }
 
-    /// What handlers get: the record of the WIT, and what their world may ask.
+    /// The contexts of handlers: the record of the WIT, and the imports of their world.
     fn contexts(&mut self) -> Result<Vec<String>> {
         let (head, fields) = self.fields("types", "context")?;
         let mut out = format!("{head}export interface Context {{\n");
-        // `before` and `after` are data, which `surface.d.ts` adds; whether there is an event depends on the world.
+        // `surface.d.ts` adds the data `before` and `after`; the type of `event` depends on the world.
         for field in fields.iter().filter(|field| !matches!(field.name.as_str(), "before" | "after")) {
             let item = format!("types.context.{}", field.name);
             self.contract.take(&item)?;
@@ -275,7 +275,7 @@ impl TypeRenderer<'_> {
         Ok(parts)
     }
 
-    /// The member of a context that an interface is.
+    /// The member of a context for an interface.
     fn capability(&self, interface: &str) -> Result<String> {
         let found = contract::interface(self.resolve, interface)?;
         let Some((_, member)) = MEMBERS.iter().find(|(name, _)| *name == interface) else {
@@ -287,7 +287,7 @@ impl TypeRenderer<'_> {
         }
     }
 
-    /// A type for the handler of each phase, by its name.
+    /// A type for the handler of each phase, named after the phase.
     fn handlers(&self) -> Result<String> {
         let phase = contract::interface(self.resolve, "types")?.types.get("phase").ok_or("no phases")?;
         let TypeDefKind::Enum(phases) = &self.resolve.types[*phase].kind else { return Err("no phases".into()) };
@@ -299,7 +299,7 @@ impl TypeRenderer<'_> {
                 "delete" => "Before<Data> & NoAfter",
                 _ => "Before<Data> & After<Data>",
             };
-            // A deletion has no data to hand back.
+            // A deletion has no data to return.
             let (context, answer) = match (when, what) {
                 ("pre", "delete") => ("PreContext", "Awaitable<void>"),
                 ("pre", _) => ("PreContext", "Decision<Data>"),
@@ -311,7 +311,7 @@ impl TypeRenderer<'_> {
         Ok(out)
     }
 
-    /// What an option holds.
+    /// The type inside an option.
     fn optional(&self, of: &Type) -> Option<Type> {
         let Type::Id(id) = of else { return None };
         match &self.resolve.types[*id].kind {
@@ -328,7 +328,7 @@ impl TypeRenderer<'_> {
                 "number".to_owned()
             }
             Type::Id(id) => match &self.resolve.types[*id].kind {
-                // What programs print is text; what they read may be bytes.
+                // The output of programs is text; their input may be bytes.
                 TypeDefKind::List(Type::U8) if way == Way::In => "string".to_owned(),
                 TypeDefKind::List(Type::U8) => "string | Uint8Array".to_owned(),
                 TypeDefKind::List(Type::Id(item))
@@ -354,13 +354,13 @@ fn spelled(item: &str) -> Option<&'static str> {
     TYPES.iter().find(|(known, _)| *known == item).map(|(_, text)| *text)
 }
 
-/// What a definition that speaks of `Data` is generic over.
+/// The type parameters of a definition that contains `Data`.
 fn generic(text: &str) -> &'static str {
     let words = text.split(|char: char| !char.is_alphanumeric());
     if words.into_iter().any(|word| word == "Data") { "<Data = Json>" } else { "" }
 }
 
-/// The words for an item: those of JavaScript, if it has some of its own.
+/// The documentation of an item: that for JavaScript if there is one, otherwise that of the WIT.
 fn words(item: &str, docs: &Docs, indent: &str) -> String {
     match WORDS.iter().find(|(known, _)| *known == item) {
         Some((_, words)) => format!("{indent}/** {words} */\n"),

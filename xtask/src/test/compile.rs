@@ -1,4 +1,4 @@
-//! Compiles all that tests run, in the background: what else they need is prepared meanwhile.
+//! Compiles everything that tests run, in the background while their other requirements are prepared.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,29 +12,29 @@ use tempfile::NamedTempFile;
 use crate::repository::root;
 use crate::shell::{Result, cargo};
 
-/// Tests bring the programs that they start. Libraries too: those of the drivers are loaded by tests, and built in one go they
-/// share what they depend on.
+/// `--tests` also builds the programs that tests start. Libraries are included: tests load those of the drivers, and in
+/// one build they share their dependencies.
 const BUILD: [&str; 5] = ["build", "--workspace", "--lib", "--examples", "--tests"];
 
-/// One line of JSON for each thing that was built; messages for people go elsewhere.
+/// One line of JSON for each build result; messages for people go to standard error.
 const MESSAGES: &str = "--message-format=json-render-diagnostics";
 
-/// How often is looked whether cargo has said more.
+/// How often to check for new output of cargo.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A program with tests in it.
+/// A program that contains tests.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) package: String,
-    /// The name of the file or folder in `tests`; of unit tests that of the library or program.
+    /// The name of the file or folder in `tests`, or for unit tests that of the library or program.
     pub(super) target: String,
     pub(super) is_unit: bool,
     pub(super) file: PathBuf,
-    /// The package's folder, which its tests run in.
+    /// The package's folder, in which its tests run.
     pub(super) folder: PathBuf,
 }
 
-/// cargo at work. Dropped, it is ended.
+/// A running cargo. It is killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Compiling {
     cargo: Child,
@@ -52,7 +52,7 @@ impl Compiling {
         Ok(Compiling { cargo: command.spawn().map_err(failed)?, built, said })
     }
 
-    /// Shows what cargo has said and goes on to say, and gives the programs.
+    /// Prints the output of cargo until it ends, and returns the programs.
     pub(super) fn finish(mut self) -> Result<Vec<Program>> {
         let failed = |error: std::io::Error| format!("cannot follow `cargo {}`: {error}", BUILD.join(" "));
         let said = self.said.reopen().map_err(failed)?;
@@ -68,7 +68,7 @@ impl Compiling {
 
 impl Drop for Compiling {
     fn drop(&mut self) {
-        // An error means that it has ended already.
+        // An error means that cargo has already ended.
         let _ = self.cargo.kill();
         let _ = self.cargo.wait();
     }
@@ -85,7 +85,7 @@ fn follow(mut said: File, child: &mut Child) -> std::io::Result<ExitStatus> {
     }
 }
 
-/// The test programs among what cargo says that it has built, one JSON document a line.
+/// The test programs in cargo's list of build results (NDJSON).
 fn programs(built: &str) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
     for line in built.lines() {
@@ -110,7 +110,7 @@ fn programs(built: &str) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// The name in `path+file:///a/folder#name@0.1.0`; cargo leaves it out where the folder has the same name.
+/// The name in `path+file:///a/folder#name@0.1.0`; cargo omits it if the folder has the same name.
 fn package(id: &str, folder: &Path) -> String {
     let name = id.rsplit_once('#').and_then(|(_, end)| end.split_once('@')).map(|(name, _)| name.to_owned());
     name.unwrap_or_else(|| folder.file_name().unwrap_or_default().to_string_lossy().into_owned())

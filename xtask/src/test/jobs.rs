@@ -1,4 +1,4 @@
-//! What is run, and in which of the two lanes.
+//! Which programs run, and in which of the two lanes.
 
 use std::collections::HashSet;
 use std::process::Command;
@@ -10,23 +10,25 @@ use super::scratch::Scratch;
 use crate::repository::root;
 use crate::shell::cargo;
 
-/// The black-box tests: package and program. Some of them measure how calm a server stays, so they have a lane of their own.
+/// The black-box tests: package and program. Some of them measure how little a server does when idle, so they have
+/// their own lane.
 const BLACK_BOX: (&str, &str) = ("snaphook", "it");
 
-/// Those among them that start compilers, whose work others would measure: they run by themselves.
+/// Black-box tests that start compilers, which would affect measurements, so they run separately.
 const COMPILING: [&str; 2] = ["cli::authoring", "docs::every_block"];
 
-/// Those of hostile input, which also run on other stores than the default ones; with `--long` those of hostile hooks as well.
+/// Black-box tests of hostile input, which also run with other stores than the default ones; with `--long` also those
+/// of hostile hooks.
 const HOSTILE: [&str; 4] = ["bad_input", "json_values", "too_complex", "hostile::"];
 const HOSTILE_IN_SHORT: usize = 3;
 
-/// Those stores, as the tests call them.
+/// The names of those stores in the tests.
 const OTHER_STORES: [&str; 2] = ["file", "library"];
 
-/// Packages whose tests are about files: they have them on the disk.
+/// Packages whose tests are about files, which are on the disk for them.
 const ON_DISK: [&str; 2] = ["snaphook-file", "snaphook-sqlite"];
 
-/// What the first lane begins with, and what both take one after another.
+/// The jobs that the first lane begins with, and the jobs that both lanes then take one after another.
 pub(super) fn of(
     programs: &[Program],
     prepared: &TestSetup,
@@ -47,8 +49,8 @@ pub(super) fn of(
         .partition(|program| (program.package.as_str(), program.target.as_str()) == BLACK_BOX);
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for program in black_box {
-        // First: while they run, the second lane is done with some of what would be beside the measurements. What they build is
-        // too much for memory.
+        // These come first: meanwhile the second lane completes some of the jobs that would otherwise run during the
+        // measurements. Their files are on the disk because they are too large for memory.
         let mut compiling = test(program, prepared);
         compiling.args(COMPILING);
         first.push(Job::new("it, tests that start compilers", compiling));
@@ -68,7 +70,8 @@ pub(super) fn of(
             true => format!("{}, unit tests", program.package),
             false => format!("{}, {}", program.package, program.target),
         };
-        // A package with a library and a program of the same name. Outputs go to files that are named for the titles.
+        // A package may have a library and a program of the same name, but titles must be distinct because they name
+        // the output files.
         let title = if titles.insert(title.clone()) { title } else { format!("{title} of the program") };
         let mut command = in_memory(program);
         timed(&mut command);
@@ -78,7 +81,7 @@ pub(super) fn of(
     (first, rest)
 }
 
-/// A program as cargo would run it.
+/// Runs a program as cargo would.
 fn test(program: &Program, prepared: &TestSetup) -> Command {
     let mut command = Command::new(&program.file);
     command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
@@ -86,13 +89,13 @@ fn test(program: &Program, prepared: &TestSetup) -> Command {
     command
 }
 
-/// Has a program say how long each test took. That is an unstable option, allowed by a variable that compilers would see too:
-/// not for tests that start them.
+/// Makes a program report the duration of each test. That option is unstable and enabled by a variable that compilers
+/// would also read, so it is not used for tests that start compilers.
 fn timed(command: &mut Command) -> &mut Command {
     command.args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1")
 }
 
-/// Tests in comments: cargo compiles them when it runs them.
+/// Tests in comments, which cargo compiles when it runs them.
 fn documentation(prepared: &TestSetup) -> Command {
     let mut command = cargo();
     command.args(["test", "--workspace", "--doc", "--no-fail-fast"]).args(prepared.excluded_packages()).arg("--");

@@ -1,8 +1,9 @@
-//! Runs programs in two lanes at once. Tests wait much, for timeouts, disks and processes that start, so two programs beside
-//! each other take hardly longer than one.
+//! Runs programs in two lanes at once. Tests spend much time waiting for timeouts, disks and starting processes, so two
+//! programs in parallel take hardly longer than one.
 //!
-//! The first lane has programs of its own, which measure times; the second one gets what cores they leave idle. Then both take
-//! what remains. What a program wrote is shown as a whole when it has ended; until then it is in a file.
+//! The first lane has its own programs, which measure times; the second one gets the cores that are idle. When the
+//! first lane has finished those, both take the remaining programs. The output of a program is written to a file and
+//! printed when the program has ended.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,8 +17,8 @@ use rustix::process::{Pid, setpriority_process};
 use crate::repository::target_directory;
 use crate::shell::Result;
 
-/// The niceness of the second lane: enough for the first one to be served at once, and little enough that the second is served
-/// within the deadlines of its tests.
+/// The niceness of the second lane: high enough to give the first lane precedence, and low enough to meet the deadlines
+/// of the second lane's tests.
 const NICENESS: i32 = 5;
 
 /// A program to run.
@@ -33,18 +34,18 @@ impl Job {
     }
 }
 
-/// A program that has run.
+/// The result of a program.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) title: String,
     pub(super) took: Duration,
     /// Standard output and standard error in the order of writing.
     pub(super) output: String,
-    /// Why it is no success.
+    /// Why the program failed; `None` if it succeeded.
     pub(super) failure: Option<String>,
 }
 
-/// Runs all, also after one has failed, and gives them in the order in which they ended.
+/// Runs all programs, even after a failure, and returns their results in the order in which they ended.
 pub(super) fn run(first: Vec<Job>, rest: Vec<Job>) -> Result<Vec<Ended>> {
     let folder = target_directory()?.join("test-output");
     std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
@@ -53,7 +54,7 @@ pub(super) fn run(first: Vec<Job>, rest: Vec<Job>) -> Result<Vec<Ended>> {
     let run = |job: Job, niceness: i32| {
         let job = run_one(job, niceness, &folder);
         let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock: the outputs of two programs do not mix.
+        // Under the lock, so that the outputs of two programs do not mix.
         println!("\n--- {}: {} s\n{}", job.title, job.took.as_secs(), job.output.trim_end());
         ended.push(job);
     };
@@ -68,7 +69,8 @@ fn run_one(mut job: Job, niceness: i32, folder: &Path) -> Ended {
     let started = Instant::now();
     let path = output_file(folder, &job.title);
     let status = start(&mut job.command, &path).and_then(|mut child| {
-        // The threads and processes that it starts inherit it. A system that refuses leaves the first lane less calm.
+        // The threads and processes of the program inherit it. If the system does not permit it, measurements in the
+        // first lane are less accurate.
         let _ = setpriority_process(Some(Pid::from_child(&child)), niceness);
         child.wait()
     });
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn the_second_lane_is_nice_to_the_first() {
         let folder = tempfile::tempdir().unwrap();
-        // Waits until its own niceness has been set.
+        // Waits until the niceness of the process has been set.
         let script = "while [ $(nice) != 5 ]; do :; done; nice";
         assert_eq!(run_one(shell("nice", script), NICENESS, folder.path()).output, "5\n");
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that must hold, in one run. `--long` also tries what takes minutes: a connection that is cut
+//! `cargo xtask test`: all tests in one run. `--long` includes tests that take minutes, such as cutting a connection
 //! after each single byte.
 
 mod compile;
@@ -27,7 +27,8 @@ pub(crate) fn run(args: &[String]) -> Result {
     if args.is_empty() { everything(is_long, Vec::new()) } else { named(is_long, args) }
 }
 
-/// Every test: compiled while what they need is prepared, and run in two lanes. `beside` is done in the second one first.
+/// Runs every test. They are compiled while their requirements are prepared, and run in two lanes. The second lane
+/// starts with `beside`.
 pub(crate) fn everything(is_long: bool, beside: Vec<Job>) -> Result {
     let compiling = Compiling::start()?;
     let mut prepared = prepare::prepare()?;
@@ -49,7 +50,7 @@ pub(crate) fn everything(is_long: bool, beside: Vec<Job>) -> Result {
     tested.and(tidied)
 }
 
-/// The tests that the arguments name: as cargo runs them, one program after another.
+/// Runs the tests that the arguments name as cargo does, one program after another.
 fn named(is_long: bool, args: &[String]) -> Result {
     let mut prepared = prepare::prepare()?;
     prepared.is_long(is_long);
@@ -66,10 +67,10 @@ fn named(is_long: bool, args: &[String]) -> Result {
     tested.and(tidied)
 }
 
-/// Where the tests look for the drivers as libraries.
+/// The variable with the folder of the drivers as libraries.
 const PLUGINS: &str = "SNAPHOOK_PLUGINS";
 
-/// What tidy finds is one failure among others; with `CI=true` what cannot be tested here ends the run.
+/// Runs tidy; its findings do not end the run. With `CI=true` missing requirements of tests do.
 fn tidied(prepared: &TestSetup) -> Result<Result> {
     if !prepared.missing.is_empty() {
         section("skipped");

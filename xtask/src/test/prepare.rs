@@ -1,4 +1,4 @@
-//! What tests need besides their programs: found, built or installed.
+//! Requirements of the tests besides their programs. They are found, built or installed.
 
 use std::path::PathBuf;
 
@@ -6,20 +6,20 @@ use crate::repository::root;
 use crate::shell::{Result, section};
 use crate::{guests, native, needs};
 
-/// Tests that start servers of other projects: by their names, and those of whole packages.
+/// Tests that start servers of other projects: parts of their names, and whole packages.
 const ON_SERVERS: [&str; 5] = ["cluster::", "the_page_has_what_the_drivers_say", "postgres", "nats", "redis"];
 const ON_SERVERS_PACKAGES: [&str; 3] = ["snaphook-postgres", "snaphook-redis", "snaphook-nats"];
 
-/// Where the shared test data is, seen from the checkout.
+/// The path of the shared test data, relative to the checkout.
 const FILMS: &str = "../shared/data/movies.json";
 
-/// What the tests are told, and what cannot be tested here.
+/// The environment of the tests, and the tests that cannot run here.
 #[derive(Debug, Default)]
 pub(super) struct TestSetup {
     pub(super) environment: Vec<(&'static str, PathBuf)>,
-    /// What is not tested and why, in words.
+    /// What is not tested and why, as text.
     pub(super) missing: Vec<String>,
-    /// Tests that are left out for it: parts of their names, and whole packages.
+    /// Tests that are skipped for that reason: parts of their names, and whole packages.
     pub(super) without: Vec<&'static str>,
     pub(super) without_packages: Vec<&'static str>,
 }
@@ -36,7 +36,7 @@ impl TestSetup {
     }
 }
 
-/// What is missing is told in the result; an error is something of this repository that cannot be built.
+/// Missing requirements are part of the result; an error means that something of this repository cannot be built.
 pub(super) fn prepare() -> Result<TestSetup> {
     let mut prepared = TestSetup::default();
 

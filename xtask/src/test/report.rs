@@ -1,21 +1,21 @@
-//! What a run of the tests leaves to be read: which failed, and what took longest.
+//! The report of a test run: which tests failed, and which took longest.
 
 use std::time::Duration;
 
 use super::lanes::Ended;
 use crate::shell::{Result, section};
 
-/// As many of each are printed.
+/// How many of the longest programs and tests are printed.
 const PROGRAMS: usize = 12;
 const TESTS: usize = 25;
 
-/// The error has the beginning of what failing tests wrote, without the frames of stacks: of so many, so many lines each, of so many
-/// characters. The error is the last thing that a run prints, and often all of it that somebody sees.
+/// The error contains excerpts of the output of failing tests, without stack frames: of this many tests, this many
+/// lines each, cut to this many characters. It is the last output of a run, and often all that is read.
 const EXCERPTS: usize = 4;
 const EXCERPT_LINES: usize = 24;
 const LINE: usize = 300;
 
-/// Prints it; an error if any test failed.
+/// Prints the report. An error if any test failed.
 pub(super) fn print(ended: &[Ended]) -> Result {
     let tests: Vec<(&str, Test<'_>)> =
         ended.iter().flat_map(|job| tests(&job.output).map(|test| (job.title.as_str(), test))).collect();
@@ -36,7 +36,7 @@ pub(super) fn print(ended: &[Ended]) -> Result {
     Err(format!("failed: {}{}", failed.join(", "), excerpts(ended, &tests)))
 }
 
-/// The first lines that failing tests wrote.
+/// The first lines of the output of failing tests.
 fn excerpts(ended: &[Ended], tests: &[(&str, Test<'_>)]) -> String {
     let failing = tests.iter().filter(|(_, test)| test.is_failed).filter_map(|(title, test)| {
         let job = ended.iter().find(|job| job.title == *title)?;
@@ -53,7 +53,7 @@ fn excerpts(ended: &[Ended], tests: &[(&str, Test<'_>)]) -> String {
     text
 }
 
-/// What a test wrote, as the harness shows it after all tests have run.
+/// The output of a test, as the harness prints it after all tests have run.
 fn written_by<'a>(output: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let head = format!("---- {name} stdout ----");
     let mut lines = output.lines().skip_while(|line| *line != head);
@@ -75,7 +75,7 @@ fn longest(all: &mut [(Duration, String)], count: usize) {
     println!();
 }
 
-/// Each by its name; a program that failed without naming a test by how it ended.
+/// The names of the failed tests. A program that failed without naming a test is listed with how it ended.
 fn failures(ended: &[Ended], tests: &[(&str, Test<'_>)]) -> Vec<String> {
     let mut failures = Vec::new();
     for job in ended {
@@ -89,7 +89,7 @@ fn failures(ended: &[Ended], tests: &[(&str, Test<'_>)]) -> Vec<String> {
     failures
 }
 
-/// What a program says of one test.
+/// What a program reports about one test.
 #[derive(Debug, PartialEq)]
 struct Test<'a> {
     name: &'a str,

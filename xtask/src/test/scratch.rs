@@ -1,5 +1,6 @@
-//! Where tests make their files: in memory, where the system has a file system for that. Stores wait for the disk at each
-//! commit, which tests that kill processes do not tell from memory, and those that measure a server would measure the disk.
+//! The folder for files of tests: in memory, if the system has a suitable file system. On a disk, stores would wait for
+//! it at each commit. Tests that kill processes work the same in memory, and tests that measure a server would
+//! otherwise measure the disk.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +9,18 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 /// A file system in memory that every Linux has.
 const MEMORY: &str = "/dev/shm";
 
-/// What has to be free there.
+/// The required free space.
 const FREE_BYTES: u64 = 4 << 30;
 
-/// The name of a folder begins so, and ends with the number of the process that made it.
+/// The prefix of a folder's name, which ends with the id of the process that created it.
 const PREFIX: &str = "snaphook-tests-";
 
-/// A folder in memory, removed in the end.
+/// A folder in memory, removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// None where there is no such file system, it is too small, or programs in it cannot be run.
+    /// `None` if there is no such file system, it is too small, or programs in it cannot be executed.
     pub(super) fn new() -> Option<Scratch> {
         let memory = Path::new(MEMORY);
         remove_left(memory);
@@ -38,7 +39,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What a test left running may still write to it: the next run removes it then.
+        // A process that a test left running may still write to the folder; then the next run removes it.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -68,7 +69,7 @@ mod tests {
     #[test]
     fn folders_of_killed_processes_go() {
         let memory = tempfile::tempdir().unwrap();
-        // No process has this number: it is above what Linux gives.
+        // No process has this id: it is above Linux's maximum.
         let (left, other) = (memory.path().join(format!("{PREFIX}{}", u32::MAX)), memory.path().join("other"));
         let own = memory.path().join(format!("{PREFIX}{}", std::process::id()));
         [&left, &other, &own].into_iter().for_each(|folder| std::fs::create_dir(folder).unwrap());

@@ -1,4 +1,4 @@
-//! The code map and the folders agree: every folder is named, and every path that is named exists.
+//! The code map matches the folders: it names every folder, and every path in it exists.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use super::{File, Finding};
 
 const MAP: &str = "ARCHITECTURE.md";
 
-/// Folders whose own folders are named too.
+/// Folders whose subfolders must be named too.
 const DEEP: [&str; 6] = ["src", "sdk", "plugins", "hooks", "tests", "src/hooks"];
 
-/// Folders that say nothing about the code.
+/// Folders that are irrelevant to the code map.
 const LEFT_OUT: [&str; 1] = [".cargo"];
 
 pub(crate) fn check(files: &[File]) -> Vec<Finding> {
@@ -55,7 +55,7 @@ fn folders(files: &[File]) -> BTreeSet<String> {
     folders
 }
 
-/// What stands in backticks and looks like a path, with its line; a slash at the end is left out.
+/// Texts in backticks that look like a path, with their lines; a trailing slash is removed.
 fn paths_in(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().flat_map(|(index, line)| {
         line.split('`')

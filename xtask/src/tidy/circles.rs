@@ -1,8 +1,8 @@
-//! Files do not import each other in a circle, so each can be read after those that it uses.
+//! Files do not import each other in a cycle, so each can be read after those that it uses.
 //!
-//! A path in the code (`crate::a::B`, `super::B`, `child::B`) leads to the file of the longest module in it. A name that
-//! the root of a crate imports leads to where it comes from; the root itself is left out, as a table of contents of all files. So
-//! is code that only tests have.
+//! A path in the code (`crate::a::B`, `super::B`, `child::B`) refers to the file of the longest module in it. A name
+//! that the root of a crate imports refers to the module that it is imported from. The root itself is ignored, because
+//! it is a table of contents of all files. So is code that only tests use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use super::{File, Finding};
 
 const FOLDERS: [&str; 6] = ["src/", "sdk/", "plugins/", "identity/", "schema/", "modules/"];
 
-/// The folder of a crate, such as `plugins/file/src/`, and the names of a module in it.
+/// The folder of a crate, such as `plugins/file/src/`, and the path of a module in it.
 type Module = (String, Vec<String>);
 
-/// Each circle once.
+/// Reports each cycle once.
 pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let modules: BTreeMap<Module, &str> = files
         .iter()
@@ -34,7 +34,7 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let roots = roots(&modules, &codes);
     let uses: BTreeMap<&str, BTreeSet<&str>> = modules
         .iter()
-        // What a root imports, it does for others: they are asked what they have from there.
+        // A root imports names for other files; the files that use these names are checked instead.
         .filter(|(module, _)| !module.1.is_empty() && !is_of_tests(module))
         .map(|(module, path)| {
             let code = without_tests(&codes[path]);
@@ -48,7 +48,7 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     search.findings
 }
 
-/// Goes along all uses, and finds those that lead back to where it came from.
+/// A depth-first search for cycles.
 struct Search<'a> {
     uses: &'a BTreeMap<&'a str, BTreeSet<&'a str>>,
     way: Vec<&'a str>,
@@ -74,7 +74,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// `None`: not a file of a crate's `src`.
+/// The module of a file. `None`: the file is not in a crate's `src`.
 fn module_of(path: &str) -> Option<Module> {
     let names = path.strip_suffix(".rs")?;
     let start = if names.starts_with("src/") && !names.contains("/src/") { 4 } else { names.rfind("/src/")? + 5 };
@@ -91,7 +91,7 @@ fn child((root, names): &Module, name: &str) -> Module {
     (root.clone(), names.iter().map(String::as_str).chain([name]).map(str::to_owned).collect())
 }
 
-/// What the root of each crate imports from its modules, by the names that the rest of the crate has it by.
+/// The modules that the root of each crate imports names from, by the imported names.
 type Roots<'a> = BTreeMap<&'a str, BTreeMap<String, Module>>;
 
 fn roots<'a>(modules: &'a BTreeMap<Module, &str>, codes: &BTreeMap<&str, String>) -> Roots<'a> {
@@ -108,14 +108,14 @@ fn roots<'a>(modules: &'a BTreeMap<Module, &str>, codes: &BTreeMap<&str, String>
     roots.map(imported).collect()
 }
 
-/// Where a path leads.
+/// What a path refers to.
 enum Resolved<'a> {
     Module(Module),
-    /// The root of the crate, and what is named there.
+    /// The root of the crate, and a name in it.
     Root(&'a str),
 }
 
-/// The modules that a path leads to from another one; several where it takes everything that a root has.
+/// The modules that a path in another module refers to: several if the path imports everything from the root.
 fn targets(modules: &BTreeMap<Module, &str>, roots: &Roots<'_>, from: &Module, names: &[&str]) -> Vec<Module> {
     match place(modules, from, names) {
         Some(Resolved::Module(module)) => vec![module],
@@ -150,12 +150,12 @@ fn place<'a>(modules: &BTreeMap<Module, &str>, from: &Module, names: &[&'a str])
     }
     match base.1.is_empty() {
         true => rest.first().map(|name| Resolved::Root(name)),
-        // A folder's file may be missing.
+        // A folder may have no `mod.rs`.
         false => modules.contains_key(&base).then_some(Resolved::Module(base)),
     }
 }
 
-/// The code without what follows a `#[cfg(test)]`, up to the end of that item.
+/// The code without the items that have `#[cfg(test)]`.
 fn without_tests(code: &str) -> String {
     let mut kept = String::new();
     let mut rest = code;
@@ -166,7 +166,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Where an item ends: behind its `;`, its `,` or its last bracket.
+/// The end of an item: after its `;`, its `,` or its last bracket.
 fn item_end(code: &str) -> usize {
     let mut depth = 0_u32;
     for (at, c) in code.char_indices() {
@@ -186,7 +186,7 @@ fn item_end(code: &str) -> usize {
     code.len()
 }
 
-/// Names of modules that only tests have.
+/// Names of modules that exist only in tests.
 fn test_modules(code: &str) -> impl Iterator<Item = &str> {
     code.split("#[cfg(test)]").skip(1).filter_map(|after| {
         let item = &after[..item_end(after)];
@@ -194,8 +194,8 @@ fn test_modules(code: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// All paths in the code with at least two names; of a group, one for each of its entries. Those in a module within the file
-/// are as they would be outside of it.
+/// All paths in the code with at least two names, and for a group one path for each entry. Paths in a module within the
+/// file are converted to paths outside it.
 fn paths(code: &str) -> Vec<Vec<&str>> {
     let tokens = tokens(code);
     let mut found = Vec::new();
@@ -225,7 +225,8 @@ fn paths(code: &str) -> Vec<Vec<&str>> {
     found
 }
 
-/// A path in a module that is so deep in its file, as it would be outside of it; `None` if it does not lead there.
+/// Converts a path in a module at that depth within its file to a path outside it. `None` if the path does not leave
+/// the module.
 fn outside(path: Vec<&str>, depth: usize) -> Option<Vec<&str>> {
     let up = path.iter().take_while(|name| **name == "super").count();
     match (depth, up) {
@@ -236,7 +237,7 @@ fn outside(path: Vec<&str>, depth: usize) -> Option<Vec<&str>> {
     }
 }
 
-/// The paths of all `use` items, each with the name that it gives to what it imports.
+/// The paths of all `use` items, each with the name that it imports.
 fn imports(code: &str) -> Vec<(&str, Vec<&str>)> {
     let tokens = tokens(code);
     let starts = tokens.iter().enumerate().filter(|(_, token)| **token == "use").map(|(at, _)| at + 1);
@@ -252,8 +253,8 @@ fn imports(code: &str) -> Vec<(&str, Vec<&str>)> {
     named.collect()
 }
 
-/// Reads one path, and the groups in it; gives the place behind it. A path with another name (`as`) is two paths: with its
-/// own, and with that one.
+/// Reads one path with its groups; returns the index after it. A path with another name (`as`) counts as two paths, one
+/// with its original name and one with the other name.
 fn tree<'a>(tokens: &[&'a str], start: usize, before: &[&'a str], found: &mut Vec<Vec<&'a str>>) -> usize {
     let mut names = before.to_vec();
     let mut at = start;
@@ -292,7 +293,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Names, `::`, and every other character for itself.
+/// Splits code into names, `::`, and single other characters.
 fn tokens(code: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = code.trim_start();
@@ -394,7 +395,7 @@ mod tests {
         }
     }
 
-    /// The module of a file is not that of what is around it.
+    /// Paths in a module within a file are relative to that module.
     #[test]
     fn modules_within_a_file() {
         for (used, is_circle) in [

@@ -1,6 +1,6 @@
-//! Rust source without its comments and literals, so that a search finds code only.
+//! Rust source without comments and literals, so that a search finds only code.
 
-/// The same text, line for line and column for column, with comments and the insides of literals as spaces.
+/// Replaces comments and the contents of literals with spaces, so that lines and columns stay the same.
 ///
 /// Not a parser: it knows line and nested block comments, strings (raw and byte ones too), characters and lifetimes.
 pub(crate) fn blank_comments_and_strings(source: &str) -> String {
@@ -27,12 +27,12 @@ pub(crate) fn blank_comments_and_strings(source: &str) -> String {
     out
 }
 
-/// Each line's identifiers, with the line's number from 1.
+/// Each line with its number, from 1.
 pub(crate) fn lines(code: &str) -> impl Iterator<Item = (usize, &str)> {
     code.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
-/// Whether `word` stands in `line` as a whole identifier.
+/// Whether `line` contains `word` as a complete identifier.
 pub(crate) fn has_word(line: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word)
@@ -84,7 +84,7 @@ fn string_end(chars: &[char], start: usize) -> usize {
     chars.len()
 }
 
-/// `None` if no raw string starts here: `r` may begin a name, and `r#name` is one.
+/// The end of a raw string; `None` if none starts here: `r` may begin a name, and `r#name` is one.
 fn raw_string_end(chars: &[char], start: usize) -> Option<usize> {
     let hashes = chars[start + 1..].iter().take_while(|&&c| c == '#').count();
     let open = start + 1 + hashes;
@@ -96,7 +96,7 @@ fn raw_string_end(chars: &[char], start: usize) -> Option<usize> {
     Some(close.map_or(chars.len(), |at| at + 1 + hashes))
 }
 
-/// `None` for a lifetime or a label.
+/// The end of a character literal; `None` for a lifetime or a label.
 fn char_end(chars: &[char], start: usize) -> Option<usize> {
     match (chars.get(start + 1)?, chars.get(start + 2)) {
         ('\\', _) => {
@@ -113,7 +113,7 @@ fn char_end(chars: &[char], start: usize) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// `~` in what is expected stands for a blanked character.
+    /// `~` in `expected` stands for a blanked character.
     #[track_caller]
     fn check(source: &str, expected: &str) {
         assert_eq!(blank_comments_and_strings(source), expected.replace('~', " "));

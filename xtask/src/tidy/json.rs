@@ -1,7 +1,7 @@
-//! Text becomes a tree of JSON in one place, which no name in the text can mislead.
+//! Text is parsed into a JSON tree in only one place, which names in the text cannot mislead.
 //!
-//! serde_json's own readers take some member names of a client's data for marks of their own. So the readers are used by
-//! the files of a table only; all others use `snaphook_driver::json`, and no type that is read contains a tree.
+//! serde_json's readers treat some member names in a client's data as internal markers. So only the files in a table
+//! may use these readers; all others use `snaphook_driver::json`, and no type that is read contains a tree.
 
 use super::code::{blank_comments_and_strings, has_word, lines};
 use super::{File, Finding};
@@ -17,10 +17,10 @@ const ALLOWED: [(&str, &str); 7] = [
     ("sdk/hook/src/native.rs", "the server's answers, in types without a tree"),
 ];
 
-/// Code that handles data from outside. Tests from outside and tools read what they wrote.
+/// Code that handles external data. Integration tests and tools only read data that they wrote.
 const FOLDERS: [&str; 4] = ["src/", "sdk/", "plugins/", "identity/"];
 
-/// Hooks of authors: they choose their own library.
+/// Hooks written by authors, who choose their own library.
 const FOREIGN: [&str; 2] = ["sdk/templates/", "sdk/c/"];
 
 const READERS: [&str; 7] =
@@ -86,7 +86,7 @@ fn trees_in_types(code: &str) -> impl Iterator<Item = usize> {
     derives.flat_map(move |(start, _)| {
         let first = code[..start].matches('\n').count();
         let body = &code[start..start + end_of_item(&code[start..])];
-        // A field with a way of its own to be read is for the reviewer.
+        // A field with its own deserialization function is left to the reviewer.
         let own_ways: Vec<usize> =
             lines(body).filter(|(_, text)| has_word(text, "deserialize_with")).map(|(line, _)| line + 1).collect();
         lines(body)
@@ -96,7 +96,7 @@ fn trees_in_types(code: &str) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Where the item ends that these attributes stand before: at its closing brace, or at a semicolon.
+/// The end of the item after these attributes: its closing brace or a semicolon.
 fn end_of_item(item: &str) -> usize {
     let mut depth = 0usize;
     for (at, c) in item.char_indices() {

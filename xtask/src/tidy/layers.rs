@@ -1,4 +1,4 @@
-//! Each layer uses only those below it, and only the layer whose business it is names a foreign crate.
+//! Each layer uses only those below it, and only the layer that is responsible for an external crate names it.
 
 use super::code::{has_word, lines};
 use super::{File, Finding};
@@ -6,9 +6,9 @@ use super::{File, Finding};
 /// The folders of `src/`, from the top. Each may use those after it.
 const LAYERS: [&str; 9] = ["cli", "server", "engine", "hooks", "catalog", "drivers", "memory", "telemetry", "config"];
 
-/// Crates that belong to some places: their names, and the folders that may name them.
+/// Crates that only some folders may use: their names, and these folders.
 const CRATES: [(&[&str], &[&str]); 8] = [
-    // Requests of `wasi:http` are hyper's.
+    // The requests of `wasi:http` are hyper's types.
     (
         &["axum", "hyper", "hyper_util"],
         &[
@@ -29,7 +29,7 @@ const CRATES: [(&[&str], &[&str]); 8] = [
     (&["landlock"], &["src/hooks/"]),
 ];
 
-/// Macros that print: a library must leave standard output to whoever runs it.
+/// Macros that print: only the program, not a library, may write to standard output.
 const PRINTING: [&str; 4] = ["println", "print", "eprintln", "eprint"];
 const PRINTING_ALLOWED: [&str; 4] = ["src/cli/", "src/main.rs", "plugins/stdout/", "sdk/driver/testkit/"];
 
@@ -85,7 +85,7 @@ pub(crate) fn check_manifests(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Tests may say what they skip, examples what they measure, and a build script prints what cargo is to do.
+/// Tests may print what they skip, examples their measurements, and a build script its instructions to cargo.
 fn may_print(path: &str) -> bool {
     path.ends_with("tests.rs")
         || path.ends_with("/build.rs")
@@ -118,9 +118,10 @@ fn upward_uses(path: &str, layer: &str, code: &str) -> Vec<Finding> {
     findings
 }
 
-/// Layers named through `crate::…`, `crate::{…}` or enough `super::`, with the place in the text.
+/// Layers named with `crate::…`, `crate::{…}` or enough `super::`, with their position in the text.
 fn used_layers<'a>(path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
-    // `src/a/b.rs` is module `a::b`; `src/a/mod.rs` is `a`: two and one `super::` lead to the crate.
+    // `src/a/b.rs` is module `a::b` and needs two `super::` to reach the crate root; `src/a/mod.rs` is `a` and needs
+    // one.
     let depth = path.split('/').count() - 1 - usize::from(path.ends_with("/mod.rs"));
     let supers = "super::".repeat(depth);
     let mut used = Vec::new();
@@ -142,7 +143,7 @@ fn used_layers<'a>(path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
     used
 }
 
-/// The first identifier of each entry of `a::{…}`, given what follows the opening brace.
+/// The first identifier of each entry of `a::{…}`, given the text after the opening brace.
 fn group_heads(group: &str) -> Vec<(usize, &str)> {
     let mut heads = Vec::new();
     let mut depth = 0;
@@ -169,7 +170,7 @@ fn head(text: &str) -> &str {
     &text[..end]
 }
 
-/// Names that stand before a `::` without one before them, and those after `use` and `extern crate`.
+/// The first names of paths: before a `::` that does not follow another one, and after `use` and `extern crate`.
 fn path_roots(line: &str) -> impl Iterator<Item = &str> {
     let after_use = line.trim_start().strip_prefix("pub ").unwrap_or(line.trim_start()).strip_prefix("use ").map(head);
     let before_colons = line.match_indices("::").filter_map(|(end, _)| {

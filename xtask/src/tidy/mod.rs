@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: what the compiler does not check about the shape of the repository.
+//! `cargo xtask tidy`: checks properties of the repository that the compiler does not check.
 //!
 //! Each check is a function from the files to findings, so that its tests need no checkout.
 
@@ -20,7 +20,7 @@ use std::path::Path;
 use crate::repository;
 use crate::shell::Result;
 
-/// One file of the repository that is text.
+/// A text file of the repository.
 #[derive(Debug)]
 pub(crate) struct File {
     /// Relative to the checkout, with `/`.
@@ -28,7 +28,7 @@ pub(crate) struct File {
     pub(crate) text: String,
 }
 
-/// A place that is not as it should be.
+/// A violation, and where it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) path: String,
@@ -52,7 +52,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Checks the checkout and prints what it finds.
+/// Checks the checkout and prints the findings.
 pub(crate) fn run(args: &[String]) -> Result {
     if let Some(arg) = args.first() {
         return Err(format!("`tidy` takes no argument, found `{arg}`"));
@@ -93,7 +93,7 @@ fn check(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Files that are not text are left out: no check looks inside them.
+/// Loads the text files. Other files are skipped, because no check reads them.
 fn load(root: &Path) -> Result<Vec<File>> {
     let mut files = Vec::new();
     for path in repository::files(root)? {

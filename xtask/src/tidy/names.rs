@@ -1,15 +1,15 @@
-//! A word that fits many types names at most one of them.
+//! A word that could name many types names at most one.
 
 use super::code::{blank_comments_and_strings, lines};
 use super::{File, Finding};
 
-/// Words that once named several types. Foreign types may have such a name too.
+/// Words that once named several types. External types may have these names too.
 const WORDS: [&str; 16] = [
     "Answer", "Body", "Change", "Command", "Document", "Engine", "Hook", "Kept", "Page", "Place", "Prepared", "Shared",
     "State", "Step", "Waiting", "Writer",
 ];
 
-/// A workspace of its own, which is only rebuilt for a reason of its own.
+/// A separate workspace, whose rebuild needs a better reason than a name.
 const ELSEWHERE: &str = "src/hooks/engines/quickjs/runner/";
 
 const KEYWORDS: [&str; 4] = ["struct", "enum", "union", "trait"];

@@ -1,11 +1,11 @@
-//! Each package of the SDK says what it is for: registries show its README.
+//! Each package of the SDK has a README, which registries show.
 
 use super::{File, Finding};
 
 const SDK: &str = "sdk/";
-/// Not packages, but what they begin with.
+/// Templates for new packages, which are not packages themselves.
 const TEMPLATES: &str = "sdk/templates/";
-/// What makes a folder a package.
+/// Files that make a folder a package.
 const MANIFESTS: [&str; 3] = ["Cargo.toml", "package.json", "pyproject.toml"];
 
 pub(crate) fn check(files: &[File]) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-//! The SDK's generated types are those of the WIT text.
+//! The SDK's generated types match the WIT text.
 
 use super::{File, Finding};
 use crate::sdk;

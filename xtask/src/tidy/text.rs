@@ -1,4 +1,4 @@
-//! Heads, sizes and words of source files.
+//! Header comments, sizes and forbidden words of source files.
 
 use super::{File, Finding};
 
@@ -11,12 +11,12 @@ const LONG: [(&str, &str); 2] = [
     ("sdk/driver/src/wire/proto.rs", "generated"),
 ];
 
-/// Files of others, as they were published.
+/// Third-party files, unchanged.
 const FOREIGN: [&str; 1] = ["src/server/docs/swagger-ui/"];
 
 const SOURCES: [&str; 4] = [".rs", ".ts", ".js", ".py"];
 
-/// What must not be left behind. Split here, so that this file does not hold them.
+/// Words that must not be in source files. They are split here, so that this file does not contain them.
 const WORDS: [(&str, &str); 8] = [
     (concat!("TO", "DO"), "file an issue instead"),
     (concat!("FIX", "ME"), "mend it, or file an issue"),
@@ -62,7 +62,7 @@ fn check_file(file: &File) -> Vec<Finding> {
     findings
 }
 
-/// Words of letters only count when they stand alone.
+/// Words of letters only match as complete words.
 fn contains(line: &str, word: &str) -> bool {
     if word.chars().all(char::is_alphabetic) { super::code::has_word(line, word) } else { line.contains(word) }
 }

@@ -1,9 +1,9 @@
-//! Unsafe code stands in the few files of this table, one per boundary.
+//! Only the few files in this table, one per boundary, contain unsafe code.
 
 use super::code::{blank_comments_and_strings, has_word, lines};
 use super::{File, Finding};
 
-/// Files that may hold unsafe code, and what they are the boundary to.
+/// Files that may contain unsafe code, and what they are the boundary to.
 const ALLOWED: [(&str, &str); 27] = [
     ("foreign/src/lib.rs", "the C that stops what libraries throw"),
     ("modules/src/library.rs", "the code of server modules"),
@@ -46,7 +46,7 @@ pub(crate) fn check(path: &str, code: &str) -> Vec<Finding> {
         .collect()
 }
 
-/// Each entry of the table must still be needed, and its file must say why.
+/// Each entry of the table must still be needed, and its file must give the reason.
 pub(crate) fn check_table(files: &[File]) -> Vec<Finding> {
     ALLOWED.iter().filter_map(|(path, _)| check_entry(path, files)).collect()
 }

@@ -1,8 +1,8 @@
 //! Released WIT text never changes: guests were built against it.
 //!
-//! `wit/since_v…/` holds one version of the package for hooks, `wit/module/since_v…/` one of that for server modules. What was released stands here, in the checker, so that no change of a
-//! file beside the text can make another text the released one. A folder without a row is not released yet and may
-//! change; only one may be so.
+//! `wit/since_v…/` contains one version of the package for hooks, `wit/module/since_v…/` one of that for server
+//! modules. The digests of released texts are in this file, so that changing the files in `wit/` alone cannot change a
+//! released text. A folder without a row is not released yet and may change; there may be only one such folder.
 
 use std::collections::BTreeSet;
 
@@ -118,7 +118,7 @@ mod tests {
         assert!(check_against(&[], &two)[0].message.contains("more than one version"));
     }
 
-    /// The text as it lies here, and one letter of it changed.
+    /// The current text is accepted; a change of one letter is not.
     #[test]
     fn the_released_package_is_held() {
         let path = "wit/since_v0_1_0/hook.wit";

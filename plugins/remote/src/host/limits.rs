@@ -9,10 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::transport::BODY_BYTES_MAX;
 
-/// Total size of all bodies in progress.
+/// Maximum total size of all bodies in progress.
 const HELD_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 
-/// Concurrent requests, including those that wait for events.
+/// Maximum number of concurrent requests, including those that wait for events.
 const REQUESTS_MAX: usize = 256;
 
 /// A request counts as at least this many bytes.
@@ -62,7 +62,7 @@ impl Default for BodyBudget {
 }
 
 impl BodyBudget {
-    /// Reads the body of a request and returns it with its lease. Waits until there is room.
+    /// Reads the body of a request and returns it with its lease. Waits until there is enough memory.
     pub(super) async fn read(
         &self,
         operation: &str,
@@ -70,7 +70,7 @@ impl BodyBudget {
         time: Duration,
     ) -> Result<(Lease, Vec<u8>), DriverError> {
         let fault = |kind, message: String| DriverError::new(kind, operation.to_owned(), message);
-        // Known if the head contains it, or if there is no body.
+        // The length is known if the head contains it, or if there is no body.
         let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let length = length.ok_or_else(|| {
             fault(ErrorKind::Invalid, "the request has no `Content-Length`, which is required".into())

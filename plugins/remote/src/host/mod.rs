@@ -69,7 +69,7 @@ impl Host {
         Ok(Host { listener, tls, shared })
     }
 
-    /// The same with other limits than the usual ones.
+    /// Replaces the default limits.
     #[must_use]
     pub fn with_limits(mut self, limits: HostLimits) -> Host {
         self.shared.limits = limits;

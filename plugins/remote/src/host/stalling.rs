@@ -1,5 +1,5 @@
-//! A connection that fails if the peer stops reading: otherwise a response that nobody reads would occupy memory for
-//! ever.
+//! A connection that fails if the peer stops reading: otherwise a response that nobody reads would occupy memory
+//! forever.
 
 use std::future::Future as _;
 use std::io;

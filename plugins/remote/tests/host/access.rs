@@ -1,4 +1,4 @@
-//! Who is served, and what is refused before a store sees it.
+//! Which clients are served, and which requests are rejected before they reach a store.
 
 use snaphook_driver::{ErrorKind, PAGE_BYTES_MAX, Store};
 use snaphook_driver_testkit::run;
@@ -96,7 +96,7 @@ fn what_is_no_call_is_refused() {
                 415,
                 "expected `application/json` or",
             ),
-            // Refused by its head: the body never comes.
+            // Rejected because of the head; the body is never sent.
             (format!("{head}{json}Content-Length: {too_long}\r\n\r\n"), 400, "at most 67108864 are allowed"),
             (format!("{head}{json}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"), 400, "`Content-Length`"),
             (format!("{head}{json}X-Long: {}\r\n\r\n", "x".repeat(300_000)), 431, ""),

@@ -1,4 +1,5 @@
-//! What stands between driver and host may answer instead of it: never taken for the store's answer, and over when it is gone.
+//! A gateway between driver and host may respond in place of the host. Such a response is never mistaken for the
+//! store's, and the failure is temporary.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use crate::support::open;
 
 const PAGE: &str = "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>";
 
-/// What gateways answer.
+/// Responses of gateways.
 fn replies() -> Vec<Reply> {
     let html = || vec![("content-type", "text/html".to_owned())];
     let page = |status| Reply::Response(status, html(), PAGE.into());
@@ -25,7 +26,7 @@ fn replies() -> Vec<Reply> {
         page(500),
         page(429),
         page(408),
-        // A page that is no error, such as that of a network that wants a login first.
+        // A page that is not an error, such as the login page of a network.
         page(200),
         Reply::Response(200, html(), Vec::new()),
         Reply::Response(200, html(), b"{}".to_vec()),
@@ -38,7 +39,7 @@ fn replies() -> Vec<Reply> {
     ]
 }
 
-/// A gateway that lets `open` pass, and answers every other call with the reply of that number.
+/// A gateway that responds to `open` as the host would, and to every other call with the reply of that number.
 fn gateway(encoding: &'static str, number: Arc<AtomicUsize>) -> Peer {
     Peer::start(move |request| match (request.path.ends_with("/open"), encoding) {
         (true, "json") => {
@@ -104,7 +105,7 @@ fn opening_behind_a_gateway_says_what_stands_there() {
             assert_eq!(error.kind(), kind, "{status}: {error}");
             assert!(error.to_string().contains(&peer.url("")), "{error}");
         }
-        // Nobody there.
+        // No server at this address.
         let gone = Peer::start(|_| Reply::Cut).url("");
         let error = open(&gone, "json", None, Store::Secure).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");

@@ -1,5 +1,5 @@
-//! A client that leaves in the middle of an append, or a host that is stopped there: the append goes to its end, and who asks
-//! for the store's health hears nothing before.
+//! A client that disconnects during an append, or a host that is stopped during one: the append completes, and health
+//! calls wait for it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::support::{DEADLINE, in_memory, open, serve};
 
-/// A log in memory whose appends wait until they are let through.
+/// An in-memory log whose appends wait for a permit.
 struct Gate {
     service: Service,
     arrived: Semaphore,
@@ -49,7 +49,7 @@ impl Transport for Gated {
     }
 }
 
-/// An append of one event, as bytes.
+/// The request to append one event, as bytes.
 fn request() -> Vec<u8> {
     let body = encode(&proto::EventAppendRequest { appends: vec![(&any("m", "a")).into()], atomic: false });
     let head = "POST /event/append HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n";
@@ -77,7 +77,7 @@ fn an_append_goes_on_without_its_client() {
             let store = Arc::clone(&store);
             async move { store.health().await }
         });
-        // Reads go on meanwhile.
+        // Reads are still served.
         for _ in 0..50 {
             assert_eq!(head(&*store).await, 0);
         }
@@ -88,7 +88,7 @@ fn an_append_goes_on_without_its_client() {
     });
 }
 
-/// The host knows of an append from its head on: who asks for health then must not be told that nothing is on its way.
+/// The host knows of an append once it has received the head. From then on, health calls wait for it.
 #[test]
 fn health_waits_for_an_append_that_is_still_coming() {
     run(async {
@@ -115,7 +115,7 @@ fn health_waits_for_an_append_that_is_still_coming() {
             assert_eq!(head(&*store).await, 0);
         }
         assert!(!health.is_finished(), "the store is said to be settled while an append is coming");
-        // Behind the empty line.
+        // The body, without the empty line, which was already sent.
         client.write_all(&body[2..]).await.unwrap();
         gate.passing.add_permits(1);
         tokio::time::timeout(DEADLINE, health).await.expect("health answers").unwrap().unwrap();
@@ -138,7 +138,7 @@ fn a_host_that_stops_leaves_no_append_behind() {
         gate.arrival().await;
         drop(client);
         stop.send(()).unwrap();
-        // Nobody is served any more, and the host still runs.
+        // The host accepts no more connections, but still runs.
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }

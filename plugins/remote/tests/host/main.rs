@@ -1,4 +1,4 @@
-//! The host from outside: who is served, what it bears, and what the driver makes of what is no host.
+//! The host as its clients see it: access, limits, and how the driver handles responses that are not from a host.
 
 mod access;
 mod gateway;

@@ -1,4 +1,4 @@
-//! Clients that are slow, many, or gone: none of them keeps the host from serving others.
+//! Slow, numerous, or disconnected clients do not keep the host from serving others.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn a_head_that_never_ends_is_given_up() {
     run(async {
         let limits = HostLimits { head_time: SHORT, ..HostLimits::default() };
         let (address, _) = serve_secrets(HostOptions::default(), limits).await;
-        // Nothing at all, and a byte now and then.
+        // One client sends nothing, another a byte now and then.
         let mut silent = TcpStream::connect(address).await.unwrap();
         assert_eq!(read_to_end(&mut silent).await.text, "");
         let (mut reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
@@ -48,7 +48,7 @@ fn a_body_that_never_ends_is_given_up() {
     run(async {
         let limits = HostLimits { body_time: SHORT, ..HostLimits::default() };
         let (address, store) = serve_secrets(HostOptions::default(), limits).await;
-        // More of them than bodies of this size may be under way at once.
+        // More requests than there is memory for bodies of this size.
         let length = 60 << 20;
         let head = "POST /secure/put HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json\r\n";
         let unended = format!("{head}{HOST}Content-Length: {length}\r\n\r\n{{\"name\": \"a\", \"bytes\": \"AA==\"}}");
@@ -63,7 +63,7 @@ fn a_body_that_never_ends_is_given_up() {
             assert_eq!(reply.status, 503, "{reply:?}");
             assert!(reply.text.contains("did not come within 200ms"), "{reply:?}");
         }
-        // One that breaks off within its body is not carried out either.
+        // A request that ends in the middle of its body is not executed either.
         drop(TcpStream::connect(address).await.unwrap().write_all(unended.as_bytes()).await);
         assert_eq!(send(address, &health()).await.status, 200);
         assert_eq!(store.list("").await.unwrap(), Vec::<String>::new());
@@ -114,7 +114,7 @@ fn a_response_that_nobody_reads_is_given_up() {
         store.put("large", &vec![7; PAYLOAD_BYTES_MAX], None).await.unwrap();
         let mut deaf = TcpStream::connect(address).await.unwrap();
         deaf.write_all(post("/secure/get", HOST, r#"{"name": "large"}"#).as_bytes()).await.unwrap();
-        // The only connection is free again once the host has let go of the other one.
+        // The only connection is available again once the host has closed the first one.
         assert_eq!(send(address, &health()).await.status, 200);
     });
 }

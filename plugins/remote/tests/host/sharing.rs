@@ -1,4 +1,4 @@
-//! Stores that name one connection share its connections.
+//! Stores with the same `connection` share its HTTP connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::serve_secrets;
 
-/// Passes connections on, and counts them.
+/// Forwards connections to the host and counts them.
 async fn relay(host: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -24,7 +24,7 @@ async fn relay(host: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
             counted.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
                 let mut host = TcpStream::connect(host).await.unwrap();
-                // Either side may end it.
+                // Either side may close the connection.
                 let _ = copy_bidirectional(&mut client, &mut host).await;
             });
         }

@@ -1,4 +1,4 @@
-//! A host with stores in memory, and requests as bytes.
+//! A host with stores in memory, and raw requests to it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use snaphook_remote::host::{Host, HostLimits, HostOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Longer than anything that is waited for takes.
+/// Longer than any operation that the tests wait for.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A store of the driver `memory`.
@@ -29,7 +29,7 @@ pub(crate) async fn serve(store: Opened, options: HostOptions, limits: HostLimit
     address
 }
 
-/// The driver's store at an address.
+/// Opens the driver's store at an address.
 pub(crate) async fn open(url: &str, encoding: &str, token: Option<&str>, store: Store) -> Result<Opened> {
     let settings = json!({"url": url, "encoding": encoding, "token": token});
     connect(store, &OpenContext::new(settings.as_object().unwrap().clone(), "")).await
@@ -42,14 +42,14 @@ pub(crate) async fn serve_secrets(options: HostOptions, limits: HostLimits) -> (
     (serve(opened, options, limits).await, store)
 }
 
-/// What came back: the status, and all of it as text.
+/// A response: its status, and everything received as text.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) text: String,
 }
 
-/// Sends bytes on a connection of their own, and reads until the host closes it.
+/// Sends bytes on a new connection and reads until the host closes it.
 pub(crate) async fn send(address: SocketAddr, bytes: &str) -> Reply {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
@@ -65,7 +65,7 @@ pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Reply {
     Reply { status, text }
 }
 
-/// A request whose connection ends with it. `headers` end with a line break each.
+/// A POST request that closes the connection. Each line of `headers` ends with a line break.
 pub(crate) fn post(path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(

@@ -1,5 +1,5 @@
-//! HTTPS. Which authorities a process trusts is decided by its environment, so each client is a process of its own: this
-//! test's binary, told by variables to run one case.
+//! HTTPS. The environment of a process determines which authorities it trusts, so each client is a separate process:
+//! this test's binary, with variables that make it run one case.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,10 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{in_memory, open, read_to_end, serve};
 
-/// Where the process that is only a client finds the host.
+/// The variable with the URL of the host, for a process that is only a client.
 const URL_VARIABLE: &str = "SNAPHOOK_REMOTE_TEST_URL";
 
-/// Begins the line with what became of its calls.
+/// The prefix of the line with the results of the calls.
 const MARK: &str = "snaphook-remote-test: ";
 
 /// A certificate for 127.0.0.1, its key, and the authority that signed it, as PEM.
@@ -36,7 +36,7 @@ fn options((certificate, key): (Vec<u8>, Vec<u8>)) -> HostOptions {
     HostOptions { token: Some("hunter2".into()), tls: Some((certificate, key)), closes: false }
 }
 
-/// What a process that trusts this authority alone gets from a host.
+/// The results of a client process that trusts only this authority.
 async fn client(url: String, authority: &Path) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "tls::only_a_client", "--nocapture"]);
@@ -46,7 +46,7 @@ async fn client(url: String, authority: &Path) -> String {
     output.lines().find_map(|line| Some(line.split_once(MARK)?.1.to_owned())).unwrap_or(output)
 }
 
-/// Does nothing in an ordinary run.
+/// The client process. Does nothing in an ordinary run.
 #[test]
 fn only_a_client() {
     let Ok(url) = std::env::var(URL_VARIABLE) else { return };

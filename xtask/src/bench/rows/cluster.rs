@@ -1,4 +1,4 @@
-//! Several nodes on stores that they share, with real servers of PostgreSQL and NATS on the same cores.
+//! Several nodes on shared stores, with real servers of PostgreSQL and NATS on the same cores.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -125,7 +125,7 @@ pub(crate) fn nodes(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// From the moment that a create is sent to one node to the moment that a listener at another one has its event.
+/// The time from sending a create to one node until a listener at another node receives its event.
 fn other_listener(nodes: &Nodes) -> Result<Row> {
     const LISTENERS: usize = 10;
     const EVENTS: usize = 200;
@@ -145,7 +145,7 @@ fn other_listener(nodes: &Nodes) -> Result<Row> {
     Ok(row.with_detail(format!("{EVENTS} events: {}", percentiles(&outcome))))
 }
 
-/// One of two nodes dies while both run post hooks; every event's hook has run in the end.
+/// One of two nodes is killed while both run post hooks; in the end every event's hook must have run.
 fn take_over(mut nodes: Nodes) -> Result<Row> {
     const COUNT: usize = 400;
     const HOOK: &str = "export async function postCreate() { await new Promise((done) => setTimeout(done, 200)); }";
@@ -157,7 +157,7 @@ fn take_over(mut nodes: Nodes) -> Result<Row> {
     for _ in 0..COUNT {
         client.send(&create)?;
     }
-    // Dropped, it is killed.
+    // Dropping the node kills it.
     drop(nodes.0.remove(0));
     let died_at = Instant::now();
     let backlog = |client: &mut super::super::http::Client| -> Result<u64> {
@@ -188,7 +188,7 @@ impl Nodes {
         let nodes = (0..count).map(|node| bench.server(&format!("{name}-{node}"), stores));
         let nodes = Nodes(nodes.collect::<Result<Vec<_>>>()?);
         with_model(&nodes.0[0])?;
-        // Each knows the model before it is asked for instances of it.
+        // Waits until each node knows the model, before it receives requests for instances.
         for node in &nodes.0[1..] {
             let deadline = Instant::now() + Duration::from_secs(10);
             while node.client()?.call("GET", "/models/order", "").is_err() {
@@ -201,7 +201,7 @@ impl Nodes {
         Ok(nodes)
     }
 
-    /// Creates at all of them at once.
+    /// Sends creates to all nodes at once.
     fn press(&self, run: Duration) -> Result<LoadOutcome> {
         let requests = [request("POST", INSTANCES, "application/json", BODY.as_bytes())];
         let connections = CONNECTIONS / self.0.len();
@@ -232,7 +232,8 @@ enum Models {
     Shared,
 }
 
-/// Events and errors there; secrets stay in a file of each node.
+/// Configures stores on PostgreSQL for events and errors, and with [`Models::Shared`] for instances. Secrets stay in a
+/// file of each node.
 fn on_postgres(url: &str, schema: &str, models: Models) -> String {
     let store = |store: &&str| format!("[driver-{store}-storage]\ndriver = 'postgres'\nconnection = 'main'\n");
     let there: &[&str] = if models == Models::Shared { &["event", "error", "model"] } else { &["event", "error"] };
@@ -240,7 +241,7 @@ fn on_postgres(url: &str, schema: &str, models: Models) -> String {
     format!("[connections.main]\ndriver = 'postgres'\nurl = '{url}'\nschema = '{schema}'\n{stores}")
 }
 
-/// Events there; everything else stays in files of each node.
+/// Configures NATS for events. Everything else stays in files of each node.
 fn on_nats(urls: &str, replicas: usize) -> String {
     format!(
         "[connections.bus]\ndriver = 'nats'\nurl = '{urls}'\nreplicas = {replicas}\n\
@@ -248,7 +249,7 @@ fn on_nats(urls: &str, replicas: usize) -> String {
     )
 }
 
-/// Single inserts of 64 clients, per second.
+/// The rate of single inserts by 64 clients, per second.
 fn single_inserts(url: &str, script: &std::path::Path, run: Duration) -> Result<f64> {
     let seconds = run.as_secs().max(1).to_string();
     let mut command = pgbench(url)?;

@@ -1,4 +1,4 @@
-//! Two builds of the server side by side: the same load on each in turns, so that the machine's moods meet both.
+//! Compares two builds of the server: both get the same load in turns, so that fluctuations of the machine affect both.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use super::instances::gets;
 use super::{BODY, INSTANCES, PRE_HOOK, bind_to, with_model};
 use crate::shell::Result;
 
-/// What may be lost to the other build.
+/// The largest accepted ratio of this build's processor time to the other's.
 const RATIO_MAX: f64 = 1.03;
-/// Pairs of runs, of which the median counts.
+/// Number of pairs of runs; the median counts.
 pub(super) const ROUNDS: usize = 7;
 
 pub(super) struct Workload<'a> {
     pub(super) name: &'a str,
     pub(super) config: &'a str,
-    /// Of the pre hook, if there is one.
+    /// The engine of the pre hook, if there is one.
     pub(super) engine: Option<&'a str>,
     pub(super) reads: bool,
 }
@@ -41,19 +41,19 @@ const WORKLOADS: [Workload<'static>; 6] = [
 ];
 
 pub(super) struct Sample {
-    /// Of the server, per answer.
+    /// Processor time of the server per response.
     pub(super) processor: Duration,
     per_second: f64,
 }
 
-/// For each workload what this build takes, in times of what the other does.
+/// For each workload, the ratio of this build's processor time to the other's.
 pub(crate) fn compare(bench: &Bench, other: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for workload in WORKLOADS.iter().filter(|workload| wanted(workload.name)) {
         let mut pairs = Vec::with_capacity(ROUNDS);
         for round in 0..ROUNDS {
             let name = |build: &str| format!("compare-{}-{round}-{build}", rows.len());
-            // Who is first has a colder disk, so they take turns.
+            // The first run has a colder disk, so the builds take turns.
             let (this, that) = if round % 2 == 0 {
                 let this = sample(bench, &bench.binary, &name("this"), workload)?;
                 (this, sample(bench, other, &name("other"), workload)?)

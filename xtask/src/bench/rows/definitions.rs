@@ -1,4 +1,4 @@
-//! Changes of models: what others notice of them, and what they cost a rebuild.
+//! Changes of models: how they affect other requests, and how much they slow down a rebuild.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use crate::shell::Result;
 const ROWS: usize = 300_000;
 const CONNECTIONS: usize = 16;
 
-/// The large model: changed step by step, each of which has to look at every row.
+/// The large model. It is changed in steps, each of which has to read every row.
 const BIG: &str = r#"{"id": "big", "schema": {"type": "object", "properties": {
     "name": {"type": "string"}, "number": {"type": "integer"}, "note": {"type": "string"}}}, "indexes": [["name"]]}"#;
 
-/// Its changes, in a circle: a rename, a default, an index, a unique list.
+/// Its changes, applied in rotation: a rename, a default, an index, a unique list.
 const CHANGES: [(&str, &str); 4] = [
     (
         "rename",
@@ -87,7 +87,7 @@ pub(crate) fn changes(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Creates for as long as the work takes.
+/// Sends creates for as long as the work takes.
 fn pressed_meanwhile(
     server: &super::super::server::Server,
     work: impl FnOnce() -> Result + Send,
@@ -109,7 +109,7 @@ fn pressed_meanwhile(
     })
 }
 
-/// A definition with many properties, made and replaced.
+/// A definition with many properties, created and replaced.
 pub(crate) fn wide(bench: &Bench) -> Result<Vec<Row>> {
     const PROPERTIES: usize = 2000;
     let server = bench.server("wide", "")?;

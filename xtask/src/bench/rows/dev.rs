@@ -12,14 +12,14 @@ use crate::shell::Result;
 
 const SAVES: usize = 20;
 
-/// Killed when the row ends, well or not; the server in it with it.
+/// Killed with its server when the row ends, also after a failure.
 struct Dev {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
 impl Dev {
-    /// Reads to the line that begins so.
+    /// Reads up to the line that begins with `start`.
     fn says(&mut self, start: &str) -> Result {
         for line in self.lines.by_ref() {
             let line = line.map_err(|error| format!("what `snaphook dev` prints cannot be read: {error}"))?;
@@ -38,7 +38,7 @@ impl Drop for Dev {
     }
 }
 
-/// From the save of a source to the line that says that it is bound.
+/// The time from saving a source until a line says that it is bound.
 pub(crate) fn save_to_bound(bench: &Bench) -> Result<Vec<Row>> {
     let place = bench.place("dev", "")?;
     let hook = place.folder().join("hooks/order/preCreate.js");

@@ -1,4 +1,4 @@
-//! Custom endpoints and sandboxed modules: what one takes of the processor, with a fresh sandbox for each request.
+//! Custom endpoints and sandboxed modules: their processor time, with a new sandbox for each request.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::super::server::Server;
 use crate::shell::Result;
 use crate::{guests, needs};
 
-/// All of a response from a sandbox of its own.
+/// Maximum processor time of a response from a new sandbox.
 const PER_REQUEST_MAX: Duration = Duration::from_micros(45);
 
-/// What a module with one hook adds to a request.
+/// Maximum processor time that a module with one hook adds to a request.
 const MODULE_MAX: Duration = Duration::from_micros(30);
 
 const TABLE: &str = "[[server.endpoints]]\nname = 'tool'\npath = '/tool'\ncomponent = ";
@@ -22,7 +22,7 @@ pub(crate) fn endpoint(bench: &Bench) -> Result<Vec<Row>> {
     let folder = guests::build(&needs::wasm_toolchain()?)?;
     let component = folder.join(format!("{}.wasm", guests::BENCH_ENDPOINT));
     let server = bench.server("endpoint", &format!("{TABLE}'{}'", component.display()))?;
-    // The status alone; the smallest response that the API itself gives is beside it.
+    // A response with only a status, compared with the API's smallest response.
     let (native, _) = time(bench, &server, "/healthz")?;
     let (guest, percentiles) = time(bench, &server, "/tool/status?200")?;
     server.stop()?;
@@ -46,7 +46,7 @@ pub(crate) fn module(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![Row::time(what, Some(MODULE_MAX), with.saturating_sub(without)).with_detail(detail)])
 }
 
-/// The server's processor time for one request, and how long the clients waited.
+/// The server's processor time for one request, and the clients' latencies.
 fn time(bench: &Bench, server: &Server, path: &str) -> Result<(Duration, String)> {
     let requests = vec![request("GET", path, "application/json", b"")];
     let before = server.processor_time()?;

@@ -1,4 +1,5 @@
-//! Engines side by side: what V8 adds, work on a core, many hooks of all kinds, and whether models share fairly.
+//! Comparison of engines: what V8 adds, hooks that compute, many hooks of all kinds, and whether models share the cores
+//! fairly.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ const SORT: &str = "export function preCreate() {
   if (numbers[0] > numbers[9999]) throw new Reject('not sorted');
 }";
 
-/// Makes another shape of the 1,000 rows of a change of 100 KB, and a text of it.
+/// Transforms the 1,000 rows of a change of 100 KB, and creates a text from them.
 const TRANSFORM: &str = "export function preCreate({ after }) {
   const totals = {};
   const rows = after.rows.map(({ customer, amount, tags }) => {
@@ -35,7 +36,7 @@ const TRANSFORM: &str = "export function preCreate({ after }) {
 const BUSY: &str =
     "export function preCreate() { let x = 0; for (let n = 0; n < 60000; n++) x = (x + n) % 7; if (x > 9) throw 1; }";
 
-/// The folder with V8, for a server that runs elsewhere.
+/// Adds the folder with V8 to the configuration of a server that runs in another folder.
 pub(super) fn with_v8(config: &str) -> Result<String> {
     crate::v8::fetch()?;
     Ok(format!("[plugins]\ndirectory = '{}'\n\n{config}", root().join("plugins").display()))
@@ -54,12 +55,12 @@ pub(crate) fn v8_added(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A kind of hook, as the rows bind it.
+/// The code of a hook to bind.
 enum Code {
     /// JavaScript for an engine.
     Source(&'static str, String),
     Wasm(Vec<u8>),
-    /// File name in the folder of hooks.
+    /// The file name in the hooks directory.
     Library(&'static str),
 }
 
@@ -77,7 +78,7 @@ impl Code {
     }
 }
 
-/// All guests are built, and the folder with them is that of hooks, so that libraries are found.
+/// Builds all guests and configures their folder as the hooks directory, so that libraries are found.
 fn with_guests(config: &str) -> Result<(std::path::PathBuf, String)> {
     let folder = guests::build(&needs::wasm_toolchain()?)?;
     let missing = guests::build_others(&folder)?;
@@ -94,7 +95,7 @@ fn read(folder: &Path, file: &str) -> Result<Vec<u8>> {
     std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// Requests with a hook that computes, one at a time: the hook is nearly all of them.
+/// Requests with a hook that computes, one at a time, so that the hook takes most of the time.
 pub(crate) fn work(bench: &Bench) -> Result<Vec<Row>> {
     let (folder, config) = with_guests("timeout = '10 s'")?;
     let mut rows = Vec::new();
@@ -132,8 +133,8 @@ fn large_body() -> String {
     format!(r#"{{"data":{{"customer":"ada-lovelace","total":1,"rows":[{}]}}}}"#, rows.join(","))
 }
 
-/// 1,000 hooks, a fifth each in QuickJS, V8, as components, Javy modules and native libraries, and creates on all of their
-/// models.
+/// 1,000 hooks, a fifth each as QuickJS and V8 sources, components, Javy modules and native libraries, and creates on
+/// all of their models.
 pub(crate) fn mixed(bench: &Bench) -> Result<Vec<Row>> {
     const MODELS: usize = 1_000;
     let (folder, config) = with_guests("")?;

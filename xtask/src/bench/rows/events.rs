@@ -1,4 +1,4 @@
-//! The log: rebuilding from it, listening to it, and its growth.
+//! The event log: rebuilding from it, listening to it, and its growth.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ pub(crate) fn rebuild(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![sqlite, rebuild_on(bench, "file", files, 100_000, 50_000.0)?])
 }
 
-/// Makes events, and then the model store anew from them, on the stores of that configuration.
+/// Creates events and rebuilds the model store from them, on the stores of that configuration.
 pub(super) fn rebuild_on(bench: &Bench, name: &str, stores: &str, events: u64, at_least: f64) -> Result<Row> {
     let server = bench.server(&format!("rebuild-{name}"), stores)?;
     let mut client = with_model(&server)?;
@@ -39,7 +39,7 @@ pub(super) fn rebuild_on(bench: &Bench, name: &str, stores: &str, events: u64, a
     Ok(row)
 }
 
-/// Rebuilds; answers how long that took.
+/// Rebuilds and returns how long that took.
 pub(super) fn rebuilt(client: &mut Client) -> Result<Duration> {
     let start = Instant::now();
     client.call("POST", "/rebuild", "")?;
@@ -54,7 +54,7 @@ pub(super) fn rebuilt(client: &mut Client) -> Result<Duration> {
     }
 }
 
-/// From the moment that a create is sent to the moment that each listener has its event.
+/// The time from sending a create until each listener has received its event.
 pub(crate) fn sse(bench: &Bench) -> Result<Vec<Row>> {
     const LISTENERS: usize = 1000;
     const EVENTS: usize = 20;
@@ -83,7 +83,7 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// All of them, each with the head of its answer read, so that it hears everything from now on.
+    /// Connects all listeners and reads the heads of their responses, so that they receive all later events.
     pub(super) fn connect(server: &Server, count: usize) -> Result<Listeners> {
         let fail = |error: std::io::Error| format!("cannot listen to events: {error}");
         let poll = Poll::new().map_err(fail)?;
@@ -129,7 +129,7 @@ impl Listeners {
                 loop {
                     match self.streams[index].read(&mut chunk) {
                         Ok(0) => return Err("the server closed a listener's connection".into()),
-                        // A comment that keeps the connection alive is no event.
+                        // Comments that keep the connection alive are not events.
                         Ok(count) if waiting[index] && chunk[..count].windows(5).any(|window| window == b"data:") => {
                             waiting[index] = false;
                             missing -= 1;
@@ -147,7 +147,7 @@ impl Listeners {
 }
 
 pub(crate) fn flat(bench: &Bench) -> Result<Vec<Row>> {
-    // Short, since the measuring itself makes the log longer.
+    // Short, because the measurement itself makes the log longer.
     const RUN: Duration = Duration::from_secs(1);
     let (full, within) = if bench.long { (10_000_000, 1800) } else { (1_000_000, 180) };
     let server = bench.server("flat", "")?;

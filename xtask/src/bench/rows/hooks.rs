@@ -1,4 +1,4 @@
-//! What hooks cost.
+//! The cost of hooks.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::{guests, native, needs};
 
 pub(super) const REUSE: &str = "[hooks]\nisolation = 'reuse'";
 
-/// The difference between the same request with and without the hook, one at a time. It is a dry run, which does all of a
-/// change but the write, so that the disk's moods stay out of a difference of microseconds.
+/// The difference between the same request with and without the hook, one at a time. The request is a dry run, which
+/// does everything except the write, so that the disk does not affect a difference of microseconds.
 pub(crate) fn added(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (name, config, bound) in [("fresh", "", 50), ("reused", REUSE, 12)] {
@@ -42,7 +42,7 @@ pub(crate) fn added(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A library in C that looks for one number in the data.
+/// Measures a library in C that looks for one number in the data.
 fn added_native(bench: &Bench) -> Result<Row> {
     let folder = bench.scratch.path().join("native-hooks");
     std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
@@ -58,13 +58,13 @@ fn added_native(bench: &Bench) -> Result<Row> {
     Ok(row)
 }
 
-/// The guest of the repository that lets everything pass.
+/// The guest of the repository that accepts everything.
 pub(super) fn component() -> Result<Vec<u8>> {
     let folder = guests::build(&needs::wasm_toolchain()?)?;
     guest(&folder, guests::BENCH_GUEST)
 }
 
-/// The same as a Javy module.
+/// The same guest as a Javy module.
 fn javy_module() -> Result<Vec<u8>> {
     let folder = guests::build(&needs::wasm_toolchain()?)?;
     guests::build_javy(&folder)?;
@@ -145,7 +145,7 @@ pub(crate) fn thousand(bench: &Bench) -> Result<Vec<Row>> {
     let idle = server.idle_memory()?;
     for model in 0..MODELS {
         for phase in PHASES {
-            // Each is another source, so nothing is shared that real hooks would not share.
+            // Each hook has different source, so that nothing is shared that would not be shared by real hooks.
             let source = PRE_HOOK.replace("preCreate", phase).replace("a million", &format!("that much in {model}"));
             bind(&mut client, &format!("order-{model}"), phase, &source)?;
         }

@@ -29,7 +29,7 @@ pub(crate) fn create(bench: &Bench) -> Result<Vec<Row>> {
     }
     let server = bench.server("create-1", "")?;
     with_model(&server)?;
-    // The disk's pace moves from minute to minute: half of the probe before, half after.
+    // The speed of the disk changes from minute to minute, so it is measured both before and after.
     let before = fdatasync(bench.scratch.path())?.percentile(0.5);
     let outcome = press_creates(&server, 1, bench.run)?;
     let after = fdatasync(bench.scratch.path())?.percentile(0.5);
@@ -52,7 +52,7 @@ pub(crate) fn get(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// Makes instances and gives the requests that get them.
+/// Creates instances and returns the requests that get them.
 pub(super) fn gets(client: &mut Client) -> Result<Vec<Vec<u8>>> {
     const COUNT: usize = 1000;
     let create = request("POST", INSTANCES, "application/json", BODY.as_bytes());
@@ -67,11 +67,11 @@ pub(super) fn gets(client: &mut Client) -> Result<Vec<Vec<u8>>> {
     Ok(requests)
 }
 
-/// The generator alone: the bound of what the other rows can show.
+/// The load generator alone, which limits what the other rows can measure.
 pub(crate) fn generator(bench: &Bench) -> Result<Vec<Row>> {
     let address = answer_blindly().map_err(|error| format!("cannot listen: {error}"))?;
     let requests = [request("GET", "/", "", b"")];
-    // One thread per connection on the other side, so few connections.
+    // The other side has one thread per connection, so few connections are used.
     let outcome = Load { address, connections: 8, requests: &requests, status: 200, run: bench.run }.run()?;
     let row = Row {
         what: "(the load generator against a server that does nothing)".into(),
@@ -84,7 +84,7 @@ pub(crate) fn generator(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// Answers whatever comes with the same bytes, one thread per connection, until the process ends.
+/// Sends the same response to every request, with one thread per connection, until the process ends.
 fn answer_blindly() -> std::io::Result<SocketAddr> {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
     debug_assert!(http::parse(ANSWER).is_ok());

@@ -1,4 +1,5 @@
-//! Creates with JavaScript hooks beside creates without one, in turns, so that the machine's moods meet all of them.
+//! Creates with JavaScript hooks compared with creates without one. They run in turns, so that fluctuations of the
+//! machine affect all of them.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -12,10 +13,10 @@ use super::hooks::REUSE;
 use super::{BODY, INSTANCES, bind, with_model};
 use crate::shell::Result;
 
-/// Rounds of all kinds, of which the median counts.
+/// Number of rounds with all kinds; the median counts.
 const ROUNDS: usize = 5;
 
-/// What a common hook does: look, refuse, fill in.
+/// A typical hook: it checks the data and may reject it.
 const TEN_LINES: &str = r#"const LIMIT = 1_000_000;
 
 export function preCreate({ after }) {
@@ -34,16 +35,16 @@ const ASYNC: &str = r#"export async function preCreate({ after, read }) {
 
 const READS: &str = "[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nhook = '*'\nread = ['order']";
 
-/// Where 64 calls at once may take longer than hooks usually do.
+/// For kinds whose 64 concurrent calls may exceed the default timeout.
 const PATIENT: &str = "[hooks]\ntimeout = '10 s'";
 
 struct Kind {
     name: &'static str,
     config: &'static str,
     source: Option<fn() -> String>,
-    /// Least rate, in times of another kind's, by its place in the table.
+    /// The minimum ratio of the rate to that of another kind, and the index of that kind.
     rate: Option<(f64, usize)>,
-    /// Most microseconds of processor time that it adds to a create.
+    /// The maximum processor time that it adds to a create, in microseconds.
     added: Option<f64>,
 }
 
@@ -85,7 +86,7 @@ const KINDS: [Kind; 7] = [
 ];
 
 struct Sample {
-    /// Of the server, per answer.
+    /// Processor time of the server per response.
     processor: Duration,
     per_second: f64,
     p99: Duration,
@@ -161,7 +162,7 @@ fn sample(bench: &Bench, round: usize, index: usize, kind: &Kind) -> Result<Samp
     Ok(Sample { processor, per_second: outcome.per_second(), p99: outcome.percentile(0.99) })
 }
 
-/// A start with hooks to be applied when nothing was ever compiled for this user.
+/// A start that applies hooks when the user's cache of compiled code is empty.
 pub(crate) fn first_start(bench: &Bench) -> Result<Vec<Row>> {
     let place = bench.place("first-start", "[hooks]\napply = true\ncache = 'empty'")?;
     let folder = place.folder().join("hooks/order");
@@ -170,7 +171,7 @@ pub(crate) fn first_start(bench: &Bench) -> Result<Vec<Row>> {
         std::fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
     };
     std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-    // The folder is the id.
+    // The folder name is the model's id.
     write("model.json", &super::MODEL.replace(r#""id": "order", "#, ""))?;
     write("preCreate.js", TEN_LINES)?;
     let server = place.start()?;
@@ -184,7 +185,7 @@ pub(crate) fn first_start(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// From the binding of a bundle to the end of its first run.
+/// The time from binding a bundle to the end of its first run.
 pub(crate) fn bundle_to_first_run(bench: &Bench) -> Result<Vec<Row>> {
     const COUNT: usize = 9;
     let server = bench.server("js-bundle", "")?;
@@ -222,7 +223,8 @@ fn functions(count: usize) -> String {
     source
 }
 
-/// So many KB of what bundles of packages are made of: classes, tables, regular expressions, and modules that make them.
+/// A source of that many KB like bundles of packages: classes, tables, regular expressions, and modules that create
+/// them.
 fn bundle(kilobytes: usize) -> String {
     let mut source = String::new();
     let mut index = 0;

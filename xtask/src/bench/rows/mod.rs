@@ -1,4 +1,4 @@
-//! The rows: name, what is measured, and how. Adding one is one function and one line of this table.
+//! The rows: name, what is measured, and how. To add one, write a function and add a line to this table.
 
 mod cluster;
 mod compare;
@@ -65,22 +65,22 @@ pub(crate) const ROWS: [RowEntry; 32] = [
     ("flat", "cost of a create as the log grows", events::flat),
 ];
 
-/// A model of a common kind, with one index.
+/// A typical model, with one index.
 const MODEL: &str = r#"{"id": "order", "schema": {"type": "object", "required": ["customer", "total"], "properties": {
     "customer": {"type": "string"}, "total": {"type": "number", "minimum": 0}, "paid": {"type": "boolean"},
     "note": {"type": "string"}}}, "indexes": [["customer"]]}"#;
 
-/// What the creates send.
+/// The body of creates.
 const BODY: &str = r#"{"data":{"customer":"ada-lovelace","total":42.5,"paid":true,"note":"two of each"}}"#;
 
 const INSTANCES: &str = "/models/order/instances";
 
-/// A hook that looks at the data and lets it pass.
+/// A hook that checks the data and accepts it.
 const PRE_HOOK: &str = r#"export function preCreate({ after }) {
   if (after.total > 1000000) throw new Reject("too much", { "/total": "at most a million" });
 }"#;
 
-/// Makes the model and gives the client that did.
+/// Creates the model and returns the client that did so.
 fn with_model(server: &Server) -> Result<Client> {
     let mut client = server.client()?;
     client.call("POST", "/models", MODEL)?;
@@ -96,7 +96,7 @@ fn bind_to(client: &mut Client, engine: &str, model: &str, phase: &str, source: 
     client.call_with("PUT", &path, "text/javascript", source.as_bytes()).map(|_| ())
 }
 
-/// Creates as fast as they go.
+/// Sends creates as fast as possible.
 fn press_creates(server: &Server, connections: usize, run: Duration) -> Result<LoadOutcome> {
     let requests = [request("POST", INSTANCES, "application/json", BODY.as_bytes())];
     Load { address: server.address, connections, requests: &requests, status: 201, run }.run()
@@ -108,7 +108,7 @@ fn head(client: &mut Client) -> Result<u64> {
     page["head"].as_u64().ok_or_else(|| format!("`GET /events` tells no head: {page}"))
 }
 
-/// Imports creates until the log has that many events; gives up after `within`. Answers the number of events.
+/// Imports creates until the log has that many events; fails after `within`. Returns the number of events.
 fn fill(client: &mut Client, events: u64, within: Duration) -> Result<u64> {
     const LINES: u64 = 50_000;
     let start = std::time::Instant::now();

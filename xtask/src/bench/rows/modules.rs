@@ -1,4 +1,4 @@
-//! What modules of the server cost.
+//! The cost of server modules.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::compare::{ROUNDS, Workload, sample};
 use crate::repository::root;
 use crate::shell::{Result, run as run_command};
 
-/// It has every hook of a request and declines.
+/// A module that has every hook of a request and declines all of them.
 const DECLINES: &str = r#"
 #include "snaphook.hpp"
 struct Declines : snaphook::Module {};
@@ -35,7 +35,7 @@ pub(crate) fn declining(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![Row { goal: Goal::AtMost(3.0), ..row }])
 }
 
-/// What this configuration adds to the processor time of a get: the median of pairs of runs, each with and without.
+/// The processor time that this configuration adds to a get: the median of pairs of runs, one with and one without it.
 fn added(bench: &Bench, what: &str, config: &str) -> Result<Row> {
     let gets = |config| Workload { name: "get by id", config, engine: None, reads: true };
     let mut pairs = Vec::with_capacity(ROUNDS);

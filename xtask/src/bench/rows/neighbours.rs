@@ -1,4 +1,4 @@
-//! What others notice of requests that are made to take for ever: validation, queries, definitions, compilation.
+//! How requests designed to take forever affect other clients: validation, queries, definitions, compilation.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,12 +16,12 @@ use crate::shell::Result;
 
 /// Hostile requests in flight.
 const IN_FLIGHT: usize = 16;
-/// What the others may notice, 99 times of 100.
+/// Maximum p99 latency of other requests.
 const P99_MAX: Duration = Duration::from_millis(50);
-/// A hostile request is answered within this time, its wait included.
+/// Maximum time until a hostile request gets a response, including the time in queues.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Prepares the server and gives the requests.
+/// Prepares the server and returns the requests.
 type Attack = fn(&mut Client) -> Result<Vec<Vec<u8>>>;
 
 const ATTACKS: [(&str, Attack); 5] = [
@@ -81,7 +81,7 @@ fn beside(bench: &Bench, server: &Server, name: &str, requests: &[Vec<u8>], alon
     ])
 }
 
-/// Health and creates in turn, one at a time.
+/// Sends health requests and creates in turn, one at a time.
 fn calls(server: &Server, run: Duration) -> Result<(LoadOutcome, LoadOutcome)> {
     let mut client = server.client()?;
     let requests = [
@@ -125,7 +125,7 @@ fn post(path: &str, body: &Value) -> Vec<u8> {
     request("POST", path, "application/json", body.to_string().as_bytes())
 }
 
-/// Sixty definitions, each of which asks the next one twice.
+/// Sixty definitions, each of which refers to the next one twice.
 fn doubling(leaf: &Value) -> Value {
     let to = |row: usize| json!({"$ref": format!("#/$defs/d{row}")});
     let rows = (0..60).map(|row| match row {
@@ -208,7 +208,7 @@ fn definitions(_: &mut Client) -> Result<Vec<Vec<u8>>> {
 fn components(_: &mut Client) -> Result<Vec<Vec<u8>>> {
     const LOCALS: usize = 10_000;
     const DEPTH: usize = 1000;
-    // Loops in loops, each of which hands on every local: their product is what the compiler keeps.
+    // Nested loops, each of which passes on every local: the compiler's memory grows with the product.
     let mut body = format!("(local {}) {}", "i32 ".repeat(LOCALS), "loop ".repeat(DEPTH));
     for local in 0..LOCALS {
         let _ = write!(body, "local.get {local} i32.const 1 i32.add local.set {local} ");

@@ -1,4 +1,4 @@
-//! Queries over many instances, and what they leave to others.
+//! Queries over many instances, and how they affect other requests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use super::super::server::Server;
 use crate::shell::Result;
 
 const COUNT: usize = 300_000;
-/// Calls of which the median counts.
+/// Number of calls; the median counts.
 const CALLS: usize = 20;
-/// Clients that scan at once.
+/// Number of clients that scan at once.
 const SCANS: usize = 64;
 const REVISIONS: usize = 5_000;
 
@@ -137,7 +137,7 @@ fn gets_beside_scans(server: &Server) -> Result<Vec<Row>> {
     Ok(vec![row.with_detail(detail).with_memory(server.memory()?), more])
 }
 
-/// Gets, one after the other.
+/// Sends gets, one after the other.
 fn gets(server: &Server, run: Duration) -> Result<LoadOutcome> {
     let mut client = server.client()?;
     let (start, mut times) = (Instant::now(), Vec::new());

@@ -1,4 +1,4 @@
-//! Starting and doing nothing.
+//! Starting, and being idle.
 
 use std::time::Duration;
 

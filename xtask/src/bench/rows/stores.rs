@@ -9,7 +9,7 @@ use super::{press_creates, with_model};
 use crate::repository::root;
 use crate::shell::{Result, cargo, read};
 
-/// `head` of the driver `memory`, linked and as a library.
+/// The call `head` of the driver `memory`, linked and as a library.
 pub(crate) fn library(_: &Bench) -> Result<Vec<Row>> {
     let plugins = crate::plugins::build(true)?;
     let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
@@ -28,7 +28,7 @@ pub(crate) fn library(_: &Bench) -> Result<Vec<Row>> {
     }])
 }
 
-/// Creates of 64 connections on the sqlite drivers of another process, over the loopback interface.
+/// Creates on 64 connections, with the sqlite drivers in another process, over the loopback interface.
 pub(crate) fn remote(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for encoding in ["protobuf", "json"] {
@@ -53,7 +53,7 @@ pub(crate) fn remote(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A process that ends with the row.
+/// A process that is killed when the row ends.
 struct Host(Child);
 
 impl Drop for Host {
