@@ -1,4 +1,4 @@
-//! The command line, as a user meets it.
+//! The command line, as its users see it.
 
 mod apply;
 pub(crate) mod authoring;
@@ -24,9 +24,9 @@ use std::time::Instant;
 
 use super::support::{PATIENCE, Server};
 
-/// A command that has ended.
+/// The result of a command.
 pub(crate) struct Ended {
-    /// With the signal, if one ended it.
+    /// Includes the signal, if one ended the process.
     status: ExitStatus,
     code: Option<i32>,
     stdout: String,
@@ -34,14 +34,14 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// It succeeded; what it printed.
+    /// Checks that the command succeeded. Returns its stdout.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
         self.stdout
     }
 
-    /// It failed and said why on stderr, nothing else.
+    /// Checks that the command failed and printed only to stderr. Returns the message.
     #[track_caller]
     fn fails(self) -> String {
         assert_eq!(self.code, Some(1), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
@@ -51,7 +51,7 @@ impl Ended {
 }
 
 impl Ended {
-    /// Nothing was done, since something is missing; what it said.
+    /// Checks that the command did nothing because something is missing. Returns its output.
     #[track_caller]
     fn lacks(self) -> String {
         assert_eq!(self.code, Some(3), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
@@ -66,7 +66,7 @@ impl From<Output> for Ended {
     }
 }
 
-/// The binary, in a folder, without what the environment may say of servers.
+/// The binary in a folder, without environment variables that name a server.
 fn command(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
     command.args(args).current_dir(directory);
@@ -76,20 +76,20 @@ fn command(directory: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs a command to its end.
 #[track_caller]
 fn run(directory: &Path, args: &[&str]) -> Ended {
     run_with(directory, args, "")
 }
 
-/// The same with something on stdin.
+/// The same with stdin.
 #[track_caller]
 fn run_with(directory: &Path, args: &[&str], stdin: &str) -> Ended {
     let mut command = command(directory, args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     let mut pipe = child.stdin.take().expect("a pipe");
-    // One that does not read closes it.
+    // A command that does not read stdin closes it.
     let _ = pipe.write_all(stdin.as_bytes());
     drop(pipe);
     let pid = child.id();
@@ -102,7 +102,7 @@ fn run_with(directory: &Path, args: &[&str], stdin: &str) -> Ended {
     waiting.join().expect("no panic").expect("an end").into()
 }
 
-/// Runs it against a server.
+/// Runs a command against a server.
 #[track_caller]
 fn ask(server: &Server, args: &[&str]) -> Ended {
     ask_with(server, args, "")
@@ -141,5 +141,5 @@ fn write(directory: &Path, name: &str, text: &str) {
     std::fs::write(path, text).expect("written");
 }
 
-/// What a configuration needs for a server to start.
+/// The minimal configuration with which a server starts.
 const START: &str = "[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n";

@@ -51,7 +51,7 @@ fn a_server_is_made_to_match() {
     api.post("/models/invoice/instances", &json!({"data": {"n": 1}})).expect_problem(409, "not-unique");
     assert_eq!(api.get("/models/customer/hooks/postCreate").expect(200).json()[1]["name"], "second");
 
-    // What is so already is left alone.
+    // Applying the same files again changes nothing.
     let now = events();
     for args in [&["apply"][..], &["apply", "--plan"], &["apply", "hooks"]] {
         assert!(ask(&server, args).ok().starts_with("nothing to do, 2 models"), "{args:?}");
@@ -98,7 +98,7 @@ fn files_with_faults_are_not_applied() {
     assert_eq!(server.client().get("/models").expect(200).json()["items"], json!([]));
     let said = ask(&server, &["apply", "nowhere"]).fails();
     assert!(said.contains("`nowhere` is no folder"), "{said}");
-    // A step that the server refuses ends it, and says so.
+    // A step that the server rejects ends the command with an error.
     std::fs::remove_file(at.join("hooks/invoice/precreate.js")).expect("removed");
     write(at, "hooks/customer/model.json", r#"{"schema": {"type": "object"}}"#);
     write(at, "hooks/invoice/preCreate.ts", "export default () => {\n  return 1 +;\n}");
@@ -118,7 +118,7 @@ fn at_start() {
     let events = api.get("/events?limit=1000").expect(200).json()["items"].clone();
     assert_eq!(events.as_array().expect("a list").len(), 4, "{events}");
     assert_eq!(events[0]["actor"], json!({"id": "apply", "kind": "server"}), "{events}");
-    // Once more changes nothing.
+    // Another start changes nothing.
     server.stop();
     let server = server.restart_ended();
     assert_eq!(server.client().get("/events?limit=1000").expect(200).json()["items"], events);

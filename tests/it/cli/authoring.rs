@@ -1,4 +1,4 @@
-//! From nothing to a bound hook: `init`, `hook new`, `build`, `test`, `deploy`, `types`.
+//! From an empty folder to a bound hook: `init`, `hook new`, `build`, `test`, `deploy`, `types`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::{Background, Ended, ask, command, folder, run, write};
 use crate::support::{Server, create_orders, skip};
 
-/// A configuration that a server of another port answers for: nobody listens there.
+/// A configuration whose address nobody listens at.
 const ALONE: &str = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n";
 
-/// The JavaScript SDK with what it is made of; `None` (and a word about it) without.
+/// The JavaScript SDK with its dependencies; prints a message and returns `None` without them.
 pub(crate) fn sdk_js() -> Option<PathBuf> {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/js");
     if sdk.join("node_modules/.bin/esbuild").exists() {
@@ -20,7 +20,7 @@ pub(crate) fn sdk_js() -> Option<PathBuf> {
     None
 }
 
-/// Runs a command with esbuild on its `PATH`, or without any program on it.
+/// Runs a command with esbuild on its `PATH`, or with an empty one.
 #[track_caller]
 pub(crate) fn build(directory: &Path, sdk: Option<&Path>, args: &[&str]) -> Ended {
     let mut command = command(directory, args);
@@ -33,7 +33,7 @@ pub(crate) fn build(directory: &Path, sdk: Option<&Path>, args: &[&str]) -> Ende
     command.output().expect("the binary runs").into()
 }
 
-/// Each folder has its contracts and says how it is built.
+/// Each template contains its contracts and says how to build it.
 #[test]
 fn endpoints_and_modules_begin_in_three_languages() {
     let place = folder("");
@@ -71,7 +71,7 @@ fn a_new_project_runs_at_once() {
     let said = run(place.path(), &["init", "shop"]).ok();
     assert!(said.contains("created shop/config.toml") && said.ends_with("next: cd shop && snaphook dev\n"), "{said}");
     let shop = place.path().join("shop");
-    // Everything as it was written, but for a port of its own.
+    // The configuration stays as written, except for the port.
     let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
     let cache = format!("[hooks]\ncache = '{}'\n", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache").display());
     write(&shop, "config.toml", &config.replace(":1337", ":0").replace("[hooks]\n", &cache));
@@ -105,7 +105,7 @@ fn javascript_from_new_to_bound() {
         let said = run(here, &["hook", "new", "check", "--language", language]).ok();
         assert!(said.contains(&format!("created check/{source}")), "{said}");
         let hook = here.join("check");
-        // As `npm install` puts them there, without a registry.
+        // Laid out as `npm install` does it, without a registry.
         let modules = hook.join("node_modules");
         std::fs::create_dir_all(modules.join("@snaphook")).expect("a folder");
         std::os::unix::fs::symlink("../../snaphook", modules.join("@snaphook/hook")).expect("a link");
@@ -116,7 +116,7 @@ fn javascript_from_new_to_bound() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
 
-        // Before it is built there is nothing to bind; built with another file beside it, it is one file.
+        // Nothing can be bound before the build. The build bundles the imported file.
         let missing = ask(&server, &["hook", "deploy", hook.to_str().expect("text"), "--model", "order"]).fails();
         assert!(missing.contains("dist/preCreate.js` cannot be read"), "{missing}");
         write(&hook, "src/limit.js", "// A rule.\nexport const LIMIT = 7;\n");
@@ -130,7 +130,7 @@ fn javascript_from_new_to_bound() {
         let said = build(here, Some(&sdk), &["hook", "build", "check"]).ok();
         assert!(said.starts_with("check/dist/preCreate.js: quickjs for preCreate, "), "{said}");
 
-        // In its folder nothing has to be named.
+        // In the hook's folder no argument is needed.
         let tried = build(&hook, Some(&sdk), &["hook", "test", "--json"]);
         assert!(tried.stderr.contains("dist/preCreate.js: quickjs for preCreate, "), "{}", tried.stderr);
         let tried: Value = serde_json::from_str(&tried.ok()).expect("one document");
@@ -142,7 +142,7 @@ fn javascript_from_new_to_bound() {
         let tried: Value = serde_json::from_str(&tried).expect("one document");
         assert_eq!((tried["verdict"].as_str(), tried["message"].as_str()), (Some("reject"), Some("at most 7")));
 
-        // Bound, the same again, and changed.
+        // Bind it, bind the same again, and bind a change.
         let deploy = ["hook", "deploy", hook.to_str().expect("text"), "--model", "order"];
         let said = ask(&server, &deploy).ok();
         assert!(said.starts_with("order.preCreate/check is bound: quickjs, sha256:"), "{said}");
@@ -166,7 +166,7 @@ fn what_cannot_be_built_is_said() {
     let here = place.path();
     let fails = |sdk: Option<&Path>, args: &[&str]| build(here, sdk, args).fails();
     assert!(fails(None, &["hook", "build"]).contains("has no `hook.toml`"));
-    // Each tool that is missing: its name, and how to get it.
+    // For each missing tool: its name, and how to install it.
     for (language, tool, way) in [
         ("js", "esbuild", "`npm install --save-dev esbuild`"),
         ("rust", "rustc", "https://rustup.rs"),
@@ -192,7 +192,7 @@ fn what_cannot_be_built_is_said() {
     assert_eq!(run(here, &["hook", "new", "x", "--language", "cobol"]).code, Some(2));
 
     let Some(sdk) = sdk_js() else { return };
-    // Faults of the source have their place; what was built before stays.
+    // Errors in the source have a location; the previous build stays.
     write(here, "js/dist/preCreate.js", "before");
     for (source, expected) in [
         ("export const preCreate = () => {\n  let a = ;\n};\n", "src/index.js:2:10"),
@@ -204,7 +204,7 @@ fn what_cannot_be_built_is_said() {
         assert!(said.contains(expected), "{said}");
         assert_eq!(std::fs::read_to_string(here.join("js/dist/preCreate.js")).expect("a file"), "before");
     }
-    // Too large: its size, the limit, and what makes it so.
+    // Too large: the message has the size, the limit, and the largest parts.
     write(here, "js/src/large.js", &format!("export const text = \"{}\";\n", "x".repeat(1 << 20)));
     write(here, "js/src/index.js", "import { text } from './large.js';\nexport const preCreate = () => ({ text });\n");
     let said = fails(Some(&sdk), &["hook", "build", "js"]);
@@ -255,7 +255,7 @@ fn types_of_a_model_hold() {
         if (before.name !== after.name) write.create(\"audit\", { name: after.name, at: event.position });\n};";
     let (fits, said) = check(good);
     assert!(fits, "{said}");
-    // Every global that the engines have is declared, and every one that is declared is there.
+    // Every global of the engines is declared, and every declared global exists.
     let declared = globals(&std::fs::read_to_string(sdk.join("index.d.ts")).expect("types"));
     for name in ["console", "fetch", "URL", "setTimeout", "Response", "crypto", "performance", "structuredClone"] {
         assert!(declared.iter().any(|known| known == name), "{name}: {declared:?}");
@@ -285,7 +285,7 @@ fn types_of_a_model_hold() {
         let (fits, said) = check(bad);
         assert!(!fits && said.contains("hook.ts(2,"), "{bad}: {said}");
     }
-    // A project's own types hold for its own hook.
+    // A project's own types apply to its own hook.
     let place = tempfile::tempdir().expect("a folder");
     run(place.path(), &["init", "shop"]).ok();
     let shop = place.path().join("shop");
@@ -296,7 +296,7 @@ fn types_of_a_model_hold() {
     assert_eq!(again, "wrote hooks/order/order.d.ts\nwrote hooks/snaphook-hook.d.ts\n");
 }
 
-/// The names of the globals that types declare as values.
+/// The names of the globals that the types declare as values.
 fn globals(types: &str) -> Vec<String> {
     let (_, global) = types.split_once("declare global {").expect("globals");
     let name = |line: &str| {
@@ -317,7 +317,7 @@ fn the_rust_template_is_a_hook() {
     let place = folder(ALONE);
     let here = place.path();
     run(here, &["hook", "new", "check", "--language", "rust"]).ok();
-    // An error that `?` returns, and a panic: both reach the caller.
+    // An error returned by `?` and a panic both reach the caller.
     let source = here.join("check/src/lib.rs");
     let text = std::fs::read_to_string(&source).expect("a source");
     let changed = text.replace(
@@ -355,7 +355,7 @@ fn the_rust_template_is_a_hook() {
         let tried: Value = serde_json::from_str(&tried.stdout).expect("one document");
         let message = tried["message"].as_str().unwrap_or_default();
         assert!(message.contains(says), "{says}: {tried}");
-        // The lines that would grant it end the message and name the hook as it is bound.
+        // The message ends with the lines that grant it, for the hook as it is bound.
         if let Some((_, lines)) = message.split_once("[[grants]]") {
             let table: toml::Table = format!("[[grants]]{lines}").parse().expect("TOML");
             assert_eq!(table["grants"][0]["hook"].as_str(), Some("check"), "{message}");
@@ -391,7 +391,7 @@ fn native_hooks_from_new_to_bound() {
         let tried: Ended = trying.env("CARGO_TARGET_DIR", &target).output().expect("the binary runs").into();
         let tried: Value = serde_json::from_str(&tried.ok()).expect("one document");
         assert_eq!((&tried["verdict"], &tried["message"]), (&json!("reject"), &json!(message)), "{tried}");
-        // A server loads nothing from a project's own folder.
+        // A server loads no library from the project's folder.
         let elsewhere = here.join("check");
         let said = ask(&server, &["hook", "deploy", elsewhere.to_str().expect("text"), "--model", "note"]).fails();
         let build = format!("snaphook hook build {} --out hooks/{library}\n", elsewhere.display());
@@ -405,8 +405,8 @@ fn native_hooks_from_new_to_bound() {
     }
 }
 
-/// Data is what a server would put before the hook: with the defaults of the model's schema, which it must fit. A hook's folder
-/// beside the model's files finds schema and configuration by itself.
+/// `hook test` passes the data that a server would pass: it must match the model's schema and gets the schema's
+/// defaults. For a hook folder beside the model's files, the schema and the configuration are found automatically.
 #[test]
 fn a_trial_is_of_data_that_fits() {
     let Some(sdk) = sdk_js() else { return };
@@ -430,7 +430,7 @@ fn a_trial_is_of_data_that_fits() {
     let said = test(&[]).fails();
     assert!(said.contains("the data does not fit the model `order`"), "{said}");
     assert!(said.contains("\n  /total: ") && said.contains("\n  /status: "), "{said}");
-    // Also of a file in the model's folder.
+    // The same for a file in the model's folder.
     write(here, "hooks/order/preCreate.js", "export const preCreate = ({ after, log }) => log.info(after.status);\n");
     write(here, "new.json", r#"{"total": 1}"#);
     let said = build(here, None, &["hook", "test", "hooks/order/preCreate.js", "--after", "new.json"]).ok();
@@ -438,7 +438,7 @@ fn a_trial_is_of_data_that_fits() {
     assert!(!here.join("data").exists());
 }
 
-/// The package's own tests, with the binary of this build.
+/// The package's own tests, with this build's binary.
 #[test]
 fn the_javascript_package() {
     let Some(sdk) = sdk_js() else { return };
@@ -454,7 +454,7 @@ fn the_javascript_package() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// What an author sees of a bundle: its size, its own files in errors, a top level that takes long.
+/// What an author sees of a bundle: its size, source locations in errors, and a warning about slow top-level code.
 #[test]
 fn bundles_are_small_and_lead_back() {
     let Some(sdk) = sdk_js() else { return };
@@ -494,7 +494,7 @@ fn bundles_are_small_and_lead_back() {
         built(flags);
         for (n, says) in [
             (9, "threw Error: too much: 9 (limits.ts, line 4, column "),
-            // The innermost place that is the author's.
+            // The innermost location in the author's own files.
             (3, "threw Error: in the package (index.ts, line 9, column "),
         ] {
             write(place.path(), "after.json", &json!({"n": n}).to_string());
@@ -505,7 +505,7 @@ fn bundles_are_small_and_lead_back() {
         let said = run(place.path(), &["hook", "test", "preCreate.js", "--after", "after.json"]).ok();
         assert!(said.contains("`after` was changed and not returned"), "{said}");
     }
-    // More than 5 ms on any machine.
+    // Takes more than 5 ms on any machine.
     let slow = "let sum = 0; for (let i = 0; i < 3e6; i++) sum += i;";
     for (head, says) in [("", "runs it once, when the hook is bound"), ("Date.now();", "since it asks for the time")] {
         write(place.path(), "slow.js", &format!("{head} {slow}\nexport default () => {{ if (sum < 0) throw 1 }};\n"));

@@ -1,6 +1,6 @@
 //! Templates of languages whose compilers take seconds: from `hook new` to a bound hook, and under `snaphook dev`.
 //!
-//! In a set of tests of their own (`cli::authoring`), since compilers take the cores that others measure.
+//! These tests are a separate set from `cli::authoring`, because compilers take cores from tests that measure time.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::docs::needs;
 use crate::plugins;
 use crate::support::{Server, ServerOptions, create_orders, guest, skip};
 
-/// A component with CPython inside is 18 MB: it is made in ten seconds and compiled in twenty, more on a busy machine.
+/// A component with CPython has 18 MB: the build takes ten seconds and compiling it twenty, more on a busy machine.
 const COMPILING: Duration = Duration::from_secs(240);
 
-/// A configuration that a server of another port answers for: nobody listens there. What was compiled once is kept.
+/// A configuration whose address nobody listens at. The cache of compiled code is shared between runs.
 fn alone() -> String {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
     format!("[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n[hooks]\ncache = '{}'\n", cache.display())
 }
 
-/// Whether a compiler is there; a word about it if not.
+/// Whether a compiler is available; prints a message if not.
 fn has(compiler: &str) -> bool {
     match needs::environment(&[compiler.to_owned()]) {
         Ok(_) => true,
@@ -39,13 +39,13 @@ fn with_tools(directory: &Path, args: &[&str]) -> Ended {
     command(directory, args).env("PATH", needs::path(directory)).output().expect("the binary runs").into()
 }
 
-/// New, built, tried without a server, bound, changed, bound anew.
+/// Creates a hook, builds it, tests it without a server, binds it, changes it and binds it again.
 #[track_caller]
 fn from_new_to_bound(language: &str, source: &str, rule: Option<(&str, &str)>) {
     let server = Server::start();
     let api = server.client();
     create_orders(&api, "order");
-    // The template asks for a name; a model without that demand lets the hook decide.
+    // The template rejects a missing name; this model's schema does not require one, so the hook decides.
     api.post("/models", &json!({"id": "note", "schema": {"type": "object"}})).expect(201);
     let place = folder(&alone());
     let here = place.path();
@@ -78,7 +78,7 @@ fn from_new_to_bound(language: &str, source: &str, rule: Option<(&str, &str)>) {
     let problem = api.post("/models/note/instances", &json!({"data": {"total": 1}})).expect_problem(422, "rejected");
     assert_eq!(problem["errors"], json!([{"pointer": "/data/name", "message": "is missing"}]));
 
-    // What the compiler says against a source is told, and what was built before stays.
+    // Compiler errors are reported, and the previous build stays.
     let built = std::fs::read(hook.join("dist/preCreate.wasm")).expect("a component");
     let text = std::fs::read_to_string(hook.join(source)).expect("a source");
     write(&hook, source, &format!("{text}\n((\n"));
@@ -86,7 +86,7 @@ fn from_new_to_bound(language: &str, source: &str, rule: Option<(&str, &str)>) {
     assert!(said.contains("failed (exit status: 1); what it said stands above"), "{said}");
     assert_eq!(std::fs::read(hook.join("dist/preCreate.wasm")).expect("a component"), built);
 
-    // Another rule.
+    // Change the rule.
     let Some((old, new)) = rule else { return };
     assert!(text.contains(old), "the template has what is changed");
     write(&hook, source, &text.replace(old, new));
@@ -96,7 +96,7 @@ fn from_new_to_bound(language: &str, source: &str, rule: Option<(&str, &str)>) {
     assert_eq!(problem["detail"], "another rule", "{problem}");
 }
 
-/// A verdict that the author forgot, or whose tag is none, is a failure that says so; it never passes for ACCEPT.
+/// A missing verdict or an invalid tag fails with a message; neither counts as ACCEPT.
 #[test]
 fn a_verdict_in_c_fails_closed() {
     if !has("clang") {
@@ -136,7 +136,7 @@ fn python_from_new_to_bound() {
     }
 }
 
-/// An endpoint from its template to an answer.
+/// An endpoint from its template to a response.
 #[test]
 fn an_endpoint_in_python_from_new_to_an_answer() {
     if !has("componentize-py") {
@@ -163,7 +163,7 @@ fn an_endpoint_in_python_from_new_to_an_answer() {
     assert_eq!(answer.json(), json!({"hello": "anonymous", "path": "/quote/a?b"}));
 }
 
-/// A project beside a model is built when it is saved: said at once, bound when it is done.
+/// A project beside a model is built on each save: this is reported at once, and the hook is bound when the build ends.
 #[track_caller]
 fn built_at_each_save(language: &str, source: &str, rule: (&str, &str)) {
     let place = tempfile::tempdir().expect("a folder");
@@ -174,7 +174,7 @@ fn built_at_each_save(language: &str, source: &str, rule: (&str, &str)) {
     let create = || api.post("/models/order/instances", &json!({"data": {"customer": "ada", "total": 5}}));
     create().expect(201);
 
-    // It would write over the hook that is there.
+    // The build would overwrite the existing hook.
     run(&shop, &["hook", "new", "check", "--language", language, "--in", "hooks/order"]).ok();
     dev.says("hooks/order/check: not built: `preCreate` has `preCreate.ts` already; remove one of the two");
     std::fs::remove_file(shop.join("hooks/order/preCreate.ts")).expect("a file");
@@ -182,7 +182,7 @@ fn built_at_each_save(language: &str, source: &str, rule: (&str, &str)) {
     let built = format!("order.preCreate: built check ({language}), ");
     dev.says(&building);
     dev.says_within(COMPILING, &built);
-    // The server finds what the build compiled.
+    // The server reuses the code that the build compiled.
     dev.says_within(COMPILING, "hook `order.preCreate`: component (preCreate.wasm), ");
     create().expect_problem(422, "rejected");
     dev.says("    a name is missing");
@@ -202,7 +202,7 @@ fn built_at_each_save(language: &str, source: &str, rule: (&str, &str)) {
     let lines: Vec<&str> = printed.lines().collect();
     let at = |text: &str| lines.iter().position(|line| line.starts_with(text)).expect("a line");
     assert!(at(&building) < at(&built), "{printed}");
-    // Each save once: what a build writes is no save.
+    // One build per save: the files that a build writes trigger none.
     assert_eq!((dev.count(&building), dev.count(&built)), (3, 2), "{printed}");
 }
 
@@ -220,7 +220,7 @@ fn dev_builds_python() {
     }
 }
 
-/// The example of the repository, which takes as long to compile as any component with CPython inside.
+/// The repository's example, which takes as long to compile as any component with CPython.
 #[test]
 fn the_python_example_decides_again() {
     let Some(code) = guest("check_python.wasm") else { return };
@@ -229,13 +229,13 @@ fn the_python_example_decides_again() {
     replay::decides(replay::MAY_AMEND, &replay::totals(), "check_python.wasm", &code, &expected);
 }
 
-/// While a component compiles for many seconds, what else is saved is bound.
+/// While a component compiles for many seconds, other saved hooks are bound.
 #[test]
 fn dev_binds_while_another_hook_compiles() {
     let Some(code) = guest("check_python.wasm") else { return };
     let place = tempfile::tempdir().expect("a folder");
     let shop = project(place.path());
-    // Nothing of it was ever compiled there.
+    // An empty cache: nothing has been compiled there.
     let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
     let shared = config.lines().find(|line| line.starts_with("cache = ")).expect("the tests' cache");
     write(&shop, "config.toml", &config.replace(shared, "cache = 'cache'"));
@@ -252,14 +252,14 @@ fn dev_binds_while_another_hook_compiles() {
     assert_eq!((dev.count(&announced), dev.count("preDelete.js")), (1, 1), "{}", dev.printed());
 }
 
-/// The SDK in the folder is all that it needs of Snaphook.
+/// The SDK in the folder is the only part of Snaphook that the project needs.
 #[test]
 fn a_plugin_in_rust() {
     if !has("cargo") {
         return;
     }
     let folder = plugins::begun("rust");
-    // What its dependencies compile to is kept from one run to the next.
+    // Compiled dependencies are kept between runs.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-new");
     let cargo = |command: &str| {
         std::process::Command::new("cargo")
@@ -272,12 +272,12 @@ fn a_plugin_in_rust() {
     let built = cargo("build");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     plugins::serves(&target.join("debug/libmy_store.so"));
-    // The conformance suite, outside of any checkout.
+    // The conformance suite, outside a checkout.
     let tested = cargo("test");
     let said = String::from_utf8_lossy(&tested.stdout);
     assert!(tested.status.success(), "{said}\n{}", String::from_utf8_lossy(&tested.stderr));
     assert!(said.contains("test secure::listing ... ok"), "{said}");
-    // It finds what a driver gets wrong.
+    // The suite finds an error in a driver.
     let source = folder.path().join("my-store/src/lib.rs");
     let text = std::fs::read_to_string(&source).expect("the driver");
     let wrong = text.replace("name.starts_with(prefix)", "!prefix.is_empty() && name.starts_with(prefix)");

@@ -1,5 +1,5 @@
-//! Hooks and models of a running server, read and changed from the command line: `snaphook hook log|stats|source|history|
-//! rollback|remove`, `snaphook model list|show|pull`.
+//! Hooks and models of a running server, read and changed from the command line:
+//! `snaphook hook log|stats|source|history|rollback|remove` and `snaphook model list|show|pull`.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn version(number: u64) -> String {
     format!("export function preCreate({{ log }}) {{ log.info('version {number}'); }}\n")
 }
 
-/// Binds a source and gives the digits of its digest that are shown.
+/// Binds a source and returns the abbreviated digest that is shown.
 #[track_caller]
 fn deploy(server: &Server, source: &str) -> String {
     write(server.directory(), "check.js", source);
@@ -35,7 +35,7 @@ fn a_hook_is_read_and_rolled_back() {
     };
     runs(3);
 
-    // What was bound, newest first.
+    // All versions, newest first.
     let history = ask(&server, &["hook", "history", "order.preCreate"]).ok();
     let rows: Vec<&str> = history.lines().skip(1).collect();
     assert_eq!(rows.len(), 3, "{history}");
@@ -48,7 +48,7 @@ fn a_hook_is_read_and_rolled_back() {
     let first = oldest["position"].as_u64().expect("a position");
     assert_eq!((&oldest["actor"]["kind"], &oldest["chain"][0]["name"]), (&json!("anonymous"), &json!("check")));
 
-    // The code of each, by the digits that are shown.
+    // The code of each version, by its abbreviated digest.
     assert_eq!(ask(&server, &["hook", "source", "order.preCreate"]).ok(), version(3));
     for (number, digest) in (1..).zip(&digests) {
         let args = ["hook", "source", "order.preCreate/check", "--artifact", digest];
@@ -61,7 +61,7 @@ fn a_hook_is_read_and_rolled_back() {
     ask(&server, &["hook", "source", "order.preCreate", "--out", "kept.js"]).ok();
     assert_eq!(std::fs::read_to_string(server.directory().join("kept.js")).expect("a file"), version(3));
 
-    // To the one before, to a position, to a digest; each is a change like any other.
+    // Roll back to the previous version, to a position, and to a digest; each is an ordinary change.
     let said = ask(&server, &["hook", "rollback", "order.preCreate"]).ok();
     assert!(said.contains(&format!("check (quickjs, {}) (was check (quickjs, {}))", digests[1], digests[2])), "{said}");
     runs(2);
@@ -77,7 +77,7 @@ fn a_hook_is_read_and_rolled_back() {
     let stats: Value = serde_json::from_str(&ask(&server, &["hook", "stats", "--json"]).ok()).expect("JSON");
     assert_eq!((&stats["model"], &stats["phase"], &stats["runs"]), (&json!("order"), &json!("preCreate"), &json!(1)));
 
-    // Removed, and back again.
+    // Removed, and restored.
     let said = ask(&server, &["hook", "remove", "order.preCreate"]).ok();
     assert!(said.starts_with("order.preCreate/check is removed (was quickjs, sha256:"), "{said}");
     assert_eq!(api.get("/models/order/hooks/preCreate").expect(200).json(), json!([]));
@@ -99,7 +99,7 @@ fn a_hook_is_read_and_rolled_back() {
     assert_eq!(ask(&server, &["hook", "log", "order.precreate"]).code, Some(2));
 }
 
-/// One hook of a chain goes, the others stay as they are.
+/// Removing one hook of a chain leaves the others unchanged.
 #[test]
 fn one_of_a_chain_is_removed() {
     let server = Server::start();
@@ -170,7 +170,7 @@ fn models_become_files() {
         serde_json::from_str(&ask(&server, &["model", "show", "order", "--version", "1"]).ok()).expect("JSON");
     assert_eq!(first["hooks"], json!({}));
 
-    // As `apply` reads them: nothing differs.
+    // In the layout that `apply` reads, so there is no difference.
     let said = ask(&server, &["model", "pull"]).ok();
     let expected = [
         "hooks/note/model.json",
@@ -187,7 +187,7 @@ fn models_become_files() {
     assert_eq!(lines, expected);
     assert_eq!(ask(&server, &["apply", "--plan"]).ok(), "nothing to do, 2 models up to date\n");
 
-    // What somebody changed is not written over, unless it is asked for.
+    // Locally changed files are not overwritten unless requested.
     write(server.directory(), "hooks/order/preUpdate.js", "export default () => { return }");
     write(server.directory(), "hooks/note/model.json", "{}");
     let said = ask(&server, &["model", "pull", "order"]).fails();
@@ -198,13 +198,13 @@ fn models_become_files() {
         said.contains("wrote hooks/order/preUpdate.js\n") && said.contains("unchanged hooks/order/model.json\n"),
         "{said}"
     );
-    // Nor does a file stay of a phase that has no hooks.
+    // Files of a phase without hooks are local changes too.
     write(server.directory(), "hooks/order/preDelete.js", "export default () => {}");
     assert!(ask(&server, &["model", "pull", "order"]).fails().contains("  hooks/order/preDelete.js\n"));
     assert!(ask(&server, &["model", "pull", "--force"]).ok().contains("removed hooks/order/preDelete.js\n"));
     assert_eq!(ask(&server, &["apply", "--plan"]).ok(), "nothing to do, 2 models up to date\n");
     assert!(ask(&server, &["model", "pull", "nobody"]).fails().contains("nobody"));
-    // What would be read as something else is rejected.
+    // Ambiguous arguments are rejected.
     for (args, says) in [
         (&["hook", "history", "order.preCreate/check"][..], "whole chain"),
         (&["hook", "rollback", "order.preCreate", "--to", "abc"], "too short"),
@@ -213,7 +213,7 @@ fn models_become_files() {
     }
 }
 
-/// A plan is asked of the server: what would fail is said, with an exit code of its own, and nothing is changed.
+/// The server checks the plan: the output lists what would fail, the exit code is distinct, and nothing changes.
 #[test]
 fn a_plan_is_tried() {
     let server = Server::start();
@@ -237,7 +237,7 @@ fn a_plan_is_tried() {
     }
     assert_eq!(api.get("/events").expect(200).json()["items"], json!([]));
 
-    // Of models that are there too: data that a new schema does not fit.
+    // Existing models too: here the data does not match the new schema.
     create_orders(&api, "order");
     api.post("/models/order/instances", &json!({"data": {"name": "a"}})).expect(201);
     write(at, "only/order/model.json", r#"{"schema": {"type": "object", "properties": {"name": {"type": "number"}}}}"#);
@@ -246,7 +246,7 @@ fn a_plan_is_tried() {
     assert_eq!(api.get("/models/order").expect(200).json()["version"], 1);
 }
 
-/// What somebody bound over REST is not for `apply` to remove.
+/// `apply` does not remove hooks that were bound over REST.
 #[test]
 fn apply_keeps_what_was_bound_over_rest() {
     let options = ServerOptions { hooks: "apply = true".to_owned(), ..ServerOptions::default() };
@@ -263,7 +263,7 @@ fn apply_keeps_what_was_bound_over_rest() {
         api.get(&format!("/models/order/hooks/{phase}")).expect(200).json()[0]["origin"].as_str().map(str::to_owned)
     };
     assert_eq!(["preUpdate", "preDelete"].map(origin), [Some("files".to_owned()), Some("rest".to_owned())]);
-    // The same code again does not take it over.
+    // Binding the same code again does not change the origin.
     api.put_javascript("order", "preUpdate", "export default () => {};").expect(200);
     assert_eq!(origin("preUpdate").as_deref(), Some("files"));
 
@@ -280,7 +280,7 @@ fn apply_keeps_what_was_bound_over_rest() {
         assert_eq!(applied.ok(), "remove hook `order.preCreate`: preCreate, no file names it\n");
     }
     assert_eq!(origin("preDelete").as_deref(), Some("rest"));
-    // One that `apply` bound goes with its file, also at the start.
+    // A hook that `apply` bound is removed with its file, also at the start.
     std::fs::remove_file(at.join("hooks/order/preUpdate.js")).expect("a file");
     let mut server = server;
     server.stop();
@@ -291,7 +291,7 @@ fn apply_keeps_what_was_bound_over_rest() {
     assert!(ask(&server, &["apply"]).ok().starts_with("nothing to do"));
 }
 
-/// A server that listens where the configuration says may be another project's.
+/// The server at the configured address may belong to another project.
 #[test]
 fn another_projects_server_is_not_changed() {
     let server = Server::start();
@@ -313,7 +313,7 @@ fn another_projects_server_is_not_changed() {
         assert!(said.contains("`--url http://") && said.contains(&*other.path().to_string_lossy()), "{args:?}: {said}");
     }
     assert_eq!(server.client().get("/models/order").expect(200).json()["version"], 1);
-    // Named, it is meant; and whichever it is, is said.
+    // An explicit URL confirms the server; the output names the server in any case.
     let url = format!("http://{}", server.address());
     let applied: Ended = run(other.path(), &["--url", &url, "apply"]);
     let about = server.client().get("/server").expect(200).json();

@@ -1,4 +1,4 @@
-//! `snaphook check`, and what `serve` refuses before anything starts.
+//! `snaphook check`, and what `serve` rejects before anything starts.
 
 use super::{START, folder, run, write};
 
@@ -7,7 +7,7 @@ fn a_configuration_that_is_fine() {
     let directory = folder(&format!("{START}[[grants]]\nmodel = '*'\nphase = 'preCreate'\namend = true\n"));
     let said = run(directory.path(), &["check"]).ok();
     assert!(said.contains("config.toml is fine") && said.contains("1 grant"), "{said}");
-    // It only looks.
+    // The command wrote nothing.
     assert_eq!(std::fs::read_dir(directory.path()).expect("a folder").count(), 1);
 }
 
@@ -84,7 +84,7 @@ fn every_fault_at_once_with_its_line() {
         }
     }
     assert_eq!(std::fs::read_dir(directory.path()).expect("a folder").count(), 1, "nothing was started");
-    // A driver is looked up in a file that is fine otherwise.
+    // A driver name is checked once the rest of the file is valid.
     let directory = folder(&format!("{START}[driver-event-storage]\ndriver = 'sqlit'\n"));
     let said = run(directory.path(), &["check"]).fails();
     assert!(said.contains("config.toml:6: ") && said.contains("did you mean `sqlite`"), "{said}");
@@ -105,7 +105,7 @@ fn other_files_and_none() {
         run(empty.path(), &["check"]).ok(),
         "no config.toml here, the defaults are fine: serves at http://127.0.0.1:1337, no grants\n"
     );
-    // A file that says nothing means a server with tokens, which others may reach.
+    // An empty file means a server with tokens that other machines may reach.
     let said = run(folder("").path(), &["check"]).ok();
     assert!(said.starts_with("config.toml is fine"), "{said}");
 }

@@ -76,7 +76,7 @@ fn events_as_they_happen() {
         api.post("/models/one/instances", &json!({"id": id, "data": {}})).expect(201);
         assert_eq!(next()["instance"], id);
     }
-    // It was asked for four.
+    // Four events were requested.
     let ended = eventually("it ends", || child.0.try_wait().expect("a child"));
     assert!(ended.success());
 }
@@ -147,7 +147,7 @@ fn secrets_of_a_server() {
     write(server.directory(), "value", "from a file\n");
     ask(&server, &["secret", "set", "other", "--file", "value"]).ok();
     assert_eq!(ask(&server, &["secret", "list"]).ok(), "mail-key\nother\n");
-    // A line break at the end is no part of what was typed, but of what a file holds.
+    // A trailing line break is removed from typed input, but not from a file.
     for (name, value) in [("mail-key", "s3cret"), ("other", "from a file\n")] {
         assert_eq!(crate::workbench::pre_value(&api, "js", &format!("return secret('{name}');")), value);
     }
@@ -170,7 +170,7 @@ fn secrets_without_a_server() {
     let directory = folder(START);
     run_with(directory.path(), &["secret", "set", "key"], "hidden-value").ok();
     assert_eq!(run(directory.path(), &["secret", "list"]).ok(), "key\n");
-    // It is encrypted where it lies, and the key is nobody else's to read.
+    // The secret is encrypted at rest, and only the owner may read the key.
     let mut files = vec![directory.path().join("data")];
     let mut seen = 0;
     while let Some(path) = files.pop() {
@@ -309,6 +309,6 @@ fn a_hook_that_is_only_tried() {
         let said = run(at, args).fails();
         assert!(said.contains(says), "{args:?}: {said}");
     }
-    // It left nothing in the folder but what the configuration names for compiled code.
+    // The command left nothing in the folder except the configured cache of compiled code.
     assert!(!at.join("data/events.db").exists() && !at.join("data/secret.key").exists());
 }

@@ -1,4 +1,4 @@
-//! What completes commands in a shell, and manual pages, as their programs read them.
+//! Shell completions and manual pages, as their programs read them.
 
 use std::process::Command;
 
@@ -24,7 +24,7 @@ fn bash_completes() {
     assert_eq!(complete("snaphook completions z", 2), "zsh");
     assert_eq!(complete("snaphook --log-f", 1), "--log-format");
     assert_eq!(complete("snaphook hook dep", 2), "deploy");
-    // The server's own commands are nobody's to type.
+    // Internal commands are not completed.
     assert_eq!(complete("snaphook work", 1), "");
 }
 

@@ -1,4 +1,4 @@
-//! `snaphook dev`: what is saved is bound, what runs is printed, what is wrong has its place.
+//! `snaphook dev`: saved files are bound, runs are printed, and errors have a location.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Background, command, run, write};
 use crate::support::{Client, PATIENCE, Server, eventually, skip};
 
-/// A running `snaphook dev` and what it has printed.
+/// A running `snaphook dev` and its output so far.
 pub(super) struct Dev {
     process: Background,
     lines: Arc<Mutex<Vec<String>>>,
@@ -37,7 +37,7 @@ impl Dev {
         Dev { process: Background(child), lines }
     }
 
-    /// A client of the server that it started.
+    /// A client of the server that `dev` started.
     #[track_caller]
     pub(super) fn client(&self) -> Client {
         let printed = self.printed();
@@ -54,19 +54,19 @@ impl Dev {
         self.lines.lock().expect("no panic while locked").join("\n")
     }
 
-    /// Waits until it has printed that.
+    /// Waits until the output contains the text.
     #[track_caller]
     pub(super) fn says(&self, text: &str) {
         self.says_within(PATIENCE, text);
     }
 
-    /// The same of what takes its time.
+    /// The same with a longer timeout.
     #[track_caller]
     pub(super) fn says_within(&self, patience: Duration, text: &str) {
         let deadline = Instant::now() + patience;
         while !self.printed().contains(text) {
             assert!(Instant::now() < deadline, "`{text}` is not printed within {patience:?}; but:\n{}", self.printed());
-            // Not a guess at how long it takes, only a pause between two questions.
+            // A pause between two polls, not an estimate of the duration.
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -76,7 +76,7 @@ impl Dev {
     }
 }
 
-/// A new project with a port and a cache that the test chose.
+/// A new project with a port and a cache of the test's choice.
 pub(super) fn project(place: &Path) -> PathBuf {
     run(place, &["init", "shop"]).ok();
     let shop = place.join("shop");
@@ -106,7 +106,7 @@ fn what_is_saved_is_bound_and_what_runs_is_printed() {
     dev.says("order.preCreate/preCreate a-2 reject ");
     dev.says("    /total: 5000000 is too much");
 
-    // A save is bound; whoever writes next meets the new hook.
+    // A saved hook is bound and applies to the next write.
     let hook = "hooks/order/preCreate.ts";
     write(
         &shop,
@@ -117,7 +117,7 @@ fn what_is_saved_is_bound_and_what_runs_is_printed() {
     create("a-3", 5).expect_problem(422, "rejected");
     dev.says("order.preCreate/preCreate a-3 reject ");
 
-    // A fault has its place, is said once, and leaves what is bound; another file is bound all the same.
+    // An error has a location, is printed once, and leaves the bound hook unchanged; other files are still bound.
     write(&shop, hook, "export const preCreate = ({ after }) => {\n  const a: = 1;\n};\n");
     write(&shop, "hooks/order/preDelete.js", "export function preDelete({ read }) { read.get('customer', 'ada'); }\n");
     dev.says("hooks/order/preCreate.ts:2:");
@@ -129,12 +129,12 @@ fn what_is_saved_is_bound_and_what_runs_is_printed() {
     dev.says("create model `audit`, ");
     assert_eq!(dev.count("hooks/order/preCreate.ts:2:"), 1, "{}", dev.printed());
 
-    // What it lacks is printed as it can be pasted.
+    // A missing grant is printed ready to paste.
     api.request("DELETE", "/models/order/instances/a-1").send().expect_problem(502, "hook-failed");
     dev.says("order.preDelete/preDelete a-1 failed (exception) ");
     dev.says("it lacked a grant; in config.toml:\n\n[[grants]]\nmodel = 'order'\nphase = 'preDelete'\nhook = 'preDelete'\nread = ['customer']\n");
 
-    // A model's change, and a file that goes.
+    // A changed model, and a removed file.
     let model = std::fs::read_to_string(shop.join("hooks/order/model.json")).expect("a model");
     write(&shop, "hooks/order/model.json", &model.replace("\"minLength\": 1", "\"minLength\": 2"));
     dev.says("change model `order`: schema, ");
@@ -158,7 +158,7 @@ fn a_server_that_runs_is_used() {
     dev.says("watching ");
     assert!(!dev.printed().contains("serves at"), "{}", dev.printed());
     let api = server.client();
-    // Its own configuration has no grant for the hook.
+    // The project's own configuration has no grant for the hook.
     let data = json!({"id": "a-1", "data": {"customer": "ada", "total": 5}});
     api.post("/models/order/instances", &data).expect_problem(502, "hook-failed");
     dev.says("order.preCreate/preCreate a-1 failed (amend) ");
@@ -173,7 +173,7 @@ fn a_server_that_runs_is_used() {
     assert!(nothing.contains("`gone` is no folder"), "{nothing}");
 }
 
-/// Other tests run on the same cores, so the quickest of some saves has to show it.
+/// Other tests use the same cores, so it is enough that the fastest of several saves meets the limit.
 #[test]
 fn a_save_is_answered_within_a_second() {
     let place = tempfile::tempdir().expect("a folder");
@@ -199,7 +199,7 @@ fn a_save_is_answered_within_a_second() {
     panic!("the quickest of ten saves took {quickest:?}");
 }
 
-/// A file of the repository as a library, with flags that make it another one.
+/// Builds a file of the repository as a library. The flags make its bytes differ.
 fn library(shop: &Path, flags: &[&str]) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let new = shop.join("hooks/check.new");
@@ -230,7 +230,7 @@ fn a_saved_library_is_loaded_and_said() {
     dev.says("create hook `order.preUpdate`: native (preUpdate.toml), ");
     let times = |times: usize| eventually("a library is said", || (dev.count(loaded) == times).then_some(()));
     times(1);
-    // Nobody calls it: the save alone is answered.
+    // The hook is never called: only the save produces output.
     library(&shop, &["-O0"]);
     times(2);
     let fault = "order.preUpdate/check: library `check.so` is not loaded: ";
@@ -246,7 +246,7 @@ fn a_saved_library_is_loaded_and_said() {
 fn who_misses_runs_is_told() {
     let place = tempfile::tempdir().expect("a folder");
     let shop = project(place.path());
-    // A port of its own, for a server that comes back.
+    // A fixed port, for a server that restarts.
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     let config = std::fs::read_to_string(shop.join("config.toml")).expect("a configuration");
     let patient = config.replace(":0", &format!(":{port}")).replace("[hooks]\n", "[hooks]\ntimeout = '60 s'\n");
@@ -267,7 +267,7 @@ fn who_misses_runs_is_told() {
     create("first");
     dev.says("order.preCreate/preCreate first amend ");
 
-    // It stands still, as a terminal does where text is selected, until the buffers between are full: 150 MB are more than they hold.
+    // The terminal stops reading, as when text is selected, until all buffers are full: 150 MB exceed them.
     let lines = "x".repeat(60_000);
     let source = format!("export const preCreate = ({{ log }}) => {{ log.info('{lines}'); }};\n");
     write(&shop, "hooks/order/preCreate.ts", &source);
@@ -279,7 +279,7 @@ fn who_misses_runs_is_told() {
     dev.signal(Signal::CONT);
     dev.says(" runs are missing here: they came faster than they could be printed");
 
-    // The server goes and comes back.
+    // The server stops and restarts.
     drop(server);
     dev.says("the connection to the server broke; runs are missing here until it is back");
     let _server = serve();

@@ -1,4 +1,4 @@
-//! Help that teaches, and arguments that are wrong.
+//! Help texts, and invalid arguments.
 
 use super::run;
 
@@ -54,7 +54,7 @@ fn help_teaches() {
         assert!(help.contains("Usage: snaphook"), "{help}");
     }
     assert!(run(directory.path(), &["--version"]).ok().starts_with("snaphook "));
-    // Nothing was made meanwhile.
+    // No file was created.
     assert_eq!(std::fs::read_dir(directory.path()).expect("a folder").count(), 0);
 }
 
@@ -81,7 +81,7 @@ fn wrong_arguments() {
     assert!(said.contains("`--log`"), "{said}");
 }
 
-/// Commands that need a server say so when there is none.
+/// Commands that need a server report that there is none.
 #[test]
 fn no_server() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

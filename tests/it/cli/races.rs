@@ -1,4 +1,4 @@
-//! Commands that read and then write, while somebody else changes the same thing in between.
+//! Commands that read and then write, while another client changes the same thing in between.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::{Ended, run};
 use crate::support::{Client, Server, create_orders};
 
-/// Passes connections on to a server. Before it passes on the first request that writes, it does something itself.
+/// A proxy that makes a change of its own before it forwards the first write request.
 struct Meddler {
     address: SocketAddr,
-    /// Once it has.
+    /// Receives a message after that change.
     meddled: Receiver<()>,
 }
 
@@ -22,7 +22,7 @@ impl Meddler {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let (address, to) = (listener.local_addr().expect("an address"), server.address());
         let (sender, meddled) = channel();
-        // Connections one after another: the command needs no second one at once.
+        // One connection after another: the command needs only one at a time.
         thread::spawn(move || {
             let mut meddle = Some(meddle);
             for client in listener.incoming() {
@@ -30,7 +30,7 @@ impl Meddler {
                 let (mut answers, mut back) =
                     (server.try_clone().expect("a copy"), client.try_clone().expect("a copy"));
                 let copying = thread::spawn(move || {
-                    // Its end is the end of either side.
+                    // Either side's end closes the connection.
                     let _ = std::io::copy(&mut answers, &mut back);
                 });
                 let mut bytes = vec![0; 64 << 10];
@@ -49,7 +49,7 @@ impl Meddler {
         Meddler { address, meddled }
     }
 
-    /// Runs a command against it; whether it got in between is checked.
+    /// Runs a command through the proxy and checks that the change happened in between.
     #[track_caller]
     fn ask(self, server: &Server, args: &[&str]) -> Ended {
         let url = format!("http://{}", self.address);
@@ -61,7 +61,7 @@ impl Meddler {
 
 const CHAIN: &str = "/models/order/hooks/preCreate";
 
-/// Hooks of these names and versions.
+/// A chain of hooks with these names and versions.
 fn chain(hooks: &[(&str, u32)]) -> Value {
     let hooks = hooks.iter().map(|(name, version)| {
         json!({"name": name, "engine": "quickjs", "source": format!("export default () => {version}")})
@@ -73,7 +73,7 @@ fn bind(api: &Client, hooks: &[(&str, u32)]) -> Value {
     api.put(CHAIN, &chain(hooks)).expect(200).json()
 }
 
-/// A server with these hooks, bound one chain after another.
+/// A server with these chains, bound in order.
 fn start(chains: &[&[(&str, u32)]]) -> Server {
     let server = Server::start();
     let api = server.client();
@@ -82,7 +82,7 @@ fn start(chains: &[&[(&str, u32)]]) -> Server {
     server
 }
 
-/// Somebody binds these hooks in between.
+/// Another client binds these hooks in between.
 fn binding(server: &Server, hooks: &'static [(&'static str, u32)]) -> Meddler {
     let api = server.client();
     Meddler::new(server, move || drop(bind(&api, hooks)))
@@ -100,7 +100,7 @@ fn says_changed(ended: Ended) {
     assert!(said.contains("`snaphook hook history order.preCreate`"), "{said}");
 }
 
-/// The others of the chain are somebody else's.
+/// The other hooks of the chain belong to another client.
 #[test]
 fn a_hook_that_is_removed_takes_no_other_with_it() {
     let server = start(&[&[("one", 1), ("two", 2)]]);
@@ -139,7 +139,7 @@ fn a_rollback_undoes_no_change_that_it_has_not_seen() {
     }
 }
 
-/// The entity tag is the model's; its hooks are as they were.
+/// The entity tag belongs to the model; its hooks are unchanged.
 #[test]
 fn a_change_of_the_model_alone_disturbs_neither() {
     let server = start(&[&[("one", 1)], &[("two", 2), ("three", 3)]]);

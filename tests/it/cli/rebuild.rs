@@ -1,4 +1,4 @@
-//! `snaphook rebuild`: the model store, made again from the log.
+//! `snaphook rebuild`: rebuilds the model store from the log.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::{Server, create_orders};
 fn fill(server: &Server) -> Value {
     let api = server.client();
     create_orders(&api, "order");
-    // A hook that would be noticed if it ran once more.
+    // A hook that would leave a trace if it ran again.
     api.put_javascript("order", "postCreate", "export default ({ log }) => log.info('ran')").expect(200);
     for n in 0..40 {
         let data = json!({"name": format!("n{n:02}"), "total": n, "customer": {"name": "ä"}});
@@ -24,7 +24,7 @@ fn fill(server: &Server) -> Value {
     all_of(server)
 }
 
-/// Everything that a client can read of the instances.
+/// Every instance, as a client reads them.
 fn all_of(server: &Server) -> Value {
     server.client().get("/models/order/instances?limit=1000&sort=title&count=true").expect(200).json()
 }
@@ -49,7 +49,7 @@ fn while_a_server_runs() {
     assert!(said.starts_with("the model store is rebuilt from ") && said.trim_end().ends_with(" events"), "{said}");
     assert_eq!(all_of(&server), before);
     assert_eq!(runs(&server), 40);
-    // Nobody works on the stores beside it.
+    // The stores are locked by the server.
     let said = run(server.directory(), &["rebuild"]);
     assert_eq!(said.code, Some(1), "{}", said.stdout);
     assert_eq!(all_of(&server), before);

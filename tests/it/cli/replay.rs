@@ -1,4 +1,5 @@
-//! `hook test --replay`: exactly the decisions that would change, with the events, on a running server and without.
+//! `hook test --replay`: lists exactly the decisions that would change, with their events, with and without a running
+//! server.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::{ask, run, write};
 use crate::support::{Server, ServerOptions, guest, skip};
 
-/// Refuses, amends, fails and passes, by the data; reads a model, which needs its grant.
+/// Rejects, amends, fails or accepts, depending on the data; reading a model needs a grant.
 const HOOK: &str = r#"
 export function preUpdate({ before, after, read, id }) {
   const rule = read.get("rule", "limit");
@@ -44,7 +45,7 @@ fn of_a_source(engine: &str) {
     crate::support::create_orders(&api, "order");
     api.post("/models", &json!({"id": "rule", "schema": {"type": "object"}})).expect(201);
     api.post("/models/rule/instances", &json!({"id": "limit", "data": {"total": 100}})).expect(201);
-    // Another model's events, and other kinds, stand between.
+    // Events of other models and of other types come in between.
     let mut positions = Vec::new();
     for (id, total) in [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 1000), ("f", 5)] {
         api.post("/models/order/instances", &json!({"id": id, "data": {"name": "n", "total": 0, "paid": true}}))
@@ -101,7 +102,7 @@ fn of_a_source(engine: &str) {
     let last: Value = serde_json::from_str(&last).expect("one document");
     assert_eq!((last["cost"]["runs"].as_u64(), last["changes"].as_array().map(Vec::len)), (Some(2), Some(1)));
 
-    // The stored rule as it is now decides.
+    // The current version of the stored rule applies.
     api.put("/models/rule/instances/limit", &json!({"data": {"total": 5000}})).expect(200);
     let text = ask(&server, &replay).ok();
     assert!(text.contains("2 of 6 decisions would change: 0 refused"), "{text}");
@@ -109,13 +110,13 @@ fn of_a_source(engine: &str) {
     let head_now = api.get("/events?limit=1").expect(200).json()["head"].clone();
     assert_eq!(head_now.as_u64(), head.as_u64().map(|head| head + 2), "a back-test writes nothing");
 
-    // What makes no sense is said.
+    // Invalid combinations are rejected.
     write(server.directory(), "postCreate.js", "export function postCreate() {}");
     let post = ask(&server, &["hook", "test", "postCreate.js", "--replay", "--model", "order"]).fails();
     assert!(post.contains("`postCreate` runs after the change"), "{post}");
     let unknown = ask(&server, &["hook", "test", "preUpdate.js", "--replay", "--model", "gone"]).fails();
     assert!(unknown.contains("gone"), "{unknown}");
-    // Where no server ever ran there is nothing to replay, and nothing is made.
+    // Without a data folder there is nothing to replay, and none is created.
     let empty = super::folder("[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n");
     write(empty.path(), "preUpdate.js", "export default () => {};");
     let nothing = run(empty.path(), &["hook", "test", "preUpdate.js", "--replay", "--model", "order"]).fails();
@@ -123,7 +124,7 @@ fn of_a_source(engine: &str) {
     assert!(!empty.path().join("data").exists());
     assert!(ask(&server, &["hook", "test", "preUpdate.js", "--replay"]).fails().contains("`--model`"));
 
-    // The same on the stores, when no server holds them.
+    // The same on the stores of a stopped server.
     assert!(server.stop().success());
     check(&run(server.directory(), &json).ok());
     let gone = run(server.directory(), &["hook", "test", "preUpdate.js", "--replay", "--model", "gone"]).fails();
@@ -132,7 +133,7 @@ fn of_a_source(engine: &str) {
     assert_eq!(server.client().get("/events?limit=1").expect(200).json()["head"], head_now);
 }
 
-/// Creations of orders by what they hold, their positions, and the server that has them.
+/// Creates an order for each item of `data`. Returns the server and the events' positions.
 #[track_caller]
 fn orders(tables: &str, data: &[Value]) -> (Server, Vec<u64>) {
     let server = Server::start_with(ServerOptions { tables: tables.into(), ..ServerOptions::default() });
@@ -149,8 +150,8 @@ fn orders(tables: &str, data: &[Value]) -> (Server, Vec<u64>) {
     (server, positions)
 }
 
-/// On the server and on its stores: for each change the event, the verdict, and the refusal's message or what would be
-/// another.
+/// Replays on the server and then on its stores. Expected for each change: the event, the verdict, and the rejection's
+/// message or the changed value.
 #[track_caller]
 pub(super) fn decides(tables: &str, data: &[Value], file: &str, code: &[u8], expected: &[(usize, &str, Value)]) {
     let (mut server, positions) = orders(tables, data);
@@ -176,7 +177,7 @@ pub(super) fn decides(tables: &str, data: &[Value], file: &str, code: &[u8], exp
         let ms = |name: &str| cost[name].as_f64().expect("a number");
         assert_eq!(cost["runs"], data.len(), "{file}: {cost}");
         assert!(ms("p50_ms") > 0.0 && ms("p50_ms") <= ms("p99_ms"), "{file}: {cost}");
-        // What a library takes is part of the process.
+        // A library's memory is part of the process.
         assert_eq!(ms("memory_bytes_max") > 0.0, !file.ends_with(".so"), "{file}: {cost}");
     };
     check(&ask(&server, &args).ok());
@@ -184,7 +185,7 @@ pub(super) fn decides(tables: &str, data: &[Value], file: &str, code: &[u8], exp
     check(&run(server.directory(), &args).ok());
 }
 
-/// One source in Rust: its components for either target and its library decide the same, and read the server's data.
+/// One Rust source: its components for both targets and its library decide the same, and read the server's data.
 #[test]
 fn components_and_a_library() {
     let orders = [
@@ -205,14 +206,14 @@ fn components_and_a_library() {
             &[
                 (1, "reject", json!("unknown customer")),
                 (2, "amend", currency.clone()),
-                // Which is a failure with its own words, not a trap.
+                // A failure with a message, not a trap.
                 (3, "failed", Value::Null),
             ],
         );
     }
 }
 
-/// What the examples in other languages find, which look at the same members.
+/// Orders for the examples in other languages, which all read the same properties.
 pub(super) fn totals() -> [Value; 3] {
     [json!({"total": 5, "currency": "EUR"}), json!({"total": 2e6}), json!({"total": 7, "currency": "eur"})]
 }
@@ -252,7 +253,7 @@ fn deletions_and_missing_grants() {
     assert_eq!(found["cost"]["runs"], 3);
     assert_eq!(found["changes"].as_array().map(Vec::len), Some(1), "{found}");
     assert_eq!((&found["changes"][0]["verdict"], &found["changes"][0]["message"]), (&json!("reject"), &json!("kept")));
-    // Without the grant, each would fail, and it is said what would open it.
+    // Without the grant each replay fails, and the output contains the missing grant.
     write(here, "preCreate.js", "export const preCreate = ({ after }) => ({ ...after, name: 'x' })");
     let text = ask(&server, &["hook", "test", "preCreate.js", "--replay", "--model", "order"]).ok();
     assert!(text.contains("3 of 3 decisions would change: 0 refused, 0 amended, 3 failed"), "{text}");

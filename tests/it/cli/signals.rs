@@ -1,4 +1,4 @@
-//! SIGTERM and its kin end a server in order; SIGHUP, or a change of the file, loads the configuration again.
+//! SIGTERM and similar signals shut a server down; SIGHUP, or a change of the file, reloads the configuration.
 #![cfg(unix)]
 
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use crate::peer::{Peer, PeerResponse};
 use crate::support::{Client, PATIENCE, Server, ServerOptions, eventually};
 use crate::workbench::{append_config, create, create_and_wait, grant, open_model, signal};
 
-/// A hook that is busy for a while.
+/// A hook that runs for this long.
 fn busy(phase: &str, milliseconds: u32) -> String {
     format!(
         "export function {phase}({{ log }}) {{ log.info('started'); const end = Date.now() + {milliseconds}; while (Date.now() < end); log.info('ended'); }}"
@@ -38,7 +38,7 @@ fn what_runs_is_finished() {
         api.put_javascript("post", "postCreate", marks).expect(200);
         api.post("/models/post/instances", &json!({"id": "a", "data": {}})).expect(201);
         eventually("the post hook runs", || (all_marks(&api) == 1).then_some(()));
-        // A request whose head is there and whose body is still to come.
+        // A request whose head has arrived and whose body is still outstanding.
         let mut upload = Upload::begin(&server, "/models/pre/instances", r#"{"id":"kept","data":{}}"#);
         let idle = server.client();
         idle.get("/healthz").expect(200);
@@ -52,7 +52,7 @@ fn what_runs_is_finished() {
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         says(&server, "stopped");
 
-        // What was acknowledged is there, and the post hook that ran is not run again.
+        // Acknowledged writes are present, and the completed post hook does not run again.
         let server = server.restart_ended();
         let api = server.client();
         api.get("/models/pre/instances/kept").expect(200);
@@ -83,14 +83,14 @@ impl<'a> Upload<'a> {
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("the server reads");
-        // With this the server asks for the body.
+        // `100 Continue`: the server requests the body.
         let mut said = [0; 25];
         stream.read_exact(&mut said).expect("the server answers");
         assert_eq!(&said, b"HTTP/1.1 100 Continue\r\n\r\n");
         Upload { stream, body }
     }
 
-    /// Sends the body; the whole answer.
+    /// Sends the body and returns the complete response.
     #[track_caller]
     fn finish(&mut self) -> String {
         self.stream.write_all(self.body.as_bytes()).expect("the server reads");
@@ -113,14 +113,14 @@ fn nothing_waits_longer_than_ten_seconds() {
     );
     api.put_javascript("js", "postCreate", &source).expect(200);
     create(&api, "js", &json!({})).expect(201);
-    // A listener, too, would stay for ever.
+    // An event stream would never end either.
     let stream = api.stream("/events/stream", &[]);
     eventually("the hook waits", || (!peer.asked().is_empty()).then_some(()));
     let asked = Instant::now();
     assert_eq!(server.stop().code(), Some(0), "{:?}", server.log());
     assert!(asked.elapsed() < Duration::from_secs(14), "{:?}", asked.elapsed());
     stream.rest();
-    // It was not finished, so it runs again.
+    // The run was not completed, so it is repeated.
     let before = peer.asked().len();
     let _server = server.restart_ended();
     eventually("the hook runs again", || (peer.asked().len() > before).then_some(()));
@@ -135,11 +135,11 @@ fn signals_within_a_second_are_one_and_a_later_one_ends_it_at_once() {
     create(&api, "js", &json!({})).expect(201);
     let asked = Instant::now();
     signal(&server, Signal::INT);
-    // Each of these but for those after a second is the same wish to stop.
+    // Signals within the first second count as the same request to stop.
     assert_eq!(server.end_by(Signal::TERM).code(), Some(143));
     assert!((1..6).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
     says(&server, "a second signal, sent at least 1 s from now, stops immediately");
-    // What runs gets its time where nobody asks again.
+    // Two signals within a second count as one: the running hook may finish.
     let mut server = server.restart_ended();
     create(&server.client(), "js", &json!({})).expect(201);
     signal(&server, Signal::TERM);
@@ -174,7 +174,7 @@ fn a_signal_loads_the_configuration_again() {
     signal(&server, Signal::HUP);
     says(&server, "now in force: grants");
     assert_eq!(grants(&api), json!({"read": ["x"], "timeout": "2 s", "memory": "128 MiB"}));
-    // A limit that the call feels.
+    // A limit that affects the call.
     api.put_javascript("js", "preCreate", &busy("preCreate", 800)).expect(200);
     create(&api, "js", &json!({})).expect(201);
     let text = std::fs::read_to_string(server.config_file()).expect("a config");
@@ -189,7 +189,7 @@ fn a_change_of_the_file_is_seen() {
     let (server, api) = reloading();
     append_config(&server, &grant("js", "preCreate", "amend = true"));
     eventually("the grant is in force", || (grants(&api)["amend"] == true).then_some(()));
-    // As editors do it: another file takes its place.
+    // Replace the file, as editors do.
     let text = std::fs::read_to_string(server.config_file()).expect("a config");
     let beside = server.directory().join("config.toml.new");
     std::fs::write(&beside, text.replace("amend = true", "read = ['y']")).expect("written");

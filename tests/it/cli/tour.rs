@@ -1,4 +1,4 @@
-//! A tour: what each command prints and the code that it ends with, with and without a server.
+//! A tour: the output and exit code of each command, with and without a server.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::{Background, Ended, ask, command, folder, run, run_with, write};
 use crate::support::{PATIENCE, Server, ServerOptions, create_orders, eventually, order_schema};
 
-/// A configuration for a folder without a server: nobody listens there.
+/// A configuration for a folder without a server: nobody listens at its address.
 const LOCAL: &str = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n";
 
-/// Waits for the end of such a command.
+/// Waits for the command to end.
 fn finish(child: Child) -> Ended {
     let output = child.wait_with_output().expect("the command ends");
     output.into()
@@ -74,18 +74,17 @@ fn check_tells_all_faults_at_once() {
 #[test]
 fn without_a_file_it_serves_this_machine_and_says_so() {
     let empty = tempfile::tempdir().expect("a folder");
-    // Somebody else may have the port, then it ends as below.
+    // If another process has the port, the command ends as below.
     let mut child = piped(empty.path(), &[]).spawn().map(Background).expect("the binary starts");
     let stderr = child.0.stderr.take().expect("a pipe");
     let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
     if lines.by_ref().any(|line| line.contains("started in ") && line.ends_with(" ms")) {
-        // The port answers.
         TcpStream::connect("127.0.0.1:1337").expect("the server listens");
         let mode = std::fs::metadata(empty.path().join("data")).expect("a folder").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }
     drop(child);
-    // The port is taken, here or by somebody else: it says where it would have served, and ends.
+    // The port is taken, by this test or by another process: the command prints the address and ends.
     let _taken = std::net::TcpListener::bind("127.0.0.1:1337");
     for arguments in [&[][..], &["serve"]] {
         let said = run(empty.path(), arguments).fails();
@@ -132,7 +131,7 @@ fn one_server_per_folder() {
     let server = Server::start();
     let error = run(server.directory(), &["serve", "--log", "error"]).fails();
     assert!(error.contains("`driver-secure-storage`") && error.contains("in use"), "{error}");
-    // The first one is none the worse for it.
+    // The first server is unaffected.
     server.client().get("/readyz").expect(200);
 }
 
@@ -150,12 +149,12 @@ fn secrets_without_a_server() {
     assert!(run(&["secret", "set", "a b"]).fails().contains("is no name of a secret"));
     assert!(run(&["secret", "set", "empty"]).fails().contains("is empty"));
     assert!(run(&["--url", "http://127.0.0.1:1", "secret", "list"]).fails().contains("no server answers"));
-    // On the disk it is not to be read.
+    // The secret is not readable on disk.
     for entry in std::fs::read_dir(folder.path().join("data/secrets")).expect("the storage") {
         let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
         assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
     }
-    // Without the key that encrypted it, it is lost, and says so.
+    // Without the key the secret is unreadable, and the command reports it.
     std::fs::remove_file(folder.path().join("data/secret.key")).expect("the key");
     assert!(run(&["secret", "list"]).fails().contains("bring the file back"));
 }
@@ -216,7 +215,7 @@ fn apply_makes_a_server_match() {
     let hooks = api.get("/models/order/hooks").expect(200).json();
     assert_eq!(hooks["postCreate"].as_array().expect("a chain").len(), 2);
 
-    // A change, a removal, and a model that no file names.
+    // A change, a removal, and a model without a file.
     let mut schema = order_schema();
     schema["properties"]["note"] = json!({"type": "string"});
     write(files, "hooks/order/model.json", &json!({"schema": schema, "indexes": [["total"]]}).to_string());
@@ -230,7 +229,7 @@ fn apply_makes_a_server_match() {
     api.post("/models/order/instances", &json!({"data": {"name": "a", "note": "x"}})).expect(201);
     api.get("/models/other").expect(200);
 
-    // What does not work is told, and what comes after it is not done.
+    // A failed step is reported, and later steps do not run.
     write(files, "hooks/order/one.js", "export function postCreate() {");
     let error = ask(&server, &["apply"]).fails();
     assert!(error.contains("the steps after this one were not taken"), "{error}");
@@ -325,7 +324,7 @@ fn a_hook_is_tried_without_a_server() {
     let worse = test("worse.json", &[]);
     assert!(worse.stdout.starts_with("failed (exception): ") && worse.stdout.contains("oh no"), "{}", worse.stdout);
     assert_eq!(worse.fails(), "error: the hook failed\n");
-    // Granted to `order` alone.
+    // Only `order` has the grant.
     let other = test("good.json", &["--model", "other"]);
     assert!(other.stdout.contains("[[grants]]"), "{}", other.stdout);
     other.fails();
@@ -362,7 +361,7 @@ fn events_are_listed_and_followed() {
     assert_eq!(next(), "b");
     assert_eq!(finish(child).code, Some(0));
 
-    // Without a place to start at, only what comes from now on.
+    // Without a start position only new events are shown.
     let mut child =
         piped(server.directory(), &["--url", &url, "events", "--follow", "-n", "1"]).spawn().expect("a start");
     let mut late = 0;
@@ -375,7 +374,7 @@ fn events_are_listed_and_followed() {
     let seen = instances(&finish(child).stdout).remove(0);
     assert!(seen.starts_with("late-"), "{seen}");
 
-    // A reader that has had enough is no failure.
+    // A closed output pipe is not an error.
     let mut child =
         piped(server.directory(), &["--url", &url, "events", "--follow", "--after", "0"]).spawn().expect("a start");
     drop(child.stdout.take());
@@ -435,7 +434,7 @@ fn rebuild_with_and_without_a_server() {
     let before = api.get("/models/order/instances/a").expect(200).json();
     assert_eq!(ask(&server, &["rebuild"]).ok(), "the model store is rebuilt from 3 events\n");
     assert_eq!(api.get("/models/order/instances/a").expect(200).json(), before);
-    // Not behind the back of a server that runs.
+    // Not while a server is running.
     let error = run(server.directory(), &["rebuild"]).fails();
     assert!(error.contains("storage"), "{error}");
 
@@ -468,19 +467,19 @@ fn the_configuration_is_loaded_again() {
     let before = std::fs::read_to_string(&file).expect("the configuration");
     let logged = |part: &str| eventually(part, || server.log().iter().any(|line| line.contains(part)).then_some(()));
 
-    // The lines of the denial are what it takes; so is an editor that replaces the file.
+    // Pasting the lines of the denial into the file is enough, also when an editor replaces the file.
     let new = server.directory().join("config.new");
     std::fs::write(&new, format!("{before}\n{grant}\n")).expect("a file");
     std::fs::rename(&new, &file).expect("a file");
     logged("now in force: grants");
     assert_eq!(create().expect(201).json()["data"]["status"], "seen");
 
-    // What is refused changes nothing.
+    // A rejected configuration changes nothing.
     std::fs::write(&file, format!("{before}\n{grant}\n[[grants]]\nmodel = 'x'\n")).expect("a file");
     logged("the configuration before stays in force");
     create().expect(201);
 
-    // What needs a restart is named; the rest takes effect. SIGHUP does the same.
+    // Settings that need a restart are named; the others take effect. SIGHUP does the same.
     let changed = before.replace("[auth]", "workers = 3\nmax-body = '1 KiB'\n[auth]");
     std::fs::write(&file, format!("{changed}\n{grant}\n")).expect("a file");
     logged("`server.workers` has changed and needs a restart");
@@ -500,7 +499,7 @@ fn signals() {
     assert_eq!(status.code(), Some(0));
     assert!(server.log().iter().any(|line| line.contains("stopped")), "{:?}", server.log());
 
-    // A request that is under way holds the server up; a later signal does not wait for it.
+    // A running request delays the shutdown; a second signal ends the wait.
     let mut server = Server::start();
     create_orders(&server.client(), "order");
     let mut slow = TcpStream::connect(server.address()).expect("the server listens");

@@ -1,4 +1,4 @@
-//! Events in the log that no model store can take: what a server does that finds them, and what an admin can do.
+//! Events in the log that no model store can apply: what the server does with them, and what an admin can do.
 
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{ask, run};
 use crate::support::{Server, eventually};
 
-/// An event that is written into the log by hand, behind the server's back. Answers its position.
+/// Inserts an event directly into the log and returns its position.
 fn insert(server: &Server, model: &str, instance: &str, data: Option<&str>) -> i64 {
     let log = Connection::open(server.directory().join("data/events.db")).expect("the log");
     log.execute(
@@ -71,7 +71,7 @@ fn each_makes_its_own_model_unavailable_and_nothing_else() {
     let mut expected = Vec::new();
     for (model, instance, data) in cases {
         expected.push((model.to_owned(), insert(&server, model, instance, data)));
-        // What comes after it must wait for it.
+        // Later events of the model must wait.
         insert(&server, model, "later", Some("{\"n\":2}"));
         insert(&server, "fine", model, Some("{\"n\":3}"));
     }
@@ -94,12 +94,12 @@ fn each_makes_its_own_model_unavailable_and_nothing_else() {
     create_models(&server, &["new"]);
     let metrics = api.get("/metrics").expect(200).text();
     assert!(metrics.contains(&format!("\nsnaphook_models_unavailable {}\n", cases.len())), "{metrics}");
-    // It is no news at the next start, and after a kill.
+    // Not reported again at the next start or after a kill.
     let server = server.kill_and_restart();
     assert_eq!(degraded(&server), expected);
     assert_eq!(lines(&server, "cannot take an event"), cases.len());
     assert_eq!(status(&server, "fine"), 200);
-    // A rebuild finds them again, and says so.
+    // A rebuild finds and reports them again.
     let rebuilt = ask(&server, &["rebuild"]);
     assert!(rebuilt.stderr.contains("`nested` is unavailable"), "{}", rebuilt.stderr);
     rebuilt.ok();
@@ -137,7 +137,7 @@ fn the_admin_skips_the_event_or_deletes_the_model() {
     let event = &skips["items"][0];
     assert_eq!((&event["model"], &event["data"]["position"]), (&json!("a"), &json!(a)), "{event}");
     assert_eq!(event["data"]["reason"], "cut off by hand");
-    // The model goes on: instances, also the one that was meant, and its definition.
+    // The model is available again: for instances, including the skipped id, and for its definition.
     api.post("/models/a/instances", &json!({"id": "bad", "data": {"n": 5}})).expect(201);
     let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}, "x": {"default": 1}}});
     api.put("/models/a", &json!({"schema": schema, "indexes": [["n"]]})).expect(200);
@@ -197,7 +197,7 @@ fn broken_data_in_the_log_breaks_no_answer() {
         let error = event["data_error"].as_str().expect("an error");
         assert!(error.contains("is no JSON") && error.contains(&format!("events inspect {position}")), "{error}");
     };
-    // `json` reads the whole answer.
+    // `json` reads the complete response.
     for path in ["/events?limit=100", "/models/m/instances/bad/events"] {
         let page = api.get(path).expect(200).json();
         let events = page["items"].as_array().expect("items").clone();
@@ -220,7 +220,7 @@ fn an_index_that_cannot_be_built_keeps_only_its_model() {
     create_models(&server, &["a", "b", "c"]);
     server.stop();
     let store = Connection::open(server.directory().join("data/models.db")).expect("the model store");
-    // Its indexes are still to be built, and one of that name is there.
+    // Its indexes are still pending, and an index with that name already exists.
     store
         .execute("UPDATE _models SET pending = '{\"steps\":[],\"refill\":false}' WHERE id = 'b'", [])
         .expect("it is written");
@@ -232,7 +232,7 @@ fn an_index_that_cannot_be_built_keeps_only_its_model() {
     assert_eq!(degraded(&server), [("b".to_owned(), position)]);
     assert_eq!([status(&server, "a"), status(&server, "b"), status(&server, "c")], [200, 503, 200]);
     server.client().post("/models/c/instances", &json!({"data": {"n": 5}})).expect(201);
-    // It is tried again at each start, and a rebuild makes it anew.
+    // The server retries at each start; a rebuild recreates the model.
     let server = server.restart();
     assert_eq!(degraded(&server), [("b".to_owned(), position)]);
     ask(&server, &["rebuild"]).ok();

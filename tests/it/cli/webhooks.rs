@@ -19,7 +19,7 @@ fn a_file_is_all_that_a_webhook_needs() {
     write(at, "hooks/order/model.json", r#"{"schema": {"type": "object"}}"#);
     write(at, "hooks/order/postCreate.toml", &file);
 
-    // What it lacks is said before anything is sent, with the lines that grant it.
+    // Missing grants are reported before any request is sent, with the lines that add them.
     let said = ask(&server, &["check"]).ok();
     let asked = format!(
         "warning: hook `order.postCreate/send` asked for http POST to `{}` and secret `order-key`",
@@ -52,7 +52,7 @@ fn a_file_is_all_that_a_webhook_needs() {
         log_lines(&api, "order").iter().any(|line| line.contains("answered 204")).then_some(())
     });
 
-    // One file alone.
+    // A single file.
     write(at, "hooks/order/postCreate.toml", &file.replace("/in?token=t", "/in/new"));
     let said = ask(&server, &["hook", "deploy", "hooks/order/postCreate.toml"]).ok();
     assert!(
