@@ -1,6 +1,6 @@
-//! Several nodes on one log: written to and read from all of them, while nodes and the servers of their stores are killed and
-//! paused, cut off from each other, or out of disk. Whatever happens, nothing that was acknowledged is lost or there twice, all nodes agree, listeners that go from one
-//! node to another miss nothing and see nothing twice, and post hooks run in order.
+//! Several nodes on one log: clients write to and read from all of them, while nodes and store servers are killed,
+//! paused, cut off from each other, or out of disk space. No acknowledged write may be lost or duplicated, all nodes
+//! must agree, listeners that move between nodes must see every event once, and post hooks must run in order.
 
 mod across;
 mod backend;
@@ -28,7 +28,7 @@ use crate::crash::writer::{LedgerWriter, Servers};
 use crate::crash::{self, CODES, MODEL, WRITERS};
 use crate::support::{Client, eventually, list};
 
-/// Rounds with faults; `cargo xtask test --long` has more.
+/// Rounds with faults; `cargo xtask test --long` runs more.
 const ROUNDS: usize = 3;
 const ROUNDS_LONG: usize = 20;
 
@@ -36,13 +36,13 @@ fn rounds() -> usize {
     if std::env::var_os("SNAPHOOK_TEST_LONG").is_some() { ROUNDS_LONG } else { ROUNDS }
 }
 
-/// What a round does to the cluster while it is written to.
+/// What happens to the cluster during the writes of a round.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     KillNode,
     StopNode,
     PauseNode,
-    /// It cannot write to its disk.
+    /// The node cannot write to its disk.
     FillNode,
     KillStore,
     PauseStore,
@@ -64,7 +64,7 @@ const FAULTS: [Fault; 10] = [
     Fault::Break(Break::Unanswered),
 ];
 
-/// Rounds of writes to all nodes of a new cluster: the first one without faults.
+/// Runs rounds of writes to all nodes of a new cluster; the first round has no faults.
 fn run(mut backend: Backend) {
     let mut chance = Chance::new();
     let mut nodes = Nodes::start(3, &backend);
@@ -97,7 +97,7 @@ fn run(mut backend: Backend) {
     listeners.into_iter().for_each(Listener::end);
 }
 
-/// Sixteen writers, each at all nodes in turn, and one that changes the model, while that many faults happen.
+/// Runs sixteen writers, each on all nodes in turn, and one that changes the model, during this many faults.
 fn write(
     nodes: &mut Nodes,
     backend: &mut Backend,
@@ -139,7 +139,7 @@ fn write(
             Fault::FillStore => backend.fill(server, pause, whole),
             Fault::Break(how) => backend.break_off(node, (!whole).then_some(server), how, pause),
         }
-        // It goes on with what is left.
+        // The remaining nodes continue.
         written(chance.within(20..200));
         nodes.mend();
         written(chance.within(20..100));
@@ -149,7 +149,7 @@ fn write(
     writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
 }
 
-/// Gives the model one index after the other, at one node after the other.
+/// Switches the model from one index to another, on one node after another.
 fn change_model(nodes: &[Client], ends: &AtomicBool) {
     for (number, index) in ["pad", "n"].into_iter().cycle().enumerate() {
         if ends.load(Ordering::Relaxed) {
@@ -157,16 +157,16 @@ fn change_model(nodes: &[Client], ends: &AtomicBool) {
         }
         let body = crash::definition(index);
         let request = nodes[number % nodes.len()].request("PUT", &format!("/models/{MODEL}")).json(&body);
-        // A node that is gone does not answer, and one of two changes at once is refused.
+        // A stopped node does not respond, and one of two concurrent changes is rejected.
         if let Ok(response) = request.try_send() {
             assert!(matches!(response.status, 200 | 409 | 503), "{}: {}", response.status, response.text());
         }
-        // Not to wait for anything: the writers are to get somewhere in between.
+        // Paces the changes, so that the writers make progress in between.
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// All nodes have the same log and the same instances, and the listeners heard it all.
+/// All nodes have the same log and the same instances, and each listener received every event.
 #[track_caller]
 fn agree(nodes: &Nodes, listeners: &[Listener]) {
     let of = |node: usize, head: u64| {
@@ -174,7 +174,7 @@ fn agree(nodes: &Nodes, listeners: &[Listener]) {
         let api = nodes.client(node);
         (nodes.log(node), [MODEL, "log"].map(|model| list(&api, model)))
     };
-    // Post hooks may still write.
+    // Post hooks may still be writing.
     let all = eventually("nothing is written any more", || {
         let head = nodes.head();
         let all: Vec<_> = (0..3).map(|node| of(node, head)).collect();
@@ -192,7 +192,7 @@ fn position(event: &Value) -> u64 {
     event["position"].as_u64().expect("a position")
 }
 
-/// Every node's model store is what a rebuild makes of the log; the others go on meanwhile.
+/// Every node's model store equals a rebuild from the log; the other nodes keep serving meanwhile.
 #[track_caller]
 fn check_rebuilds(nodes: &Nodes, shares_models: bool) {
     for node in 0..3 {
@@ -201,7 +201,7 @@ fn check_rebuilds(nodes: &Nodes, shares_models: bool) {
         api.request("POST", "/rebuild").send().expect(202);
         let other = nodes.client((node + 1) % 3);
         eventually("the rebuild is done", || {
-            // Where they share what is made again, they wait for it as well.
+            // Nodes that share the model store wait for the rebuild too.
             let answer = other.get(&format!("/models/{MODEL}/instances?limit=1"));
             assert!(answer.status == 200 || shares_models && answer.status == 503, "{}", answer.text());
             let progress = api.get("/rebuild").expect(200).json();

@@ -1,8 +1,9 @@
-//! `kill -9` under load, again and again, on one data folder, on files, and with every store in another process.
+//! `kill -9` under load, repeatedly on the same data folder: with the default stores, with files, and with every store
+//! in another process.
 //!
-//! Sixteen writers and one that changes the model are at work, and post hooks write, when the server dies. After each
-//! restart the log must hold what was acknowledged, once, and of what was not answered all or nothing; the model store
-//! must be what the log adds up to. At the end every post hook must have run, in order.
+//! When the server dies, sixteen writers and one client that changes the model are at work, and post hooks write. After
+//! each restart the log must contain every acknowledged write once, and unacknowledged writes completely or not at all;
+//! the model store must match the log. At the end every post hook must have run, in order.
 
 pub(crate) mod ledger;
 pub(crate) mod writer;
@@ -24,12 +25,12 @@ use crate::support::{Client, DriverHost, PATIENCE, Server, ServerOptions, eventu
 
 pub(crate) const WRITERS: usize = 16;
 pub(crate) const MODEL: &str = "account";
-/// Instances that all writers count up.
+/// Counters that all writers increment.
 pub(crate) const COUNTERS: usize = 4;
-/// Values that are fought for.
+/// Unique values that the writers compete for.
 pub(crate) const CODES: usize = 600;
 
-/// Appends what it sees to the model `log`.
+/// Appends what it receives to the model `log`.
 pub(crate) const HOOK: &str = r#"
     export default async function ({ phase, id, event, attempt, write }) {
       await write.create("log", { instance: id, position: event.position, phase, attempt });
@@ -52,7 +53,7 @@ fn nothing_is_lost_on_files() {
     kill(8, &stores(|store| format!("driver = 'file'\npath = 'data/files/{store}'")), |_| ());
 }
 
-/// The same with every store in another process, which dies as well.
+/// The same with every store in another process, which is killed too.
 #[test]
 fn nothing_is_lost_in_a_driver_host() {
     let mut host = Some(DriverHost::start());
@@ -80,7 +81,7 @@ fn stores(settings: impl Fn(&str) -> String) -> String {
     ["secure", "event", "model", "error"].map(table).concat()
 }
 
-/// Kills a server so often. `meanwhile` is called while it is dead.
+/// Kills a server this many times. `meanwhile` runs while it is down.
 fn kill(rounds: usize, tables: &str, mut meanwhile: impl FnMut(usize)) {
     let mut chance = Chance::new();
     let tables = format!("{tables}{GRANT}");
@@ -104,7 +105,7 @@ fn kill(rounds: usize, tables: &str, mut meanwhile: impl FnMut(usize)) {
         let enough = chance.within(20..600);
         let more = Duration::from_micros(chance.below(3000) as u64);
         eventually("the writers write", || (acknowledged.load(Ordering::Relaxed) >= enough).then_some(()));
-        // Not to wait for anything: to die at some other moment than that of an answer.
+        // Not a wait for a result: the kill should come at a random time after a response.
         std::thread::sleep(more);
         server.signal(Signal::KILL);
         server.wait();
@@ -148,7 +149,7 @@ pub(crate) fn definition(index: &str) -> Value {
     })
 }
 
-/// Models, hooks and counters.
+/// Creates models, hooks and counters.
 pub(crate) fn prepare(api: &Client) -> Vec<Attempt> {
     let mut account = definition("n");
     account["id"] = json!(MODEL);
@@ -171,7 +172,7 @@ pub(crate) fn prepare(api: &Client) -> Vec<Attempt> {
         .collect()
 }
 
-/// Gives the model one index after the other until the server is gone.
+/// Switches the model between indexes until the server is gone.
 fn change_model(api: &Client, acknowledged: &AtomicUsize) {
     let mut seen = 0;
     for index in ["pad", "n"].into_iter().cycle() {
@@ -180,7 +181,7 @@ fn change_model(api: &Client, acknowledged: &AtomicUsize) {
             Ok(response) => drop(response.expect(200)),
             Err(_) => return,
         }
-        // The writers are to get somewhere in between.
+        // The writers must make progress in between.
         let deadline = Instant::now() + Duration::from_secs(1);
         while acknowledged.load(Ordering::Relaxed) < seen + 100 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
@@ -189,7 +190,7 @@ fn change_model(api: &Client, acknowledged: &AtomicUsize) {
     }
 }
 
-/// Waits until the hooks saw every event, then looks at the order in which they did. Returns how many runs were repetitions.
+/// Waits until the hooks have seen every event, then checks their order. Returns the number of repeated runs.
 #[track_caller]
 pub(crate) fn check_hooks(api: &Client, ledger: &Ledger) -> usize {
     let kinds: BTreeMap<u64, (&str, &str)> = ledger
@@ -233,7 +234,7 @@ pub(crate) fn check_hooks(api: &Client, ledger: &Ledger) -> usize {
     repeated
 }
 
-/// The model store is what a rebuild makes of the log, while the server runs and from the command line.
+/// The model store equals a rebuild from the log, on a running server and from the command line.
 #[track_caller]
 fn check_rebuild(mut server: Server) {
     let all = |server: &Server| {

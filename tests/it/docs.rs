@@ -1,24 +1,25 @@
-//! A newcomer follows the pages of `docs` and `docs/hooks`, from an empty folder, with the binary alone: every block of every page
-//! runs, in order. How many commands and minutes each page took is printed at the end.
+//! Follows the pages of `docs` and `docs/hooks` as a newcomer would: from an empty folder, with only the binary,
+//! running every block of every page in order. At the end it prints the number of commands and the minutes of each
+//! page.
 //!
-//! One page is one folder and one shell. In a block's info string:
+//! Each page has one folder and one shell. The info string of a block says what the test does with it:
 //!
-//! | info string | what becomes of the block |
+//! | info string | what the test does with the block |
 //! | --- | --- |
-//! | `LANGUAGE file=PATH` | written to that path, seen from where the shell stands |
-//! | `LANGUAGE excerpt=PATH` | must stand in that file as it is |
-//! | `LANGUAGE source=PATH` | must stand in that file of the repository as it is |
-//! | `sh` | run; it must succeed. `snaphook serve &` and `snaphook dev &` are waited for |
-//! | `sh fails` | run; it must fail |
-//! | `sh eventually` | run until the `text` block after it is what it prints |
-//! | `text` | right after one of `sh`: what it prints; `…` stands for anything, alone on a line for any lines |
-//! | `toml config` | part of a `config.toml`, which `snaphook check` must accept |
-//! | `LANGUAGE shown` | only read: a part of something, or for another machine |
+//! | `LANGUAGE file=PATH` | writes it to that path, relative to the shell's current folder |
+//! | `LANGUAGE excerpt=PATH` | checks that it appears verbatim in that file |
+//! | `LANGUAGE source=PATH` | checks that it appears verbatim in that file of the repository |
+//! | `sh` | runs it; it must succeed. Waits until `snaphook serve &` and `snaphook dev &` are ready |
+//! | `sh fails` | runs it; it must fail |
+//! | `sh eventually` | repeats it until its output matches the next `text` block |
+//! | `text` | expected output of the `sh` block before it; `…` matches any text, alone on a line any lines |
+//! | `toml config` | checks it with `snaphook check`, as part of a `config.toml` |
+//! | `LANGUAGE shown` | does nothing: an excerpt, or for another machine |
 //!
-//! Anything else fails the test, blocks that are only indented too. Pages serve at `127.0.0.1:1337`, the test on a free port. A page that needs programs
-//! says so in its first line: `<!-- needs: node, wasm32 -->`; without them it is skipped, which `CI=true` forbids. `server` is one
-//! that runs in mode `open`. `SNAPHOOK_DOCS_PAGE=javascript` runs one page, `SNAPHOOK_DOCS_BINARY=PATH` follows them with another
-//! binary, such as that of a release. The README has a test of its own (`demo`).
+//! Any other block fails the test, including indented ones. Pages use `127.0.0.1:1337`, the test a free port. A page
+//! that needs programs lists them in its first line: `<!-- needs: node, wasm32 -->`; without them the page is skipped,
+//! or fails if `CI=true`. `server` means a running server in mode `open`. `SNAPHOOK_DOCS_PAGE=javascript` runs a single
+//! page; `SNAPHOOK_DOCS_BINARY=PATH` uses another binary, such as a release. The README has a separate test (`demo`).
 
 pub(crate) mod needs;
 mod page;
@@ -43,7 +44,7 @@ fn every_block_runs() {
     let pages = Mutex::new(pages());
     let failures = Mutex::new(Vec::new());
     let followed = Mutex::new(Vec::new());
-    // What several pages build, such as the standard library for WebAssembly, is built once.
+    // Builds that several pages need, such as the standard library for WebAssembly, are shared.
     let builds = tempfile::tempdir().expect("a folder");
     let work = || {
         while let Some(file) = { pages.lock().expect("no panic while locked").pop() } {
@@ -70,17 +71,17 @@ fn every_block_runs() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Where a reader of the test's output finds it although the test succeeded.
+/// Prints the table where it is visible although the test succeeded.
 fn print_table(followed: &[(String, usize, Duration)]) {
     let mut table = "a newcomer followed these pages:\ncommands  minutes  page\n".to_owned();
     for (page, commands, took) in followed {
         table.push_str(&format!("{commands:>8}  {:>7.2}  {page}\n", took.as_secs_f64() / 60.0));
     }
-    // What is printed with macros is shown of tests that fail only.
+    // The test harness shows the output of print macros only for failed tests.
     let _ = std::io::stderr().write_all(table.as_bytes());
 }
 
-/// The pages, those that take long last so that they are taken first.
+/// The pages by name; workers take them from the end, where the slow ones are.
 fn pages() -> Vec<PathBuf> {
     let only = std::env::var("SNAPHOOK_DOCS_PAGE").ok();
     let entries = |folder: &str| std::fs::read_dir(repository().join(folder)).expect("a folder of pages");
@@ -96,7 +97,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// Follows one page to its end; how many commands it has. An error begins with where in the page it is.
+/// Follows one page to its end. Returns the number of commands; an error begins with its location in the page.
 fn follow(file: &Path, builds: &Path) -> Result<usize, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!(": {error}"))?;
     let page = DocPage::parse(&text)?;

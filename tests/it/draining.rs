@@ -1,5 +1,5 @@
-//! A server that stops, or loads its configuration and certificates again, under load: every write that it took is answered
-//! and in the log, no response breaks off, and what waits ends.
+//! A server that stops, or reloads its configuration and certificates, under load: every accepted write gets a response
+//! and is in the log, no response is cut off, and waiting requests end.
 #![cfg(unix)]
 
 mod load;
@@ -23,7 +23,7 @@ use crate::transport::{pair, write_pair};
 use crate::webhooks::{KEY, bind};
 use crate::workbench::{grant, open_model};
 
-/// Connections of a load, and writes that are answered before something happens.
+/// The connections of a load, and the writes that it completes before the test acts.
 const CONNECTIONS: usize = 8;
 const WRITES: usize = 200;
 
@@ -40,7 +40,7 @@ fn prepare(api: &Client, peer: &Peer) {
     bind(api, "order", "postCreate", &peer.url("/"));
 }
 
-/// What is in the log is what was answered, and each event came to its post hook.
+/// The log contains exactly the acknowledged writes, and each event reached its post hook.
 #[track_caller]
 fn check(load: &Load, api: &Client, peer: &Peer) {
     load.check();
@@ -160,7 +160,7 @@ fn serve(folder: &Path) -> std::process::Child {
     command.spawn().expect("the binary")
 }
 
-/// Of a load beside others: its own writes are stored, and nothing of it that was not answered.
+/// For one load among others: exactly its acknowledged writes are stored.
 #[track_caller]
 fn check_all_of(load: &Load, api: &Client) {
     for id in load.answered() {
@@ -229,7 +229,8 @@ fn what_waits_is_answered_and_what_is_idle_ends_in_order() {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream
     };
-    // A response that its client takes slowly, a connection without a request, one that had one, and a listener.
+    // A response with a slow reader, a connection without a request, an idle connection after a request, and an event
+    // stream.
     let mut slow = connect();
     slow.write_all(b"GET /models/large/instances?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
     let mut taken = vec![0; 100];
@@ -272,14 +273,14 @@ fn what_waits_is_answered_and_what_is_idle_ends_in_order() {
     assert!(body.len() > 4_000_000, "{}", body.len());
     holds.store(false, Ordering::SeqCst);
     assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
-    // What was answered is there.
+    // Acknowledged writes are present.
     let server = server.restart_ended();
     for id in ["waits", "batch"] {
         server.client().get(&format!("/models/order/instances/{id}")).expect(200);
     }
 }
 
-/// Whoever had connected before the listener was closed is served.
+/// Clients that connected before the listener closed are served.
 #[test]
 fn who_has_connected_is_let_in() {
     let mut server = Server::start();
@@ -299,7 +300,7 @@ fn who_has_connected_is_let_in() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// Also of what modules answer, each connection of HTTP/1 is told which response is its last one.
+/// Responses of modules also mark the last response of an HTTP/1 connection.
 #[test]
 fn what_a_module_answers_can_be_the_last_response() {
     let mut server = serve_modules(&module("hello", &example("endpoint"), ""));
@@ -322,7 +323,7 @@ fn what_a_module_answers_can_be_the_last_response() {
     assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
 }
 
-/// A request of which a part has arrived when idle connections are closed.
+/// A request of which only a part has arrived when idle connections are closed.
 #[test]
 fn a_request_that_has_begun_to_come_is_answered() {
     let mut server = Server::start();
@@ -343,7 +344,7 @@ fn a_request_that_has_begun_to_come_is_answered() {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").expect("a part of a request");
     }
     server.terminate();
-    // From then on those that are idle are closed.
+    // From now on idle connections are closed.
     idle.read_to_end(&mut Vec::new()).expect("the end");
     for stream in [&mut fresh, &mut used] {
         stream.write_all(b"host\r\n\r\n").expect("the rest of it");

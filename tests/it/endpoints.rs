@@ -1,5 +1,5 @@
-//! Custom endpoints: components that answer requests, over real sockets. What each task of the guest does is in
-//! `tests/guests/endpoint`.
+//! Custom endpoints: components that respond to requests, over real sockets. `tests/guests/endpoint` defines what each
+//! task of the guest does.
 
 mod failing;
 mod granted;
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::support::{PATIENCE, Response, Server, ServerOptions, guest};
 
-/// A server with the guest as `tool` at `/tool`, and more tables.
+/// A server with the guest as `tool` at `/tool`, and additional tables.
 fn server(tables: &str) -> Option<Server> {
     with(ServerOptions { tables: tables.to_owned(), ..ServerOptions::default() })
 }
@@ -31,7 +31,7 @@ fn with(options: ServerOptions) -> Option<Server> {
 
 const TOOL: &str = "[[server.endpoints]]\nname = 'tool'\npath = '/tool'\ncomponent = 'tool.wasm'\n";
 
-/// A connection of its own.
+/// Opens a new connection.
 fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address()).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -39,7 +39,7 @@ fn connect(server: &Server) -> TcpStream {
     stream
 }
 
-/// Sends a head and gives the connection.
+/// Sends a head and returns the connection.
 fn begin(server: &Server, method: &str, path: &str, headers: &str) -> TcpStream {
     let mut stream = connect(server);
     let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", server.address());
@@ -47,7 +47,7 @@ fn begin(server: &Server, method: &str, path: &str, headers: &str) -> TcpStream 
     stream
 }
 
-/// Reads until these bytes came.
+/// Reads until these bytes arrive.
 fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
@@ -59,7 +59,7 @@ fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// All that comes until the server closes the connection.
+/// Reads until the server closes the connection.
 fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     // A connection that is cut off may end with an error.
@@ -75,7 +75,7 @@ fn orders(server: &Server) {
     api.post("/models/order/instances", &json!({"id": "a", "data": {"name": "first"}})).expect(201);
 }
 
-/// The value of a header that the component was sent.
+/// The value of a header that the component received.
 fn echoed<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }

@@ -1,5 +1,5 @@
-//! Clients that flood or stall: many connections, slow heads, abuse of HTTP/2. Others are served meanwhile, and memory stays
-//! bounded.
+//! Clients that flood or stall: many connections, slow heads, abuse of HTTP/2. Others are served meanwhile, and memory
+//! stays bounded.
 
 mod frames;
 
@@ -18,7 +18,7 @@ use crate::support::{PATIENCE, Server, ServerOptions, eventually};
 use crate::webhooks::{KEY, bind};
 use crate::workbench::{grant, open_model};
 
-/// What connections that do nothing, or harm, may take together.
+/// Maximum total memory for idle or abusive connections.
 const GROWTH_MAX: u64 = 300 * MIB;
 
 /// A connection from another address of this machine, as another client.
@@ -31,7 +31,7 @@ fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
     TcpStream::from(socket)
 }
 
-/// Answers within the time that a person would wait, although the machine is busy.
+/// Checks that a request is served within the time a person would wait, even on a busy machine.
 #[track_caller]
 fn a_neighbour_is_served(server: &Server) {
     let started = Instant::now();
@@ -50,7 +50,7 @@ fn idle_connections_make_room_for_others() {
     let server = start("[server.limits]\nconnections = 16");
     let api = server.client();
     let mut stream = api.stream("/events/stream", &[]);
-    // Heads that do not end, and connections that say nothing.
+    // Incomplete heads, and connections that send nothing.
     let idle: Vec<TcpStream> = (0..40)
         .map(|number| {
             let mut stream = connect_from([127, 0, 0, 2], server.address());
@@ -63,21 +63,21 @@ fn idle_connections_make_room_for_others() {
     for _ in 0..5 {
         a_neighbour_is_served(&server);
     }
-    // What is in use is not closed for it.
+    // Connections in use stay open.
     for _ in 0..5 {
         assert_eq!(stream.next().event, "instance.created");
     }
     drop(idle);
 }
 
-/// A request that its client took back is worked on no more.
+/// The server stops working on a request that its client has reset.
 #[test]
 fn connections_whose_requests_were_reset_make_room_for_others() {
     const CONNECTIONS: usize = 8;
     let (holds, has_ended) = channel::<()>();
     let has_ended = Mutex::new(has_ended);
     let peer = Peer::start(move |_| {
-        // Until the test is over.
+        // Blocks until the test is over.
         let _ = has_ended.lock().map(|has_ended| has_ended.recv());
         PeerResponse::new(204, "")
     });
@@ -106,7 +106,7 @@ fn ten_thousand_idle_connections() {
     let server = start("");
     a_neighbour_is_served(&server);
     let memory = Memory::of(&server);
-    // As many as the configuration allows, and as this process may open.
+    // As many as the configuration allows and this process can open.
     let count = if cfg!(target_os = "linux") { 10_000 } else { 200 };
     let mut idle = Vec::with_capacity(count);
     for number in 0..count {
@@ -126,10 +126,10 @@ fn ten_thousand_idle_connections() {
     memory.grew_by_at_most(GROWTH_MAX);
 }
 
-/// Its name, whether the server ends the connection, and what is sent at each turn.
+/// Name, whether the server closes the connection, and what to send in each round.
 type Flood = (&'static str, bool, Box<dyn Fn(&mut Wire, u32)>);
 
-/// What a client of HTTP/2 does over and over, and whether the server ends its connection for it.
+/// What an HTTP/2 client repeats, and whether the server closes its connection.
 #[rustfmt::skip]
 fn floods() -> Vec<Flood> {
     vec![
@@ -177,7 +177,7 @@ fn abuse_of_http2() {
             }
         }
     }
-    // Nothing of it is left.
+    // No resources are left in use.
     let mut stream = TcpStream::connect(server.address()).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");

@@ -1,4 +1,4 @@
-//! What a client began at one node goes on at another: keys, tags, cursors, secrets, hooks and their artifacts.
+//! What a client began on one node continues on another: keys, tags, cursors, secrets, hooks and their artifacts.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ fn what_one_node_begins_another_ends() {
     a_copy_of_another_log_is_refused(&mut nodes);
 }
 
-/// Lines of an import wait for each other; none of them may hold a connection meanwhile that the others need.
+/// Lines of an import wait for each other; while waiting they must not hold a connection that the others need.
 #[test]
 fn lines_that_wait_hold_no_connections() {
     let backend = Backend::postgres(true);
@@ -39,7 +39,7 @@ fn lines_that_wait_hold_no_connections() {
     let api = server.client();
     let schema = json!({"type": "object", "properties": {"code": {"type": "string"}}});
     api.post("/models", &json!({"id": "m", "schema": schema, "unique": [["code"]]})).expect(201);
-    // Each value is wanted by three lines, of which the first gets it.
+    // Three lines claim each value; the first one gets it.
     let line = |number: usize| json!({"id": format!("i{number}"), "data": {"code": format!("c{}", number / 3)}});
     let lines: Vec<String> = (0..600).map(|number| line(number).to_string()).collect();
     let request = api.request("POST", "/models/m/import").body("application/x-ndjson", lines.join("\n"));
@@ -57,14 +57,14 @@ fn position(api: &Client, path: &str, body: &Value) -> String {
 }
 
 fn keys_tags_and_cursors(a: &Client, b: &Client) {
-    // A key means the same at both.
+    // An idempotency key is valid on both nodes.
     let keyed = |api: &Client| {
         let request = api.request("POST", INSTANCES).header("Idempotency-Key", "once");
         request.json(&json!({"data": {"name": "keyed"}})).send().expect(201)
     };
     let (first, again) = (keyed(a), keyed(b));
     assert_eq!(first.json(), again.json());
-    // A tag of one node is one of the other, and so is one that is old.
+    // Both nodes give an instance the same tag, and both recognise an outdated one.
     let path = format!("{INSTANCES}/{}", first.json()["id"].as_str().expect("an id"));
     let tag = first.header("etag").expect("a tag").to_owned();
     let put = |api: &Client, name: &str| {
@@ -77,7 +77,7 @@ fn keys_tags_and_cursors(a: &Client, b: &Client) {
     let read = a.request("GET", &path).header("Snaphook-Min-Position", &seen).send().expect(200);
     assert_eq!(read.json()["data"]["name"], "second");
     assert_eq!(read.header("etag"), written.header("etag"));
-    // A page of one and the next of the other.
+    // Pages alternate between the nodes.
     let mut last = String::new();
     for number in 0..5 {
         last = position(a, INSTANCES, &json!({"id": format!("p{number}"), "data": {"name": "page", "count": number}}));
@@ -90,7 +90,7 @@ fn keys_tags_and_cursors(a: &Client, b: &Client) {
         page["items"].as_array().expect("items").iter().map(|item| item["id"].clone()).collect::<Vec<_>>()
     };
     assert_eq!((ids(&page), ids(&next)), (vec![json!("p4"), json!("p3")], vec![json!("p2"), json!("p1")]));
-    // What the log does not have yet is waited for, but not for ever.
+    // A read waits for a position that the log does not have yet, up to a timeout.
     let head: u64 = last.parse().expect("a number");
     let ahead = a.request("GET", &path).header("Snaphook-Min-Position", &(head + 1000).to_string()).send();
     assert!(matches!(ahead.status, 410 | 503), "{}", ahead.text());
@@ -99,12 +99,12 @@ fn keys_tags_and_cursors(a: &Client, b: &Client) {
 fn secrets_and_hooks(nodes: &Nodes, a: &Client, b: &Client) {
     a.request("PUT", "/secrets/key").body("text/plain", "hunter2").send().expect(204);
     assert_eq!(b.get("/secrets").expect(200).json()["items"], json!(["key"]));
-    // Bound at one, run by the other, which gets the artifact from the log.
+    // Bound on one node and run by the other, which gets the artifact from the log.
     let pre = "export default ({ after }) => { if (after.name === 'bad') throw new Error('no'); }";
     b.put_javascript("order", "preCreate", pre).expect(200);
     nodes.reach(0, nodes.head());
     a.post(INSTANCES, &json!({"data": {"name": "bad"}})).expect_problem(502, "hook-failed");
-    // A client waits at one node for a post hook that either may run.
+    // A client waits on one node for a post hook that either node may run.
     let post = "export default async ({ id, write }) => { await write.create('seen', { id }); }";
     a.post("/models", &json!({"id": "seen", "schema": {"type": "object"}})).expect(201);
     a.put_javascript("order", "postCreate", post).expect(200);
@@ -133,7 +133,7 @@ fn nodes_know_each_other(nodes: &mut Nodes) {
     for node in 0..2 {
         assert_eq!(addresses(&nodes.client(node)), all);
     }
-    // One that stops takes its leave, one that dies is forgotten.
+    // A node that stops deregisters; a node that dies expires.
     let left = vec![nodes.addresses()[1].to_string()];
     nodes.stop(0);
     assert_eq!(addresses(&nodes.client(1)), left);
@@ -167,7 +167,7 @@ fn a_copy_of_another_log_is_refused(nodes: &mut Nodes) {
     std::fs::copy(from, to).expect("a copy");
     let refusal = nodes.refusal(0);
     assert!(refusal.contains("log"), "{refusal}");
-    // Removed, it is made again.
+    // A removed model store is rebuilt.
     std::fs::remove_file(nodes.directory(0).join("data/models.db")).expect("it is there");
     nodes.mend();
     let listed = nodes.client(0).get(&format!("{INSTANCES}?limit=1000")).expect(200).text();

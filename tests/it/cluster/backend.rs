@@ -1,4 +1,4 @@
-//! The servers that a cluster keeps its stores on, and the ways that its nodes have to them.
+//! The servers that store a cluster's data, and the links from its nodes to them.
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use snaphook_driver_testkit::servers::{Server, Signal, nats, postgres, redis};
 
 use super::link::{Break, Link};
 
-/// Every node must have the same private key.
+/// All nodes need the same private key.
 const KEY: &str = "SNAPHOOK_KEY=AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
 
-/// No cluster has more nodes.
+/// The maximum number of nodes.
 const NODES: usize = 3;
 
 pub(super) struct Backend {
-    /// The tables of the configuration of each node.
+    /// The configuration tables of each node.
     tables: Vec<String>,
-    /// Of each node, to each of the servers.
+    /// For each node, a link to each server.
     links: Vec<Vec<Link>>,
-    /// What is killed and paused, one at a time.
+    /// The servers that are killed and paused, one at a time.
     servers: Vec<Server>,
-    /// Else NATS.
+    /// Otherwise NATS.
     is_postgres: bool,
-    /// Whether the nodes keep instances in one place.
+    /// Whether the nodes share one model store.
     shares_models: bool,
-    /// What ends with the cluster.
+    /// Servers without faults, which end with the cluster.
     _others: Vec<Server>,
 }
 
 impl Backend {
-    /// Events and errors in PostgreSQL, secrets in Redis; instances in PostgreSQL too, or in a file of each node.
+    /// Events and errors in PostgreSQL and secrets in Redis; instances in PostgreSQL too, or in a file per node.
     pub(super) fn postgres(shares_models: bool) -> Backend {
         let (server, secrets) =
             (postgres::start(&[]), redis::start(&["--appendonly", "yes", "--appendfsync", "always"]));
@@ -56,7 +56,7 @@ impl Backend {
         Backend { tables, links, servers: vec![server], is_postgres: true, shares_models, _others: vec![secrets] }
     }
 
-    /// Events and secrets in three NATS servers, of which each has everything; instances and errors in files of each node.
+    /// Events and secrets in three NATS servers with full replication; instances and errors in files per node.
     pub(super) fn nats() -> Backend {
         let servers = nats::cluster(3, "always");
         let links = links(&servers);
@@ -83,24 +83,24 @@ impl Backend {
         self.servers.len()
     }
 
-    /// The tables of a node's configuration.
+    /// The configuration tables of a node.
     pub(super) fn tables(&self, node: usize) -> &str {
         &self.tables[node]
     }
 
-    /// The command that starts a node begins with this.
+    /// The prefix of the command that starts a node.
     pub(super) fn environment(&self) -> &'static [&'static str] {
         &["env", KEY]
     }
 
-    /// A server dies, and is started again after that time.
+    /// Kills a server and restarts it after that time.
     pub(super) fn kill(&mut self, server: usize, away: Duration) {
         self.servers[server].end(Signal::Quit);
         std::thread::sleep(away);
         self.servers[server].restart();
     }
 
-    /// The way from a node to that server is broken for that time, or its ways to all servers.
+    /// Breaks the link from a node to that server, or to all servers, for that time.
     pub(super) fn break_off(&self, node: usize, server: Option<usize>, how: Break, time: Duration) {
         let links = &self.links[node];
         let broken = server.map_or(&links[..], |server| &links[server..=server]);
@@ -109,8 +109,8 @@ impl Backend {
         broken.iter().for_each(Link::mend);
     }
 
-    /// A server cannot write to its disk for that time; then it is started again, as its admin would once there is room. `whole`:
-    /// also processes that it starts in that time cannot.
+    /// Simulates a full disk for a server during that time, then restarts it, as an admin would after freeing space.
+    /// `whole`: also for the child processes that the server starts meanwhile.
     pub(super) fn fill(&mut self, server: usize, time: Duration, whole: bool) {
         let main = pid(&self.servers[server]);
         let limit = |bytes| {
@@ -123,13 +123,13 @@ impl Backend {
         std::thread::sleep(time);
         limit(None);
         if whole || !self.is_postgres {
-            // PostgreSQL would wait for its clients if it were told to end.
+            // PostgreSQL would wait for its clients if it were shut down gracefully.
             self.servers[server].end(if self.is_postgres { Signal::Quit } else { Signal::Terminate });
             self.servers[server].restart();
         }
     }
 
-    /// A server stands still for that time.
+    /// Pauses a server for that time.
     pub(super) fn pause(&mut self, server: usize, time: Duration) {
         self.servers[server].pause();
         std::thread::sleep(time);
@@ -137,7 +137,7 @@ impl Backend {
     }
 }
 
-/// Of each node, a way to each server.
+/// For each node, a link to each server.
 fn links(servers: &[Server]) -> Vec<Vec<Link>> {
     (0..NODES).map(|_| servers.iter().map(|server| Link::to(server.address())).collect()).collect()
 }
@@ -152,7 +152,7 @@ fn children(process: u32) -> Vec<u32> {
     text.split_whitespace().map(|child| child.parse().expect("a number")).collect()
 }
 
-/// No file that a process writes may grow beyond this: what it gets then is what a full disk gives. One that has ended is let be.
+/// Limits the size of the files that a process writes, which fails like a full disk. Ignores a process that has ended.
 pub(super) fn limit_files(process: u32, bytes: Option<u64>) {
     let process = i32::try_from(process).ok().and_then(Pid::from_raw).expect("a process id");
     let _ = prlimit(Some(process), Resource::Fsize, Rlimit { current: bytes, maximum: None });

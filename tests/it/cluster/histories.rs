@@ -1,6 +1,6 @@
-//! Clients that write, replace, delete and read a few instances at all nodes at once, while nodes and a store's server die and the
-//! ways between them break; what they were answered must be linearizable. A read asks for the position that the client, or one
-//! that it heard of, has seen.
+//! Clients create, replace, delete and read a few instances on all nodes at once, while nodes and a store server die
+//! and links break. The responses must be linearizable. Each request asks for the latest position that any client has
+//! received.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use crate::support::{Client, Response};
 const CLIENTS: usize = 6;
 const INSTANCES: usize = 3;
 const BREAKS: [Break; 3] = [Break::Cut, Break::Silent, Break::Unanswered];
-/// Of each client in each round; together fewer than the checker takes.
+/// Per client and round; the sum stays below the checker's limit.
 const OPERATIONS: usize = 40;
 
 #[test]
@@ -65,17 +65,17 @@ fn run(mut backend: Backend) {
         nodes.mend();
         for (instance, history) in histories.into_iter().enumerate() {
             let mut history = history.into_inner().expect("no panic while locked");
-            // Reads without an answer say nothing.
+            // Reads without a response carry no information.
             history.retain(|recorded| recorded.end.is_some() || !matches!(recorded.operation, Operation::Read(_)));
             assert!(is_linearizable(&history), "round {round}, instance {instance}: {history:#?}");
         }
     }
 }
 
-/// What all clients share.
+/// State shared by all clients.
 struct SharedCounters {
     clock: AtomicU64,
-    /// The last position that anybody was told of.
+    /// The highest position that any client received.
     seen: AtomicU64,
     values: AtomicU64,
 }
@@ -89,11 +89,11 @@ struct Cells<'a> {
     histories: &'a [Mutex<Vec<Recorded>>],
 }
 
-/// What a client is about to do.
+/// A client's next operation.
 enum Plan {
     Create,
     Put,
-    /// Where this tag and value are there.
+    /// Replaces the instance if it has this tag and value.
     Replace(String, u64),
     Delete,
     Read,
@@ -101,7 +101,7 @@ enum Plan {
 
 impl Cells<'_> {
     fn run(mut self) {
-        // The last tag and value that this client saw of each instance.
+        // The last tag and value of each instance that this client saw.
         let mut known: Vec<Option<(String, u64)>> = vec![None; INSTANCES];
         for _ in 0..OPERATIONS {
             self.at += 1;
@@ -116,9 +116,10 @@ impl Cells<'_> {
             let value = self.shared.values.fetch_add(1, Ordering::Relaxed);
             let start = self.now();
             let answer = match self.send(&plan, instance, value) {
-                // Somebody was faster too often: nothing was done.
+                // Too many conflicting writes: nothing was done.
                 Ok(answer) if answer.status == 409 && !answer.text().contains("/problems/exists") => continue,
-                // A node that is gone may have done it before: the client tries a connection that broke once more.
+                // The result is unknown: the node may have done it before it died, and the client retries a broken
+                // connection once.
                 Err(_) => {
                     std::thread::sleep(Duration::from_millis(2));
                     None

@@ -1,34 +1,35 @@
-//! Whether a recorded history of one instance is linearizable: there is an order of its operations, each at one moment between its
-//! start and its end, in which every answer is right (Wing and Gong's search, with Lowe's memory of what was tried).
+//! Checks whether a recorded history of one instance is linearizable: whether its operations can be ordered, each at
+//! one moment between its start and its end, so that every response is correct (the search of Wing and Gong, with
+//! Lowe's memoization).
 
 use std::collections::HashSet;
 
-/// What the instance is: the value that it has, if it is there. Every write has a value of its own.
+/// The state of the instance: its value, if it exists. Every write has a unique value.
 type InstanceValue = Option<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
-    /// Makes it with this value; whether it was not there.
+    /// Creates the instance with this value; whether it was absent.
     Create(u64, bool),
-    /// Writes the value; whether it was there.
+    /// Writes the value; whether the instance existed.
     Put(u64, bool),
-    /// Writes the second where the first is there; whether it was.
+    /// Replaces the first value with the second; whether the first was present.
     Replace(u64, u64, bool),
-    /// Removes; whether there was anything.
+    /// Deletes the instance; whether it existed.
     Delete(bool),
     Read(InstanceValue),
 }
 
-/// An operation of a history, with moments of one clock.
+/// An operation of a history. All times come from one clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recorded {
     pub(super) operation: Operation,
     pub(super) start: u64,
-    /// `None`: nobody knows whether it happened, or when.
+    /// `None`: unknown whether and when the operation took effect.
     pub(super) end: Option<u64>,
 }
 
-/// What the operation makes of a state; `None` if its answer would be wrong there. Of one without an answer nothing is wrong.
+/// Applies the operation to a state; `None` if its response would be wrong. Without a response any result is possible.
 fn step(recorded: &Recorded, state: InstanceValue) -> Option<InstanceValue> {
     let is_known = recorded.end.is_some();
     match recorded.operation {
@@ -55,7 +56,7 @@ fn step(recorded: &Recorded, state: InstanceValue) -> Option<InstanceValue> {
     }
 }
 
-/// Whether there is such an order, beginning with nothing. At most 128 operations.
+/// Whether such an order exists, starting without the instance. At most 128 operations.
 pub(super) fn is_linearizable(history: &[Recorded]) -> bool {
     assert!(history.len() <= 128, "the history is too long");
     let all = history.iter().enumerate().filter(|(_, recorded)| recorded.end.is_some());
@@ -70,10 +71,10 @@ pub(super) fn is_linearizable(history: &[Recorded]) -> bool {
             continue;
         }
         let left = || history.iter().enumerate().filter(|(index, _)| done & (1 << index) == 0);
-        // Nothing that began after another one's end comes before it.
+        // An operation that started after another one's end cannot come before it.
         let first_end = left().filter_map(|(_, recorded)| recorded.end).min().unwrap_or(u64::MAX);
         let mut next: Vec<_> = left().filter(|(_, recorded)| recorded.start <= first_end).collect();
-        // Tried first: what ended first, and what has no end last.
+        // Try operations in the order of their ends; those without an end come last.
         next.sort_by_key(|(_, recorded)| std::cmp::Reverse(recorded.end.unwrap_or(u64::MAX)));
         for (index, recorded) in next {
             open.extend(step(recorded, state).map(|state| (done | 1 << index, state)));
@@ -101,15 +102,15 @@ mod tests {
         for (expected, operations) in [
             (true, vec![]),
             (true, vec![(Create(1, true), 1, 2), (Read(Some(1)), 3, 4)]),
-            // A read that does not see what was acknowledged before it.
+            // A read that misses an acknowledged write.
             (false, vec![(Create(1, true), 1, 2), (Read(None), 3, 4)]),
             (true, vec![(Create(1, true), 1, 4), (Read(None), 2, 3)]),
-            // A later read sees less than an earlier one.
+            // A later read sees an older state than an earlier one.
             (false, vec![(Create(1, true), 1, 9), (Read(Some(1)), 2, 3), (Read(None), 4, 5)]),
-            // Of two that replace the same, one does.
+            // Of two operations that replace the same value, one succeeds.
             (true, vec![(Create(1, true), 1, 2), (Replace(1, 2, true), 3, 5), (Replace(1, 3, false), 4, 6)]),
             (false, vec![(Create(1, true), 1, 2), (Replace(1, 2, true), 3, 5), (Replace(1, 3, true), 4, 6)]),
-            // What was not answered may have happened, also later, or not.
+            // An operation without a response may have taken effect, also later, or not at all.
             (true, vec![(Create(1, true), 1, 0), (Read(None), 2, 3), (Read(Some(1)), 4, 5)]),
             (true, vec![(Create(1, true), 1, 0), (Read(None), 2, 3)]),
             (false, vec![(Create(1, true), 1, 0), (Read(Some(1)), 2, 3), (Read(None), 4, 5)]),

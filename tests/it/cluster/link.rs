@@ -1,4 +1,4 @@
-//! What lies between a node and a server of its stores: a proxy that can be broken for a while.
+//! The network between a node and a server of its stores: a proxy that can be interrupted for a while.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -8,11 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 /// How a link is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Break {
-    /// Connections end, and new ones are closed.
+    /// Closes existing connections and all new ones.
     Cut,
-    /// Nothing passes; once the link is mended all of it does.
+    /// Forwards nothing until the link is restored, then everything.
     Silent,
-    /// Requests pass. Responses are lost: when the link is mended, its connections end.
+    /// Forwards requests but drops responses; when the link is restored, its connections are closed.
     Unanswered,
 }
 
@@ -31,13 +31,13 @@ struct SharedLink {
 struct LinkState {
     broken: Option<Break>,
     is_closed: bool,
-    /// Both ends of each connection.
+    /// Both sockets of each connection.
     open: BTreeMap<u64, [TcpStream; 2]>,
     opened: u64,
 }
 
 impl Link {
-    /// A link to the server at that address.
+    /// A link to the server at this address.
     pub(super) fn to(server: SocketAddr) -> Link {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -83,7 +83,7 @@ impl Drop for Link {
         state.end_all();
         self.shared.changed.notify_all();
         drop(state);
-        // It accepts this one and ends.
+        // Wakes the accept loop, which then ends.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -97,7 +97,7 @@ impl SharedLink {
         if self.lock().broken == Some(Break::Cut) {
             return;
         }
-        // A server that is away closes the connection.
+        // If the server is down, close the connection.
         let Ok(server) = TcpStream::connect(server) else { return };
         let both = || Some([node.try_clone().ok()?, server.try_clone().ok()?]);
         let (Some(requests), Some([of_node, of_server]), Some(kept)) = (both(), both(), both()) else { return };
@@ -113,7 +113,7 @@ impl SharedLink {
         }
     }
 
-    /// Passes on what comes from the first end to the second, until either ends.
+    /// Forwards data from the first socket to the second until either closes.
     fn pass(&self, number: u64, [mut from, mut to]: [TcpStream; 2], is_response: bool) {
         let mut bytes = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
@@ -139,7 +139,7 @@ impl LinkState {
 
 fn end(ends: &[TcpStream; 2]) {
     for stream in ends {
-        // The other side may have ended it.
+        // The other side may already have closed it.
         let _ = stream.shutdown(Shutdown::Both);
     }
 }

@@ -1,4 +1,4 @@
-//! A listener that follows the log for ever, now at one node, now at another.
+//! A listener that follows the log endlessly and switches between nodes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ impl Listener {
         Listener { heard, ends, thread }
     }
 
-    /// It heard all of these events and no others, each once, in order.
+    /// Checks that the listener received exactly these events, once each and in order.
     #[track_caller]
     pub(super) fn check(&self, positions: &[u64]) {
         let heard = || self.heard.lock().expect("no panic while locked").clone();
@@ -60,7 +60,7 @@ impl Follower {
     fn run(mut self, ends: &AtomicBool) {
         while !ends.load(Ordering::Relaxed) {
             let address = self.addresses[self.chance.below(self.addresses.len())];
-            // A node that is gone is left for another.
+            // If a node is gone, switch to another.
             if self.follow(address, ends).is_err() {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -73,7 +73,7 @@ impl Follower {
             None => client.try_stream("/events/stream?after=0", &[])?,
             Some(last) => client.try_stream("/events/stream", &[("Last-Event-ID", last)])?,
         };
-        // A node whose store is away may not take it; none says that the place is not there.
+        // A node whose store is down may reject the listener, but no node may report that the position is unknown.
         match stream.status() {
             200 => {}
             503 => return Err(std::io::ErrorKind::ConnectionRefused.into()),

@@ -1,4 +1,4 @@
-//! The nodes of a cluster: each a server with a folder of its own.
+//! The nodes of a cluster: one server with its own folder each.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::crash::GRANT;
 use crate::support::{Client, Server, ServerOptions, eventually};
 
 pub(super) struct Nodes {
-    /// In order; one that has ended is started again by [`Nodes::mend`].
+    /// In order; [`Nodes::mend`] restarts those that have ended.
     servers: Vec<Node>,
     addresses: Vec<SocketAddr>,
-    /// The command that starts one begins with this.
+    /// The prefix of the command that starts a node.
     environment: &'static [&'static str],
 }
 
@@ -28,7 +28,7 @@ enum Node {
 }
 
 impl Nodes {
-    /// Starts so many on the stores of the backend, one after the other.
+    /// Starts this many nodes on the stores of the backend, one after another.
     pub(super) fn start(count: usize, backend: &Backend) -> Nodes {
         let start = |node| {
             let tables = format!("{}{GRANT}{}", backend.tables(node), across::GRANT);
@@ -41,7 +41,7 @@ impl Nodes {
         Nodes { servers: servers.into_iter().map(Node::Runs).collect(), addresses, environment: backend.environment() }
     }
 
-    /// They stay the same when a node is started again.
+    /// The addresses, which stay the same after a restart.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
     }
@@ -54,7 +54,7 @@ impl Nodes {
         (0..self.addresses.len()).map(|node| self.client(node)).collect()
     }
 
-    /// Position of the last event of the log.
+    /// The position of the last event in the log.
     #[track_caller]
     pub(super) fn head(&self) -> u64 {
         let metrics = self.client(0).get("/metrics").expect(200).text();
@@ -65,7 +65,7 @@ impl Nodes {
         gauge("snaphook_log_head")
     }
 
-    /// Waits until a node has applied the log up to there.
+    /// Waits until a node has applied the log up to this position.
     #[track_caller]
     pub(super) fn reach(&self, node: usize, position: u64) {
         let api = self.client(node);
@@ -75,7 +75,7 @@ impl Nodes {
         });
     }
 
-    /// The whole log, as one node has it.
+    /// The complete log, as one node returns it.
     #[track_caller]
     pub(super) fn log(&self, node: usize) -> Vec<Value> {
         let (api, mut events, mut after) = (self.client(node), Vec::new(), String::from("0"));
@@ -91,14 +91,14 @@ impl Nodes {
         }
     }
 
-    /// Where a node's configuration and data are.
+    /// The folder with a node's configuration and data.
     pub(super) fn directory(&self, node: usize) -> &Path {
         match &self.servers[node] {
             Node::Runs(server) | Node::Ended(server) => server.directory(),
         }
     }
 
-    /// What a node that has ended says when it does not start.
+    /// Starts a stopped node, which must fail. Returns its output.
     #[track_caller]
     pub(super) fn refusal(&self, node: usize) -> String {
         let environment = self.environment;
@@ -120,7 +120,7 @@ impl Nodes {
         self.end(node, Signal::TERM);
     }
 
-    /// It cannot write to its disk for that time.
+    /// The node cannot write to its disk for that time.
     pub(super) fn fill(&mut self, node: usize, time: Duration) {
         if let Node::Runs(server) = &self.servers[node] {
             limit_files(server.pid(), Some(1));
@@ -129,7 +129,7 @@ impl Nodes {
         }
     }
 
-    /// It stands still for that time.
+    /// Pauses the node for that time.
     pub(super) fn pause(&mut self, node: usize, time: Duration) {
         if let Node::Runs(server) = &self.servers[node] {
             server.signal(Signal::STOP);
@@ -138,7 +138,7 @@ impl Nodes {
         }
     }
 
-    /// Starts what has ended, and waits until all nodes are ready.
+    /// Restarts the nodes that have ended, and waits until all are ready.
     #[track_caller]
     pub(super) fn mend(&mut self) {
         let servers = std::mem::take(&mut self.servers);

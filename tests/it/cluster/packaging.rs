@@ -1,4 +1,4 @@
-//! What a cluster is set up with is read by those programs that will read it.
+//! The packaging files of a cluster, checked by the programs that read them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,7 +30,7 @@ fn units_are_as_systemd_wants_them() {
         };
         let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
         assert!(output.status.success() && said.is_empty(), "{name}: {said}");
-        // It has something to say about what it does not know.
+        // The checker reports unknown settings.
         let path = folder.path().join(name);
         let wrong = std::fs::read_to_string(&path).expect("a unit").replace("Restart=", "Restarts=");
         std::fs::write(&path, wrong).expect("written");
@@ -72,7 +72,7 @@ fn compose_files_name_what_is_there() {
             for volume in list("volumes") {
                 let from = volume.split(':').next().expect("a place");
                 match from.strip_prefix("./").or(from.strip_prefix("../")) {
-                    // The one file that an admin brings.
+                    // The only file that an admin provides.
                     Some("config.toml") => {}
                     Some(_) => assert!(file("container").join(from).is_file(), "{name}: {volume}"),
                     None => assert!(compose["volumes"][from].is_object(), "{name}: {volume}"),

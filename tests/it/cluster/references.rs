@@ -1,5 +1,5 @@
-//! References while two nodes write at once: whichever node deletes and whichever refers, nothing refers to what is gone, and what
-//! follows from a deletion is in the log right behind it.
+//! References while two nodes write at once: whichever node deletes or refers, no reference dangles, and the
+//! consequences of a deletion directly follow it in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +65,7 @@ fn run(backend: &Backend) {
 }
 
 fn write(api: &Client, client: usize, mut chance: Chance) {
-    // Orders of its own, which it takes back: else no customer could go any more.
+    // This writer deletes its own orders again; otherwise no customer could be deleted.
     let mut own: Vec<String> = Vec::new();
     for number in 0..WRITES {
         let (customer, country) = (format!("c{}", chance.below(CUSTOMERS)), format!("f{}", chance.below(COUNTRIES)));
@@ -95,10 +95,10 @@ fn write(api: &Client, client: usize, mut chance: Chance) {
     }
 }
 
-/// What the log adds up to, by model. Each event must be one that may follow on those before it.
+/// The state that the log adds up to, by model. Each event must be valid after the events before it.
 fn replay(log: &[Value]) -> BTreeMap<String, BTreeMap<String, Value>> {
     let mut all: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
-    // What must follow on a deletion before anything else, as its event says.
+    // The consequences that must follow a deletion before any other event, as its event lists them.
     let mut due: BTreeSet<(String, String)> = BTreeSet::new();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for event in log {

@@ -1,7 +1,7 @@
-//! What the writers asked for, held against what the log and the model store have.
+//! Compares the writers' requests with the log and the model store.
 //!
-//! Each write carries a mark of its own, so an event tells which attempt it came from. The ledger replays the log
-//! by itself: what the server lists must be exactly what the events add up to.
+//! Each write carries a unique mark, so each event can be assigned to an attempt. The ledger replays the log
+//! independently: the instances that the server lists must match the events exactly.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::writer::{code, counter};
 use super::{COUNTERS, MODEL};
 use crate::support::{Client, list};
 
-/// One write that a writer tried.
+/// A write that a writer attempted.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) mark: String,
@@ -21,7 +21,7 @@ pub(crate) struct Attempt {
 
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    /// Without an id the server chooses one; the mark is the idempotency key then.
+    /// Without an id the server chooses one; then the mark is the idempotency key.
     Create {
         id: Option<String>,
         data: Value,
@@ -41,11 +41,11 @@ pub(crate) enum What {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum WriteOutcome {
-    /// The answer said that it is stored, and where, as far as such an answer tells.
+    /// The response confirmed the write, with its position if the response contains it.
     Acknowledged { id: String, position: Option<u64> },
-    /// The answer said that it is not.
+    /// The response rejected the write.
     Refused,
-    /// The server died before it answered.
+    /// The server died before it responded.
     Unknown,
 }
 
@@ -59,28 +59,27 @@ struct Folded {
     updated_at: String,
 }
 
-/// All that is known of the model `account`.
+/// Everything known about the model `account`.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// Position of the last event that was looked at.
+    /// The position of the last event that was checked.
     position: u64,
     instances: BTreeMap<String, Folded>,
     /// Every instance event: position, instance, type.
     pub(crate) history: Vec<(u64, String, String)>,
     pub(crate) acknowledged: usize,
-    /// Writes without an answer that were stored all the same.
+    /// Writes without a response that were stored nevertheless.
     pub(crate) surfaced: usize,
     pub(crate) unanswered: usize,
 }
 
 impl Ledger {
-    /// Instances that are there, of one writer.
+    /// Existing instances of one writer.
     pub(crate) fn instances_of(&self, prefix: &str) -> Vec<String> {
         self.instances.keys().filter(|id| id.starts_with(prefix)).cloned().collect()
     }
 
-    /// Holds what the server has now against the attempts since the last time. Gives attempts of its own that the
-    /// next settlement is to look at.
+    /// Compares the server's state with the attempts since the last call. Returns new attempts for the next call.
     #[track_caller]
     pub(crate) fn settle(&mut self, api: &Client, attempts: Vec<Attempt>) -> Vec<Attempt> {
         let mut open: BTreeMap<String, Attempt> = BTreeMap::new();
@@ -118,7 +117,7 @@ impl Ledger {
         keyed.into_iter().filter_map(|(key, data, event)| self.repeat(api, key, data, event.as_ref())).collect()
     }
 
-    /// One event more; it must follow from the attempt and from what was there.
+    /// Applies one event, which must match its attempt and the current state.
     fn take(&mut self, event: &Value, attempt: &Attempt) {
         let text = |name: &str| event[name].as_str().unwrap_or_else(|| panic!("{name}: {event}")).to_owned();
         let (id, kind, time) = (text("instance"), text("type"), text("time"));
@@ -152,7 +151,7 @@ impl Ledger {
         self.instances.insert(id, Folded { data, revision, position: self.position, created_at, updated_at: time });
     }
 
-    /// The server has each instance of the log, as it is there, and no other.
+    /// The server has exactly the instances of the log, with the same content.
     fn check_instances(&self, api: &Client) {
         let listed: BTreeMap<String, Folded> = list(api, MODEL)
             .into_iter()
@@ -181,7 +180,7 @@ impl Ledger {
         }
     }
 
-    /// A request with a key that was used before: the first answer again if there was one. Otherwise it is a new
+    /// Repeats a request with its idempotency key: returns the first response if there was one. Otherwise it is a new
     /// attempt.
     fn repeat(&self, api: &Client, key: String, data: Value, event: Option<&Value>) -> Option<Attempt> {
         let response = super::writer::create_keyed(api, &key, &data).expect("an answer");
@@ -196,7 +195,7 @@ impl Ledger {
         None
     }
 
-    /// Codes of instances that are there hold; those that nobody has are free.
+    /// The codes of existing instances are claimed; all others are free.
     #[track_caller]
     pub(crate) fn check_claims(&self, api: &Client, codes: usize) {
         let held: BTreeSet<&str> =
@@ -213,7 +212,7 @@ impl Ledger {
     }
 }
 
-/// Every instance event of a model after a position.
+/// All instance events of a model after a position.
 #[track_caller]
 pub(crate) fn events_after(api: &Client, mut after: u64, model: &str) -> Vec<Value> {
     let mut events = Vec::new();

@@ -1,4 +1,4 @@
-//! One that writes at random, on one server until it is gone, or on several for as long as it may.
+//! A writer that makes random writes, to one server until it is gone or to several until it is stopped.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn instances() -> String {
     format!("/models/{MODEL}/instances")
 }
 
-/// What an answer says about a write.
+/// The outcome of a write according to its response.
 #[track_caller]
 pub(super) fn outcome_of(response: &Response) -> WriteOutcome {
     match response.status {
@@ -49,7 +49,7 @@ pub(super) fn outcome_of(response: &Response) -> WriteOutcome {
 pub(crate) struct LedgerWriter {
     name: String,
     round: usize,
-    /// Its instances that are there.
+    /// Its existing instances.
     own: Vec<String>,
     servers: Servers,
     chance: Chance,
@@ -57,11 +57,11 @@ pub(crate) struct LedgerWriter {
     attempts: Vec<Attempt>,
 }
 
-/// What a writer writes to.
+/// The servers that a writer writes to.
 pub(crate) enum Servers {
-    /// One, until it is gone.
+    /// One server, until it is gone.
     One(Client),
-    /// Several that share a log, one after the other, as a balancer between them would; until the flag is set.
+    /// Several nodes that share a log, in turn, as behind a load balancer, until the flag is set.
     Cluster { nodes: Vec<Client>, at: usize, seen: u64, ends: Arc<AtomicBool> },
 }
 
@@ -77,7 +77,7 @@ impl Servers {
         matches!(self, Servers::Cluster { .. })
     }
 
-    /// Nodes that are behind must get as far as the writer has seen before they answer.
+    /// Nodes that are catching up must reach the position that the writer has seen before they respond.
     fn request(&self, method: &str, path: &str) -> Request<'_> {
         let request = self.client().request(method, path);
         match self {
@@ -92,13 +92,13 @@ impl Servers {
         }
     }
 
-    /// Goes to the next one; `false` if there is none, or it is the end.
+    /// Switches to the next server; `false` if there is none or the writer should stop.
     fn go_on(&mut self) -> bool {
         match self {
             Servers::One(_) => false,
             Servers::Cluster { at, ends, .. } => {
                 *at += 1;
-                // Not to wait for anything: to ask a node that is being started again less often.
+                // Paces the requests to a node that is restarting.
                 std::thread::sleep(Duration::from_millis(2));
                 !ends.load(Ordering::Relaxed)
             }
@@ -107,7 +107,7 @@ impl Servers {
 }
 
 impl LedgerWriter {
-    /// `own`: its instances that are there.
+    /// `own`: its existing instances.
     pub(crate) fn new(
         number: usize,
         round: usize,
@@ -122,7 +122,7 @@ impl LedgerWriter {
         LedgerWriter { name, round, own, servers, chance, acknowledged, attempts: Vec::new() }
     }
 
-    /// Writes at random. Returns all that it tried.
+    /// Makes random writes. Returns all attempts.
     pub(crate) fn run(mut self) -> Vec<Attempt> {
         for number in 0.. {
             let mark = format!("{}r{}-{number}", self.name, self.round);
@@ -147,12 +147,12 @@ impl LedgerWriter {
         self.attempts
     }
 
-    /// Keeps the attempt; `None` if the server did not answer.
+    /// Records the attempt; `None` if the server did not respond.
     fn note(&mut self, mark: String, what: What, response: std::io::Result<Response>) -> Option<WriteOutcome> {
         response.iter().for_each(|response| self.servers.take_note(response));
         let outcome = match &response {
             Err(_) => WriteOutcome::Unknown,
-            // A node whose store is away may not know what became of a write.
+            // A node whose store is down may not know the outcome of a write.
             Ok(response) if response.status == 503 && self.servers.is_cluster() => WriteOutcome::Unknown,
             Ok(response) => match (&what, response.status) {
                 (What::Delete { id }, 204) => WriteOutcome::Acknowledged { id: id.clone(), position: None },
@@ -229,13 +229,13 @@ impl LedgerWriter {
         match self.note(mark, What::Delete { id: id.clone() }, response) {
             Some(WriteOutcome::Acknowledged { .. }) => self.own.retain(|own| *own != id),
             Some(_) => {
-                // Nobody else writes to it, but the model may have changed too often under it; it must not be deleted
-                // under the same mark again.
+                // No other client writes to it, but too many changes of the model may have caused conflicts; do not
+                // delete it again under the same mark.
                 let refused = self.attempts.pop();
                 assert!(matches!(refused, Some(Attempt { outcome: WriteOutcome::Refused, .. })), "{refused:?}");
             }
             None => {
-                // It may be gone.
+                // It may have been deleted.
                 self.own.retain(|own| *own != id);
                 return None;
             }
@@ -243,7 +243,7 @@ impl LedgerWriter {
         Some(())
     }
 
-    /// Reads a counter and writes one more, if nobody was faster.
+    /// Reads a counter and writes the next number, unless another writer was faster.
     fn count(&mut self, mark: String) -> Option<()> {
         let id = counter(self.chance.below(COUNTERS));
         let read = self.servers.request("GET", &Self::instance(&id)).try_send().ok()?;

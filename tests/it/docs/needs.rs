@@ -1,15 +1,15 @@
-//! What a page may ask for in its first line, and what its shell needs to find it.
+//! The needs that a page may list in its first line, and the environment in which its shell finds them.
 
 use std::path::{Path, PathBuf};
 
 use super::repository;
 
-/// Folders with programs that the tests brought along, in the form of `PATH`.
+/// Folders with programs for the tests, in the format of `PATH`.
 const TOOLS: &str = "SNAPHOOK_TOOLS";
-/// Lines of `NAME=value`: what cargo needs here to build for WebAssembly.
+/// Lines of `NAME=value`: the variables that cargo needs here to build for WebAssembly.
 const WASM: &str = "SNAPHOOK_WASM_ENVIRONMENT";
 
-/// The environment of a page with those needs, or what is missing.
+/// The environment of a page with these needs, or an error that names what is missing.
 pub(crate) fn environment(needs: &[String]) -> Result<Vec<(String, String)>, String> {
     let mut environment = Vec::new();
     for need in needs {
@@ -17,7 +17,7 @@ pub(crate) fn environment(needs: &[String]) -> Result<Vec<(String, String)>, Str
             "node" => ["node", "npm"].into_iter().try_for_each(program)?,
             "wasm32" => environment.extend(wasm()?),
             "v8" => environment.push(v8()?),
-            // Which the test starts.
+            // The test starts it.
             "server" => {}
             other => program(other)?,
         }
@@ -25,7 +25,7 @@ pub(crate) fn environment(needs: &[String]) -> Result<Vec<(String, String)>, Str
     Ok(environment)
 }
 
-/// `PATH` with the tests' own programs in front.
+/// `PATH` with the tests' own programs first.
 pub(crate) fn path(first: &Path) -> std::ffi::OsString {
     let folders = std::iter::once(first.to_owned()).chain(folders());
     std::env::join_paths(folders).expect("no folder with a colon")
@@ -45,7 +45,7 @@ fn program(name: &str) -> Result<(), String> {
     }
 }
 
-/// A toolchain that has a target for WebAssembly, or what `cargo xtask test` found instead.
+/// A toolchain with a WebAssembly target, or the one that `cargo xtask test` found.
 fn wasm() -> Result<Vec<(String, String)>, String> {
     if let Ok(lines) = std::env::var(WASM) {
         let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -60,7 +60,7 @@ fn wasm() -> Result<Vec<(String, String)>, String> {
     }
 }
 
-/// V8, and where the checkout is that it lies in.
+/// V8, and the checkout that contains it.
 fn v8() -> Result<(String, String), String> {
     match repository().join("plugins/v8/libmini_racer.so").is_file() {
         true => Ok(("CHECKOUT".to_owned(), repository().display().to_string())),

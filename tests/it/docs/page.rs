@@ -1,6 +1,5 @@
-//! A page of Markdown as the test sees it: what it needs, and its blocks in order.
+//! A Markdown page as the test sees it: its needs, and its blocks in order.
 
-/// A page.
 pub(super) struct DocPage {
     pub(super) needs: Vec<String>,
     pub(super) blocks: Vec<Block>,
@@ -8,13 +7,13 @@ pub(super) struct DocPage {
 
 /// A fenced block.
 pub(super) struct Block {
-    /// Of its opening fence, from 1.
+    /// The line of its opening fence, counted from 1.
     pub(super) line: usize,
     pub(super) kind: Kind,
     pub(super) text: String,
 }
 
-/// What becomes of a block.
+/// What the test does with a block.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     File(String),
@@ -28,7 +27,7 @@ pub(super) enum Kind {
 }
 
 impl DocPage {
-    /// How many commands a reader types: lines of the blocks that run, without comments and what continues a command.
+    /// The number of commands that a reader types: lines of blocks that run, without comments and continuation lines.
     pub(super) fn commands(&self) -> usize {
         let blocks = self.blocks.iter().filter(|block| matches!(block.kind, Kind::Run { .. } | Kind::Eventually));
         blocks.map(|block| commands(&block.text)).sum()
@@ -39,7 +38,7 @@ impl DocPage {
         let needs = needs.into_iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned()).collect();
         let mut blocks: Vec<Block> = Vec::new();
         let mut lines = (1..).zip(text.lines());
-        // Where the block before ended: output stands right after what prints it.
+        // Whether only blank lines followed the previous block: output must come directly after its commands.
         let mut nothing_since = false;
         let mut after_blank = true;
         while let Some((line, text)) = lines.next() {
@@ -109,7 +108,7 @@ fn commands(block: &str) -> usize {
     count
 }
 
-/// Whether output is what a page says: line by line, `…` for anything.
+/// Whether the output matches a page's expectation: line by line, `…` for anything.
 pub(super) fn matches(expected: &str, output: &str) -> bool {
     let expected: Vec<&str> = expected.trim_end().lines().map(str::trim_end).collect();
     let output: Vec<&str> = output.trim_end().lines().map(str::trim_end).collect();
@@ -132,7 +131,7 @@ fn line_matches(pattern: &str, line: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Patterns against items, in order; a pattern for which `fits` has no answer stands for any number of items.
+/// Matches patterns against items in order; a pattern for which `fits` returns `None` matches any number of items.
 fn sequence(patterns: &[&str], items: &[&str], fits: &impl Fn(&str, &str) -> Option<bool>) -> bool {
     let Some((pattern, patterns)) = patterns.split_first() else { return items.is_empty() };
     match fits(pattern, items.first().unwrap_or(&"")) {

@@ -1,4 +1,4 @@
-//! The shell that follows a page, in a folder of its own; nothing that it started outlives it.
+//! The shell that follows a page, in a separate folder; all its processes end with it.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -15,25 +15,25 @@ use crate::support::PATIENCE;
 
 /// Pages build Rust and install packages.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(900);
-/// Where pages serve, and where what they start beside the server does.
+/// The ports that pages use for the server, and for programs that run beside it.
 const PORTS: [u16; 2] = [1337, 8787];
 
 pub(super) struct Shell {
-    /// `page` is where the reader stands at first; beside it lies what readers do not see.
+    /// `page` is the reader's first folder; the files beside it are hidden from readers.
     folder: tempfile::TempDir,
     process: Child,
     stdin: ChildStdin,
-    /// In the place of [`PORTS`].
+    /// Used instead of [`PORTS`].
     ports: [u16; 2],
     count: usize,
-    /// Where the shell stands.
+    /// The shell's current folder.
     current: PathBuf,
 }
 
-/// Commands that were run.
+/// The result of commands.
 pub(super) struct Ended {
     pub(super) code: i32,
-    /// Of both stdout and stderr.
+    /// Both stdout and stderr.
     pub(super) output: String,
 }
 
@@ -47,7 +47,7 @@ impl Shell {
         let bin = folder.path().join("bin");
         let binary = std::env::var_os("SNAPHOOK_DOCS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_snaphook").into());
         symlink(&binary, bin.join("snaphook")).map_err(failed)?;
-        // Whoever asked for it holds it until the shell stands: others ask for free ports, too.
+        // The listeners hold the ports until the shell has started: other tests request free ports too.
         let (mut listeners, mut ports) = (Vec::new(), PORTS);
         for port in &mut ports {
             let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
@@ -68,7 +68,7 @@ impl Shell {
             command.env_remove(name);
         }
         command.env("PATH", needs::path(&bin)).envs(environment);
-        // Packages of this checkout are copied as if they came from the registry.
+        // Packages of this checkout are copied, as if they came from the registry.
         command.env("npm_config_install_links", "true").env("npm_config_update_notifier", "false");
         let mut process = command.spawn().map_err(failed)?;
         let stdin = process.stdin.take().ok_or(": a shell without input")?;
@@ -76,7 +76,7 @@ impl Shell {
         Ok(Shell { folder, process, stdin, ports, count: 0, current })
     }
 
-    /// Writes a file, seen from where the shell stands.
+    /// Writes a file, relative to the shell's current folder.
     pub(super) fn write(&self, path: &str, text: &str) -> Result<(), String> {
         let file = self.current.join(path);
         let failed = |error: std::io::Error| format!("`{path}` cannot be written: {error}");
@@ -89,7 +89,7 @@ impl Shell {
         text.map(|text| self.theirs(&text)).map_err(|error| format!("`{path}` cannot be read: {error}"))
     }
 
-    /// Has `snaphook check` look at a configuration, in a folder where nothing else is. Variables that it names are set.
+    /// Runs `snaphook check` on a configuration in an otherwise empty folder. The variables that it names are set.
     pub(super) fn check(&mut self, text: &str) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot be checked: {error}");
         let folder = tempfile::tempdir_in(self.folder.path()).map_err(failed)?;
@@ -104,7 +104,7 @@ impl Shell {
         }
     }
 
-    /// Runs commands in the shell: what they set and where they go stays.
+    /// Runs commands in the shell; variables and the current folder persist.
     pub(super) fn run(&mut self, commands: &str, fails: bool) -> Result<Ended, String> {
         let block = self.script(commands)?;
         let call = match fails {
@@ -118,13 +118,13 @@ impl Shell {
         }
     }
 
-    /// The same in a shell of their own; they may fail.
+    /// The same in a separate shell; the commands may fail.
     pub(super) fn try_run(&mut self, commands: &str) -> Result<Ended, String> {
         let block = self.script(commands)?;
         self.call(&format!("set +e; (set -e; . {block})"))
     }
 
-    /// Ends everything that the page started, and tells what would not end.
+    /// Ends everything that the page started, and reports processes that do not end.
     pub(super) fn end(self) -> Result<(), String> {
         let group = self.process.id();
         drop(self);
@@ -143,7 +143,7 @@ impl Shell {
                 script.push_str(&format!("{line}\n"));
                 continue;
             };
-            // What a server says goes to a file, so that it does not stand between what commands print.
+            // A server's output goes to a file, so that it does not mix with the commands' output.
             let log = self.folder.path().join(format!("background-{}", self.count));
             let target = if server.contains('>') { String::new() } else { format!("> {}", log.display()) };
             script.push_str(&format!("{server} {target} 2>&1 &\n"));
@@ -162,7 +162,7 @@ impl Shell {
     fn call(&mut self, call: &str) -> Result<Ended, String> {
         let at = |name: &str| self.folder.path().join(format!("{name}-{}", self.count));
         let (output, code, half) = (at("output"), at("code"), at("half"));
-        // A run before this one of the same block.
+        // May be left from an earlier run of the same block.
         let _ = std::fs::remove_file(&code);
         let line = format!(
             "{{ {call}; }} < /dev/null > {} 2>&1; echo $? \"$PWD\" > {half}; mv {half} {}\n",
@@ -193,7 +193,7 @@ impl Shell {
         Ok(Ended { code, output: self.theirs(&String::from_utf8_lossy(&output)) })
     }
 
-    /// What a page says, for this test's ports and this checkout's packages.
+    /// A page's text with this test's ports and this checkout's packages.
     fn ours(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (theirs, ours) in PORTS.into_iter().zip(self.ports) {
@@ -214,7 +214,7 @@ impl Shell {
         ports.fold(text.to_owned(), |text, (theirs, ours)| text.replace(&format!(":{ours}"), &format!(":{theirs}")))
     }
 
-    /// Tools write configurations, too.
+    /// Tools write configurations too.
     fn move_ports(&self) {
         let page = self.folder.path().join("page");
         let folders = std::fs::read_dir(&page).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -228,7 +228,7 @@ impl Shell {
         }
     }
 
-    /// What servers in the background said.
+    /// The output of background servers.
     fn background(&self) -> String {
         let logs = (1..=self.count).map(|index| self.folder.path().join(format!("background-{index}")));
         logs.filter_map(|log| std::fs::read_to_string(log).ok()).collect()
@@ -259,7 +259,7 @@ impl Drop for Shell {
     }
 }
 
-/// Whether a process of the group runs. One that ended and that nobody has taken note of does not.
+/// Whether a process of the group is running. A zombie is not.
 fn is_alive(group: u32) -> bool {
     let Ok(processes) = std::fs::read_dir("/proc") else { return false };
     processes.flatten().any(|process| {

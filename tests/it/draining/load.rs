@@ -1,4 +1,5 @@
-//! Clients that write one instance after another, over HTTP/1.1 or HTTP/2, and keep what became of each. Nothing is sent twice.
+//! Clients that write one instance after another over HTTP/1.1 or HTTP/2, and record the results. Nothing is sent
+//! twice.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,7 +24,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::support::eventually;
 
-/// Requests at once on one connection of HTTP/2.
+/// Concurrent requests per HTTP/2 connection.
 const STREAMS: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(super) enum Protocol {
 #[derive(Clone)]
 pub(super) enum Way {
     Tcp(SocketAddr),
-    /// With its certificate.
+    /// With the server's certificate.
     Tls(SocketAddr, String),
     Unix(PathBuf),
 }
@@ -71,7 +72,7 @@ impl Way {
         }
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a separate connection.
     #[track_caller]
     pub(super) fn post(&self, path: &str, body: &Value) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -93,7 +94,7 @@ fn request(protocol: Protocol, path: &str, body: &Value) -> Request<Full<Bytes>>
     request.header("content-type", "application/json").body(Full::from(body.to_string())).expect("a request")
 }
 
-/// The clients, on a thread of their own.
+/// The clients, on a separate thread.
 pub(super) struct Load {
     shared: Arc<SharedLoad>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -103,14 +104,14 @@ pub(super) struct Load {
 struct SharedLoad {
     next: AtomicUsize,
     ends: AtomicBool,
-    /// Ids of instances whose creation was answered with 201.
+    /// Ids of instances whose creation returned 201.
     answered: Mutex<BTreeSet<String>>,
-    /// Ids of those that were sent and for which no response came.
+    /// Ids of instances whose creation got no response.
     unanswered: Mutex<BTreeSet<String>>,
-    /// What no server may do.
+    /// Responses that violate the contract.
     faults: Mutex<Vec<String>>,
     connections: AtomicUsize,
-    /// Responses that said that they are the last one.
+    /// The number of responses with `Connection: close`.
     told: AtomicUsize,
 }
 
@@ -135,13 +136,13 @@ impl Load {
         Load { shared, thread: Mutex::new(Some(thread)) }
     }
 
-    /// Until so many writes were answered.
+    /// Waits until this many writes were acknowledged.
     #[track_caller]
     pub(super) fn wait_for(&self, writes: usize) {
         eventually("writes are answered", || (self.answered().len() >= writes).then_some(()));
     }
 
-    /// Until the server lets nobody in any more.
+    /// Waits until the server accepts no more connections.
     #[track_caller]
     pub(super) fn join(&self) {
         let thread = lock(&self.thread).take().expect("it is joined once");
@@ -149,21 +150,21 @@ impl Load {
         thread.join().expect("no panic");
     }
 
-    /// Ends it while the server goes on.
+    /// Ends the load while the server keeps running.
     #[track_caller]
     pub(super) fn end(&self) {
         self.shared.ends.store(true, Ordering::SeqCst);
         self.join();
     }
 
-    /// No response broke off, and none said anything else than that it is done.
+    /// No response was cut off, and each one reported success.
     #[track_caller]
     pub(super) fn check(&self) {
         let faults = lock(&self.shared.faults);
         assert!(faults.is_empty(), "{} faults: {:?}", faults.len(), faults.iter().take(5).collect::<Vec<_>>());
     }
 
-    /// Sorted.
+    /// Sorted ids.
     pub(super) fn answered(&self) -> Vec<String> {
         lock(&self.shared.answered).iter().cloned().collect()
     }
@@ -186,7 +187,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl SharedLoad {
-    /// One connection after another, until nobody is let in.
+    /// Opens one connection after another until the server accepts no more.
     async fn client(&self, way: &Way, protocol: Protocol) {
         while !self.ends.load(Ordering::SeqCst)
             && let Ok(stream) = way.connect(protocol).await

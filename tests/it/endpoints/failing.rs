@@ -1,9 +1,10 @@
-//! Components that fail or attack: each costs its own request, which says little, and the log says why.
+//! Components that fail or attack: each affects only its own request; the response says little, and the log has the
+//! reason.
 
 use super::{begin, read_to_end, server, with};
 use crate::support::{ServerOptions, eventually};
 
-/// Task, cause, and what the log says.
+/// Task, cause, and text in the log.
 const FAILURES: [(&str, &str, &str); 13] = [
     ("nothing", "exception", "without setting a response"),
     ("error", "exception", "set an error instead of a response"),
@@ -22,7 +23,7 @@ const FAILURES: [(&str, &str, &str); 13] = [
 
 #[test]
 fn a_failure_costs_its_request_and_tells_the_client_little() {
-    // What is about another limit than time has enough of that.
+    // Tasks that test other limits get enough time.
     let tables = "[[server.endpoints]]\nname = 'brief'\npath = '/brief'\ncomponent = 'tool.wasm'\n\
                   [[grants]]\nendpoint = 'brief'\ntimeout = '300 ms'\n[[grants]]\nendpoint = 'tool'\ntimeout = '1 m'\n";
     let Some(server) = server(tables) else { return };

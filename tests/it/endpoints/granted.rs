@@ -1,4 +1,4 @@
-//! Capabilities: nothing without a grant, and with one what hooks get, by the same rules.
+//! Capabilities: none without a grant; with a grant the same as for hooks, under the same rules.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::eventually;
 #[test]
 fn nothing_is_granted_by_default_and_the_log_says_what_would() {
     let peer = Peer::saying("never");
-    // Grants for hooks and for other endpoints are not this one's.
+    // Grants for hooks and for other endpoints do not apply.
     let others = "[[server.endpoints]]\nname = 'other'\npath = '/other'\ncomponent = 'tool.wasm'\n\
                   [[grants]]\nendpoint = 'other'\nread = ['*']\n\
                   [[grants]]\nmodel = '*'\nphase = '*'\nread = ['*']\nsecret = ['*']\n";

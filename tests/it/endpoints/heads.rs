@@ -1,4 +1,4 @@
-//! Who may call, what a component learns of it, and what of a response is the component's to say.
+//! Who may call an endpoint, what its component learns about the caller, and which parts of a response it controls.
 
 use serde_json::json;
 
@@ -56,7 +56,7 @@ fn callers_need_the_role_and_cannot_forge_who_they_are() {
     }
     assert_eq!(text.matches("snaphook-actor").count(), 1, "{text}");
 
-    // Where no token is asked for, nobody is identified, and the header is for the component.
+    // An endpoint without authentication identifies nobody, and the component receives the `Authorization` header.
     let forged = [("Snaphook-Actor", "token:admin"), ("snaphook-role", "admin"), ("SNAPHOOK-Claims", "{}")];
     for authorization in [Some(&*reader), None] {
         let mut request = api.request("GET", "/public/echo");
@@ -117,7 +117,7 @@ fn responses_are_the_components_but_for_what_is_the_servers() {
     assert_eq!((bodyless.text().as_str(), bodyless.header("content-length")), ("", Some("0")));
     let head = api.request("HEAD", "/tool/echo").send().expect(200);
     assert!(head.text().is_empty() && head.header("content-length").is_some_and(|length| length != "0"));
-    // The same connection goes on.
+    // The connection is still usable.
     api.get("/tool/echo").expect(200);
 }
 

@@ -11,7 +11,7 @@ fn says(server: &Server, text: &str) -> usize {
 
 fn write(server: &Server, name: &str, bytes: &[u8]) {
     let path = server.directory().join(name);
-    // Replaced as a whole, as who deploys does it.
+    // Replace the file atomically, as deployments do.
     let other = path.with_extension("new");
     std::fs::write(&other, bytes).expect("a file");
     std::fs::rename(other, path).expect("a rename");
@@ -30,7 +30,7 @@ fn a_changed_component_takes_effect_and_a_broken_one_does_not() {
     eventually("the broken one is refused", || (says(&server, "which cannot be used") > 0).then_some(()));
     api.get("/tool/echo").expect(200);
 
-    // With a custom section it is another component that does the same.
+    // A custom section makes it a different component with the same behaviour.
     write(&server, "tool.wasm", &[&component[..], b"\x00\x05\x04same"].concat());
     server.signal(Signal::HUP);
     eventually("the new one is there", || (says(&server, "endpoint `tool` at /tool") == 2).then_some(()));
@@ -58,7 +58,7 @@ fn endpoints_and_their_grants_come_and_go_with_the_file() {
     api.get("/tool/echo").expect_problem(404, "not-found");
     api.get("/late/one/echo").expect_problem(404, "not-found");
 
-    // A path of the API's own is refused, and what was there stays.
+    // A path of the API is rejected, and the previous endpoint stays.
     write(&server, "config.toml", before.replace(TOOL, &TOOL.replace("/tool", "/events/x")).as_bytes());
     server.signal(Signal::HUP);
     eventually("it is refused", || (says(&server, "the configuration before stays in force") > 0).then_some(()));

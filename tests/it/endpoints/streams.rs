@@ -1,4 +1,4 @@
-//! Bodies of requests and responses: they stream, within bounds, and end with their client.
+//! Bodies of requests and responses: they stream within limits, and end when the client leaves.
 
 use std::io::{Read, Write};
 use std::time::Instant;
@@ -17,7 +17,7 @@ fn requests_are_bounded_by_max_body() {
     assert_eq!(upload(0).expect(200).text(), "0 bytes, whole");
     upload((1 << 20) + 1).expect_problem(413, "too-large");
 
-    // Without a length: the component sees it break off, and the client why.
+    // Without a length: the component sees the body break off, and the client gets the reason.
     let mut stream = begin(&server, "POST", "/tool/upload", "Transfer-Encoding: chunked\r\n");
     for _ in 0..40 {
         let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
@@ -28,7 +28,7 @@ fn requests_are_bounded_by_max_body() {
     let text = String::from_utf8_lossy(&read_until(&mut stream, b"}")).into_owned();
     assert!(text.starts_with("HTTP/1.1 413 ") && text.contains("/problems/too-large"), "{text}");
 
-    // A component that reads nothing answers all the same.
+    // A component that does not read the body can still respond.
     let answer = api.request("POST", "/tool/status?200").untyped(vec![b'x'; 100_000]).send();
     answer.expect(200);
 }
@@ -49,7 +49,7 @@ fn what_comes_goes_back_while_it_comes() {
     }
 }
 
-/// A client that is waited for takes no time of the guest's: this takes three times its limit.
+/// Time spent waiting for a client does not count: this takes three times the guest's limit.
 #[test]
 fn a_slow_client_does_not_use_up_the_guests_time() {
     let grant = "[[grants]]\nendpoint = 'tool'\ntimeout = '300 ms'\n";
@@ -85,7 +85,7 @@ fn a_large_response_streams_within_the_memory_of_a_small_one() {
 
 #[test]
 fn a_client_that_leaves_ends_the_sandbox_at_once() {
-    // One run at a time, of which each may take ten minutes: the next is answered only if the one before is gone.
+    // One run at a time, up to ten minutes each: the next request is served only if the previous run has ended.
     let options = ServerOptions {
         hooks: "concurrency = 1".into(),
         tables: "[[grants]]\nendpoint = 'tool'\ntimeout = '10 m'\n".into(),
@@ -98,7 +98,7 @@ fn a_client_that_leaves_ends_the_sandbox_at_once() {
         if matches!(task, "forever" | "hang") {
             read_until(&mut stream, b"\r\n\r\n");
         } else {
-            // It runs: nobody else gets in.
+            // While it runs, no other run can start.
             eventually("the guest runs", || {
                 let before = server.ticks();
                 std::thread::sleep(std::time::Duration::from_millis(30));
@@ -118,7 +118,7 @@ fn a_client_that_leaves_ends_the_sandbox_at_once() {
 fn runs_beyond_the_concurrency_wait_and_then_are_refused() {
     let options = ServerOptions { hooks: "concurrency = 1".into(), ..ServerOptions::default() };
     let Some(server) = with(options) else { return };
-    // The first keeps the only place while its client sends nothing; sixteen wait.
+    // The first run holds the only permit while its client sends nothing; sixteen wait.
     let mut held = begin(&server, "POST", "/tool/back", "Transfer-Encoding: chunked\r\n");
     held.write_all(b"1\r\nx\r\n").expect("a piece");
     read_until(&mut held, b"x\r\n");
@@ -126,7 +126,7 @@ fn runs_beyond_the_concurrency_wait_and_then_are_refused() {
     for _ in 0..20 {
         let (mut stream, sender) = (begin(&server, "GET", "/tool/echo", "Connection: close\r\n"), sender.clone());
         std::thread::spawn(move || {
-            // The test may have failed meanwhile.
+            // The test may already have failed.
             let _ = sender.send(String::from_utf8_lossy(&read_to_end(&mut stream)).into_owned());
         });
     }

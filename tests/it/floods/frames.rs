@@ -1,4 +1,4 @@
-//! HTTP/2 as bytes (RFC 9113), so that a client can do what no library would.
+//! HTTP/2 as bytes (RFC 9113), for requests that no library would send.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,6 @@ use crate::support::PATIENCE;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// One frame.
 pub(super) struct Frame(Vec<u8>);
 
 impl Frame {
@@ -30,7 +29,7 @@ impl Frame {
         Frame::new(1, flags, stream, block)
     }
 
-    /// A GET, whole.
+    /// A complete GET.
     pub(super) fn request(stream: u32, path: &str) -> Frame {
         Frame::headers(stream, END_STREAM | END_HEADERS, &request_block(path))
     }
@@ -40,7 +39,7 @@ impl Frame {
         Frame::headers(stream, END_HEADERS, &post_block(path))
     }
 
-    /// A POST, whole, that is answered once its post hooks have run.
+    /// A complete POST whose response waits for its post hooks.
     pub(super) fn waiting_post(stream: u32, path: &str, body: &[u8]) -> Frame {
         let block = [post_block(path), literal("prefer", "wait=100")].concat();
         let (head, body) = (Frame::headers(stream, END_HEADERS, &block), Frame::new(0, END_STREAM, stream, body));
@@ -56,7 +55,7 @@ impl Frame {
         Frame::new(3, 0, stream, &8_u32.to_be_bytes())
     }
 
-    /// The largest frame size, as it is anyway.
+    /// SETTINGS with the default maximum frame size.
     pub(super) fn settings() -> Frame {
         Frame::new(4, 0, 0, &[0, 5, 0, 0, 0x40, 0])
     }
@@ -74,11 +73,11 @@ impl Frame {
     }
 }
 
-/// A header in HPACK (RFC 7541), literal and not indexed.
+/// A header in HPACK (RFC 7541), literal without indexing.
 pub(super) fn literal(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0];
     for text in [name, value] {
-        // An integer with a prefix of 7 bits.
+        // An integer with a 7-bit prefix.
         match text.len() {
             length @ 0..127 => bytes.push(length as u8),
             length => {
@@ -112,7 +111,7 @@ fn post_block(path: &str) -> Vec<u8> {
     block
 }
 
-/// A connection whose responses somebody reads and throws away.
+/// A connection whose responses are read and discarded.
 pub(super) struct Wire {
     stream: TcpStream,
     reader: Option<JoinHandle<()>>,
@@ -133,7 +132,7 @@ impl Wire {
         Wire { stream, reader: Some(reader), is_broken: false }
     }
 
-    /// Nothing happens on a connection that has ended.
+    /// Does nothing if the connection has ended.
     pub(super) fn send(&mut self, frame: &Frame) {
         if self.is_broken {
             return;
@@ -157,7 +156,7 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        // An error means that it has ended.
+        // An error means that the connection has ended.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
         if let Some(reader) = self.reader.take() {
             reader.join().expect("reading does not panic");
