@@ -1,4 +1,4 @@
-//! JavaScript and TypeScript hooks: the contract that authors rely on, seen through the API.
+//! JavaScript and TypeScript hooks: the contract that authors rely on, tested through the API.
 
 mod capabilities;
 mod chains;
@@ -12,12 +12,12 @@ mod web;
 use crate::support::{Client, Server, ServerOptions};
 use crate::workbench::{grant, open_model};
 
-/// A server on which model `js` may do in JavaScript what `lines` grant, besides amend.
+/// A server on which JavaScript hooks of the model `js` may amend, and use what `lines` grant.
 fn server(lines: &str) -> (Server, Client) {
     server_with(lines, "")
 }
 
-/// The same with keys of `[hooks]`.
+/// The same with additional keys of `[hooks]`.
 fn server_with(lines: &str, hooks: &str) -> (Server, Client) {
     let mut tables = grant("*", "*", "amend = true");
     if !lines.is_empty() {

@@ -1,4 +1,4 @@
-//! Hostile hooks: each is refused with its own message, while another model keeps answering.
+//! Hostile hooks: each fails with its own message while another model stays available.
 
 mod addresses;
 mod bombs;
@@ -27,24 +27,24 @@ use super::support::{Client, Response, Server, ServerOptions};
 use super::workbench::{create, open_model};
 use calm::Bystander;
 
-/// Calls of a hostile hook at once.
+/// Concurrent calls of a hostile hook.
 const CALLS: usize = 8;
 
-/// An attack that ends sooner is repeated, so that there is something to measure beside it.
+/// A shorter attack is repeated, so that there is something to measure.
 const ATTACK_TIME: Duration = Duration::from_millis(400);
 const ROUNDS_MAX: usize = 10;
 
-/// A hostile hook, and how it is refused.
+/// A hostile hook, and its expected failure.
 struct Attack<'a> {
     name: &'a str,
     source: &'a str,
-    /// Any of these, such as `timeout`.
+    /// The accepted causes, such as `timeout`.
     causes: &'a [&'a str],
-    /// What the message holds: the limit.
+    /// Text that the message must contain: the limit.
     says: &'a str,
 }
 
-/// A server under attack, and one of its models that is to stay calm.
+/// A server under attack, and an unrelated model on it that must stay available.
 struct Arena {
     server: Server,
     api: Client,
@@ -73,7 +73,7 @@ impl Arena {
         id
     }
 
-    /// Calls of one model's create at once, again and again for a while.
+    /// Calls a model's create concurrently, and repeats this for a while.
     fn calls(&self, model: &str) -> Vec<Response> {
         let clients: Vec<Client> = (0..CALLS).map(|_| self.server.client()).collect();
         let started = Instant::now();
@@ -91,8 +91,8 @@ impl Arena {
         answers
     }
 
-    /// Binds the source to `preCreate` and calls it: every call is refused as it should be, nothing is stored, another
-    /// model answers meanwhile, and the model works again with a harmless hook.
+    /// Binds the source to `preCreate` and calls it: every call must fail as expected, nothing is stored, another model
+    /// responds meanwhile, and the model works again with a harmless hook.
     #[track_caller]
     fn refuses(&self, attack: &Attack<'_>) {
         let Attack { name, source, causes, says } = attack;
@@ -130,7 +130,7 @@ impl Arena {
         assert_eq!(page["items"], json!([]), "{page}");
     }
 
-    /// Counts by cause.
+    /// Failure counts by cause.
     #[track_caller]
     fn failures(&self, model: &str) -> Value {
         let stats = self.api.get(&format!("/models/{model}/hooks/preCreate/stats")).expect(200).json();
@@ -146,7 +146,7 @@ impl Arena {
         assert_eq!(problem["detail"], "two");
     }
 
-    /// A line of `/proc/PID/status`, in KiB; `None` where there is no such file.
+    /// A line of `/proc/PID/status`, in KiB; `None` if there is no such file.
     fn kib(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.pid())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -1,4 +1,4 @@
-//! read, write, run, secret: awaited or not, and the codes of what goes wrong.
+//! read, write, run, secret: with and without `await`, and their error codes.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn customers(api: &Client) {
     }
 }
 
-/// `{name, code}` of what an expression throws, in a post hook.
+/// Returns the `{name, code}` of what an expression throws in a post hook.
 #[track_caller]
 fn code_of(api: &Client, expression: &str) -> Value {
     let caught = post_value(api, "js", &caught(expression));
@@ -114,7 +114,7 @@ fn write() {
     api.get("/models/customer/instances/dan").expect_problem(404, "not-found");
 }
 
-/// A hook whose writes lead back to itself stops at the longest chain, and the message spells it out.
+/// A hook whose writes trigger itself stops at the maximum chain length, and the message lists the chain.
 #[test]
 fn a_loop_of_hooks_is_spelled_out() {
     let (_server, api) = server("write = ['*']");
@@ -187,7 +187,7 @@ fn run() {
         &format!("return run('{env}', [], {{ env: {{ TITLE: 'a b' }} }}).stdout.trim().split('\\n').sort();"),
     );
     assert_eq!(value, json!(["LANG=C", "TITLE=a b"]));
-    // Bytes that are no text come as well as text can hold them.
+    // Bytes that are not UTF-8 are decoded as well as possible.
     let value =
         post_value(&api, "js", &format!("return run('{cat}', [], {{ stdin: new Uint8Array([65, 255, 66]) }}).stdout;"));
     assert_eq!(value, "A\u{fffd}B");
@@ -195,7 +195,7 @@ fn run() {
     assert_eq!(code_of(&api, &format!("run('{cat}', 7)")), "invalid");
 }
 
-/// An error of a capability that nobody catches is the hook's failure, with its place.
+/// An uncaught error of a capability fails the hook, and has a location.
 #[test]
 fn an_error_that_is_not_caught() {
     let (_server, api) = server("read = ['customer']");

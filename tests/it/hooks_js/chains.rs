@@ -1,4 +1,4 @@
-//! Several hooks in one phase, hooks that only look on, and sandboxes that are used again.
+//! Several hooks in one phase, shadow hooks, and reused sandboxes.
 
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ fn the_first_refusal_ends_a_chain() {
     assert_eq!(api.get("/models/js/instances").expect(200).json()["items"], json!([]));
 }
 
-/// A post hook that fails for good does not keep the next from running, and what ran is not run again.
+/// A post hook that fails permanently does not prevent the next from running, and completed hooks do not run again.
 #[test]
 fn post_hooks_of_a_chain_are_tried_each_for_itself() {
     let (_server, api) = server_with("", "");
@@ -98,7 +98,7 @@ fn a_hook_in_shadow_decides_nothing() {
     assert_eq!((&of("amends")["shadow"]["amendments"], &of("amends")["amendments"]), (&json!(1), &json!(0)));
     assert_eq!((&of("fails")["shadow"]["failures"], &of("loops")["shadow"]["failures"]), (&json!(1), &json!(1)));
     assert_eq!((&of("real")["runs"], &of("real")["amendments"]), (&json!(1), &json!(1)));
-    // In post phases there is nothing to decide.
+    // Post phases decide nothing, so shadow hooks are rejected there.
     let chain = json!({"chain": [shadow("x", "")]});
     api.put("/models/js/hooks/postCreate", &chain).expect_problem(422, "invalid");
 }
@@ -142,16 +142,16 @@ fn a_sandbox_that_is_used_again() {
     for n in 1..=5 {
         assert_eq!(calls("").expect(201).json()["data"], json!({"calls": n, "total": n}));
     }
-    // A throw is an answer like any other; the sandbox stays.
+    // A throw is an ordinary result; the sandbox is kept.
     calls("throw").expect_problem(502, "hook-failed");
     assert_eq!(calls("").expect(201).json()["data"]["calls"], 7);
-    // One that was stopped, or that left work behind, does not.
+    // A sandbox that was stopped, or that has unfinished work, is not reused.
     calls("loop").expect_problem(502, "hook-failed");
     assert_eq!(calls("").expect(201).json()["data"]["calls"], 1);
-    // An interval that nobody clears is waited for until the time is over.
+    // An interval that is never cleared runs until the timeout.
     calls("timer").expect_problem(502, "hook-failed");
     assert_eq!(calls("").expect(201).json()["data"]["calls"], 1);
-    // New code is a new hook.
+    // Changed code is a new hook.
     api.put_javascript("js", "preCreate", &format!("{COUNTS}\n// changed")).expect(200);
     assert_eq!(calls("").expect(201).json()["data"], json!({"calls": 1, "total": 1}));
 }

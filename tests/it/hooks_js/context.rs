@@ -1,4 +1,4 @@
-//! What a handler gets.
+//! The context that a handler receives.
 
 use serde_json::{Value, json};
 
@@ -96,7 +96,7 @@ fn the_attempt_counts() {
     assert_eq!(api.get("/errors").expect(200).json()["items"], json!([]));
 }
 
-/// What a hook does to its copy of the data is its own affair.
+/// Changes that a hook makes to its copy of the data have no other effect.
 #[test]
 fn the_data_is_a_copy() {
     let (_server, api) = server("");
@@ -142,7 +142,7 @@ fn numbers_keep_their_digits() {
     }
     api.delete("/models/js/hooks/preCreate").expect(204);
 
-    // Data that was read and is written elsewhere.
+    // Data that is read and written elsewhere.
     open_model(&api, "copy");
     let source = "export async function postCreate({ id, read, write }) { const { data } = await read.get('js', id); await write.create('copy', { ...data, by: 'hook' }, { id }); }";
     api.put_javascript("js", "postCreate", source).expect(200);
@@ -158,7 +158,7 @@ fn numbers_keep_their_digits() {
     );
 }
 
-/// Log lines have their level, and odd values are shown as well as they can be.
+/// Log lines have a level, and unusual values are formatted as well as possible.
 #[test]
 fn what_is_logged() {
     let (_server, api) = server("");

@@ -1,4 +1,4 @@
-//! fetch against a local server that the grant names.
+//! `fetch` against a local server that the grant names.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ impl Case {
         Case { _server: server, api, peer }
     }
 
-    /// What a body that fetches returns; `U` is the peer's address.
+    /// Returns the result of a body that calls `fetch`; `U` is the peer's address.
     #[track_caller]
     fn value(&self, body: &str) -> Value {
         post_value(&self.api, "js", &format!("const U = '{}'; {body}", self.peer.url("")))
@@ -56,7 +56,7 @@ fn answers() {
         case.value(body),
         json!([true, 200, "application/json", true, false, false, {"a": [1, "x"], "big": 9_007_199_254_740_992_u64}, true, true])
     );
-    // Not awaited, the answer is there all the same.
+    // The response is available without `await` too.
     assert_eq!(case.value("const r = fetch(U + '/json'); return [r.ok, r.status, await r.text()];")[1], 200);
     assert_eq!(
         case.value("const r = await fetch(U + '/404'); return [r.ok, r.status, await r.text()];"),
@@ -181,7 +181,7 @@ fn secrets_in_headers() {
     let asked = case.peer.asked().pop().expect("a request");
     assert_eq!(asked.headers("authorization"), ["Bearer s3cret"]);
     assert_eq!(asked.headers("x-two"), ["ada:s3cret"]);
-    // Only the exact form, and only in headers.
+    // Only the exact form is replaced, and only in headers.
     assert_eq!(asked.headers("x-both"), ["ada:{{ secret:key }}"]);
     case.value("return (await fetch(U + '/echo?{{secret:key}}', { method: 'POST', body: '{{secret:key}}' })).status;");
     let asked = case.peer.asked().pop().expect("a request");

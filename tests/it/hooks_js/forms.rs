@@ -1,4 +1,4 @@
-//! Ways to write a handler, what it may say, and what is refused when it is bound.
+//! Ways to write a handler, its possible results, and what is rejected when it is bound.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn every_form_of_export() {
         "const mine = async ({ after }) => ({ ...after, ran: true });\nexport default mine;",
         "export default (context) => Promise.resolve({ ...context.after, ran: true });",
         "export default ({ after }) => ({ then(done) { done({ ...after, ran: true }); } });",
-        // The name of the phase goes before the default.
+        // The export named after the phase takes precedence over the default export.
         "export default () => { throw new Error('default'); };\nexport const preCreate = ({ after }) => ({ ...after, ran: true });",
         "export function postCreate() { throw new Error('post'); }\nexport function preUpdate() { throw new Error('update'); }\n\
          export function preCreate({ after }) { return { ...after, ran: true }; }",
@@ -40,7 +40,7 @@ fn every_form_of_export() {
     }
 }
 
-/// The source is taken, and its handler amends the data as all of these tests' do.
+/// The source is accepted, and its handler amends the data as the handlers of all these tests do.
 #[track_caller]
 pub(super) fn runs(api: &Client, media_type: &str, source: &str) {
     let answer = api.request("PUT", "/models/js/hooks/preCreate").body(media_type, source).send();
@@ -64,7 +64,7 @@ fn one_file_for_several_phases() {
     for phase in ["preCreate", "preUpdate", "preDelete"] {
         assert_eq!(crate::workbench::log_of(&api, "js", phase, "a"), [format!("ran {phase}")]);
     }
-    // A phase that it has no handler for.
+    // A phase for which the source has no handler.
     let problem = api.put_javascript("js", "postCreate", source).expect_problem(422, "invalid");
     let detail = problem["detail"].as_str().expect("a text");
     assert!(detail.contains("exports no handler for `postCreate`"), "{detail}");
@@ -79,7 +79,7 @@ fn accepting_says_nothing() {
             assert_eq!(create(&api, "js", &json!({"n": 1})).expect(201).json()["data"], json!({"n": 1}));
         }
     }
-    // In a deletion there is nothing to amend, and what an update returns is the new data.
+    // A deletion has nothing to amend, and the return value of an update is the new data.
     api.delete("/models/js/hooks/preCreate").expect(204);
     api.post("/models/js/instances", &json!({"id": "a", "data": {"n": 1}})).expect(201);
     api.put_javascript(
@@ -122,7 +122,7 @@ fn refusals_name_the_fields() {
     assert_eq!(problem["detail"], "kept");
     api.get("/models/js/instances/a").expect(200);
 
-    // What is stored cannot be refused: there it is a failure like any other.
+    // A stored change cannot be rejected: there `Reject` is an ordinary failure.
     for phase in ["preCreate", "preUpdate", "preDelete"] {
         api.delete(&format!("/models/js/hooks/{phase}")).expect(204);
     }
@@ -151,7 +151,7 @@ fn amended_data_is_validated_again() {
     }
     api.put_javascript("strict", "preCreate", "export default ({ after }) => ({ n: after.n + 1 })").expect(200);
     assert_eq!(create(&api, "strict", &json!({"n": 1})).expect(201).json()["data"], json!({"n": 2}));
-    // What the client sends is looked at before any hook is.
+    // The client's data is validated before any hook runs.
     create(&api, "strict", &json!({"n": "x"})).expect_problem(422, "invalid");
 }
 
@@ -164,7 +164,7 @@ fn without_the_grant_nothing_is_amended() {
     let problem = create(&api, "js", &json!({"n": 1})).expect_problem(502, "hook-failed");
     let detail = problem["detail"].as_str().expect("a text");
     assert!(detail.contains("failed (amend)") && detail.ends_with("which no grant opens"), "{detail}");
-    // The same data is no change, however it is written.
+    // Equal data is not a change, however it is built.
     for returned in ["after", "{ ...after }", "JSON.parse(JSON.stringify(after))"] {
         api.put_javascript("js", "preCreate", &format!("export default ({{ after }}) => ({returned})")).expect(200);
         create(&api, "js", &json!({"n": 1, "list": [1, {"a": null}]})).expect(201);
@@ -220,7 +220,7 @@ fn what_cannot_work_is_not_bound() {
     assert_eq!(api.get("/models/js/hooks/preCreate").expect(200).json(), json!([]));
 }
 
-/// Where an error was thrown is said in the author's own terms.
+/// Errors have locations in the author's source.
 #[test]
 fn errors_have_the_authors_line_and_column() {
     let (_server, api) = server("");

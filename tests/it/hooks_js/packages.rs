@@ -1,5 +1,5 @@
-//! Packages of npm in hooks: bundled as authors do it, called on data in both engines, and compared with what Node makes of
-//! the same. tests/packages has the hooks, the data and the versions.
+//! npm packages in hooks: bundled as authors do it, run on data in both engines, and compared with Node's results.
+//! tests/packages contains the hooks, the data and the versions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,7 +58,7 @@ fn check(name: &str) {
         let path = format!("/models/js/hooks/preCreate?engine={engine}");
         api.request("PUT", &path).body("text/javascript", bytes.clone()).send().expect(200);
         for (given, expected) in given.iter().zip(&expected) {
-            // Twice: the second call must find what the first one found.
+            // Twice: the second call must see the same state as the first.
             for _ in 0..2 {
                 let made = create(&api, "js", &json!({"given": given})).expect(201).json();
                 assert_eq!(made["data"]["made"], *expected, "{name} in {engine}");
@@ -67,7 +67,7 @@ fn check(name: &str) {
     }
 }
 
-/// A server with that engine, if it is here.
+/// A server with that engine, if it is installed.
 fn server(engine: &str) -> Option<(Server, Client)> {
     let mut tables = grant("*", "*", "amend = true\ntimeout = '5 s'\nmemory = '256 MiB'");
     if engine == "v8" {

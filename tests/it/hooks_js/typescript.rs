@@ -1,4 +1,5 @@
-//! TypeScript: types are stripped, not checked; what cannot be stripped is refused; places are the author's.
+//! TypeScript: types are stripped but not checked; what cannot be stripped is rejected; locations refer to the author's
+//! source.
 
 use serde_json::json;
 
@@ -100,13 +101,13 @@ fn the_media_type_says_what_it_is() {
         let data = create(&api, "js", &json!({"n": 0})).expect(201).json()["data"].clone();
         assert_eq!(data["n"], 3, "{media_type}");
     }
-    // The same code under another name is another hook: in JavaScript it compares.
+    // The same code under another media type is another hook: in JavaScript it is a comparison.
     let bound = bind("text/javascript", both).expect(200).json();
     assert_eq!(bound[0]["language"], "javascript");
     create(&api, "js", &json!({"n": 0})).expect_problem(502, "hook-failed");
     let problem = bind("text/javascript", "export default (a: number) => a").expect_problem(422, "invalid");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("`application/typescript`")), "{problem}");
-    // In a chain it may be said, and is guessed where it is not.
+    // In a chain the language is optional, and detected if absent.
     for (language, expected) in [(json!("typescript"), json!("typescript")), (json!(null), json!(null))] {
         let chain = json!({"chain": [{"engine": "quickjs", "source": "export default (a: object) => {}", "language": language}]});
         let bound = api.put("/models/js/hooks/preCreate", &chain).expect(200).json();

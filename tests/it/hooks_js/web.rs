@@ -1,4 +1,4 @@
-//! What the web platform and the language have that a hook may use.
+//! The parts of the web platform and the language that a hook may use.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::server;
 use crate::support::Client;
 use crate::workbench::{create, pre_value};
 
-/// Each expression gives its value.
+/// Checks the value of each expression.
 #[track_caller]
 fn each(api: &Client, cases: &[(&str, Value)]) {
     for (expression, expected) in cases {
@@ -157,7 +157,7 @@ fn signals_and_events() {
     );
 }
 
-/// The language as it is today, strict; and nothing that reaches out of it.
+/// Current JavaScript in strict mode, without access to anything outside.
 #[test]
 fn the_language_and_its_bounds() {
     let (_server, api) = server("");
@@ -187,7 +187,7 @@ fn the_language_and_its_bounds() {
             ),
         ],
     );
-    // There is nothing to load a module with, however it is asked for.
+    // No form of import can load a module.
     for source in ["eval(\"import('os')\")", "new Function(\"return import('std')\")()", "import.meta"] {
         let body = format!(
             "export default async () => {{ try {{ return {{ got: typeof (await {source}) }}; }} catch {{ return {{ got: 'refused' }}; }} }}"

@@ -1,4 +1,4 @@
-//! Ways to an address that a hook may not reach: all spellings of loopback, names, redirects, odd URLs.
+//! Attempts to reach a forbidden address: all spellings of loopback, names, redirects, odd URLs.
 
 use std::sync::{Arc, Mutex};
 
@@ -39,7 +39,7 @@ impl Case {
 fn every_spelling_of_an_address_that_is_not_public() {
     let peer = Peer::saying("reached");
     let port = peer.port();
-    // The widest grant there can be for this port; even so it opens no address that is not public.
+    // The widest possible grant for this port, which still opens only public addresses.
     let case = Case::new(&format!("http = ['http://*:{port}/*', 'https://*:{port}/*']"));
     let loopback = [
         "127.0.0.1",
@@ -192,7 +192,7 @@ fn user_names_schemes_and_other_tricks() {
     ] {
         let answer = case.fetch(&url);
         let shown: String = url.chars().take(80).collect();
-        // A name that is granted and does not exist is looked up in vain.
+        // A granted name that does not exist is looked up without success.
         let vain = url.contains("//granted.invalid:") && answer["code"] == "failed";
         let refused = answer["code"] == "denied" || answer["code"] == "invalid" || answer["name"] == "TypeError";
         assert!(refused || vain, "{shown}: {answer}");
@@ -258,7 +258,7 @@ fn redirects_are_checked_like_first_requests() {
     assert_eq!(answer["code"], "failed", "{answer}");
     assert_eq!(hidden.connections(), 0, "{:?}", hidden.asked());
 
-    // Who wants to see the redirect gets it, and goes nowhere.
+    // With `manual` the hook gets the redirect itself, and nothing is followed.
     "http://127.0.0.1:1/".clone_into(&mut targets.lock().expect("a target"));
     let answer = react(&case.api, "fetcher", &json!({"url": gate.url("/go"), "redirect": "manual"}));
     assert_eq!(answer["status"], 302, "{answer}");
@@ -272,14 +272,14 @@ fn redirects_are_checked_like_first_requests() {
 fn a_name_that_leads_to_loopback() {
     let peer = Peer::saying("reached");
     let port = peer.port();
-    // Named whole, a name is as good as an address.
+    // A grant that names a host completely opens it, as with an address.
     let case = Case::new(&format!("http = ['http://localhost:{port}/*']"));
     assert_eq!(case.fetch(&format!("http://localhost:{port}/x")), json!({"status": 200, "text": "reached"}));
     let case = Case::new(&format!("http = ['http://*.localhost:{port}/*', 'http://local*.localdomain:{port}/*']"));
     let before = peer.connections();
     for host in ["localhost", "localhost.", "a.localhost", "localhost.localdomain"] {
         let answer = case.fetch(&format!("http://{host}:{port}/x"));
-        // Where the system does not know the name it leads nowhere.
+        // A system that cannot resolve the name reports `failed`.
         assert!(answer["code"] == "denied" || answer["code"] == "failed", "{host}: {answer}");
     }
     assert_eq!(peer.connections(), before);
@@ -287,7 +287,7 @@ fn a_name_that_leads_to_loopback() {
 
 #[test]
 fn the_servers_own_api_is_out_of_reach() {
-    // Whatever the port: a grant for every host opens none that is not public.
+    // On any port: a grant for every host opens only public addresses.
     let case = Case::new("http = ['http://*/*', 'https://*/*']");
     let own = case.server.address();
     for url in [
@@ -299,7 +299,7 @@ fn the_servers_own_api_is_out_of_reach() {
     }
 }
 
-/// Peers that answer slowly, without end, or nonsense: the hook fails with its own message, the others do not wait.
+/// Peers that respond slowly, endlessly or with garbage: the hook fails with its own message, and others do not wait.
 #[test]
 fn hostile_peers() {
     let peer = Peer::start(|asked| match asked.target.as_str() {

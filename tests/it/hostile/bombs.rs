@@ -1,4 +1,4 @@
-//! Code that wants too much: memory, stack, output, log lines, host calls.
+//! Code that uses too much memory, stack, output, log lines, or host calls.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::workbench::{create, grant};
 const MEMORY: &str = "the limit `memory` is 32 MiB; raise it in `[hooks]` or in a grant";
 const STACK: &str = "used up its stack of 1 MiB";
 
-/// More than all the sandboxes of one attack may have together, and the server's own.
+/// More than all sandboxes of one attack may use together, plus the server itself.
 const RESIDENT_KIB_MAX: u64 = 1 << 20;
 
 #[track_caller]
@@ -118,13 +118,13 @@ fn output() {
             "export function preCreate() { throw new Reject('x', Object.fromEntries(new Array(900).fill(0).map((_, i) => ['/' + i, 'no'.repeat(50)]))); }",
         )],
     );
-    // A long text is cut, and refuses all the same.
+    // A long message is truncated, and the change is still rejected.
     let model = arena.victim();
     arena.bind(&model, "long", "export function preCreate() { throw new Reject('x'.repeat(1_000_000)); }").expect(200);
     let problem = create(&arena.api, &model, &json!({})).expect(422).json();
     assert!(problem["type"].as_str().is_some_and(|kind| kind.ends_with("/problems/rejected")), "{problem}");
     assert_eq!(problem["detail"].as_str().map(|detail| detail.chars().count()), Some(4097));
-    // What is too deep for any reader of JSON.
+    // Nested too deeply for JSON parsers.
     all_refused(
         &arena,
         &["amend"],
@@ -156,7 +156,7 @@ fn log_floods() {
         "bytes together in one run, the limit is 64 KiB",
         &[("bytes", "export function preCreate({ log }) { for (;;) log.warn('x'.repeat(4000)); }")],
     );
-    // However much was logged, the last 200 lines are all that is kept.
+    // However much is logged, only the last 200 lines are kept.
     let model = arena.victim();
     let source = "export function preCreate({ log }) { for (let i = 0; i < 900; i++) log.info(`line ${i}`); }";
     arena.bind(&model, "talkative", source).expect(200);
@@ -192,7 +192,7 @@ fn host_calls() {
             ),
         ],
     );
-    // One less is fine.
+    // One less is within the limit.
     let model = arena.victim();
     let source =
         "export async function preCreate({ read }) { for (let i = 0; i < 10_000; i++) await read.get('calm', 'a'); }";
@@ -200,7 +200,7 @@ fn host_calls() {
     create(&arena.api, &model, &json!({})).expect(201);
 }
 
-/// Too many calls of one hook: they queue, then they are told to come back, and nobody else waits for them.
+/// Too many calls of one hook: they queue, then are rejected with a time to retry, and other hooks do not wait.
 #[test]
 fn too_many_calls_at_once() {
     let options = ServerOptions { hooks: "concurrency = 1\ntimeout = '300 ms'".to_owned(), ..ServerOptions::default() };

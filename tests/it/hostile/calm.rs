@@ -1,4 +1,4 @@
-//! A model that has nothing to do with the attack and is asked all the while.
+//! A model that is unrelated to the attack and receives requests all the while.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,23 +9,22 @@ use serde_json::json;
 use crate::support::{Client, Server};
 use crate::workbench::open_model;
 
-/// The other model gets at least this part of the answers that a server with nothing to do gives in the same time, on the
-/// same machine. How fast that is, is a matter of the machine; a server that stands still is far below.
+/// The other model must get at least 1/`PART` of the responses of an idle server on the same machine in the same time.
+/// The absolute rate depends on the machine; a blocked server is far below.
 const PART: usize = 10;
-/// Answers that are too few to tell anything from.
+/// Too few responses to compare.
 const FEW: usize = 40;
 
-/// A measurement that fails is made again: what a hook causes, it causes each time; what else runs on the machine comes and
-/// goes.
+/// A failed measurement is repeated: what a hook causes recurs, other load on the machine varies.
 const MEASUREMENTS: usize = 3;
 
-/// Between two requests of the prober, so that it is no load itself.
+/// The pause between two requests of a prober, so that the prober itself is no load.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// One attack at a time is measured.
+/// Only one attack is measured at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// The other model, on the server under attack and on one that nobody attacks.
+/// The other model, on the attacked server and on an idle one.
 pub(super) struct Bystander {
     attacked: Prober,
     control: Prober,
@@ -47,7 +46,7 @@ impl Bystander {
         }
     }
 
-    /// Runs the attack and asks the other model as long as it goes on.
+    /// Runs the attack, and sends requests to the other model until it ends.
     #[track_caller]
     pub(super) fn stays_calm(&self, name: &str, mut attack: impl FnMut()) {
         let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -57,7 +56,7 @@ impl Bystander {
             let (attacked, control) = std::thread::scope(|scope| {
                 let attacked = scope.spawn(|| self.attacked.ask_until(&over));
                 let control = scope.spawn(|| self.control.ask_until(&over));
-                // Also when the attack panics: else the probers never end.
+                // Also set if the attack panics; otherwise the probers would never end.
                 let guard = SetOnDrop(&over);
                 attack();
                 drop(guard);
@@ -92,7 +91,7 @@ impl Prober {
             open_model(&reader, model);
         }
         reader.post("/models/calm/instances", &json!({"id": "a", "data": {"n": 1}})).expect(201);
-        // A model whose hooks mean no harm is to stay calm as well.
+        // A model with a harmless hook must stay available too.
         let hook = "export const preCreate = ({ after }) => { if (after.n !== 1) throw new Reject('n'); };";
         reader.put_javascript("calm-hooked", "preCreate", hook).expect(200);
         Prober { reader, writer: server.client() }
@@ -126,7 +125,7 @@ fn percentile_99(mut times: Vec<Duration>) -> Duration {
     times[(times.len() * 99).div_ceil(100) - 1]
 }
 
-/// A server that does stand still is noticed.
+/// A server that is really blocked is detected.
 #[cfg(unix)]
 #[test]
 fn the_measurement_can_fail() {
@@ -140,7 +139,7 @@ fn the_measurement_can_fail() {
     let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         bystander.stays_calm("stopped", || {
             signal(&server, Signal::STOP);
-            // This is the fault, not a wait for something.
+            // This is the simulated fault, not a wait.
             std::thread::sleep(Duration::from_secs(3));
             signal(&server, Signal::CONT);
         });

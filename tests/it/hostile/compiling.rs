@@ -1,4 +1,5 @@
-//! Code that costs more to be compiled than it is worth: each is answered soon, with what exceeded what, while the others go on.
+//! Code that is too expensive to compile: each request soon gets a response that names the exceeded limit, while others
+//! continue.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,7 +10,7 @@ use super::Arena;
 use crate::support::{Response, Server, ServerOptions, eventually, guest};
 use crate::workbench::open_model;
 
-/// Each request is answered within this time, its wait included.
+/// Each request gets its response within this time, including the time in the queue.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 fn module(functions: &str) -> Vec<u8> {
@@ -17,7 +18,7 @@ fn module(functions: &str) -> Vec<u8> {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Loops in loops, each of which hands on every local: their product is what the compiler keeps.
+/// Nested loops, each of which passes on every local: the compiler's state grows with their product.
 fn loops(depth: usize, locals: usize) -> Vec<u8> {
     let mut body = format!("(local {})", "i32 ".repeat(locals));
     body.push_str(&"loop ".repeat(depth));
@@ -28,13 +29,13 @@ fn loops(depth: usize, locals: usize) -> Vec<u8> {
     module(&format!("(func {body})"))
 }
 
-/// Values that all live at once.
+/// Values that are all live at the same time.
 fn stack(values: usize) -> Vec<u8> {
     let loads = "i32.const 0 i32.load ".repeat(values);
     module(&format!("(func {loads} {} drop)", "i32.add ".repeat(values - 1)))
 }
 
-/// Branches that join, each with other values.
+/// Branches that merge, each with different values.
 fn branches(count: usize, locals: usize) -> Vec<u8> {
     let mut body = format!("(local {})", "i32 ".repeat(locals));
     for index in 0..count {
@@ -44,7 +45,7 @@ fn branches(count: usize, locals: usize) -> Vec<u8> {
     module(&format!("(func {body})"))
 }
 
-/// A table of jumps, to as many places.
+/// A jump table with this many targets.
 fn jumps(count: usize) -> Vec<u8> {
     let targets: String = (0..count).map(|index| format!("{index} ")).collect();
     module(&format!("(func {} i32.const 0 br_table {targets} {})", "block ".repeat(count), "end ".repeat(count)))
@@ -54,7 +55,7 @@ fn functions(count: usize) -> Vec<u8> {
     module(&"(func (param i64 i64) (result i64) local.get 0 local.get 1 i64.mul local.get 0 i64.div_s)".repeat(count))
 }
 
-/// Types of types: a value of the last one would have 2^depth parts.
+/// Nested types: a value of the last one would have 2^depth parts.
 fn types(depth: usize) -> Vec<u8> {
     let mut text = "(component (type $t0 (tuple u8 u8))".to_owned();
     for level in 1..depth {
@@ -73,7 +74,7 @@ fn locals(count: usize) -> Vec<u8> {
     module(&format!("(func (local {}))", "i64 ".repeat(count)))
 }
 
-/// What each needs more of than there is.
+/// Code that exceeds a limit of the compiler, one entry per kind.
 fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("loops", loops(1000, 10_000)),
@@ -85,7 +86,7 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The answer, and how long it took. On a machine that is busy with other tests it may take several tries.
+/// The response, and how long it took. On a machine that is busy with other tests this may take several attempts.
 fn answer(server: &Server, model: &str, code: &[u8]) -> (Response, Duration) {
     eventually("the compiler gets a core", || {
         let started = Instant::now();
@@ -114,7 +115,7 @@ fn each_is_too_complex_and_says_of_what() {
     eventually("no process is left", || server.children().is_empty().then_some(()));
 }
 
-/// What is odd, but can be compiled within the budget, or is refused: either soon.
+/// Odd code compiles within the budget or is rejected; both quickly.
 #[test]
 fn whatever_it_is_it_is_answered_soon() {
     let server = Server::start();
@@ -162,15 +163,15 @@ fn sixteen_at_once_leave_the_server_calm() {
     arena.works_again(&model);
 }
 
-/// The work ends with the connection of whoever asked for it.
+/// A compilation ends when its client disconnects.
 #[test]
 fn what_nobody_waits_for_ends() {
     let folder = tempfile::tempdir().expect("a folder");
-    // Compiled here, not found in the cache of an earlier run.
+    // Compiled here, not read from the cache of an earlier run.
     let server =
         Server::start_with(ServerOptions { cache: Some(folder.path().to_owned()), ..ServerOptions::default() });
     open_model(&server.client(), "victim");
-    // So large that its own budget is far away.
+    // Large enough that its budget is not reached.
     let mut code = functions(150_000);
     let padding = vec![0; 3 << 20];
     code.push(0);
@@ -197,7 +198,7 @@ fn what_nobody_waits_for_ends() {
     assert!(left.elapsed() < Duration::from_secs(3), "{:?}", left.elapsed());
 }
 
-/// A source that a parser would follow too deep; the tests of the processes that parse have the other kinds.
+/// A source that is nested too deeply for a parser; the tests of the parser processes cover the other kinds.
 #[test]
 fn sources_have_a_budget_too() {
     let server = Server::start();
@@ -207,13 +208,13 @@ fn sources_have_a_budget_too() {
     assert!(problem["detail"].as_str().expect("a text").contains("parsing the source takes more than"), "{problem}");
 }
 
-/// What compilers write is compiled, the largest included.
+/// The output of real compilers is accepted, including the largest.
 #[test]
 fn usual_hooks_are_compiled() {
     let folder = tempfile::tempdir().expect("a folder");
     for file in ["check.wasm", "check_c.wasm", "javy_check.wasm", "check_python.wasm"] {
         let Some(code) = guest(file) else { continue };
-        // Compiled here, not found in the cache.
+        // Compiled here, not read from the cache.
         let options = ServerOptions {
             tables: format!("# {file}"),
             cache: Some(folder.path().join(file)),

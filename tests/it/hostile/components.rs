@@ -1,4 +1,4 @@
-//! Components that cannot work are refused when they are bound, those that misbehave when they run.
+//! Components that cannot work are rejected when bound; those that misbehave fail when run.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn put(arena: &Arena, model: &str, phase: &str, code: &[u8]) -> Response {
     arena.api.request("PUT", &path).body("application/wasm", code).send()
 }
 
-/// The component is refused with the reason, and nothing is bound.
+/// The component is rejected with this reason, and nothing is bound.
 #[track_caller]
 fn refused(arena: &Arena, model: &str, phase: &str, code: &[u8], says: &str) {
     let problem = put(arena, model, phase, code).expect_problem(422, "invalid");
@@ -31,7 +31,7 @@ fn files_that_are_no_component() {
     let good = component("pre-hook", "", &check(""));
     refused(&arena, &model, "preCreate", &good[..good.len() - 1], "no valid component");
     refused(&arena, &model, "preCreate", &good[..8], "");
-    // The same bytes each time: a generator of Lehmer's.
+    // The same bytes each time: a Lehmer generator.
     let mut state = 1_u64;
     let mut random = |count: usize| -> Vec<u8> {
         let mut next = || {
@@ -48,7 +48,7 @@ fn files_that_are_no_component() {
             refused(&arena, &model, "preCreate", &random(4096), "no WebAssembly");
             let headed = [&good[..8], &random(4096)].concat();
             refused(&arena, &model, "preCreate", &headed, "no valid component");
-            // One that was fine, with a few bytes of something else.
+            // A valid component with a few bytes replaced.
             let mut garbled = good.clone();
             let at = usize::from(u16::from_le_bytes(random(2).try_into().expect("two bytes"))) % (good.len() - 72);
             garbled[8 + at..8 + at + 64].copy_from_slice(&random(64));
@@ -72,7 +72,7 @@ fn files_that_are_no_component() {
     let module = wat::parse_str("(module (memory 1) (func (export \"_start\")))").expect("a module");
     refused(&arena, &model, "preCreate", &module, "core WebAssembly module");
 
-    // 100 MB: of zeros, and behind a head that is fine.
+    // 100 MB: only zeros, and zeros after a valid header.
     arena.bystander.stays_calm("large", || {
         refused(&arena, &model, "preCreate", &vec![0; 100_000_000], "at most 32 MiB");
         let mut large = good.clone();
@@ -86,7 +86,7 @@ fn files_that_are_no_component() {
 fn a_body_over_the_limit() {
     let arena = Arena::new();
     let model = arena.victim();
-    // Over `max-body` a component is still read, up to what one may have.
+    // A component may be larger than `max-body`, up to its own limit.
     refused(&arena, &model, "preCreate", &vec![0; 9 << 20], "no WebAssembly");
     put(&arena, &model, "preCreate", &vec![0; (32 << 20) + 1]).expect_problem(413, "too-large");
     let source = arena.api.request("PUT", &format!("/models/{model}/hooks/preCreate"));
@@ -156,7 +156,7 @@ fn worlds_that_do_not_fit() {
     }
 }
 
-/// What runs when a component is only tried is bounded too.
+/// Code that runs when a component is only tested is limited too.
 #[test]
 fn components_that_misbehave_when_they_are_started() {
     let arena = Arena::new();
@@ -173,7 +173,7 @@ fn components_that_misbehave_when_they_are_started() {
         let code = component("pre-hook", "", &format!("{functions} {}", check("")));
         arena.bystander.stays_calm(says, || refused(&arena, &model, "preCreate", &code, says));
     }
-    // Asking the host for something before the handler is called is no way around its grants.
+    // A host call before the handler is called does not bypass the grants.
     let import = r#"(import "snaphook:hook/secret@0.1.0" "get" (func $get (param i32 i32 i32)))"#;
     let start = "(func $start (call $get (i32.const 0) (i32.const 1) (i32.const 4096))) (start $start)";
     let answer = put(&arena, &model, "preCreate", &component("pre-hook", import, &format!("{start} {}", check(""))));
@@ -181,7 +181,7 @@ fn components_that_misbehave_when_they_are_started() {
     arena.works_again(&model);
 }
 
-/// Much code takes long to compile; others do not wait for it.
+/// Large code takes long to compile; others do not wait for it.
 #[test]
 fn a_component_that_takes_long_to_compile() {
     let arena = Arena::new();
@@ -279,7 +279,7 @@ fn components_that_misbehave_when_they_run() {
             for answer in arena.calls(&model) {
                 let problem = answer.expect_problem(502, "hook-failed");
                 let detail = problem["detail"].as_str().expect("a text").to_lowercase();
-                // Calls have a timeout of their own that is short, so that many may end by it.
+                // These calls have a short timeout, which many of them may reach first.
                 let timed_out = *cause == "host-calls" && detail.contains("failed (timeout)");
                 assert!(detail.contains(&format!("failed ({cause})")) || timed_out, "{name}: {detail}");
                 assert!(detail.contains(&says.to_lowercase()) || timed_out, "{name}: expected `{says}` in: {detail}");

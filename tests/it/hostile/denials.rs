@@ -1,4 +1,4 @@
-//! A denial tells the lines of configuration that would open what was denied; with them the same call works.
+//! A denial contains the configuration lines that would grant the request; with them the same call succeeds.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ impl Case {
         Case { server, api }
     }
 
-    /// Adds the lines to the configuration and sends SIGHUP; ends when the server shows the grant.
+    /// Adds the lines to the configuration and sends SIGHUP; returns when the server shows the grant.
     #[track_caller]
     fn add(&self, lines: &str, phase: &str, capability: &str) {
         let grants = || {
@@ -38,8 +38,8 @@ impl Case {
         eventually("the grant is in force", grants);
     }
 
-    /// The expression is denied in a post hook, in the answer, in the log and in what is recorded; with the lines that
-    /// the message tells it gives a value.
+    /// The expression is denied in a post hook; the hook, the log and the error record get the same message. With the
+    /// lines from the message it returns a value.
     #[track_caller]
     fn opens(&self, capability: &str, asked: &str, expression: &str) -> Value {
         bind_post(&self.api, "invoice", &caught(expression));
@@ -52,7 +52,7 @@ impl Case {
         assert!(lines.contains("model = 'invoice'\nphase = 'postCreate'\nhook = 'postCreate'\n"), "{lines}");
         assert!(lines.contains(&format!("\n{capability} = ")), "{lines}");
 
-        // Not caught: the run fails with the same message, which its log holds too.
+        // If the hook does not catch it, the run fails with the same message, which is in the log too.
         bind_post(&self.api, "invoice", &format!("return {{ value: await ({expression}) }};"));
         let id = crate::workbench::create_and_wait(&self.api, "invoice", &json!({}));
         let record = failure_of(&self.api, "invoice", &id);
@@ -61,7 +61,7 @@ impl Case {
         assert!(log.contains(&message), "{log:?}");
 
         self.add(&lines, "postCreate", capability);
-        // What failed goes through when it is tried again, and so does the next.
+        // The failed run succeeds on retry, and so does the next run.
         let error = record["id"].as_str().expect("a text");
         let retried = self.api.request("POST", &format!("/errors/{error}/retry")).send().expect(200).json();
         assert_eq!((&retried["matched"], &retried["succeeded"]), (&json!(1), &json!(1)), "{retried}");
@@ -102,9 +102,9 @@ fn http() {
     let url = peer.url("/v1/greeting?name=x");
     let value = case.opens("http", "", &format!("(await fetch('{url}')).text()"));
     assert_eq!(value, "hello");
-    // Denied requests never came here: one retry and one call did.
+    // Denied requests were never sent: only one retry and one call were.
     assert_eq!(peer.asked().len(), 2, "{:?}", peer.asked());
-    // The grant opens this path for this method, no other.
+    // The grant applies to this path and this method only.
     bind_post(
         &case.api,
         "invoice",
@@ -149,7 +149,7 @@ fn secret_in_a_header() {
     });
     assert_eq!(case.opens("secret", "secret `mail-key`", &call), "ok");
     assert_eq!(peer.asked().last().expect("a request").headers("authorization"), ["Bearer s3cret"]);
-    // The value is nowhere else.
+    // The value appears nowhere else.
     for path in ["/events?limit=1000", "/errors", "/models/invoice/hooks/postCreate/log", "/secrets"] {
         assert!(!case.api.get(path).expect(200).text().contains("s3cret"), "{path}");
     }
@@ -174,7 +174,7 @@ fn amend() {
     assert_eq!(made["data"], json!({"n": 1, "slug": "made"}));
 }
 
-/// A denial says where a grant is that would do, were it for this hook.
+/// A denial names a grant for another hook that would permit the request.
 #[test]
 fn a_grant_that_is_for_another_hook_is_named() {
     let case = Case::new();
@@ -190,7 +190,7 @@ fn a_grant_that_is_for_another_hook_is_named() {
     assert!(message.contains(&format!("the one at config.toml:{line} is for model `other`")), "{message}");
 }
 
-/// Phases that can never have a capability say so instead of telling lines that could not help.
+/// For phases that can never have a capability the message says so, instead of suggesting useless lines.
 #[test]
 fn what_no_grant_can_open() {
     let case = Case::new();
@@ -211,7 +211,7 @@ fn what_no_grant_can_open() {
     case.api.get("/models/customer/instances/ada").expect(200);
 }
 
-/// Grants that are taken away are gone for the next call.
+/// Removed grants no longer apply to the next call.
 #[test]
 fn a_grant_that_is_removed() {
     let case = Case::new();

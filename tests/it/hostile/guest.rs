@@ -1,11 +1,11 @@
-//! Components made of a core module in text: no WebAssembly toolchain is needed.
+//! Components made from a core module in text form: no WebAssembly toolchain is needed.
 
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// A memory, an allocator that never frees, and the place of the answer; zeros there say that all is well.
+/// A memory, an allocator that never frees, and the address of the result; zeros there mean success.
 const PRELUDE: &str = r#"
   (memory (export "memory") 2)
   (global $free (mut i32) (i32.const 65536))
@@ -26,13 +26,13 @@ const PRELUDE: &str = r#"
     (global.get $answer))
 "#;
 
-/// The package as text, for worlds that change something in it.
+/// The package as text, for worlds that modify it.
 pub(super) fn package() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("wit/since_v0_1_0/hook.wit");
     std::fs::read_to_string(file).expect("the package")
 }
 
-/// A component for one world of the package, with these imports and functions in text.
+/// A component for one world of the package, with these imports and functions in text form.
 #[track_caller]
 pub(super) fn component(world: &str, imports: &str, functions: &str) -> Vec<u8> {
     foreign(&package(), world, imports, functions)
@@ -52,12 +52,12 @@ pub(super) fn foreign(wit: &str, world: &str, imports: &str, functions: &str) ->
     encoder.encode().expect("a component")
 }
 
-/// `check` that does this and then accepts.
+/// A `check` that runs this code and then accepts.
 pub(super) fn check(body: &str) -> String {
     format!("(func (export \"check\") (param $context i32) (result i32) {body} (global.get $answer))")
 }
 
-/// `react` that does this and then is done.
+/// A `react` that runs this code and then returns success.
 pub(super) fn react(body: &str) -> String {
     format!("(func (export \"react\") (param $context i32) (result i32) {body} (global.get $answer))")
 }

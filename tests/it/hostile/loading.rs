@@ -1,4 +1,4 @@
-//! Native libraries that do not let themselves be loaded: none of them stops the server, and each is named.
+//! Native libraries that cannot be loaded: none of them stops the server, and each is named.
 #![cfg(unix)]
 
 use std::path::Path;
@@ -17,7 +17,7 @@ const ENDS: &str = "#include <stdlib.h>\n__attribute__((constructor)) static voi
 const DATA: &str = "int snaphook_hook[4] = {1, 2, 3, 4};";
 const NO_DESCRIPTOR: &str = "void *snaphook_hook(void) { return (void *)8; }";
 
-/// `false`, and a word about it: there is no compiler.
+/// Prints a message and returns `false` if there is no compiler.
 fn compile(hooks: &Path, library: &str, source: &str) -> bool {
     let file = hooks.join(format!("{library}.c"));
     std::fs::write(&file, source).expect("written");
@@ -62,7 +62,7 @@ fn each_is_refused_with_its_name_and_the_server_ends_when_it_is_asked_to() {
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
 }
 
-/// `apply = true`: the start fails and says which file it is.
+/// With `apply = true` the start fails and names the file.
 #[test]
 fn a_start_says_which_library_it_waits_for() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -84,7 +84,7 @@ fn a_start_says_which_library_it_waits_for() {
     assert!(text.contains("`endless.so`: the library is not loaded after 10 s"), "{text}");
 }
 
-/// A library that is replaced by one that does not load: calls go on with what was there.
+/// If a library is replaced by one that does not load, calls continue with the old one.
 #[test]
 fn calls_do_not_wait_for_a_library_that_is_replaced() {
     let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/c/examples/check.c");
@@ -103,7 +103,7 @@ fn calls_do_not_wait_for_a_library_that_is_replaced() {
     api.put("/models/order/hooks/preCreate", &chain).expect(200);
     create(&api, "order", &json!({"total": 5})).expect(201);
     assert!(compile(&hooks, "check.so", ENDLESS));
-    // Until it is found: as long as somebody might still write to it, it is left alone.
+    // Until the server finds it: a file that may still be written to is not loaded.
     eventually("it is loaded", || {
         let started = Instant::now();
         create(&api, "order", &json!({"total": 5})).expect(201);
@@ -114,7 +114,7 @@ fn calls_do_not_wait_for_a_library_that_is_replaced() {
     assert!([201, 502].contains(&answer.status), "{}", answer.text());
 }
 
-/// A pipe where a file should be does not make the server wait.
+/// A pipe in place of a file does not block the server.
 #[test]
 fn pipes_are_no_files() {
     let server = Server::start();
@@ -134,7 +134,7 @@ fn pipes_are_no_files() {
             api.put("/models/order/hooks/preCreate", &json!({"chain": [chain]})).expect_problem(422, "invalid");
         assert!(problem["detail"].as_str().expect("a text").contains(says), "{problem}");
     }
-    // What a folder of models and hooks holds.
+    // A pipe in a folder of models and hooks.
     let order = hooks.join("shop");
     std::fs::create_dir(&order).expect("a folder");
     std::fs::write(order.join("model.json"), r#"{"schema": {"type": "object"}}"#).expect("written");

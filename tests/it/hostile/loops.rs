@@ -1,4 +1,4 @@
-//! Code that does not end: each kind is stopped by the clock.
+//! Endless code: each kind is stopped by the timeout.
 
 use super::{Arena, Attack};
 use crate::support::ServerOptions;
@@ -52,7 +52,7 @@ fn loops_inside_the_engine() {
 fn loops_in_promises() {
     all_time_out(&[
         ("microtasks", "export async function preCreate() { for (;;) await null; }"),
-        // Each end of the stack is caught, and the next one is tried.
+        // Each stack overflow is caught, and the next one is provoked.
         ("recursion", "export function preCreate() { const f = () => { try { f(); } finally { f(); } }; f(); }"),
         (
             "microtasks-chained",
@@ -105,7 +105,7 @@ fn waiting_takes_the_hooks_own_time() {
 
 #[test]
 fn a_promise_that_never_settles_is_told_at_once() {
-    // Long enough that waiting for it would show.
+    // Long enough that waiting for it would be noticed.
     let options = ServerOptions { hooks: "timeout = '20 s'".to_owned(), ..ServerOptions::default() };
     let arena = Arena::with(options);
     let started = std::time::Instant::now();

@@ -1,4 +1,4 @@
-//! Programs: what the arguments say is text, what is granted is one real file, and nothing is left behind.
+//! Programs: arguments are passed as text, a grant covers one real file, and no process is left behind.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -12,7 +12,7 @@ use super::calm::Bystander;
 use crate::support::{Client, Server, eventually};
 use crate::workbench::{bind_post, grant, once, open_model, react};
 
-/// A folder that programs without rights can reach.
+/// A folder that unprivileged programs can access.
 struct Folder {
     _directory: tempfile::TempDir,
     path: PathBuf,
@@ -26,7 +26,7 @@ impl Folder {
         Folder { _directory: directory, path }
     }
 
-    /// A shell script; it may start no other program.
+    /// Writes a shell script, which cannot start other programs.
     fn script(&self, name: &str, text: &str) -> String {
         let path = self.path.join(name);
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
@@ -39,7 +39,7 @@ fn shown(path: &Path) -> String {
     path.to_str().expect("a text").to_owned()
 }
 
-/// Runs what the data says.
+/// Runs the program that the data names.
 const RUNS: &str = "try { return await run(after.program, after.args ?? [], { stdin: after.stdin, env: after.env, timeout: after.timeout }); } \
                     catch (error) { return { code: error.code, message: error.message }; }";
 
@@ -49,7 +49,7 @@ struct Case {
 }
 
 impl Case {
-    /// `process`: the grant's entries.
+    /// `process`: the entries of the grant.
     fn new(process: &str) -> Case {
         let server = Server::start_with(once(grant("runner", "postCreate", &format!("process = [{process}]"))));
         let api = server.client();
@@ -63,14 +63,14 @@ impl Case {
     }
 }
 
-/// Processes whose command line holds `part`.
+/// Processes whose command line contains `part`.
 fn processes_with(part: &str) -> Vec<String> {
     let processes = fs::read_dir("/proc").expect("processes").flatten();
     let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
     lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(part)).collect()
 }
 
-/// What was killed is given a moment to disappear.
+/// Waits for killed processes to disappear.
 #[track_caller]
 fn nothing_is_left(server: &Server, part: &str) {
     eventually("the programs are gone", || processes_with(part).is_empty().then_some(()));
@@ -193,7 +193,7 @@ fn a_link_is_not_the_program() {
         assert!(said.contains(":3: `grants.process.program` is `") && said.contains("a symbolic link"), "{said}");
         assert!(said.contains(&format!("expected the real path `{program}`")), "{said}");
     }
-    // A program that turns into a link later is no better.
+    // A program that is later replaced by a link is rejected too.
     let later = folder.script("later", "echo first");
     let case = Case::new(&format!("{{ program = '{later}', args = [] }}"));
     assert_eq!(case.run(json!({"program": later}))["stdout"], "first\n");
@@ -206,7 +206,7 @@ fn a_link_is_not_the_program() {
 fn nothing_of_the_server_is_passed_on() {
     let folder = Folder::new();
     let env = shown(&fs::canonicalize("/usr/bin/env").expect("a program"));
-    // 10 is where the shell itself keeps the script.
+    // The shell itself keeps the script open as 10.
     let descriptors = folder.script(
         "descriptors",
         "n=3\nwhile [ $n -lt 200 ]; do [ $n = 10 ] || { if (eval \": <&$n\") 2>/dev/null || (eval \": >&$n\") 2>/dev/null; then echo open $n; fi; }; n=$((n+1)); done",
@@ -286,6 +286,6 @@ fn limits_end_all_of_it() {
         assert_eq!(run(json!({"program": deaf, "stdin": "x".repeat(1_000_000)}))["stdout"], "done\n");
     });
     nothing_is_left(&arena.server, &shown(&folder.path));
-    // Connections of this test come and go; what a run would leave behind adds up.
+    // The connections of this test come and go; descriptors that runs leave behind would add up.
     eventually("the descriptors are closed", || (descriptors() <= before + 8).then_some(()));
 }

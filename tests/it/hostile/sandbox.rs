@@ -1,4 +1,4 @@
-//! Programs that try to outlive the server, or to take what nobody counts.
+//! Programs that try to outlive the server, or to use resources that are not limited.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::{Server, ServerOptions, eventually, skip};
 use crate::workbench::{bind_post, create, grant, once, open_model, react};
 
-/// What a program in the sandbox tries, one word each; it says what it could do.
+/// The attempts of a program in the sandbox, one word each; it prints those that succeeded.
 const TRIES: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -94,7 +94,7 @@ int main(int count, char **words) {
 }
 "#;
 
-/// The program; `None`, and a word about it: there is no compiler.
+/// Compiles the program; prints a message and returns `None` if there is no compiler.
 fn program(folder: &Path) -> Option<String> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("opened");
     let folder = fs::canonicalize(folder).expect("a path");
@@ -123,7 +123,7 @@ fn a_program_gets_nothing_that_outlives_it_or_that_nobody_counts() {
     assert_eq!(answer["stdout"], "pair\nsend in a pair\nfork 1\n", "{answer}");
 }
 
-/// Processes of a program.
+/// The running processes of a program.
 fn running(program: &str) -> Vec<PathBuf> {
     let processes = fs::read_dir("/proc").expect("processes").flatten();
     let is_it = |process: &fs::DirEntry| {
@@ -133,8 +133,8 @@ fn running(program: &str) -> Vec<PathBuf> {
     processes.filter(is_it).map(|process| process.path()).collect()
 }
 
-/// Nobody has to start the next server: what the killed one ran ends at once, with all that it started, however far that has
-/// gone from it, with namespaces and without.
+/// No new server is needed: all programs of a killed server end at once, including their descendants, however detached,
+/// with and without namespaces.
 #[test]
 fn programs_of_a_killed_server_end_by_themselves() {
     const WITH_ALL: &[&str] = &[];
@@ -166,7 +166,7 @@ fn programs_of_a_killed_server_end_by_themselves() {
     }
 }
 
-/// Whatever a program does, it ends with the server, and the next one leaves nothing of it.
+/// Whatever a program does, it ends with the server, and the next server removes its remains.
 #[test]
 fn a_killed_server_leaves_no_program_and_no_directory() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! What hooks share, they share by hook: many calls of one do not keep another from running.
+//! Resources shared between hooks: many calls of one hook do not prevent another from running.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Server, ServerOptions, eventually};
 use crate::workbench::{create, grant, open_model};
 
-/// So soon a hook runs whose neighbour has all that it can get.
+/// The time within which a hook must run although another hook uses its maximum.
 const SOON: Duration = Duration::from_secs(2);
 
 #[cfg(target_os = "linux")]
@@ -40,8 +40,8 @@ fn programs_of_one_hook_leave_some_to_others() {
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
 }
 
-/// Hooks take turns on the cores, however many calls each of them has: one call that has as much to do as sixteen of another
-/// hook ends before half of sixty-four do, since it gets at least every second turn of one core.
+/// Hooks take turns on the cores, however many calls each has: a call with the work of sixteen calls ends before half
+/// of the other hook's sixty-four, because it gets at least every second turn of one core.
 #[cfg(target_os = "linux")]
 #[test]
 fn many_long_calls_of_one_hook_leave_the_cores_to_others() {
@@ -73,7 +73,7 @@ fn many_long_calls_of_one_hook_leave_the_cores_to_others() {
     assert!(before < MANY / 2, "{before} calls of the other hook ended first");
 }
 
-/// Hundredths of a second that the threads for long calls had a core.
+/// The processor time of the threads for long calls, in hundredths of a second.
 #[cfg(target_os = "linux")]
 fn lane_ticks(server: u32) -> u64 {
     let threads = std::fs::read_dir(format!("/proc/{server}/task")).expect("threads").flatten();
@@ -87,7 +87,7 @@ fn lane_ticks(server: u32) -> u64 {
 
 #[test]
 fn waiting_calls_of_one_v8_hook_leave_room_for_others() {
-    // Of a GiB each there are few at once on any machine.
+    // With 1 GiB each, only a few fit on any machine.
     let Some(arena) = super::v8::arena("timeout = '20 s'\nmemory = '1 GiB'") else { return };
     let (many, one) = (arena.victim(), arena.victim());
     let waits = "export async function preCreate() { await new Promise((done) => setTimeout(done, 6000)); }";
@@ -109,7 +109,7 @@ fn waiting_calls_of_one_v8_hook_leave_room_for_others() {
             create(&arena.api, &one, &json!({})).expect(201);
             assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
         }
-        // The others need not be waited for.
+        // There is no need to wait for the other calls.
         arena.server.signal(rustix::process::Signal::KILL);
     });
 }

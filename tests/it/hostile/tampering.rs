@@ -1,4 +1,4 @@
-//! A hook that changes the language under the runner changes its own call, and nothing else.
+//! A hook that modifies the language's built-ins affects only its own call.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::Arena;
 use crate::support::{Response, ServerOptions};
 use crate::workbench::{create, grant};
 
-/// What one call does to the sandbox.
+/// The changes that one call makes to the sandbox.
 const TAMPERINGS: &[(&str, &str)] = &[
     ("stringify", "JSON.stringify = () => '{\"forged\":true}';"),
     ("parse", "JSON.parse = () => ({ forged: true });"),
@@ -119,7 +119,8 @@ const TAMPERINGS: &[(&str, &str)] = &[
     ("own-source", "state.count = 100; globalThis.leak = 'forged'; preCreate.leak = 'forged';"),
 ];
 
-/// Tampers if the data says so, then goes the way that the data names. `state` and `leak` show what the call before left.
+/// Tampers if the data says so, then ends in the way that the data names. `state` and `leak` reveal leftovers of an
+/// earlier call.
 fn source(tampering: &str) -> String {
     format!(
         "const state = {{ count: 0 }};\n\
@@ -141,7 +142,7 @@ fn call(arena: &Arena, model: &str, way: &str, tamper: bool) -> Response {
     create(&arena.api, model, &json!({"way": way, "tamper": tamper}))
 }
 
-/// Calls without tampering are answered as if there had never been any.
+/// Calls without tampering behave as if there had never been any.
 #[track_caller]
 fn is_itself(arena: &Arena, model: &str, why: &str) {
     let made = call(arena, model, "amend", false).expect(201).json();
@@ -158,7 +159,7 @@ fn is_itself(arena: &Arena, model: &str, why: &str) {
     assert_eq!(problem["errors"], json!([{"pointer": "/data/way", "message": "not this one"}]), "{why}");
 }
 
-/// A call that tampers comes to one of the ends that a call can come to.
+/// A call that tampers ends with one of the ordinary results.
 #[track_caller]
 fn ends_somehow(answer: Response, why: &str) -> Value {
     match answer.status {
@@ -193,7 +194,7 @@ fn the_next_call_and_other_hooks_see_nothing_of_it() {
     });
 }
 
-/// The runner's own work goes on with what it took before the hook's code ran.
+/// The runner uses only built-ins that it saved before the hook's code ran.
 #[test]
 fn the_runner_does_not_use_what_a_hook_may_change() {
     let arena = arena("");
@@ -252,7 +253,7 @@ fn the_runner_does_not_use_what_a_hook_may_change() {
     }
 }
 
-/// With `isolation = 'reuse'` a hook keeps its own sandbox, with whatever it did to it; others have theirs.
+/// With `isolation = 'reuse'` a hook keeps its sandbox, including its modifications; other hooks have separate ones.
 #[test]
 fn a_sandbox_that_is_reused_is_still_one_hooks_own() {
     let arena = arena("isolation = 'reuse'");
@@ -281,7 +282,7 @@ fn is_itself_once(arena: &Arena, model: &str, why: &str) {
     assert_eq!(made["data"], json!({"way": "amend", "n": 1, "count": 1, "leak": null, "list": ["a", "b"]}), "{why}");
 }
 
-/// Tampering opens nothing: the grants are the server's.
+/// Tampering opens nothing: the server enforces the grants.
 #[test]
 fn no_capability_comes_of_it() {
     let arena = Arena::new();

@@ -1,4 +1,4 @@
-//! Odd values: thrown, returned, and in the place of what the server reads.
+//! Odd values: thrown, returned, and in place of values that the server reads.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::Arena;
 use crate::support::ServerOptions;
 use crate::workbench::{create, grant};
 
-/// Runs each source once; the detail of its failure holds the text.
+/// Runs each source once; the detail of its failure must contain the text.
 #[track_caller]
 fn each_fails(arena: &Arena, cause: &str, cases: &[(&str, &str)]) {
     let model = arena.victim();
@@ -83,7 +83,7 @@ fn thrown() {
             ("return Promise.reject(undefined);", "threw undefined, which is no Error"),
             ("return { then(_, reject) { reject(null); } };", "threw null, which is no Error"),
             ("return { get then() { throw 5; } };", "threw 5, which is no Error"),
-            // What only looks like a refusal is none.
+            // An imitation of `Reject` is an ordinary failure.
             ("throw { __proto__: Reject.prototype, message: 'forged' };", "forged"),
             ("throw Reject;", "which is no Error"),
         ],
@@ -144,7 +144,7 @@ fn returned() {
     );
 }
 
-/// Values that are odd and yet have a meaning in JSON.
+/// Odd values that have a meaning in JSON.
 #[test]
 fn returned_and_stored() {
     let arena = arena();
@@ -168,7 +168,7 @@ fn returned_and_stored() {
         let stored = arena.api.get(&format!("/models/{model}/instances/{id}")).expect(200).json();
         assert_eq!(stored["data"], expected, "{value}");
     }
-    // Data that names a prototype is data.
+    // A property that names a prototype is ordinary data.
     arena
         .bind(
             &model,

@@ -1,4 +1,5 @@
-//! Hostile sources in the engine `v8`: what ends V8, what cannot be stopped from inside, and what must not stay behind.
+//! Hostile sources in the engine `v8`: code that ends V8, that cannot be stopped from inside, or that tries to leave
+//! something behind.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,7 +11,7 @@ use super::{Arena, Attack};
 use crate::support::{ServerOptions, eventually, skip};
 use crate::workbench::create;
 
-/// The part of a configuration that has V8 in it. `None`: it is not here, which is said, and in CI is a failure.
+/// The plugin configuration with V8. `None` if it is missing: this prints a message, and fails in CI.
 pub(crate) fn v8_plugins() -> Option<String> {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
     if !plugins.join("v8/libmini_racer.so").is_file() {
@@ -20,18 +21,18 @@ pub(crate) fn v8_plugins() -> Option<String> {
     Some(format!("[plugins]\ndirectory = '{}'\n", plugins.display()))
 }
 
-/// `None`: V8 is not here.
+/// `None` if V8 is missing.
 pub(super) fn arena(hooks: &str) -> Option<Arena> {
     let options = ServerOptions { hooks: hooks.to_owned(), tables: v8_plugins()?, ..ServerOptions::default() };
     Some(Arena { engine: "v8", ..Arena::with(options) })
 }
 
-/// Processes that the server started, and theirs.
+/// The server's child processes and their children.
 pub(super) fn workers(server: u32) -> Vec<u32> {
     children(server).into_iter().flat_map(|zygote| [vec![zygote], children(zygote)].concat()).collect()
 }
 
-/// Those of the processes that run calls: neither the one that they are copies of nor those that read sources.
+/// The processes that run calls, without the zygote and the processes that parse sources.
 fn calls_workers(server: u32) -> Vec<u32> {
     children(server).into_iter().flat_map(children).collect()
 }
@@ -43,7 +44,7 @@ fn children(parent: u32) -> Vec<u32> {
 }
 
 fn is_alive(pid: u32) -> bool {
-    // A process that has ended and was not asked for yet has no memory any more.
+    // A zombie has no memory.
     std::fs::read_to_string(format!("/proc/{pid}/statm")).is_ok_and(|statm| !statm.starts_with("0 "))
 }
 
@@ -80,7 +81,7 @@ fn memory_and_stack() {
     arena.refuses(&Attack { name: "deep", source, causes: &["stack"], says: "stack of 1 MiB" });
 }
 
-/// V8 ends its process; the server and the other hooks go on. That was the memory limit: the next call runs.
+/// V8 ends its process; the server and the other hooks continue. The cause is the memory limit, so the next call runs.
 #[test]
 fn what_ends_v8() {
     let Some(arena) = arena("timeout = '110 s'") else { return };
@@ -101,8 +102,8 @@ fn what_ends_v8() {
     arena.works_again(&model);
 }
 
-/// What ends a process for no limit's sake backs off, and only that while it can be told apart: the same data first, then the
-/// actor that sends several. It is shown, and all of it comes back by itself.
+/// Calls that end a process without exceeding a limit are held back, as narrowly as possible: first the same data, then
+/// an actor that sends several such changes. The state shows this, and it ends automatically.
 #[test]
 fn what_ends_a_process_backs_off() {
     let Some(arena) = arena("timeout = '30 s'") else { return };
@@ -117,7 +118,7 @@ fn what_ends_a_process_backs_off() {
         (answer.status == 502).then(|| answer.json()["detail"].as_str().expect("a text").to_owned())
     };
     assert_eq!((&state()["state"], state().get("retry_at")), (&json!("ok"), None));
-    // A pause may be over before this test, on a busy machine, has looked; the next one is twice as long.
+    // On a busy machine a pause may end before the test has looked; the next one is twice as long.
     let held = |number: u64, actors: u64, data: serde_json::Value, message: &str| {
         eventually("it is held back", || {
             end_process_of_a_call(&arena, &model, number)?;
@@ -140,7 +141,7 @@ fn what_ends_a_process_backs_off() {
     create(&arena.api, &model, &json!({})).expect(201);
 }
 
-/// Kills the worker of a call with this data. `None`: the call was held back.
+/// Kills the worker of a call with this data. `None` if the call was held back.
 fn end_process_of_a_call(arena: &Arena, model: &str, number: u64) -> Option<()> {
     use rustix::process::{Pid, Signal, kill_process};
 
@@ -153,7 +154,7 @@ fn end_process_of_a_call(arena: &Arena, model: &str, number: u64) -> Option<()> 
     let client = arena.server.client();
     let answer = std::thread::scope(|scope| {
         let call = scope.spawn(|| create(&client, model, &json!({"n": number})));
-        // The one that computes: no other worker uses a core for long, whatever it did for calls before this one.
+        // The busy worker: no other worker uses a core for long, whatever earlier calls used.
         let busy = eventually("a worker that computes, or an answer", || {
             let computes = |pid: &u32| {
                 used(*pid).is_some_and(|ticks| ticks > 20 + used_before.get(pid).copied().unwrap_or_default())
@@ -162,7 +163,7 @@ fn end_process_of_a_call(arena: &Arena, model: &str, number: u64) -> Option<()> 
             (busy.is_some() || call.is_finished()).then_some(busy)
         });
         if let Some(pid) = busy.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-            // It may have ended since.
+            // It may have ended in the meantime.
             let _ = kill_process(pid, Signal::KILL);
         }
         call.join().expect("an answer")
@@ -234,7 +235,7 @@ fn odd_values_and_tampering() {
     }
 }
 
-/// Nothing stays behind, however the server ends.
+/// No process is left behind, however the server ends.
 #[test]
 fn workers_end_with_the_server() {
     use rustix::process::Signal;
@@ -245,14 +246,14 @@ fn workers_end_with_the_server() {
     }
 }
 
-/// A server that is asked to end lets calls end first.
+/// A server that is asked to stop lets calls finish first.
 fn workers_end_with(signal: rustix::process::Signal, hooks: &str) {
     let Some(mut arena) = arena(hooks) else { return };
     let model = arena.victim();
     arena.bind(&model, "endless", "export function preCreate() { for (;;); }").expect(200);
     let client = arena.server.client();
     std::thread::scope(|scope| {
-        // It never gets an answer; the test looks at what is left.
+        // The call need not get a response; the test checks what is left.
         let call = scope.spawn(|| {
             client
                 .request("POST", &format!("/models/{model}/instances"))
