@@ -1,6 +1,6 @@
-//! What requests make the server hold in memory: bounded, shared fairly, given back.
+//! The memory that requests use in the server: bounded, shared fairly, and released.
 //!
-//! Each attack is made with plain sockets, and the peak of the server's memory is read from the system.
+//! Each attack uses plain sockets; the peak of the server's memory is read from the system.
 
 mod hooks;
 pub(crate) mod process;
@@ -17,21 +17,21 @@ use serde_json::json;
 use self::process::{MIB, Memory};
 use crate::support::{Client, PATIENCE, Server, ServerOptions, eventually};
 
-/// The budget of the servers here, and what their memory may grow by: the budget, and what a request needs for a moment that
-/// nobody else is in.
+/// The memory budget of these servers, and the maximum growth of their memory: the budget, plus short-lived memory of
+/// single requests.
 const BUDGET: u64 = 64 * MIB;
 const GROWTH_MAX: u64 = BUDGET + 96 * MIB;
 
-/// 99 of 100 requests of a neighbour take less.
+/// The limit for the 99th percentile of another client's requests.
 const P99_MAX: Duration = Duration::from_millis(50);
-/// A measurement that another program on the machine spoils is made again.
+/// A measurement that other programs disturb is repeated.
 const MEASUREMENTS: usize = 5;
 
 fn start() -> Server {
     start_with(ServerOptions::default())
 }
 
-/// With more settings. 4 MB of data fit four times into what one connection may hold.
+/// With additional settings. A connection's share of the memory holds 4 MB of data four times.
 fn start_with(options: ServerOptions) -> Server {
     let tables = format!("[server.limits]\nmemory = '64 MiB'\n{}", options.tables);
     let server = Server::start_with(ServerOptions { tables, ..options });
@@ -42,12 +42,12 @@ fn start_with(options: ServerOptions) -> Server {
     server
 }
 
-/// An instance of so many bytes.
+/// Creates an instance of this many bytes.
 fn create_large(api: &Client, id: &str, bytes: usize) {
     api.post("/models/large/instances", &json!({"id": id, "data": {"text": "x".repeat(bytes)}})).expect(201);
 }
 
-/// Everything is given back.
+/// All memory has been released.
 #[track_caller]
 fn nothing_is_held(server: &Server) {
     let api = server.client();
@@ -62,7 +62,7 @@ fn nothing_is_held(server: &Server) {
     });
 }
 
-/// Another client reads and writes as quickly as ever.
+/// Another client still reads and writes quickly.
 #[track_caller]
 fn a_neighbour_is_served(server: &Server) {
     let api = server.client();
@@ -101,7 +101,7 @@ fn two_hundred_responses_that_are_not_read() {
     let url = format!("http://{}/models/large/instances/a", server.address());
     let (connection, answers, _held) = runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(server.address()).await.expect("a connection");
-        // Nothing may be sent to it.
+        // The server may send no body data.
         let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(0_u32)
             .handshake::<_, Full<bytes::Bytes>>(TokioIo::new(stream))
@@ -123,7 +123,7 @@ fn two_hundred_responses_that_are_not_read() {
     a_neighbour_is_served(&server);
     create_large(&server.client(), "b", 4_000_000);
     memory.grew_by_at_most(GROWTH_MAX);
-    // Who does not read is cut off in the end, and what it held is free.
+    // A client that does not read is eventually disconnected, and its memory is released.
     let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, connection).await });
     assert!(ended.is_ok(), "it is still there after {PATIENCE:?}");
     nothing_is_held(&server);
@@ -138,7 +138,7 @@ fn responses_that_are_read_but_for_their_end() {
     let url = format!("http://{}/models/large/instances/a", server.address());
     let (sender, held) = runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(server.address()).await.expect("a connection");
-        // A little less than a response: the last piece of each stays with the server.
+        // Slightly less than a response: the server keeps the end of each one.
         let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(3_999_000_u32)
             .initial_connection_window_size(1_u32 << 30)
@@ -178,7 +178,7 @@ fn eighty_bodies_that_never_end() {
                             stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
                             let head = "POST /models/large/instances HTTP/1.1\r\nHost: localhost\r\n\
                                         Content-Type: application/json\r\nContent-Length: 8000000\r\n\r\n";
-                            // One that is refused may be closed before it has sent all.
+                            // The server may reject and close a connection before it has received everything.
                             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(almost));
                             stream
                         })
@@ -190,7 +190,7 @@ fn eighty_bodies_that_never_end() {
     });
     a_neighbour_is_served(&server);
     memory.grew_by_at_most(GROWTH_MAX);
-    // 56 MiB are for large requests, and seven bodies fit; all others are told to come back.
+    // Large requests may use 56 MiB, enough for seven bodies; all others get 503.
     let mut refused = 0;
     eventually("seventy are refused", || {
         answered.retain(|stream| {
@@ -221,7 +221,7 @@ fn small_bodies_with_large_trees() {
         let detail = problem["detail"].as_str().expect("text");
         assert!(detail.contains("server.limits.memory") && detail.contains("MiB"), "{detail}");
     }
-    // The same of a definition, a patch, the members that a definition does not look at.
+    // The same for a definition, a patch, and members that a definition ignores.
     let zeros = format!("[{}0]", "0,".repeat(3_900_000));
     for (method, path, media_type, body) in [
         ("POST", "/models", "application/json", format!("{{\"id\":\"z\",\"schema\":{{\"enum\":{zeros}}}}}")),
@@ -234,7 +234,7 @@ fn small_bodies_with_large_trees() {
         let problem = api.request(method, path).body(media_type, body).send();
         problem.expect_problem(413, "too-large");
     }
-    // What fits is taken, also when the change is small and only what is stored is large.
+    // Data that fits is accepted, including a small change of large stored data.
     post("large", 200_000, "0,").expect(201);
     let data = format!("{{\"id\":\"p\",\"data\":{{\"a\":[{}0]}}}}", "0,".repeat(100_000));
     api.request("POST", "/models/large/instances").body("application/json", data).send().expect(201);
@@ -248,7 +248,7 @@ fn small_bodies_with_large_trees() {
     a_neighbour_is_served(&server);
     memory.grew_by_at_most(GROWTH_MAX);
     nothing_is_held(&server);
-    // The memory of the process comes down again, too.
+    // The memory of the process decreases again too.
     memory.comes_down_to(48 * MIB);
 }
 
@@ -289,8 +289,8 @@ fn pages_of_large_data() {
         }
     });
     a_neighbour_is_served(&server);
-    // Each of eight clients has a page of 16 MiB before it is told that there is no room for its text; the stores' files are
-    // mapped and count, too.
+    // Each of eight clients holds a page of 16 MiB before it is rejected because there is no memory for the response
+    // text; the stores' memory-mapped files count too.
     memory.grew_by_at_most(GROWTH_MAX + 8 * 16 * MIB + 64 * MIB);
     nothing_is_held(&server);
 }
@@ -312,13 +312,13 @@ fn listeners_that_do_not_read() {
         };
         (0..24).map(one).collect()
     };
-    // Some are live, some read the log from its start.
+    // Some listen live, others read the log from its start.
     let live = listen("");
     for number in 0..20 {
         create_large(&api, &format!("i{number}"), 2_000_000);
     }
     let late = listen("?after=0");
-    // One that comes late and reads gets them all.
+    // A listener that connects later and reads gets all events.
     let mut stream = api.stream("/events/stream?after=0&model=large&type=instance.created", &[]);
     for number in 0..20 {
         assert_eq!(stream.next().data["instance"], format!("i{number}"));

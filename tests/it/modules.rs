@@ -1,4 +1,4 @@
-//! Server modules from outside: the examples of both SDKs, and one that does what no module should.
+//! Server modules from outside: the examples of both SDKs, and a module that misbehaves in every way.
 #![cfg(unix)]
 
 mod connections;
@@ -20,7 +20,7 @@ pub(super) fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Compiles a file of the repository into a folder. `None`, and a word about it: there is no compiler.
+/// Compiles a file of the repository into a folder; prints a message and returns `None` if there is no compiler.
 pub(super) fn compiled(source: &str, flags: &[&str], into: &Path) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let stem = Path::new(source).file_stem().expect("a file").to_string_lossy().into_owned();
@@ -39,7 +39,7 @@ pub(super) fn compiled(source: &str, flags: &[&str], into: &Path) -> Option<Path
     Some(path)
 }
 
-/// The lines of one module in the configuration.
+/// The configuration of one module.
 pub(super) fn module(name: &str, library: &Path, more: &str) -> String {
     format!("[[server.modules]]\nname = '{name}'\nlibrary = '{}'\n{more}\n", library.display())
 }
@@ -58,7 +58,7 @@ pub(super) fn has_line(server: &Server, text: &str) -> bool {
     server.log().iter().any(|line| line.contains(text))
 }
 
-/// Waits for a line of the log.
+/// Waits for a line in the log.
 #[track_caller]
 pub(super) fn says(server: &Server, text: &str) {
     eventually(text, || has_line(server, text).then_some(()));

@@ -1,4 +1,4 @@
-//! `/openapi.json` and `/docs`: what they say, to whom, and what others make of it.
+//! `/openapi.json` and `/docs`: their content, who sees it, and how other tools use it.
 
 mod browsing;
 mod client;
@@ -43,7 +43,7 @@ fn models() -> Vec<Value> {
     ]
 }
 
-/// A server below a path, and the token of its admin.
+/// A server under a mount path, and its admin's token.
 fn start_with_tokens(mount_path: &'static str) -> (Server, String) {
     let options = ServerOptions { auth: "mode = 'tokens'", mount_path, ..ServerOptions::default() };
     let server = Server::start_with(options);

@@ -1,4 +1,4 @@
-//! Rules of models: what they hide and forbid, through every way to a record.
+//! Rules of models: what they hide and forbid, on every path to a record.
 
 mod agreement;
 mod changes;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Response, Server, ServerOptions};
 
-/// A server with tokens: an admin's, and those of two writers and a reader, who may do the same but for the rules.
+/// A server with tokens: an admin's, and those of two writers and a reader, which differ only in the rules that apply.
 struct Stage {
     server: Server,
     admin: String,
@@ -42,7 +42,7 @@ impl Stage {
         Stage { server, admin, alice, bob, reader }
     }
 
-    /// With the model `note`, whose records are their owner's, and everybody's if they are public.
+    /// With the model `note`, whose records are visible to their owner, and to everybody if public.
     fn with_notes() -> Stage {
         let stage = Stage::start("");
         send(&stage.server.client(), &stage.admin, "POST", "/models", &notes()).expect(201);
@@ -86,14 +86,14 @@ fn send(api: &Client, token: &str, method: &str, path: &str, body: &Value) -> Re
     }
 }
 
-/// Makes a record as an admin.
+/// Creates a record as an admin.
 #[track_caller]
 fn put(stage: &Stage, id: &str, data: Value) {
     let body = json!({"id": id, "data": data});
     send(&stage.api(), &stage.admin, "POST", "/models/note/instances", &body).expect(201);
 }
 
-/// Ids of a list, in its order.
+/// The ids of a list, in its order.
 #[track_caller]
 fn ids(api: &Client, token: &str, path: &str) -> Vec<String> {
     let page = ask(api, token, "GET", path).expect(200).json();

@@ -1,5 +1,4 @@
-//! Traces and the log, as those see them who collect them: from a request to the requests of its post hooks, on OTLP's own
-//! messages.
+//! Traces and the log from a collector's view: from a request to the requests of its post hooks, in OTLP messages.
 
 mod collector;
 mod endpoints;
@@ -36,7 +35,7 @@ fn create(api: &Client, headers: &[(&str, &str)]) -> Value {
     request.json(&json!({"data": {"name": "a"}})).send().expect(201).json()
 }
 
-/// The one value that the last request to a path had of a header.
+/// The value of a header in the last request to a path.
 fn header(peer: &Peer, path: &str, name: &str) -> Option<String> {
     let asked = peer.asked();
     let asked = asked.iter().rfind(|asked| asked.target == path)?;
@@ -97,7 +96,7 @@ fn from_the_request_to_the_post_hooks_own_request() {
     }
     let pre = named("hook order.preCreate/preCreate");
     assert_eq!((pre.parent(), pre.attribute("snaphook.outcome")), (request.id(), Some(json!("amend"))));
-    // The order's own, and that of what the hook wrote.
+    // The order's commit, and that of the hook's write.
     let commits: Vec<_> = spans.iter().filter(|span| span.name == "commit").collect();
     let commit = commits.iter().find(|commit| commit.parent() == request.id()).expect("the request's commit");
     let append = spans.iter().find(|span| span.name == "event append" && span.parent() == commit.id());
@@ -115,10 +114,10 @@ fn from_the_request_to_the_post_hooks_own_request() {
     assert_eq!(header(&peer, "/own", "traceparent").as_deref(), Some("mine"));
     assert_eq!(header(&peer, "/own", "tracestate"), None);
 
-    // What the hook wrote is a part of the hook, and what follows from that belongs to it, too.
+    // The hook's write belongs to the hook's span, and so do its consequences.
     assert!(commits.iter().any(|commit| commit.parent() == post.id()), "{commits:?}");
     assert_eq!(named("hook audit.postCreate/postCreate").parent(), post.id());
-    // All of a request is within it.
+    // All parts of a request lie within its span.
     for part in [pre, commit] {
         assert!(request.start_time_unix_nano <= part.start_time_unix_nano, "{part:?}");
         assert!(part.end_time_unix_nano <= request.end_time_unix_nano + 1_000_000, "{part:?}");
@@ -149,7 +148,7 @@ fn a_hook_that_runs_after_a_restart_has_its_parent() {
     api.put_javascript("order", "postCreate", &post).expect(200);
     create(&api, &[("traceparent", PARENT)]);
     eventually("it was tried", || (!peer.asked().is_empty()).then_some(()));
-    // Killed: nobody tells the next process anything but the log.
+    // After a kill the next process knows only the log.
     let _server = server.kill_and_restart();
     may_work.store(true, std::sync::atomic::Ordering::SeqCst);
     let spans = eventually("it works", || {
@@ -161,7 +160,7 @@ fn a_hook_that_runs_after_a_restart_has_its_parent() {
     assert!(done.attribute("snaphook.attempt").and_then(|attempt| attempt.as_i64()) > Some(1), "{done:?}");
     let sent = spans.iter().find(|span| span.name == "GET" && span.parent() == done.id()).expect("its request");
     assert_eq!(header(&peer, "/", "traceparent"), Some(format!("00-{TRACE}-{}-01", sent.id())));
-    // The request's span may have been lost with the first process; what the event kept of it was not.
+    // The request's span may be lost with the first process, but the event preserved its context.
     let others = spans.iter().filter(|span| span.name == done.name);
     assert!(others.map(|span| span.parent()).all(|parent| parent == done.parent() && parent != span_of(PARENT)));
 }
@@ -177,7 +176,7 @@ fn where_a_trace_begins_it_is_decided_and_hostile_parents_are_none() {
     let post = format!("export async function postCreate({{ fetch }}) {{ await fetch('{}'); }}", peer.url("/"));
     api.put_javascript("order", "postCreate", &post).expect(200);
     let asked = |count: usize| eventually("the hook ran", || (peer.asked().len() == count).then_some(()));
-    // The client keeps no spans, so nobody does; but whoever is asked learns of the trace.
+    // The client does not sample the trace, so no spans are exported; but peers still get its context.
     let unsampled = PARENT.replace("-01", "-00");
     create(&api, &[("traceparent", &unsampled)]);
     asked(1);
@@ -200,7 +199,7 @@ fn where_a_trace_begins_it_is_decided_and_hostile_parents_are_none() {
     create(&api, &[("traceparent", PARENT), ("traceparent", PARENT)]);
     asked(hostile.len() + 2);
     assert_eq!(header(&peer, "/", "traceparent"), None);
-    // Only what the client keeps is kept here.
+    // Only traces that the client samples are exported.
     create(&api, &[("traceparent", PARENT), ("tracestate", &format!("a={}", "x".repeat(600)))]);
     asked(hostile.len() + 3);
     eventually("it is collected", || collector.spans_of(TRACE).iter().any(|span| span.name == "GET").then_some(()));
@@ -292,7 +291,7 @@ fn a_collector_that_is_not_there_or_does_not_answer_harms_nobody() {
         }
         let before = std::time::Instant::now();
         assert!(server.stop().success());
-        // Three seconds for the collector, ten for what runs.
+        // Three seconds for the collector, ten for running hooks.
         assert!(before.elapsed() < crate::support::PATIENCE / 2, "{:?}", before.elapsed());
     }
 }

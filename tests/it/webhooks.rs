@@ -1,4 +1,4 @@
-//! The engine `webhook`: what receivers get, when they get it again, and what is never sent.
+//! The engine `webhook`: what receivers get, when it is sent again, and what is never sent.
 
 mod delivery;
 mod hostile;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, Server, ServerOptions, eventually};
 use crate::workbench::{grant, open_model};
 
-/// 32 bytes as the scheme has them.
+/// A key of 32 bytes in the format of the scheme.
 pub(crate) const KEY: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// A server with the model `order` and the secret `key`, whose webhooks may send to `urls`.
@@ -36,21 +36,21 @@ pub(crate) fn bind(api: &Client, model: &str, phase: &str, url: &str) -> Value {
     api.put(&format!("/models/{model}/hooks/{phase}"), &chain).expect(200).json()
 }
 
-/// Creates an instance and gives the position of its event.
+/// Creates an instance and returns the position of its event.
 #[track_caller]
 fn create(api: &Client, model: &str, id: &str) -> u64 {
     let created = api.post(&format!("/models/{model}/instances"), &json!({"id": id, "data": {"n": 1.50}})).expect(201);
     created.json()["position"].as_u64().expect("a position")
 }
 
-/// What the log of a model's `postCreate` says, oldest first.
+/// The log of a model's `postCreate`, oldest line first.
 pub(crate) fn log_lines(api: &Client, model: &str) -> Vec<String> {
     let log = api.get(&format!("/models/{model}/hooks/postCreate/log")).expect(200).json();
     let lines = log["items"].as_array().expect("a list").iter();
     lines.map(|line| line["message"].as_str().expect("a text").to_owned()).collect()
 }
 
-/// So many lines of it, once they are there.
+/// Waits for this many lines of the log.
 #[track_caller]
 fn lines(api: &Client, model: &str, count: usize) -> Vec<String> {
     eventually(&format!("{count} lines in the log"), || {
@@ -58,7 +58,7 @@ fn lines(api: &Client, model: &str, count: usize) -> Vec<String> {
     })
 }
 
-/// The recorded errors, once there are so many.
+/// Waits for this many recorded errors.
 #[track_caller]
 fn errors(api: &Client, count: usize) -> Vec<Value> {
     eventually(&format!("{count} errors"), || {

@@ -1,5 +1,5 @@
-//! Modules that were built from ZiaModuleAPISpec, in the bridge: real libraries (`tests/zia`), real sockets, faults of every kind.
-//! `cargo xtask test` builds the bridge and the libraries.
+//! Modules built from ZiaModuleAPISpec, in the bridge: real libraries (`tests/zia`), real sockets, faults of every
+//! kind. `cargo xtask test` builds the bridge and the libraries.
 
 mod bridge;
 mod faults;
@@ -20,7 +20,7 @@ fn folder() -> PathBuf {
     std::env::var_os("SNAPHOOK_ZIA").map_or_else(beside, PathBuf::from)
 }
 
-/// `false`, and a word about it: they are not built.
+/// Prints a message and returns `false` if they are not built.
 #[track_caller]
 fn are_there() -> bool {
     let is_there = folder().join("snaphook-zia-bridge").is_file();
@@ -52,7 +52,7 @@ fn start(modules: &[String]) -> Server {
     Server::start_with(options(modules))
 }
 
-/// A request on a connection of its own: the whole response.
+/// Sends a request on a new connection and returns the complete response.
 #[track_caller]
 fn ask(server: &Server, request: &str) -> String {
     let bytes = server.client().raw(request.as_bytes());

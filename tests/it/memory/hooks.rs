@@ -1,4 +1,4 @@
-//! What the server holds for a hook is the hook's.
+//! The memory that the server uses for a hook counts towards the hook.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::process::{MIB, Memory};
 use super::{GROWTH_MAX, nothing_is_held, start_with};
 use crate::support::{Client, ServerOptions, eventually};
 
-/// Integers that JavaScript cannot hold: the server keeps their digits.
+/// Integers that JavaScript cannot represent: the server keeps their digits.
 fn integers(start: u64, bytes: u64) -> String {
     let numbers = (0..bytes / 18).map(|number| (9_007_199_254_740_993 + 4 * (start + number)).to_string());
     let numbers: Vec<String> = numbers.collect();
@@ -23,7 +23,7 @@ fn ten_reads_of_large_integers() {
     let tables = "[[grants]]\nmodel = 'other'\nphase = '*'\nread = ['large']\ntimeout = '60 s'".into();
     let server = start_with(ServerOptions { tables, ..ServerOptions::default() });
     let api = server.client();
-    // A few documents with other numbers each.
+    // A few documents with different numbers.
     for number in 0..5 {
         let integers = integers(number * 1_000_000, 4_000_000);
         let body = format!("{{\"id\":\"i{number}\",\"data\":{{\"n\":{integers}}}}}");

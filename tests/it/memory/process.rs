@@ -1,25 +1,25 @@
-//! A process's memory, as the system counts it.
+//! The memory of a process, as the system counts it.
 
 use crate::support::{Server, eventually};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// What a server has in memory when a test begins.
+/// A server's memory at the start of a test.
 pub(crate) struct Memory {
     pid: u32,
     before: u64,
 }
 
 impl Memory {
-    /// From now on the peak counts anew.
+    /// Records the current memory and resets the peak.
     pub(crate) fn of(server: &Server) -> Memory {
         let pid = server.pid();
-        // 5: forget the peak.
+        // 5: reset the peak.
         std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the peak can be reset");
         Memory { pid, before: read(pid, "VmRSS:") }
     }
 
-    /// At its peak since then.
+    /// The peak since then.
     #[track_caller]
     pub(crate) fn grew_by_at_most(&self, bytes: u64) {
         let grown = read(self.pid, "VmHWM:").saturating_sub(self.before);
@@ -27,7 +27,7 @@ impl Memory {
         assert!(grown <= bytes, "{} MiB, at most {} are allowed", grown / MIB, bytes / MIB);
     }
 
-    /// It is given back to the system, but for so much.
+    /// Waits until at most this much more memory is in use.
     #[track_caller]
     pub(crate) fn comes_down_to(&self, bytes: u64) {
         eventually("memory is given back", || (read(self.pid, "VmRSS:") <= self.before + bytes).then_some(()));

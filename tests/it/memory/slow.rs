@@ -1,4 +1,4 @@
-//! Clients that are slower than anybody needs to be.
+//! Clients that are much slower than necessary.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{nothing_is_held, start};
 use crate::support::{PATIENCE, Server, eventually};
 
-/// Sends a byte a second until the server has had enough; gives what it said last.
+/// Sends one byte a second until the server closes the connection; returns its last output.
 fn drip(server: &Server, head: &str) -> String {
     let mut stream = TcpStream::connect(server.address()).expect("the server listens");
     stream.write_all(head.as_bytes()).expect("a head");
@@ -64,7 +64,7 @@ fn drips_end() {
     nothing_is_held(&server);
 }
 
-/// The start of a head that never ends is memory, too.
+/// Incomplete heads use memory too.
 #[test]
 fn many_heads_that_never_end() {
     let server = start();

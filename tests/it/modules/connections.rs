@@ -1,4 +1,4 @@
-//! Hooks of connections: bytes are changed below TLS, in both directions.
+//! Connection hooks: bytes are changed below TLS, in both directions.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ fn rot13(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().map(each).collect()
 }
 
-/// Sends a request as the filter wants it, and gives back the response as it was before the filter.
+/// Encodes and sends a request, and returns the decoded response.
 fn ask(stream: &mut TcpStream, request: &str) -> String {
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     stream.write_all(&rot13(request.as_bytes())).expect("a server");
@@ -30,23 +30,23 @@ fn bytes_are_changed_on_the_wire() {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(library) = compiled("sdk/c/examples/rot13.cpp", &[], folder.path()) else { return };
     let server = serve(&format!("{}{}", module("rot13", &library, ""), module("hello", &example("endpoint"), "")));
-    // The tests' own client does not speak it.
+    // The tests' own client does not support the encoding.
     let mut stream = TcpStream::connect(server.address()).expect("a server");
     let answer = ask(&mut stream, "GET /hello?you HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello you\n"), "{answer}");
     assert!(answer.contains("x-received: "), "the request knows its connection: {answer}");
-    // More than all buffers on the way hold, back and forth.
+    // More than all buffers in both directions together.
     let body = "abc".repeat(1 << 20);
     let head = format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}", body.len());
     let mut stream = TcpStream::connect(server.address()).expect("a server");
     let answer = ask(&mut stream, &format!("{head}\r\n\r\n{body}"));
     assert!(answer.ends_with(&body), "{} bytes", answer.len());
-    // What is not turned is no HTTP.
+    // Bytes that are not encoded become invalid HTTP.
     let plain = server.client().raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(!plain.starts_with(b"HTTP/1.1 2"), "{plain:?}");
 }
 
-/// Every connection that began ends, also one that a later module does not let begin.
+/// Every connection that a module saw begin also ends for it, even if a later module rejects the connection.
 #[test]
 fn each_beginning_has_an_end() {
     let folder = tempfile::tempdir().expect("a folder");

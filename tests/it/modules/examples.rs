@@ -1,4 +1,4 @@
-//! What the examples are for, over HTTP/1.1, HTTP/2 and TLS.
+//! The purpose of the examples, over HTTP/1.1, HTTP/2 and TLS.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use base64::Engine as _;
 use super::{compiled, example, module, serve};
 use crate::support::{create_orders, eventually};
 
-/// What `curl` prints of a response, head and body.
+/// The head and the body of a response, as `curl` prints them.
 #[track_caller]
 fn curl(arguments: &[&str], url: &str) -> String {
     let output = Command::new("curl").args(["-sS", "-i", "--max-time", "60"]).args(arguments).arg(url).output();
@@ -29,15 +29,15 @@ fn a_custom_endpoint_beside_the_api() {
     assert_eq!((echo("abc"), echo("")), ("abc".into(), String::new()));
     let large = "x".repeat(300_000);
     assert!(echo(&large) == large);
-    // It answers from another thread, after it waited.
+    // It responds from another thread, after a delay.
     assert_eq!(api.get("/later").expect(200).text(), "later\n");
-    // What it declines the API answers, also about what is no route.
+    // Requests that the module declines go to the API, including unknown routes.
     create_orders(&api, "order");
     api.post("/models/order/instances", &serde_json::json!({"data": {"name": "a"}})).expect(201);
     api.get("/nothing").expect_problem(404, "not-found");
     let head = api.request("HEAD", "/hello?you").send();
     assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("10"), 0));
-    // A body over `max-body` is refused before the module sees it.
+    // A body larger than `max-body` is rejected before the module sees it.
     let too_large = api.request("POST", "/echo").body("text/plain", vec![b'x'; 9 << 20]).send();
     too_large.expect_problem(413, "too-large");
     let metrics = api.get("/metrics").expect(200).text();
@@ -46,7 +46,7 @@ fn a_custom_endpoint_beside_the_api() {
         "{metrics}"
     );
     assert!(metrics.contains("snaphook_module_active{module=\"hello\"} 1\n"), "{metrics}");
-    // HTTP/2 in the clear.
+    // HTTP/2 without TLS.
     let url = format!("http://{}/hello?two", server.address());
     let said = curl(&["--http2-prior-knowledge"], &url);
     assert!(said.starts_with("HTTP/2 200") && said.ends_with("hello two\n"), "{said}");
@@ -62,7 +62,7 @@ fn a_response_of_a_module_counts_in_the_memory_budget_until_it_is_sent() {
         let held = text.lines().find_map(|line| line.strip_prefix("snaphook_memory_bytes ")).expect("a gauge");
         held.parse::<usize>().expect("a number")
     };
-    // Sockets on the way take a part of it, the client takes one byte.
+    // Socket buffers take a part of the response; the client reads one byte.
     let mut stream = TcpStream::connect(server.address()).expect("a server");
     let head = format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BYTES}\r\n\r\n");
     stream.write_all(&[head.as_bytes(), &vec![b'x'; BYTES]].concat()).expect("a server");
@@ -132,7 +132,7 @@ fn an_access_log_in_rust_and_one_in_cpp() {
     let log = |name: &str| folder.path().join(name);
     let modules = [("rust", example("log")), ("cpp", cpp)]
         .map(|(name, library)| module(name, &library, &format!("config = {{ path = '{}' }}", log(name).display())));
-    // The first one that answers hides a request from nobody's `response`.
+    // A module that responds does not prevent the other modules' hook `response`.
     let server = serve(&format!("{}{}", modules.concat(), module("hello", &example("endpoint"), "")));
     let api = server.client();
     api.get("/hello?x").expect(200);

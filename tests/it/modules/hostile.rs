@@ -1,4 +1,5 @@
-//! A module that throws, hangs, lies and leaks: it costs its request, then itself, and never the server.
+//! A module that throws, hangs, lies and leaks: it affects its own request, is then deactivated, and never harms the
+//! server.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -23,7 +24,7 @@ fn ask(api: &Client, what: &str) -> u16 {
 #[test]
 fn what_goes_wrong_costs_its_request() {
     let Some((_folder, library)) = library(&[]) else { return };
-    // Two failures each, so that nothing is deactivated.
+    // Two failures each, so that the module is not deactivated.
     for (what, status) in [
         ("throw", 500),
         ("throw-int", 500),
@@ -47,7 +48,7 @@ fn what_goes_wrong_costs_its_request() {
         let document = api.request("GET", "/models").header("x-do", what).send();
         assert_eq!(document.header("content-type"), Some("application/problem+json"), "{what}");
         assert_eq!(document.json()["status"], status, "{what}");
-        // The others are served on, as before.
+        // Other requests are served as before.
         assert_eq!(ask(&api, "nothing"), 200, "{what}");
         says(&server, "module `hostile` failed: ");
         assert_eq!(api.get("/readyz").status, 200, "{what}");
@@ -72,12 +73,12 @@ fn what_is_not_allowed_is_refused_and_what_is_odd_does_no_harm() {
     ] {
         assert_eq!(ask(&api, what), status, "{what}");
     }
-    // Every state but that of the request that asks was destroyed.
+    // Only the state of the current request still exists.
     eventually("all are closed", || (api.get("/models").header("x-open") == Some("1")).then_some(()));
     assert!(!has_line(&server, "failed: "), "{:?}", server.log());
 }
 
-/// Asks, and goes away while a hook is likely to run.
+/// Sends a request, and disconnects while a hook is likely to run.
 fn leave(server: &Server, what: &str) {
     let mut stream = TcpStream::connect(server.address()).expect("a server");
     let request = format!("GET /models HTTP/1.1\r\nHost: localhost\r\nx-do: {what}\r\n\r\n");
@@ -116,7 +117,7 @@ fn three_strikes_end_a_module() {
     let server = serve(&module("hostile", &library, ""));
     let api = server.client();
     assert_eq!([ask(&api, "throw"), ask(&api, "fail"), ask(&api, "nothing"), ask(&api, "view")], [500, 500, 200, 500]);
-    // What it guarded is not open now.
+    // Requests that the module would have checked are rejected.
     let refused = api.get("/models");
     assert_eq!(
         refused.json()["detail"],
@@ -132,7 +133,7 @@ fn three_strikes_end_a_module() {
         metrics.contains("snaphook_module_failures_total{module=\"hostile\",reason=\"exception\"} 1\n"),
         "{metrics}"
     );
-    // Nothing else of what there is to count.
+    // Only the metrics of modules are readable.
     assert!(metrics.lines().all(|line| line.contains("snaphook_module_")), "{metrics}");
     says(&server, "module `hostile` is deactivated: ");
     api.get("/healthz").expect(200);
@@ -151,7 +152,7 @@ fn an_optional_one_is_skipped_then() {
     assert!(ready["modules"]["hostile"].is_string(), "{ready}");
 }
 
-/// It was quick, so that it runs on threads of the server; then it hangs there.
+/// Its hook was fast, so it runs on the server's request threads; there it starts to hang.
 #[test]
 fn a_hook_that_hangs_where_requests_are_served() {
     let Some((_folder, library)) = library(&[]) else { return };
@@ -164,7 +165,7 @@ fn a_hook_that_hangs_where_requests_are_served() {
     (0..50).for_each(|_| assert_eq!(ask(&api, "nothing"), 200));
     assert_eq!(ask(&api, "hang"), 504);
     assert_eq!(ask(&api, "nothing"), 503);
-    // It ends all the same, without asking the module in which threads are.
+    // The server stops nevertheless, without calling a module that still has running threads.
     assert!(server.stop().success());
     assert!(!has_line(&server, "deactivated, open"), "{:?}", server.log());
     assert!(has_line(&server, "is neither deactivated nor recycled"), "{:?}", server.log());
@@ -205,7 +206,7 @@ fn a_server_does_not_start_without_its_module() {
         assert!(said.contains("the module `hostile` cannot be used: ") && said.contains(expected), "{said}");
         assert!(said.contains("config.toml:"), "{said}");
     }
-    // An optional one is left out.
+    // An optional module is skipped.
     let server = serve(&module("hostile", &missing, "optional = true"));
     server.client().get("/models").expect(200);
     says(&server, "it is optional, and left out");
@@ -220,7 +221,7 @@ fn compiled_hook(folder: &std::path::Path) -> PathBuf {
     path
 }
 
-/// What a server says that does not start.
+/// The output of a server that does not start.
 fn refused(modules: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let config = format!("[server]\nmount-address = '127.0.0.1:0'\n[auth]\nmode = 'open'\n{modules}");
@@ -231,7 +232,7 @@ fn refused(modules: &str) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Requests that are under way when it stops are served to their end, by active modules.
+/// Requests that are in progress when the server stops are completed, with the modules still active.
 #[test]
 fn it_is_ended_in_order() {
     let Some((_folder, library)) = library(&[]) else { return };

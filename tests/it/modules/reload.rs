@@ -1,11 +1,11 @@
-//! Modules that come, change and go while the server runs.
+//! Modules that are added, changed and removed while the server runs.
 
 use rustix::process::Signal;
 
 use super::{compiled, example, module, says, serve};
 use crate::support::{Server, eventually};
 
-/// Replaces the part of the configuration that is about modules.
+/// Replaces the module section of the configuration.
 fn change(server: &Server, from: &str, to: &str) {
     let text = std::fs::read_to_string(server.config_file()).expect("a config");
     assert!(text.contains(from), "{text}");
@@ -30,12 +30,12 @@ fn settings_change_and_modules_come_and_go() {
     server.signal(Signal::HUP);
     eventually("it is told again", || (told() > 1).then_some(()));
 
-    // Another one before it; also on the connection that is open.
+    // Add a module before it; this affects open connections too.
     let second = module("hello", &example("endpoint"), "");
     change(&server, &first.replace("n = 1", "n = 2"), &format!("{second}{}", first.replace("n = 1", "n = 2")));
     eventually("it answers", || (api.get("/hello").status == 200).then_some(()));
 
-    // One that cannot be loaded leaves both as they are.
+    // A module that cannot be loaded leaves both unchanged.
     change(&server, "module_endpoint", "module_nothing");
     says(&server, "the modules before stay in force");
     api.get("/hello").expect(200);

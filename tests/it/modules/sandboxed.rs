@@ -1,4 +1,4 @@
-//! Sandboxed modules: components with the same hooks. What each task of the guest does is in `tests/guests/module`.
+//! Sandboxed modules: components with the same hooks. `tests/guests/module` defines what each task of the guest does.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{example, has_line, module, options, says};
 use crate::peer::Peer;
 use crate::support::{Client, Response, Server, create_orders, eventually, guest};
 
-/// A component of the configuration with its settings.
+/// The configuration of a component with its settings.
 fn component(name: &str, settings: &str) -> String {
     format!("[[server.modules]]\nname = '{name}'\ncomponent = 'module.wasm'\n{settings}\n")
 }
@@ -31,7 +31,7 @@ fn every_hook_takes_its_part() {
     let Some(server) = serve(&component("m", "config = { a = 1 }")) else { return };
     let api = server.client();
     let plain = ask(&api, "nothing").expect(200);
-    // Each hook has a sandbox of its own.
+    // Each hook has a separate sandbox.
     assert_eq!((plain.header("x-calls"), plain.header("x-modules")), (Some("1"), Some("{\"a\":1}")));
     let noted = ask(&api, "note").expect(200);
     assert_eq!(noted.header("x-note"), Some("GET /models"));
@@ -41,7 +41,7 @@ fn every_hook_takes_its_part() {
         (answered.status, answered.text(), answered.header("content-type")),
         (418, "tea".into(), Some("text/plain"))
     );
-    // It asks for `/healthz?x`.
+    // The module changes the target to `/healthz?x`.
     let rewritten = ask(&api, "rewrite").expect_problem(400, "bad-request");
     assert_eq!(rewritten["detail"], "unknown parameter `x`");
     ask(&api, "replace").expect(201);
@@ -53,7 +53,7 @@ fn every_hook_takes_its_part() {
     assert_eq!((page.text().as_str(), page.header("content-type")), ("was 404", Some("text/plain")));
     assert_eq!(ask(&api, "response-500").status, 503);
 
-    // Bodies are whole, in both directions.
+    // Bodies are complete, in both directions.
     let large = "x".repeat(300_000);
     let echo = api.request("POST", "/any").header("x-do", "answer-body").body("text/plain", large.clone()).send();
     assert!(echo.expect(200).text() == large);
@@ -78,7 +78,7 @@ fn modules_are_asked_in_their_order_whatever_they_are() {
     let Some(server) = serve(&tables.concat()) else { return };
     let api = server.client();
     assert_eq!(api.get("/models").expect(200).headers("x-modules"), ["{\"n\":1}", "{\"n\":2}"]);
-    // The library between them answers what the first one declines.
+    // The library between them responds to requests that the first module declines.
     assert_eq!(api.get("/hello?you").expect(200).text(), "hello you\n");
     let first = api.request("GET", "/hello?you").header("x-do", "answer").send();
     assert_eq!((first.status, first.text()), (418, "tea".into()), "the first is asked before the library");
@@ -107,8 +107,8 @@ fn what_goes_wrong_costs_its_request() {
         ("large", 500, "it set a body"),
         ("response-trap", 500, "failed (trap): the module trapped"),
     ] {
-        // Each has a server of its own: the third failure would deactivate the module.
-        // What is about another limit than time has enough of that.
+        // Each uses a new server, because the third failure would deactivate the module. Tasks that test other limits
+        // get enough time.
         let timeout = if task == "loop" { "300 ms" } else { "1 m" };
         let grant = format!("[[grants]]\nmodule = 'm'\nread = ['order']\ntimeout = '{timeout}'\n");
         let Some(server) = serve(&(component("m", "") + &grant)) else { return };
@@ -137,7 +137,7 @@ fn nothing_is_granted_by_default() {
     create_orders(&api, "order");
     let request = api.request("GET", "/models").header("x-do", "capabilities").header("x-url", &peer.url("/"));
     let answer = request.send().expect(200);
-    // The last one sets it.
+    // The last hook sets the header.
     assert_eq!(answer.header("x-note"), Some("fine denied denied denied not-found"));
     for opens in ["read = ['order']", "write = ['order']", "secret = ['key']"] {
         says(&server, &format!(r"add to config.toml:\n[[grants]]\nmodule = 'm'\n{opens} "));
@@ -192,7 +192,7 @@ fn three_strikes_end_it_and_a_new_component_brings_it_back() {
         ] {
             assert!(metrics.contains(line), "{metrics}");
         }
-        // With a custom section it is another component that does the same.
+        // A custom section makes it a different component with the same behaviour.
         let file = server.directory().join("module.wasm");
         let bytes = std::fs::read(&file).expect("the component");
         std::fs::write(file.with_extension("new"), [&bytes[..], b"\x00\x05\x04same"].concat()).expect("a file");
@@ -206,7 +206,7 @@ fn a_broken_component_leaves_the_one_before_and_settings_change() {
     let Some(server) = serve(&component("m", "config = { n = 1 }")) else { return };
     let api = server.client();
     let file = server.directory().join("module.wasm");
-    // The file is followed from a moment after the start.
+    // The server starts watching the file shortly after the start.
     eventually("it is refused", || {
         std::fs::write(&file, b"no component").expect("a file");
         has_line(&server, "the module `m` cannot be used").then_some(())
@@ -221,7 +221,7 @@ fn a_broken_component_leaves_the_one_before_and_settings_change() {
     });
 }
 
-/// What `snaphook module new` begins in Rust, as `cargo xtask guests` builds it.
+/// The Rust templates of `snaphook module new`, as `cargo xtask guests` builds them.
 #[test]
 fn the_templates_in_rust_work() {
     let (Some(guard), Some(quote)) = (guest("module_rust.wasm"), guest("endpoint_rust.wasm")) else { return };

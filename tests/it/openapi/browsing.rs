@@ -1,4 +1,4 @@
-//! `/docs` in a real browser: under a mount path, behind a token, and without a request to anybody else.
+//! `/docs` in a real browser: under a mount path, with a token, and without requests to other hosts.
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ fn the_page_shows_what_a_token_may_read_and_asks_nobody_else() {
     browser.wait_for("document.body.innerText.includes('model order')");
     assert_eq!(browser.evaluate("document.querySelector('#state').textContent"), "4 models");
 
-    // A request by hand goes where the API is, with the token.
+    // A request from the page goes to the API, with the token.
     let tag = "#operations-tag-model_order";
     browser.evaluate(&format!("document.querySelector('{tag}').click()"));
     let operation = "#operations-model_order-createInstance_order";
@@ -45,7 +45,7 @@ fn the_page_shows_what_a_token_may_read_and_asks_nobody_else() {
     crate::support::eventually("the browser creates an instance", || (items() == 1).then_some(()));
     browser.wait_for(&format!("document.querySelector('{operation} .responses-table.live-responses-table')"));
 
-    // Texts of models are texts.
+    // Text from models is shown as text, not as markup.
     browser.evaluate("document.querySelectorAll('#api .opblock-tag').forEach((tag) => tag.click())");
     assert_eq!(browser.evaluate("document.querySelectorAll('#api img[onerror], #api script').length"), 0);
     let foreign: Vec<&String> =
@@ -56,7 +56,7 @@ fn the_page_shows_what_a_token_may_read_and_asks_nobody_else() {
         "{:?}",
         browser.requested
     );
-    // The one complaint is about the token that was none.
+    // The only expected error is about the invalid token.
     let unexpected: Vec<&String> = browser.complaints.iter().filter(|text| !text.contains("401")).collect();
     assert!(unexpected.is_empty(), "{unexpected:#?}");
 }

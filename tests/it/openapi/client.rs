@@ -1,4 +1,4 @@
-//! A client that is generated from the document: it compiles, and does the demo.
+//! A client generated from the document: it compiles, and runs the demo.
 
 use std::process::Command;
 

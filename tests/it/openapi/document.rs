@@ -1,4 +1,4 @@
-//! The document itself: for whom it is, how it is cached, where it ends.
+//! The document itself: what each reader sees, how it is cached, and its limits.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ fn ask(api: &Client, token: &str, path: &str) -> Response {
     api.request("GET", path).header("Authorization", &format!("Bearer {token}")).send()
 }
 
-/// The models that a document has paths of.
+/// The models for which a document has paths.
 fn shown(document: &Value) -> BTreeSet<&str> {
     let paths = document["paths"].as_object().expect("paths").keys();
     let ids = paths.filter_map(|path| path.strip_prefix("/models/")?.strip_suffix("/instances"));
@@ -44,13 +44,13 @@ fn each_model_has_its_paths_and_its_schema() {
         json!({"$ref": "#/components/schemas/tree-1.data.no_de"})
     );
     assert!(schemas["constructor.data"].get("discriminator").is_none(), "{}", schemas["constructor.data"]);
-    // The instances that refer to one are of another model, whose schema is not this one's.
+    // The instances that refer to this one belong to another model, so this document's schema does not describe them.
     assert!(document["paths"].get("/models/order/instances/{id}/referring/{other}").is_none());
     assert!(document["paths"].get("/models/{model}/instances/{id}/referring/{other}").is_some());
     for instance in [&schemas["order"], &schemas["order.page"]["properties"]["items"]["items"]] {
         assert_eq!(instance["properties"]["expand"], json!({"$ref": "#/components/schemas/Expanded"}));
     }
-    // What a list can be filtered by, an example that the server takes, links to what was made.
+    // The filters of a list, an example that the server accepts, and links to the created instance.
     let list = &document["paths"]["/models/order/instances"]["get"]["parameters"];
     let names: Vec<&str> = list.as_array().expect("some").iter().filter_map(|one| one["name"].as_str()).collect();
     assert!(names.contains(&"filter[total][gte]") && names.contains(&"filter[$created_at][lt]"), "{names:?}");
@@ -84,7 +84,7 @@ fn it_shows_what_its_reader_may_read() {
     assert!(!of_shop.text().contains("tree-1"));
     assert_eq!(shown(&ask(&api, &admin, "/openapi.json").expect(200).json()).len(), 4);
     assert!(shown(&ask(&api, shop, "/openapi.json?model=tree-1").expect(200).json()).is_empty());
-    // One caller's tag says nothing to another, and a token that is none is told so.
+    // A caller's tag is useless to another caller, and an invalid token is rejected.
     let tag = of_shop.header("etag").expect("a tag");
     assert_ne!(Some(tag), nobody.header("etag"));
     api.request("GET", "/openapi.json").header("If-None-Match", tag).send().expect(200);
@@ -105,7 +105,7 @@ fn it_is_cached_until_a_model_changes() {
     again(&format!("\"other\", W/{tag}")).expect(304);
     again("*").expect(304);
     again("\"other\"").expect(200);
-    // All at once get the same.
+    // Concurrent requests get the same document.
     let all = at_once(&server, 8, |_, api| api.get("/openapi.json").expect(200).body);
     assert!(all.iter().all(|body| *body == first.body));
     api.post("/models/order/instances", &json!({"data": {"name": "x"}})).expect(201);
@@ -121,7 +121,7 @@ fn it_is_cached_until_a_model_changes() {
     api.delete("/models/order?cascade=true").expect(204);
     let gone = again(changed.header("etag").expect("a tag")).expect(200);
     assert!(shown(&gone.json()).is_empty());
-    // Made again, it is another model, although its version is 1 once more.
+    // A recreated model is another model, although its version is 1 again.
     create_orders(&api, "order");
     again(&tag).expect(200);
     let head = api.request("HEAD", "/openapi.json").send().expect(200);

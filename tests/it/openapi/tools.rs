@@ -1,4 +1,4 @@
-//! Programs of others that read the document: where they are.
+//! Locations of external programs that read the document.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ pub(crate) fn python(program: &str) -> Option<Command> {
     None
 }
 
-/// The folder with the packages of npm.
+/// The folder with the npm packages.
 #[track_caller]
 pub(crate) fn packages() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi");
@@ -32,7 +32,7 @@ pub(crate) fn packages() -> Option<PathBuf> {
     None
 }
 
-/// Runs a command to its end, which must be a success; else all that it said is shown.
+/// Runs a command, which must succeed; otherwise its complete output is shown.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().expect("it starts");

@@ -1,4 +1,4 @@
-//! The document is one by the specification, and the server does what it says.
+//! The document is valid, and the server behaves as it describes.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,14 +27,14 @@ fn it_is_an_openapi_document_whoever_reads_it() {
     run(&mut validate);
 }
 
-/// A fixed seed, and so many examples of an operation.
+/// A fixed seed, and the number of examples per operation.
 const SEED: &str = "1";
 const EXAMPLES: &str = "6";
 
-/// Values that others have thought of, which take a fraction of a minute: on a slow machine, too, all must be tried.
+/// Predefined values, which take a fraction of a minute; a slow machine must try all of them too.
 const LISTED: [&str; 4] = ["--phases", "examples,coverage", "--max-time", "120"];
 
-/// Values by chance, as many as there is time for.
+/// Random values, as many as there is time for.
 const RANDOM: [&str; 4] = ["--phases", "fuzzing", "--max-time", "20"];
 
 const CHECKS: [&str; 5] = [
@@ -45,10 +45,10 @@ const CHECKS: [&str; 5] = [
     "negative_data_rejection",
 ];
 
-/// What never ends.
+/// Operations that never end.
 const NOT_ASKED: [&str; 2] = ["followEvents", "followHookRuns"];
 
-/// What changes the models that the document is about while it is tried.
+/// Operations that change the described models during the test.
 const CHANGES_OF_MODELS: [&str; 2] = ["updateModel", "deleteModel"];
 
 #[test]
@@ -61,7 +61,7 @@ fn the_server_does_what_it_says_of_random_requests() {
     try_all(&RANDOM);
 }
 
-/// Has all operations tried but those that would be in the way.
+/// Tries all operations except those that would interfere.
 #[track_caller]
 fn try_all(phases: &[&str]) {
     let Some(schemathesis) = python("schemathesis") else { return };
@@ -74,7 +74,7 @@ fn try_all(phases: &[&str]) {
         api.post("/models/order/instances", &json!({"id": format!("o-{number}"), "data": {"name": "n"}})).expect(201);
     }
     let without = [NOT_ASKED, CHANGES_OF_MODELS].concat();
-    // Models that the requests create have operations of their own.
+    // Models that the requests create have additional operations.
     let asked = operations(&server) - without.len();
     let which = without.iter().flat_map(|id| ["--exclude-operation-id", *id]);
     let said = attempt(schemathesis, &server, phases, which);
@@ -91,14 +91,14 @@ fn changes_of_models_do_what_they_say() {
     assert!(said.contains("Tested: 2\n"), "{said}");
 }
 
-/// How many the document has.
+/// The number of operations in the document.
 fn operations(server: &Server) -> usize {
     let document = server.client().get("/openapi.json").expect(200).json();
     let paths = document["paths"].as_object().expect("paths");
     paths.values().map(|path| path.as_object().map_or(0, serde_json::Map::len)).sum()
 }
 
-/// Has Schemathesis try the operations that `which` says, without a finding.
+/// Lets Schemathesis try the operations that `which` selects; it must find nothing.
 #[track_caller]
 fn attempt<'a>(
     mut schemathesis: Command,
@@ -111,7 +111,7 @@ fn attempt<'a>(
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi").join(file);
         std::fs::copy(source, folder.path().join(file)).expect("a file");
     }
-    // Schemathesis would leave out the operation that it reads the document from.
+    // Schemathesis would skip the operation that it reads the document from.
     let document = server.client().get("/openapi.json").expect(200).body;
     std::fs::write(folder.path().join("openapi.json"), document).expect("a file");
     schemathesis

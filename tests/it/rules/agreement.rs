@@ -1,5 +1,5 @@
-//! Random rules: lists, counts and single reads agree with each other and with an evaluator that knows nothing of the server's,
-//! in each store.
+//! Random rules: lists, counts and single reads agree with each other and with an evaluator that shares no code with
+//! the server, in each store.
 
 use std::cmp::Ordering;
 
@@ -29,7 +29,7 @@ fn postgres_agrees_about_random_rules() {
     agree("postgres", &format!("[connections.main]\ndriver = 'postgres'\nurl = '{url}'\n{tables}"));
 }
 
-/// The instances are those of another server, to which the rules are not known.
+/// The instances are in another server, which does not know the rules.
 #[test]
 fn crud_agrees_about_random_rules() {
     let peer = Server::start();
@@ -120,7 +120,7 @@ fn record(chance: &mut Chance) -> Value {
     Value::Object(data)
 }
 
-/// What a property of that name may be compared with: constants, and the caller `alice`, who has no claims.
+/// A comparison value for this property: a constant, or a value of the caller `alice`, who has no claims.
 fn operand(chance: &mut Chance, path: &str) -> Value {
     match path {
         "n" => {
@@ -178,12 +178,12 @@ fn rule(chance: &mut Chance, depth: usize) -> Value {
     }
 }
 
-/// Whether alice may read it.
+/// Whether alice may read the record.
 fn holds(rule: &Value, data: &Value) -> bool {
     truth(rule, data).unwrap_or(false)
 }
 
-/// The rule with three values of truth (Kleene's): `None` is unknown.
+/// Evaluates the rule in Kleene's three-valued logic: `None` means unknown.
 fn truth(rule: &Value, data: &Value) -> Option<bool> {
     let (name, value) =
         rule.as_object().expect("an object").iter().next().map_or(("and", &Value::Null), |(a, b)| (a.as_str(), b));
@@ -214,7 +214,7 @@ fn condition(path: &str, operator: &str, operand: &Value, data: &Value) -> Optio
         _ => Some((operand.clone(), false)),
     };
     if found.is_null() {
-        // A value that is not known is unknown all the same.
+        // An unknown operand makes the result unknown, even for a missing property.
         let items = operand.as_array().cloned().unwrap_or_else(|| vec![operand.clone()]);
         let unknown = items.iter().any(|item| known(item).is_none());
         return match operator {
@@ -264,7 +264,7 @@ fn condition(path: &str, operator: &str, operand: &Value, data: &Value) -> Optio
                 return None;
             }
             match (is_in, unknown) {
-                // What is among the others is among them, whatever the unknown one is.
+                // A match with a known item decides, whatever the unknown item is.
                 (true, _) => Some(operator == "in"),
                 (false, true) => None,
                 (false, false) => Some(operator == "nin"),

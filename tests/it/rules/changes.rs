@@ -1,4 +1,4 @@
-//! Changes that rules allow and deny.
+//! Changes that rules permit and deny.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -102,8 +102,8 @@ fn lines_of_an_import_are_changes_like_others() {
     assert_eq!(hidden["data"], json!({"owner": "alice"}));
 }
 
-/// Somebody may change a record while it is open, and its owner opens and closes it all the time. Whatever was written then was
-/// written to an open record.
+/// Another client may change a record while it is open, and the owner keeps opening and closing it. Every accepted
+/// change must have been made to an open record.
 #[test]
 fn no_race_lets_a_change_through() {
     let stage = Stage::start("");

@@ -1,4 +1,4 @@
-//! Rules as they are defined, kept, shown and refused.
+//! How rules are defined, stored, shown and rejected.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn rules_stay_until_they_are_removed() {
     assert_eq!(rules(), note_rules());
     let listed = ask(&api, admin, "GET", "/models").expect(200).json();
     assert_eq!(listed["items"][0]["rules"], note_rules());
-    // A definition that says nothing of rules leaves them.
+    // A definition without rules keeps the existing ones.
     let mut body = json!({"schema": note_schema(), "unique": [["slug"]]});
     let version = send(&api, admin, "PUT", "/models/note", &body).expect(200).json()["version"].clone();
     assert_eq!((version, rules()), (json!(1), note_rules()), "it is the same definition");
@@ -22,7 +22,7 @@ fn rules_stay_until_they_are_removed() {
     assert_eq!((version, rules()), (json!(2), json!({"read": {}})));
     let old = ask(&api, admin, "GET", "/models/note?version=1").expect(200).json();
     assert_eq!(old["rules"], note_rules());
-    // They follow the log.
+    // Rules are restored from the log.
     let server = stage.server.restart();
     let api = server.client();
     let again = ask(&api, admin, "GET", "/models/note").expect(200).json();
@@ -127,7 +127,7 @@ fn deep_update() -> Value {
     json!({"or": [{"before.$created_at": {"lte": "$now"}}, {"before.map.x": {"in": ["$actor.id", "$after.a", "y"]}}]})
 }
 
-/// What the new schema does not have cannot be in rules that stay.
+/// Rules that stay must not use properties that the new schema lacks.
 #[test]
 fn rules_that_stay_fit_the_new_schema() {
     let stage = Stage::with_notes();
@@ -140,7 +140,7 @@ fn rules_that_stay_fit_the_new_schema() {
     assert!(problem["detail"].to_string().contains("rules of the model stay"), "{problem}");
 }
 
-/// In open mode everybody is anonymous, and the rules are asked all the same.
+/// In open mode every caller is anonymous, and the rules still apply.
 #[test]
 fn rules_count_in_open_mode() {
     let server = crate::support::Server::start();

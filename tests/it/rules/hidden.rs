@@ -1,4 +1,4 @@
-//! What a rule hides does not exist, in whatever way it is asked for.
+//! A record that a rule hides appears not to exist, whatever the request.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::Response;
 /// Method, path, a header, body.
 type Request<'a> = (&'a str, String, Option<(&'a str, &'a str)>, Value);
 
-/// A response without what differs between any two requests.
+/// A response without the parts that differ between any two requests.
 fn plain(answer: &Response, id: &str) -> (u16, Option<String>, String) {
     let etag = answer.header("etag").map(str::to_owned);
     let mut text = answer.text().replace(id, "ID");
@@ -21,13 +21,13 @@ fn plain(answer: &Response, id: &str) -> (u16, Option<String>, String) {
     (answer.status, etag, text)
 }
 
-/// Each request about a record that is hidden has the response that one about no record has.
+/// A request for a hidden record gets the same response as one for a nonexistent record.
 #[test]
 fn a_hidden_record_is_as_if_it_were_not_there() {
     let stage = Stage::with_notes();
     put(&stage, "hidden", json!({"owner": "alice", "text": "secret", "slug": "s1"}));
     let api = stage.api();
-    // With a past: it was public once.
+    // With a history: it was public once.
     let change = json!({"owner": "alice", "public": true, "text": "secret 2"});
     send(&api, &stage.admin, "PUT", "/models/note/instances/hidden", &json!({"data": change})).expect(200);
     let shown = ask(&api, &stage.bob, "GET", "/models/note/instances/hidden").expect(200);
@@ -35,7 +35,7 @@ fn a_hidden_record_is_as_if_it_were_not_there() {
     let at = shown.json()["position"].as_u64().expect("a position");
     let change = json!({"owner": "alice", "text": "secret 3"});
     send(&api, &stage.admin, "PUT", "/models/note/instances/hidden", &json!({"data": change})).expect(200);
-    // And one that was deleted.
+    // And a deleted record.
     put(&stage, "gone", json!({"owner": "alice", "text": "secret"}));
     ask(&api, &stage.admin, "DELETE", "/models/note/instances/gone").expect(204);
 
@@ -95,7 +95,7 @@ fn a_hidden_record_is_as_if_it_were_not_there() {
             assert_eq!(request(id), nothing, "{method} {path} {header:?} of `{id}`");
         }
     }
-    // That its id is taken is all that can be found out.
+    // The only thing that a client can find out is that the id is taken.
     let create = json!({"id": "hidden", "data": {"owner": "bob"}});
     let problem = send(&api, &stage.bob, "POST", "/models/note/instances", &create).expect_problem(409, "exists");
     assert!(!problem.to_string().contains("secret"), "{problem}");
@@ -103,7 +103,7 @@ fn a_hidden_record_is_as_if_it_were_not_there() {
     let request = request.header("Authorization", &format!("Bearer {}", stage.bob));
     let problem = request.json(&json!({"data": {"owner": "bob"}})).send().expect_problem(412, "precondition-failed");
     assert!(!problem["detail"].to_string().contains("position"), "{problem}");
-    // Its owner sees all of it.
+    // Its owner sees everything.
     ask(&api, &stage.alice, "GET", "/models/note/instances/hidden").expect(200);
     let history = ask(&api, &stage.alice, "GET", "/models/note/instances/hidden/events").expect(200).json();
     assert_eq!(history["items"].as_array().map(Vec::len), Some(3), "{history}");
@@ -141,7 +141,7 @@ fn lists_counts_and_cursors_know_only_what_is_shown() {
             found.extend(items.iter().map(|item| item["id"].as_str().expect("an id").to_owned()));
             let Some(next) = page["next"].as_str() else { break };
             assert_eq!(items.len(), 4, "a page is only short at the end: {page}");
-            // A cursor of somebody else is of another list.
+            // A cursor of another caller belongs to another list.
             ask(&api, &stage.alice, "GET", &format!("/models/note/instances?sort={sort}&limit=4&cursor={next}"))
                 .expect(400);
             cursor = format!("&cursor={next}");
@@ -174,16 +174,16 @@ fn events_of_hidden_records_are_in_no_page_and_no_stream() {
     };
     let event = |kind: &str, id: &str| (format!("instance.{kind}"), id.to_owned());
     assert_eq!(live(2), [event("created", "n0"), event("created", "n3")]);
-    // Given away, and deleted.
+    // Transfers to another owner, and deletions.
     let path = "/models/note/instances/n0";
     send(&api, &stage.admin, "PUT", path, &json!({"data": {"owner": "alice"}})).expect(200);
     ask(&api, &stage.admin, "DELETE", "/models/note/instances/n1").expect(204);
     ask(&api, &stage.admin, "DELETE", "/models/note/instances/n3").expect(204);
     assert_eq!(live(1), [event("deleted", "n3")]);
-    // Nothing else came before what comes next.
+    // No other event comes before the next visible one.
     put(&stage, "n9", json!({"owner": "bob"}));
     assert_eq!(live(1), [event("created", "n9")]);
-    // What is given away is hidden with its past.
+    // A record that was transferred is hidden together with its history.
     let last = [event("created", "n3"), event("deleted", "n3"), event("created", "n9")];
     for limit in [1, 2, 100] {
         let (mut found, mut after) = (Vec::new(), "0".to_owned());
@@ -211,7 +211,7 @@ fn events_of_hidden_records_are_in_no_page_and_no_stream() {
     assert_eq!(all["items"].as_array().map(Vec::len), Some(11));
 }
 
-/// The rules that hold are those of now, for data of an older version of the model too; a model that is gone keeps its own.
+/// The current rules apply, also to data of an older version of the model; a deleted model keeps its last rules.
 #[test]
 fn the_past_is_under_the_rules_of_the_present() {
     let stage = Stage::with_notes();
@@ -234,7 +234,7 @@ fn the_past_is_under_the_rules_of_the_present() {
     };
     assert_eq!((seen(&stage.alice), seen(&stage.bob)), (vec!["a".to_owned()], vec!["b".to_owned()]));
     ask(&api, &stage.bob, "GET", "/models/note/instances/a/events").expect(404);
-    // Under rules that show everything, all of it is shown.
+    // Under rules that hide nothing, everything is visible.
     let mut rules = model["rules"].clone();
     rules["read"] = json!({});
     let mut open = body.clone();
@@ -244,7 +244,7 @@ fn the_past_is_under_the_rules_of_the_present() {
     assert_eq!(seen(&stage.bob), ["a", "b"]);
     open["rules"]["read"] = model["rules"]["read"].clone();
     send(&api, &stage.admin, "PUT", "/models/note", &open).expect(200);
-    // The model goes, and another of its name has no rules.
+    // The model is deleted, and a new one with the same name has no rules.
     ask(&api, &stage.admin, "DELETE", "/models/note?cascade=true").expect(204);
     assert!(!seen(&stage.bob).contains(&"a".to_owned()), "{:?}", seen(&stage.bob));
     send(&api, &stage.admin, "POST", "/models", &json!({"id": "note", "schema": {"type": "object"}})).expect(201);
@@ -267,7 +267,7 @@ fn errors_do_not_name_what_is_hidden() {
     let batch = json!({"operations": [create("bob")]});
     let problem = send(&api, &stage.bob, "POST", "/batch", &batch).expect_problem(409, "not-unique");
     assert!(!problem.to_string().contains("hidden"), "{problem}");
-    // For whom the rules do not count, it is named.
+    // A caller to whom the rules do not apply sees the name.
     let problem = send(&api, &stage.admin, "POST", "/models/note/instances", &body).expect_problem(409, "not-unique");
     assert!(problem.to_string().contains("hidden"), "{problem}");
 }

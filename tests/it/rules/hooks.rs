@@ -1,4 +1,4 @@
-//! Hooks read and write with the server's right, or with the actor's.
+//! Hooks read and write with the server's permissions, or with the actor's.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{Stage, ask, notes, put, send};
 use crate::support::eventually;
 use crate::workbench::grant;
 
-/// Says in the record `{name}-{id}` of `seen` what it read and what came of its writes.
+/// Stores in the record `{name}-{id}` of `seen` what it read and how its writes ended.
 fn source(name: &str, write: bool) -> String {
     let writes = "
         for (const owner of [\"alice\", \"bob\"]) {
@@ -74,12 +74,12 @@ fn a_hook_has_the_right_that_its_binding_says() {
         (&json!(["alices", "bobs", "mine-alice"]), &json!(true), &json!(true), &json!(["alice", "bob", "updated"])),
         "{servers}"
     );
-    // Who wrote is the hook, whatever right it had.
+    // The actor of the write is the hook, whichever permissions it used.
     let note = ask(&api, admin, "GET", "/events?model=note&instance=mine-alice").expect(200).json();
     assert_eq!(note["items"][0]["actor"], json!({"id": "job.postCreate/mine", "kind": "hook"}), "{note}");
 }
 
-/// A pre hook, too, also for what the earlier changes of its batch made.
+/// The same for a pre hook, including the results of earlier changes in its batch.
 #[test]
 fn a_pre_hook_reads_with_the_right_of_the_actor() {
     let stage = Stage::start(&grant("job", "*", "read = ['note']\namend = true"));

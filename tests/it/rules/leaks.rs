@@ -1,4 +1,4 @@
-//! Every way to read, and a record that may not be seen: not one byte of it appears.
+//! Every way to read, with a hidden record: not one byte of it appears.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{Stage, ask, put, send};
 use crate::support::eventually;
 use crate::tokens::OPERATIONS;
 
-/// In the id and the data of what is hidden, and nowhere else.
+/// In the id and the data of hidden records, and nowhere else.
 const MARK: &str = "tellme";
 
 /// A record that was public once, one that was deleted, one whose post hook failed, and one that refers to it.
@@ -36,7 +36,7 @@ fn stage() -> Stage {
 fn no_way_to_read_shows_a_byte_of_what_is_hidden() {
     let stage = stage();
     let api = stage.api();
-    // What is asked for is not what is shown: an id in a path comes back in a problem's text, so it is taken out.
+    // The request itself is not a leak: a problem repeats the id from the path, so it is removed.
     let check = |method: &str, path: &str| {
         let answer = ask(&api, &stage.bob, method, path);
         let mut text = answer.text();
@@ -103,12 +103,12 @@ fn no_way_to_read_shows_a_byte_of_what_is_hidden() {
         &[("Authorization", &header)],
     );
     assert_eq!(stream.next().data["instance"], "bobs");
-    // Nothing else came before what comes next.
+    // No other event comes before the next visible one.
     put(&stage, "bobs-next", json!({"owner": "bob"}));
     assert_eq!(stream.next().data["instance"], "bobs-next");
 }
 
-/// In open mode the operations of admins are everybody's, and the rules are asked there, too.
+/// In open mode everybody may use the admin operations, and the rules still apply.
 #[test]
 fn what_admins_read_is_under_the_rules_in_open_mode() {
     let server = crate::support::Server::start_with(crate::support::ServerOptions {

@@ -1,4 +1,5 @@
-//! Rules where models refer to each other: what `expand` and `referring` show, what may be referred to, what deletions do.
+//! Rules and references: what `expand` and `referring` show, which references are permitted, and the effects of
+//! deletions.
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,7 @@ fn to(model: &str, on_delete: &str) -> Value {
     json!({"type": ["string", "null"], "x-references": {"model": model, "on-delete": on_delete}})
 }
 
-/// Notes with parents; comments, locks and pins of notes, which only their owner may read, and replies to comments.
+/// Notes with parents; comments, locks and pins of notes, and replies to comments, which only their owner may read.
 fn stage(tables: &str) -> Stage {
     let stage = Stage::start(tables);
     let (owner, text) = (json!({"type": "string"}), json!({"type": "string"}));
@@ -54,7 +55,7 @@ fn what_is_hidden_is_neither_expanded_nor_listed_as_referring() {
     let of = |at: usize| &page["items"][at]["expand"]["of"];
     assert_eq!((&page["count"], &of(0)["id"], of(1)), (&json!(2), &json!("shown"), &Value::Null), "{page}");
     assert_eq!(of(0)["expand"], json!({"parent": null}), "{page}");
-    // Its tag does not tell that what is hidden changes.
+    // The tag does not reveal changes of the hidden record.
     let one = format!("{comments}/b2?expand=of");
     let seen = |token: &str| ask(&api, token, "GET", &one).expect(200).header("etag").map(str::to_owned);
     let (bobs, admins) = (seen(&stage.bob), seen(&stage.admin));
@@ -62,7 +63,7 @@ fn what_is_hidden_is_neither_expanded_nor_listed_as_referring() {
     send(&api, &stage.alice, "PUT", "/models/note/instances/hidden", &change).expect(200);
     assert_eq!(seen(&stage.bob), bobs);
     assert_ne!(seen(&stage.admin), admins);
-    // For whom nothing is hidden all of it is there.
+    // A caller from whom nothing is hidden sees everything.
     let page = ask(&api, &stage.admin, "GET", &format!("{comments}?expand=of.parent&sort=$id")).expect(200).json();
     assert_eq!(page["items"][1]["expand"]["of"]["expand"]["parent"]["data"]["text"], "secret 2", "{page}");
     let referring = |note: &str| format!("/models/note/instances/{note}/referring/comment?count=true&sort=$id");
@@ -77,7 +78,8 @@ fn what_is_hidden_is_neither_expanded_nor_listed_as_referring() {
     assert_eq!(problem("hidden"), problem("nothing"));
 }
 
-/// A reference to a record that is hidden is refused like one to nothing, however it is sent; one that is there may stay.
+/// A new reference to a hidden record is rejected like one to a nonexistent record, on every route; an existing one may
+/// stay.
 #[test]
 fn nobody_begins_to_refer_to_what_is_hidden() {
     let stage = stage("");
@@ -110,7 +112,7 @@ fn nobody_begins_to_refer_to_what_is_hidden() {
     }
     send(&api, &stage.bob, "PATCH", &format!("{pins}/own"), &json!({"text": "x"})).expect(200);
     send(&api, &stage.alice, "POST", pins, &json!({"data": {"owner": "alice", "of": "hidden"}})).expect(201);
-    // What an earlier operation of a batch makes may be referred to, if it may be read.
+    // References to records that an earlier operation created are permitted if the caller may read them.
     let batch = |owner: &str| {
         json!({"operations": [
             {"op": "create", "model": "note", "id": "new", "data": {"owner": owner}},
@@ -124,7 +126,7 @@ fn nobody_begins_to_refer_to_what_is_hidden() {
     assert_eq!((&answer["created"], &answer["errors"][0]["type"]), (&json!(1), &json!("invalid")), "{answer}");
 }
 
-/// What a pre hook refers to is not what its client asks for.
+/// References that a pre hook sets are not subject to the client's rules.
 #[test]
 fn a_pre_hook_may_refer_to_what_is_hidden() {
     let stage = stage(&grant("pin", "*", "amend = true"));
@@ -139,7 +141,7 @@ fn a_pre_hook_may_refer_to_what_is_hidden() {
         .expect(422);
 }
 
-/// What follows from a deletion is the server's doing, and its client hears of what it may read.
+/// The server itself applies the consequences of a deletion, and the client learns only about those that it may read.
 #[test]
 fn what_follows_from_a_deletion_needs_no_rule() {
     let stage = stage("");
@@ -170,7 +172,7 @@ fn what_follows_from_a_deletion_needs_no_rule() {
     ask(&api, &stage.bob, "GET", "/models/pin/instances/foreign/events").expect(404);
 }
 
-/// What is in the way of a deletion is not named to whom may not read it.
+/// Records that prevent a deletion are not named to callers who may not read them.
 #[test]
 fn what_is_in_the_way_of_a_deletion_is_not_told() {
     let stage = stage("");

@@ -1,11 +1,12 @@
-//! Claims: what is not known of a caller widens nothing.
+//! Claims: an unknown claim of a caller grants nothing.
 
 use serde_json::{Value, json};
 
 use super::{ask, send};
 use crate::tokens::Issuer;
 
-/// Tokens of the issuer have the text `role`, the list `models` and the number `exp`; tokens of the server have no claims.
+/// The issuer's tokens have the claims `role` (a string), `models` (a list) and `exp` (a number); the server's tokens
+/// have none.
 #[test]
 fn claims_open_what_they_say_and_nothing_else() {
     let Some(issuer) = Issuer::start() else { return };
@@ -34,7 +35,7 @@ fn claims_open_what_they_say_and_nothing_else() {
     let (models, exp) = ("$actor.claims.models", "$actor.claims.exp");
     let all = vec!["film", "none", "reader"];
     let nobody: Vec<&str> = vec![];
-    // A rule, what the issuer's reader sees under it, and what a token without claims sees.
+    // A rule, the records that the issuer's reader sees under it, and those that a token without claims sees.
     let rows: Vec<(Value, Vec<&str>, Vec<&str>)> = vec![
         (json!({"team": {"eq": role}}), vec!["reader"], nobody.clone()),
         (json!({"team": {"ne": role}}), vec!["film"], nobody.clone()),
@@ -46,21 +47,21 @@ fn claims_open_what_they_say_and_nothing_else() {
         (json!({"team": {"in": [none, role, "film"]}}), vec!["film", "reader"], vec!["film"]),
         (json!({"team": {"nin": [none, "film"]}}), nobody.clone(), nobody.clone()),
         (json!({"tags": {"has": role}}), vec!["reader"], nobody.clone()),
-        // Absent, a list where one value is expected, one value where a list is.
+        // Absent, a list in place of a single value, a single value in place of a list.
         (json!({"team": {"eq": none}}), nobody.clone(), nobody.clone()),
         (json!({"team": {"ne": none}}), nobody.clone(), nobody.clone()),
         (json!({"not": {"team": {"eq": none}}}), nobody.clone(), nobody.clone()),
         (json!({"not": {"not": {"team": {"eq": none}}}}), nobody.clone(), nobody.clone()),
         (json!({"team": {"ne": models}}), nobody.clone(), nobody.clone()),
         (json!({"not": {"team": {"nin": role}}}), nobody.clone(), nobody.clone()),
-        // Of another type than the record's value.
+        // A different type from the record's value.
         (json!({"team": {"ne": exp}}), nobody.clone(), nobody.clone()),
         (json!({"not": {"team": {"eq": exp}}}), vec!["none"], nobody.clone()),
         (json!({"any": {"ne": role}}), nobody.clone(), nobody.clone()),
         (json!({"not": {"any": {"eq": role}}}), vec!["none"], nobody.clone()),
         (json!({"n": {"lt": exp}}), vec!["film", "reader"], nobody.clone()),
         (json!({"not": {"n": {"lt": role}}}), vec!["none"], nobody.clone()),
-        // On the left.
+        // The claim on the left side.
         (json!({role: {"eq": "reader"}}), all.clone(), nobody.clone()),
         (json!({"not": {role: {"eq": "writer"}}}), all.clone(), nobody.clone()),
         (json!({none: {"ne": "x"}}), nobody.clone(), nobody.clone()),

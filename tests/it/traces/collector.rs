@@ -1,4 +1,4 @@
-//! A collector of OTLP over HTTP: it reads OpenTelemetry's own messages and keeps the spans.
+//! A collector for OTLP over HTTP: it reads OpenTelemetry's messages and stores the spans.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ impl Collector {
         Collector(Peer::saying(""))
     }
 
-    /// What `telemetry.otlp` says.
+    /// The value of `telemetry.otlp`.
     pub(super) fn url(&self) -> String {
         self.0.url("")
     }
@@ -38,7 +38,7 @@ impl Collector {
         self.spans().into_iter().filter(|span| span.trace() == trace).collect()
     }
 
-    /// What the first request says of its sender.
+    /// The resource attributes in the first request.
     pub(super) fn resource(&self) -> BTreeMap<String, Value> {
         let request = self.requests().into_iter().next().expect("a request");
         let resource = request.resource_spans[0].resource.clone().expect("a resource");
@@ -56,7 +56,7 @@ impl Collector {
     }
 }
 
-/// What tests ask of a span.
+/// What tests need of a span.
 pub(super) trait SpanExt {
     fn id(&self) -> String;
     fn trace(&self) -> String;

@@ -1,4 +1,4 @@
-//! A custom endpoint's run, as a part of the trace of its request.
+//! The span of a custom endpoint's run, in the trace of its request.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The log as JSON: each line a document, each line of a request's work with its id.
+//! The log as JSON: each line is a document, and each line that belongs to a request has its id.
 
 use serde_json::{Value, json};
 
@@ -6,10 +6,10 @@ use super::collector::Collector;
 use super::{PARENT, TRACE};
 use crate::support::{Client, Server, ServerOptions, create_orders, eventually};
 
-/// What the hook logs: a line that would like to be two.
+/// The hook's log message, which tries to forge a second line.
 const HOSTILE: &str = "a\\n{\"level\":\"error\",\"message\":\"forged\"}\\r\\u001b[31m";
 
-/// The lines of the log; every one but the address must be JSON.
+/// The lines of the log; all but the address must be JSON.
 #[track_caller]
 fn lines(server: &Server) -> Vec<Value> {
     let lines = server.log();
@@ -29,7 +29,7 @@ fn work(api: &Client) {
     request.header("traceparent", PARENT).json(&json!({"id": "a", "data": {"name": "a"}})).send().expect(201);
 }
 
-/// The hooks' lines of the request, once both ran.
+/// The hooks' lines for the request, once both hooks have run.
 fn of_hooks(server: &Server) -> Vec<Value> {
     eventually("both hooks have logged", || {
         let lines = lines(server).into_iter().filter(|line| line["target"] == "hook").collect::<Vec<_>>();
@@ -54,7 +54,7 @@ fn every_line_of_a_request_has_its_id() {
         let message = line["message"].as_str().expect("a text");
         assert!(message.starts_with("a\\n{") && !message.contains('\n') && !message.contains('\u{1b}'), "{line}");
     }
-    // The end of a run is logged after what the hook logged.
+    // The end of a run is logged after the hook's own lines.
     let (lines, ran) = eventually("both runs are logged", || {
         let lines = lines(&server);
         let ran: Vec<_> = lines.iter().filter(|line| line["message"] == "hook ran").cloned().collect();
@@ -62,7 +62,7 @@ fn every_line_of_a_request_has_its_id() {
     });
     assert!(!lines.iter().any(|line| line["message"] == "forged"));
     assert!(ran.iter().all(|line| line["request_id"] == "r-1"), "{ran:?}");
-    // What no request is for names none.
+    // Lines that do not belong to a request have no id.
     assert!(lines[0].get("request_id").is_none() && lines[0]["time"].is_string(), "{}", lines[0]);
     // Also in the log of the phase.
     let log = api.get("/models/order/hooks/postCreate/log").expect(200).json();

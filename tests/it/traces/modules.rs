@@ -1,4 +1,4 @@
-//! Hooks of sandboxed modules, as parts of the trace of their request.
+//! The spans of sandboxed modules' hooks, in the trace of their request.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ fn from_the_request_through_its_modules_to_the_api() {
     };
     ask("capabilities").expect(200);
     ask("trap").expect(500);
-    // What only watches the server is part of no trace.
+    // Monitoring requests belong to no trace.
     api.request("GET", "/healthz").header("traceparent", PARENT).send().expect(200);
 
     let of_request = |span: &&super::otlp::Span| span.kind == collector::SERVER;
@@ -64,7 +64,7 @@ fn from_the_request_through_its_modules_to_the_api() {
         .filter_map(|span| span.attribute("snaphook.hook"))
         .collect();
     assert_eq!(failed, ["before-request"]);
-    // What the module asks of others belongs to its hook.
+    // Requests of the module belong to its hook's span.
     let first = answered.iter().find(|span| span.attribute("snaphook.hook") == Some(json!("before-request")));
     let first = first.expect("the first hook").id();
     let sent = spans.iter().find(|span| span.kind == collector::CLIENT && span.parent() == first);

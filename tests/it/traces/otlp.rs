@@ -1,5 +1,5 @@
-//! The messages of OTLP for traces, as the crate `opentelemetry-proto` 0.33 has generated them, less what no test reads: that crate
-//! would bring OpenTelemetry's SDK and its features into every build.
+//! The OTLP messages for traces, as generated in the crate `opentelemetry-proto` 0.33, without those that no test
+//! reads. The crate itself would add OpenTelemetry's SDK and its features to every build.
 
 use prost::{Enumeration, Message, Oneof};
 

@@ -1,4 +1,4 @@
-//! When an event is sent, and sent again: attempts, delays that receivers ask for, 410, restarts.
+//! When an event is sent, and when it is sent again: attempts, delays that receivers request, 410, restarts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,29 +50,29 @@ fn each_attempt_is_a_line_of_the_log() {
     assert!(
         asked.iter().all(|again| again.body == asked[0].body && again.target == "/in-secret-path?token=secret-token")
     );
-    // The body's digits are those of the log.
+    // The digits in the body are those of the log.
     assert!(String::from_utf8_lossy(&asked[0].body).contains(r#""data":{"n":1.5}"#), "{:?}", asked[0]);
     let stats = api.get("/models/order/hooks/postCreate/stats").expect(200).json();
     let stats = &stats["items"][0];
-    // What holds for a receiver, not for code.
+    // The default of webhooks, not that of code.
     assert_eq!((&bound[0]["grants"]["timeout"], &stats["wall_ms"]["limit"]), (&json!("15 s"), &json!(15_000.0)));
     assert_eq!((&stats["runs"], &stats["failures"]["exception"]), (&json!(3), &json!(2)), "{stats}");
     errors(&api, 0);
-    // The whole URL is nobody's but the store's.
+    // The complete URL is visible only in the hook's own data.
     for path in ["/models/order/hooks", "/events", "/models/order/hooks/postCreate/log"] {
         let text = api.get(path).expect(200).text();
         assert!(!text.contains("secret-token") && !text.contains("secret-path"), "{path}: {text}");
     }
     let log = server.log().concat();
     assert!(!log.contains("secret-token") && !log.contains("secret-path"), "{log}");
-    // It is code of no kind.
+    // It is not code of any kind.
     for accept in ["text/javascript", "application/wasm"] {
         api.request("GET", "/models/order/hooks/postCreate")
             .header("Accept", accept)
             .send()
             .expect_problem(404, "not-found");
     }
-    // And it is there after a restart, before it was sent again.
+    // After a restart it is bound before it is used again.
     let server = server.restart();
     let bound = server.client().get("/models/order/hooks/postCreate").expect(200).json();
     assert_eq!((&bound[0]["url"], &bound[0]["secret"], &bound[0]["state"]), (&json!(url), &json!("key"), &json!("ok")));
@@ -119,7 +119,7 @@ fn a_receiver_that_is_gone_gets_nothing_more() {
         "{records:?}"
     );
     assert_eq!(peer.asked().len(), 1);
-    // Bound again, it is asked again, and what was kept can be sent.
+    // Bound again, it is used again, and the kept events can be sent.
     is_back.store(true, Ordering::SeqCst);
     bind(&api, "order", "postCreate", &peer.url("/"));
     assert_eq!(api.get("/models/order/hooks/postCreate").expect(200).json()[0]["state"], "ok");
@@ -129,7 +129,7 @@ fn a_receiver_that_is_gone_gets_nothing_more() {
     eventually("all three", || (ids(&peer.asked()).len() == 3).then_some(()));
 }
 
-/// The tries of code are used up within half a minute.
+/// The attempts of code are used up within half a minute.
 #[test]
 fn a_receiver_that_is_away_is_asked_for_longer_than_code() {
     let is_back = Arc::new(AtomicBool::new(false));
@@ -146,11 +146,11 @@ fn a_receiver_that_is_away_is_asked_for_longer_than_code() {
     eventually("more tries than code has", || (peer.asked().len() >= 6).then_some(()));
     errors(&api, 0);
     is_back.store(true, Ordering::SeqCst);
-    // What is known of the tries outlives the server.
+    // The number of attempts survives the server.
     let server = server.kill_and_restart();
     eventually("both are taken", || (ids(&peer.asked()).len() == 2).then_some(()));
     let api = server.client();
-    // The receiver that cannot be reached is asked further on, and no message shows more of it than its address.
+    // Attempts to reach the unreachable receiver continue, and messages show only its address.
     let lines = eventually("it is asked more often than code would be", || {
         let log = api.get("/models/order/hooks/postDelete/log").expect(200).text();
         (log.matches("attempt ").count() >= 2).then_some(log)
@@ -189,7 +189,7 @@ fn nothing_is_lost_when_the_server_is_killed() {
     for number in 0..40 {
         create(&api, "order", &format!("o-{number}"));
     }
-    // In the middle of the first ones: nobody knows what became of them.
+    // During the first deliveries, whose outcome is unknown.
     eventually("some are under way", || (peer.asked().len() >= 4).then_some(()));
     let before = ids(&peer.asked());
     let server = server.kill_and_restart();
@@ -203,7 +203,7 @@ fn nothing_is_lost_when_the_server_is_killed() {
         .collect();
     assert_eq!(events.len(), 40);
     eventually("each event has come", || (ids(&peer.asked()) == events).then_some(()));
-    // Those that were under way came twice under the same id, by which a receiver tells.
+    // The interrupted deliveries arrived twice with the same id, which lets a receiver recognize them.
     let again = eventually("those that were under way come again", || {
         let asked = peer.asked();
         let count = |id: &String| asked.iter().filter(|asked| asked.headers("webhook-id") == [id.as_str()]).count();

@@ -1,4 +1,4 @@
-//! Addresses that no grant opens, and receivers that do what they like.
+//! Addresses that no grant opens, and receivers that misbehave.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::eventually;
 fn no_way_leads_to_an_address_that_is_not_granted() {
     let peer = Peer::start(|_| PeerResponse::new(204, ""));
     let port = peer.port();
-    // The widest grant there can be for this port names no host whole.
+    // The widest possible grant for this port, which names no complete host.
     let (_server, api) = start(&[format!("http://*:{port}/*"), "https://*/*".to_owned()], "max-attempts = 1", "");
     let hosts = [
         "127.0.0.1",
@@ -45,7 +45,7 @@ fn redirects_are_not_followed() {
         let status = asked.target.trim_start_matches('/').parse().expect("a status");
         PeerResponse::redirect(status, &target)
     });
-    // Even where the grant opens the other address too.
+    // Even if the grant includes the target of the redirect.
     let (_server, api) = start(&[peer.url("/*"), elsewhere.url("/*")], "webhook-attempts = 1", "");
     for (index, status) in statuses.into_iter().enumerate() {
         bind(&api, "order", "postCreate", &peer.url(&format!("/{status}")));
@@ -58,7 +58,7 @@ fn redirects_are_not_followed() {
     assert_eq!(elsewhere.connections(), 0);
 }
 
-/// A receiver that reads each request and then does what `then` says with the connection.
+/// A receiver that reads each request and then passes the connection to `then`.
 fn receiver(then: impl Fn(&str, TcpStream) + Clone + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -98,7 +98,7 @@ fn receivers_that_never_end_cost_their_own_event() {
             "/short" => stream.write_all(b"HTTP/1.1 503 No\r\ncontent-length: 50\r\n\r\ncut off"),
             "/cut" => stream.write_all(b"HTTP/1.1 20"),
             "/silent" => {
-                // Until the other side has had enough.
+                // Until the other side closes the connection.
                 let _ = std::io::Read::read(&mut stream, &mut [0]);
                 Ok(())
             }

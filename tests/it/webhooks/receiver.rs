@@ -1,4 +1,4 @@
-//! A receiver that others wrote: the package `standardwebhooks` in Node verifies what comes, over HTTP and TLS.
+//! An independent receiver: the package `standardwebhooks` in Node verifies requests over HTTP and TLS.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -22,7 +22,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// `tls`: the files of a key and a certificate. `None` where the packages are not installed.
+    /// `tls`: the files of a key and a certificate. `None` if the packages are not installed.
     fn start(keys: &[&str], tls: &[&Path]) -> Option<Receiver> {
         let mut command = Command::new("node");
         command.arg("receiver.mjs").arg(keys.join(",")).args(tls).current_dir(packages()?);
@@ -76,7 +76,7 @@ fn it_verifies_the_events_of_the_log() {
         assert_eq!(came["verifies"], json!([0]), "{came}");
         assert_eq!(came["body"]["type"], event["type"]);
         assert_eq!(came["body"]["timestamp"], event["time"]);
-        // Numbers as JavaScript has them; the digits are compared elsewhere.
+        // Numbers as JavaScript reads them; another test compares the digits.
         let mut event = event.clone();
         if event["data"]["text"].is_string() {
             event["data"]["n"] = json!(12345678901234567000_u64);
@@ -110,7 +110,7 @@ fn keys_are_rotated_without_a_gap() {
     assert_eq!(receiver.came(4)[3]["verifies"], json!([]));
     let message = errors(&api, 1)[0]["message"].as_str().expect("a message").to_owned();
     assert!(message.contains(" answered 401 in "), "{message}");
-    // What is no key at all is not sent, and no message shows it.
+    // An invalid key is not used, and no message shows it.
     set_secret(&api, "hunter2");
     create(&api, "order", "bad");
     let text = api.get("/errors").expect(200).text();

@@ -1,4 +1,4 @@
-//! A receiver that is slow holds up its own events, and nobody else's.
+//! A slow receiver delays its own events only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use crate::peer::{Peer, PeerResponse};
 use crate::support::eventually;
 use crate::workbench::open_model;
 
-/// Each model may have 32 events in hand, and all together 256 that are quick.
+/// Each model may process 32 events at once, and all models together 256 quick ones.
 const MODELS: usize = 9;
 const EVENTS: usize = 34;
 
@@ -42,7 +42,7 @@ fn one_that_is_slow_keeps_nobody_else_waiting() {
         create(&api, "order", &format!("o-{number}"));
     }
     eventually("the quick one has all of its events", || (quick.asked().len() == 50).then_some(()));
-    // All of that while the slow one had answered nothing.
+    // All this while the slow receiver had not responded at all.
     assert_eq!((inside.load(Ordering::SeqCst), slow.asked().len()), (16, 16));
     holds.store(false, Ordering::SeqCst);
     eventually("the slow one has its events too", || (slow.asked().len() == MODELS * EVENTS).then_some(()));

@@ -1,4 +1,4 @@
-//! What modules get to see, and what becomes of what they change.
+//! What modules receive, and the effects of their changes.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn requests_pass_through_every_module_to_the_api_and_back() {
     }
     let server = start(&[module("log", "access_log", ""), module("editor", "editor", "")]);
     let api = server.client();
-    // The client's connection ends after each response: a new one each time.
+    // The connection ends after each response, so each request uses a new client.
     crate::support::create_orders(&api, "order");
     let created =
         server.client().post("/models/order/instances", &serde_json::json!({"data": {"name": "a"}})).expect(201);
@@ -19,7 +19,7 @@ fn requests_pass_through_every_module_to_the_api_and_back() {
     assert_eq!(read.json()["data"]["name"], "a");
     assert_eq!(read.header("x-edited"), Some(&*read.body.len().to_string()), "the response went through the hooks");
     assert_eq!(read.header("connection"), Some("close"));
-    // What the API refuses is a response like others, and `onRequestError` is not asked.
+    // An error of the API is an ordinary response, for which `onRequestError` is not called.
     let missing = server.client().get("/models/none").expect(404);
     assert_eq!(missing.json()["status"], 404);
     let changed = get(&server, "/renamed");
@@ -48,7 +48,7 @@ fn requests_are_what_the_specification_says() {
     let expected = "POST /echo/a%20b?c=../d HTTP/1.1 plain\nContent-Length: 5\nHost: localhost\nUser-Agent: x\n\
                     X-Peer: 127.0.0.1\nX-Twice: 2\n5 bytes, 2 to the zero\n";
     assert_eq!(body, expected);
-    // Chunks are put together; the connection may be half closed.
+    // Chunks are joined; the connection may be half closed.
     let chunked =
         "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     let mut stream = TcpStream::connect(server.address()).expect("a server");
@@ -61,13 +61,13 @@ fn requests_are_what_the_specification_says() {
     // An absolute target.
     let said = echo("GET http://127.0.0.1/echo HTTP/1.1\r\nHost: other\r\n\r\n");
     assert!(said.contains("GET /echo HTTP/1.1 plain\nHost: 127.0.0.1\n"), "{said}");
-    // The pages of errors are the module's.
+    // The module provides the error pages.
     for (path, page) in [("/teapot", "page 418 of 418"), ("/odd", "page 500 of 500"), ("/status", "page 500 of 500")] {
         let said = get(&server, path);
         let status = &page[5..8];
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")) && said.ends_with(&format!("{page}\n")), "{said}");
     }
-    // What a module sets cannot split a message.
+    // A header that a module sets cannot split a message.
     let said = echo("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Value: 1\r\n\r\n");
     assert!(said.starts_with("HTTP/1.1 500 "), "{said}");
     expect_log(&server, "onBeforeRequest set the header `X-Split` to a value with control characters");
@@ -100,7 +100,7 @@ fn settings_are_flat_and_follow_the_file() {
         get(&server, "/config").ends_with(&block("changed", "two")).then_some(())
     });
     assert_eq!(bridges(&server), before, "the process goes on");
-    // Another list of modules is another process.
+    // Another list of modules starts another process.
     let more = file.replace("[auth]", &format!("{}[auth]", module("log", "access_log", "")));
     std::fs::write(server.config_file(), more).expect("a config");
     expect_log(&server, "runs the new modules");
@@ -168,7 +168,7 @@ fn large_bodies_and_many_connections() {
             assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
         }
     });
-    // Peers that go away, at any time.
+    // Clients that disconnect at any time.
     for text in [
         "",
         "GET /hea",
@@ -199,7 +199,7 @@ fn event_streams_are_passed_on_as_they_come() {
     server.client().post("/models/order/instances", &serde_json::json!({"data": {"name": "a"}})).expect(201);
     assert_eq!(stream.next().event, "model.created");
     assert_eq!(stream.next().data["data"]["name"], "a");
-    // It ends with the server, in time.
+    // It stops with the server, in time.
     assert!(server.stop().success());
 }
 
@@ -233,7 +233,7 @@ fn tls_by_a_module() {
     assert_eq!(big.stdout.len(), 3_000_000);
     let health = curl("/healthz", &[]);
     assert_eq!(health.stdout, br#"{"status":"ok"}"#);
-    // A page of this very site over https writes; the same page over http would not: the API knows that it is TLS.
+    // A same-site page may write over https; over http it may not, so this shows that the API knows about TLS.
     let post = [
         "-X",
         "POST",
@@ -255,7 +255,7 @@ fn tls_by_a_module() {
         let threads: Vec<_> = (0..100).map(|_| scope.spawn(|| curl("/healthz", &["-f"]).status.success())).collect();
         assert!(threads.into_iter().all(|thread| thread.join().expect("a client")));
     });
-    // Plain HTTP is no handshake; half of a handshake ends with its client.
+    // Plain HTTP is not a valid handshake; an incomplete handshake ends with its client.
     assert_eq!(get(&server, "/healthz"), "");
     TcpStream::connect(server.address()).expect("a server").write_all(&[22, 3, 1, 0]).expect("a start");
     assert!(curl("/healthz", &["-f"]).status.success());
@@ -279,7 +279,7 @@ fn files_of_a_careless_module_stay_in_their_folder() {
     let said = get(&server, "/a%20b.txt?x");
     assert!(said.starts_with("HTTP/1.1 200 Found it\r\n") && said.ends_with("\r\n\r\ninside\n"), "{said}");
     assert!(said.contains("content-type: text/plain\r\n"), "{said}");
-    // What it wrote to the response before it declined is forgotten.
+    // Changes to the response before the module declines are discarded.
     let said = get(&server, "/healthz");
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && !said.contains("X-Files"), "{said}");
     for path in [
@@ -333,7 +333,7 @@ fn malformed_requests_reach_no_module() {
         let shown = &request[..request.len().min(60)];
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{shown:?}: {said}");
     }
-    // What the API itself refuses: two tokens are not made one on the way.
+    // An error of the API itself: the two tokens are not merged on the way.
     let twice = "GET /models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n";
     let said = ask(&server, &format!("{twice}GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert!(said.starts_with("HTTP/1.1 400 ") && said.matches("HTTP/1.1").count() == 1, "{said}");
@@ -362,7 +362,7 @@ fn slow_heads_hold_no_thread() {
     let [bridge] = bridges(&server)[..] else { panic!("one bridge") };
     let threads = std::fs::read_dir(format!("/proc/{bridge}/task")).expect("a process").count();
     assert!(threads < 10, "{threads} threads for {} connections", idle.len());
-    // In two parts, and only the second makes it whole.
+    // In two parts, of which the second completes it.
     let stream = &mut idle[0];
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n").expect("a request");

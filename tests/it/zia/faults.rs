@@ -1,4 +1,4 @@
-//! Modules that throw, hang, crash or print without end: what it costs, and when they are deactivated.
+//! Modules that throw, hang, crash or print endlessly: the effects, and when they are deactivated.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn whatever_a_module_throws_costs_its_request_and_the_third_time_the_module() {
     assert!(get(&server, "/throw-int").starts_with("HTTP/1.1 500 "));
     expect_log(&server, "onRequest threw a value of the type int");
     expect_log(&server, "module `faulty` is deactivated: 3 faults within a minute");
-    // It is not optional: nothing is let through any more, but how the server is can be asked.
+    // The module is not optional: all requests are rejected, except those for the server's health.
     eventually("requests are answered 503", || get(&server, "/models").starts_with("HTTP/1.1 503 ").then_some(()));
     let refused = server.client().get("/models").expect(503);
     assert!(refused.header("retry-after").is_some(), "{refused:?}");
@@ -33,7 +33,7 @@ fn whatever_a_module_throws_costs_its_request_and_the_third_time_the_module() {
     let metrics = String::from_utf8(server.client().get("/metrics").expect(200).body).expect("text");
     assert!(metrics.contains("snaphook_zia_module_active{module=\"faulty\"} 0\n"), "{metrics}");
     assert!(metrics.lines().all(|line| line.contains("snaphook_zia_")), "{metrics}");
-    // Nor does a request with a body stay without its response.
+    // A request with a body gets its response too.
     let large = vec![b'x'; 1 << 20];
     server.client().request("POST", "/models").body("application/json", large).send().expect(503);
 }
@@ -86,7 +86,7 @@ fn a_crash_costs_the_connections_and_the_bridge_comes_back() {
     assert!(bridges(&server).len() == 1 && bridges(&server) != first);
     assert_eq!(get(&server, "/abort"), "");
     expect_log(&server, "module `faulty` is deactivated: 3 faults within a minute, the last: onRequest crashed");
-    // The next process runs without it.
+    // The next process runs without the module.
     eventually("it is not asked", || get(&server, "/crash").starts_with("HTTP/1.1 404 ").then_some(()));
     expect_log(&server, "GET /crash plain 404");
 }

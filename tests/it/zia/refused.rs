@@ -1,8 +1,8 @@
-//! What cannot work is refused at the start, in one line.
+//! A setup that cannot work is rejected at the start, with one line.
 
 use super::*;
 
-/// What `snaphook` says with these modules, and that it fails.
+/// The output of `snaphook` with these modules, which must fail.
 #[track_caller]
 fn fails(command: &str, options: &ServerOptions) -> String {
     let folder = tempfile::tempdir().expect("a folder");
@@ -62,7 +62,7 @@ fn modules_that_fail_at_their_start() {
     }
     let said = fails("serve", &options(&[module("tls", "tls", "config = { certificate = '/none', key = '/none' }")]));
     assert!(said.contains("module `tls` cannot be used") && said.contains("onActivate threw "), "{said}");
-    // One that may be left out is left out.
+    // An optional module is skipped.
     let optional = "optional = true\nconfig.activate = ";
     for (how, says) in [("'throw-int'", "onActivate threw"), ("'crash'", "3 faults within a minute")] {
         let server = start(&[module("faulty", "faulty", &format!("{optional}{how}")), module("log", "access_log", "")]);
