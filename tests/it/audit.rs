@@ -1,4 +1,4 @@
-//! The audit log, and the names under which a server may be asked.
+//! The audit log, and the host names that a server accepts.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{Server, ServerOptions, eventually};
 
-/// The lines of the log that have all these words.
+/// The log lines that contain all these words.
 fn lines(server: &Server, words: &[&str]) -> Vec<String> {
     let log = server.log();
     log.into_iter().filter(|line| words.iter().all(|word| line.contains(word))).collect()
@@ -54,7 +54,7 @@ fn who_changed_what_and_who_was_denied() {
     assert!(!server.log().concat().contains(&reader["Bearer ".len()..]), "a token is in the log");
     line(&server, &["request_id=\"bad\"", "status=\"400\"", "POST /models"]);
     line(&server, &["request_id=\"gone\"", "DELETE /secrets/none?really"]);
-    // What admins read, and what others may do, is not listed.
+    // Reads by admins, and requests that other roles may make too, are not logged.
     as_admin("GET", "/secrets", "read").send().expect(200);
     as_admin("POST", "/models/film/instances", "write").json(&json!({"data": {}})).send().expect(404);
 
@@ -105,7 +105,7 @@ fn denials_do_not_fill_the_log() {
         api.get("/models").expect(401);
     }
     let denied = || lines(&server, &["denied: GET /models"]).len();
-    // Ten a second; the first second may end within the loop, and failures are slowed down.
+    // At most ten lines a second. The loop may span two seconds, and failed requests are throttled.
     let noted = eventually("the first ones are in the log", || Some(denied()).filter(|noted| *noted >= 10));
     assert!(noted < 40, "{noted}");
     eventually("the number of those that were left out", || {
@@ -132,7 +132,7 @@ fn names_of_the_server() {
         let detail = problem["detail"].as_str().expect("a detail");
         assert!(detail.contains(host) && detail.contains("server.limits.hosts"), "{detail}");
     }
-    // What a trusted proxy was asked for counts, not what it asks for.
+    // From a trusted proxy `X-Forwarded-Host` applies, not `Host`.
     let through = |host: &str, asked: &str| {
         api.request("GET", "/models").host(host).header("X-Forwarded-Host", asked).send().status
     };

@@ -1,4 +1,4 @@
-//! `snaphook backup` and `snaphook restore`: nothing lost, nothing done again, nothing mixed.
+//! `snaphook backup` and `snaphook restore`: nothing is lost, repeated or mixed up.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,20 +9,20 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Server, ServerOptions, eventually};
 
-/// A post hook of `task` may write to `log`.
+/// Post hooks of `task` may write to `log`.
 pub(crate) fn options() -> ServerOptions {
     let tables = "[[grants]]\nmodel = 'task'\nphase = 'postCreate'\nwrite = ['log']\n";
     ServerOptions { tables: tables.into(), hooks: "max-attempts = 1".into(), ..ServerOptions::default() }
 }
 
-/// Writes what it was run for, and fails where it is told to.
+/// Records each run in `log`, and fails for some instances.
 const LOGGER: &str = r#"
     export default async ({ id, event, after, write }) => {
       if (after.fails) throw new Error("it was told to");
       await write.create("log", { id, position: event.position });
     };"#;
 
-/// A server with unique names, a hook, secrets, and a recorded error.
+/// A server with unique names, a hook, secrets, and an error record.
 pub(crate) fn start() -> Server {
     let server = Server::start_with(options());
     let api = server.client();
@@ -86,13 +86,13 @@ pub(crate) fn snaphook(directory: &Path, args: &[&str]) -> Ended {
     Ended { code: output.status.code(), said }
 }
 
-/// A backup of a running server.
+/// Backs up a running server.
 fn backup(server: &Server, file: &Path) -> Ended {
     let url = format!("http://{}", server.address());
     snaphook(server.directory(), &["--url", &url, "backup", &file.display().to_string()])
 }
 
-/// A folder with a configuration and nothing else.
+/// A folder that contains only a configuration.
 fn empty() -> Arc<tempfile::TempDir> {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("hooks")).expect("a folder");
@@ -101,7 +101,7 @@ fn empty() -> Arc<tempfile::TempDir> {
     Arc::new(folder)
 }
 
-/// Restores a file into an empty folder, brings the key, and starts a server there.
+/// Restores a file into an empty folder, copies the key there, and starts a server.
 #[track_caller]
 fn restore(from: &Server, file: &Path) -> Server {
     let folder = empty();
@@ -161,7 +161,7 @@ fn everything_comes_back_and_nothing_is_done_again() {
     }
     assert_eq!(all(&back, "/errors"), errors);
     assert_eq!(back.get("/secrets").expect(200).json()["items"], json!(["mail-key"]));
-    // But for what is known only of hooks that are loaded.
+    // Without the members that exist only for loaded hooks.
     let hooks = |api: &Client| {
         let mut hooks = api.get("/models/task/hooks").expect(200).json();
         for hook in
@@ -172,10 +172,10 @@ fn everything_comes_back_and_nothing_is_done_again() {
         hooks
     };
     assert_eq!(hooks(&back), hooks(&api));
-    // Claims are there: of unique values and of idempotency keys.
+    // Claims are restored: of unique values and of idempotency keys.
     back.post("/models/task/instances", &json!({"data": {"name": "t05"}})).expect_problem(409, "not-unique");
     assert_eq!(keyed(&back), first);
-    // A free name is free; its hook runs, and all that would run again would have run before it.
+    // An unclaimed name is accepted and its hook runs; earlier hooks would have run again before it.
     back.post("/models/task/instances", &json!({"id": "t03", "data": {"name": "t03"}})).expect(201);
     create(&back, "new");
     wait_for(&back, "log", 23);
@@ -189,7 +189,7 @@ fn everything_comes_back_and_nothing_is_done_again() {
     runs.dedup();
     assert_eq!(runs.len(), 23, "a hook ran twice for an event");
 
-    // It is another log: what clients kept of the old one is refused.
+    // The restored log has a new identity: positions of the old log are rejected.
     let place = api.get("/events?limit=1").expect(200).json()["next"].as_str().expect("a place").to_owned();
     back.get(&format!("/events?after={place}")).expect_problem(410, "position-unknown");
     let tag = api.get("/models/task/instances/t05").expect(200).header("etag").expect("a tag").to_owned();
@@ -233,10 +233,10 @@ fn a_backup_under_load_is_of_one_moment() {
     for round in 0..3 {
         let restored = restore(&server, &place.with_extension(round.to_string()));
         let back = restored.client();
-        // Its log is the beginning of the other one, and its instances are those of its log.
+        // Its log is a prefix of the original log, and its instances match that log.
         let (mut after, mut events) = ("0".to_owned(), Vec::new());
         loop {
-            // The hooks of what was under way run again and write: only what was restored is compared.
+            // Hooks that were running during the backup run again and write, so compare only the restored part.
             let page = back.get(&format!("/events?limit=1000&after={after}")).expect(200).json();
             events.extend(page["items"].as_array().expect("items").clone());
             match page["next"].as_str() {
@@ -262,12 +262,12 @@ fn a_backup_under_load_is_of_one_moment() {
             }
         }
         assert!(position > 100, "{position}");
-        // Each task has its entry, and none has two but for hooks that were under way at that moment.
+        // Each task has one entry in `log`; only hooks that were running during the backup may have written two.
         let tasks =
             events.iter().filter(|event| event["type"] == "instance.created" && event["model"] == "task").count();
         eventually("every hook ran", || (count(&back, "log") >= tasks as u64).then_some(()));
         assert!(count(&back, "log") <= tasks as u64 + 32);
-        // Unique values are claimed as in the instances.
+        // Unique values are claimed as the instances have them.
         let some = all(&back, "/models/task/instances")[0]["data"]["name"].clone();
         back.post("/models/task/instances", &json!({"data": {"name": some}})).expect_problem(409, "not-unique");
     }
@@ -279,7 +279,8 @@ fn a_backup_without_a_server_reads_the_stores() {
     create(&server.client(), "a");
     wait_for(&server.client(), "log", 1);
     let (_folder, file) = file();
-    // The stores are in use, and the address of the configuration is none: it says so rather than reading them.
+    // The stores are in use and no server answers at the configured address: the command fails instead of reading the
+    // stores.
     snaphook(server.directory(), &["backup", &file.display().to_string()]).fails(&["in use"]);
     assert!(!file.exists());
     server.stop();
@@ -319,7 +320,7 @@ fn settings_that_name_secrets_are_restored_with_the_private_key() {
         "write the setting out",
     ];
     snaphook(target.path(), &["restore", &shown]).fails(&without_key);
-    // Nothing was written, so it is enough to bring the key.
+    // Nothing was written, so copying the key is enough.
     key(&target);
     let said = snaphook(target.path(), &["restore", &shown]).ok();
     assert!(said.contains("compared"), "{said}");
@@ -332,7 +333,7 @@ fn settings_that_name_secrets_are_restored_with_the_private_key() {
     assert_eq!(count(&restored.client(), "task"), 1);
     assert_eq!(restored.client().get("/secrets").expect(200).json()["items"], json!(["mail-key", "where"]));
 
-    // Such stores can be backed up without a server.
+    // Restored stores can be backed up without a server.
     restored.stop();
     let again = file.with_extension("again");
     snaphook(restored.directory(), &["backup", &again.display().to_string()]).ok();
@@ -357,7 +358,7 @@ fn what_is_there_is_never_replaced_or_mixed() {
     backup(&server, &folder.path().join("no/such/folder")).fails(&["cannot be written"]);
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing half made is left");
 
-    // A server runs on the stores, or was stopped: they hold data.
+    // The target stores are in use by a server, or contain data after it has stopped.
     snaphook(server.directory(), &["restore", &shown]).fails(&["not restored", "in use"]);
     let server = server.restart();
     snaphook(server.directory(), &["restore", &shown]).fails(&["in use"]);
@@ -367,11 +368,11 @@ fn what_is_there_is_never_replaced_or_mixed() {
     let server = server.restart_ended();
     assert_eq!(count(&server.client(), "task"), 1);
 
-    // Into a folder once, not twice.
+    // A second restore into the same folder fails.
     let other = empty();
     snaphook(other.path(), &["restore", &shown]).ok();
     snaphook(other.path(), &["restore", &shown]).fails(&["holds data"]);
-    // A server at the address of the configuration, whatever its stores.
+    // A server listens at the configured address, although it has other stores.
     let third = empty();
     let config = format!("[server]\nmount-address = '{}'\n[auth]\nmode = 'open'\n", server.address());
     std::fs::write(third.path().join("config.toml"), config).expect("a config");
@@ -429,7 +430,7 @@ fn a_kill_leaves_no_backup_and_a_server_that_goes_on() {
             .stderr(Stdio::null())
             .spawn()
             .expect("it starts");
-        // The moment is left to chance; whatever it is, a file of that name is whole or not there.
+        // The kill happens at a random time. A file with the final name is either complete or absent.
         std::thread::sleep(std::time::Duration::from_millis(wait));
         child.kill().expect("killed");
         child.wait().expect("its end");
@@ -438,7 +439,7 @@ fn a_kill_leaves_no_backup_and_a_server_that_goes_on() {
             std::fs::remove_file(&file).expect("removed");
         }
     }
-    // The server noticed that its reader went away: the next one gets its turn.
+    // The server notices that the client disconnected and accepts the next backup.
     eventually("a backup is made", || {
         let ended = backup(&server, &file);
         assert!(ended.code == Some(0) || ended.said.contains("being made already"), "{}", ended.said);
@@ -447,7 +448,7 @@ fn a_kill_leaves_no_backup_and_a_server_that_goes_on() {
     assert!(folder.path().join("shop.backup").is_file());
     create(&api, "after");
 
-    // The server is killed: what arrived is no backup.
+    // The server is killed: the received part is not a valid backup.
     let second = folder.path().join("second");
     let child = Command::new(env!("CARGO_BIN_EXE_snaphook"))
         .args(["--url", &url, "backup", &second.display().to_string()])
@@ -477,7 +478,7 @@ fn an_interrupted_restore_is_no_store() {
         .stderr(Stdio::null())
         .spawn()
         .expect("it starts");
-    // From the first byte in the log on it is under way.
+    // The restore has started once the log contains bytes.
     let log = target.path().join("data/events.db-wal");
     let killed = eventually("it writes", || {
         let written = std::fs::metadata(&log).map_or(0, |log| log.len()) > 64 * 1024;
@@ -488,7 +489,7 @@ fn an_interrupted_restore_is_no_store() {
     child.wait().expect("its end");
     if killed {
         let started = snaphook(target.path(), &["rebuild"]);
-        // Unless it was done before the signal came.
+        // Unless the restore finished before the signal arrived.
         if started.code == Some(1) {
             started.fails(&["part of a log", "restore was interrupted"]);
             snaphook(target.path(), &["restore", &file.display().to_string()]).fails(&["restore was interrupted"]);
@@ -508,7 +509,7 @@ fn what_it_holds_counts_in_the_memory_budget() {
     api.post("/models", &json!({"id": "large", "schema": {"type": "object"}})).expect(201);
     let mut noise = 1_u64;
     for _ in 0..20 {
-        // Texts that do not shrink when they are packed.
+        // Incompressible text.
         let text: String = (0..500_000)
             .map(|_| {
                 noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -523,7 +524,7 @@ fn what_it_holds_counts_in_the_memory_budget() {
         held.parse::<f64>().expect("a number") as u64
     };
     eventually("nothing is held", || (held() == 0).then_some(()));
-    // A client that does not read it.
+    // A client that does not read the response.
     let mut stream = std::net::TcpStream::connect(server.address()).expect("the server listens");
     let head = format!("POST /backup HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", server.address());
     std::io::Write::write_all(&mut stream, head.as_bytes()).expect("written");

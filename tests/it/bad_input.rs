@@ -1,7 +1,7 @@
-//! A thousand requests that are wrong in some way: each is answered with a problem document, none leaves a trace.
+//! A thousand invalid requests: each gets a problem document and changes nothing.
 //!
-//! Families of requests (`families.rs`) are tables with a seeded mutation. After each request the end of the log is
-//! where it was, and the next request is answered.
+//! Families of requests (`families.rs`) are tables with a seeded mutation. After each request the log must be
+//! unchanged, and the server must handle the next request.
 
 mod families;
 
@@ -12,10 +12,10 @@ use crate::chance::Chance;
 use crate::support::{Client, Server, ServerOptions};
 
 const REQUESTS: usize = 1000;
-/// More processor time than the server may spend on any of them, in hundredths of a second.
+/// Maximum processor time of the server for one request, in hundredths of a second.
 const THINKING_MAX: u64 = 300;
 
-/// One wrong request, as it goes over the wire.
+/// One invalid request, as sent over the wire.
 struct Case {
     name: String,
     wire: Vec<u8>,
@@ -47,7 +47,7 @@ impl Case {
         Case::new("GET", target, &[], None)
     }
 
-    /// Enough of it to see what was wrong with it.
+    /// The start of the request, for messages.
     fn shown(&self) -> String {
         let text: String = String::from_utf8_lossy(&self.wire).chars().take(700).collect();
         format!(
@@ -69,7 +69,7 @@ fn start() -> Server {
     server
 }
 
-/// All that a request could have changed.
+/// All state that a request could have changed.
 fn state(api: &Client) -> [Value; 5] {
     ["/events?limit=1000", "/models", "/models/order/instances", "/secrets", "/errors"]
         .map(|path| api.get(path).expect(200).json())
@@ -100,7 +100,7 @@ fn a_thousand_wrong_requests_leave_no_trace() {
     assert_eq!(state(&api), before);
 }
 
-/// A whole problem document of the client's fault.
+/// Checks for a complete problem document with a client error.
 fn is_problem(answer: &[u8]) -> Result<(), String> {
     let fault = |what: &str| Err(format!("{what}: {}", String::from_utf8_lossy(&answer[..answer.len().min(500)])));
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return fault("no answer") };
@@ -159,7 +159,7 @@ fn wrong_lines_of_an_import_fail_one_by_one() {
     for _ in 0..100 {
         lines.push((families::broken(&mut chance, br#"{"id":"b","data":{"name":"x","total":1.5}}"#), "bad-request"));
     }
-    // A line break inside a line makes two of it.
+    // A line break inside a line splits it in two.
     lines.retain(|(line, _)| !line.contains(&b'\n') && !line.iter().all(u8::is_ascii_whitespace));
     let body: Vec<u8> = lines.iter().flat_map(|(line, _)| line.iter().copied().chain([b'\n'])).collect();
     let answer =
@@ -213,19 +213,19 @@ fn what_is_no_http_ends_its_connection_only() {
         let answer = raw_half_closed(&server, &wire);
         let text = String::from_utf8_lossy(&answer);
         let refused = answer.is_empty() || text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.0 4");
-        // HTTP/2 answers in frames of its own.
+        // HTTP/2 responds in frames.
         assert!(refused || wire.starts_with(b"PRI"), "{shown:?}: {text}");
         api.get("/healthz").expect(200);
     }
     assert_eq!(state(&api), before);
 }
 
-/// Sends bytes and says that no more will come, so that a server which waits for more need not wait.
+/// Sends bytes and closes the writing side, so that the server does not wait for more.
 fn raw_half_closed(server: &Server, wire: &[u8]) -> Vec<u8> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(server.address()).expect("the server listens");
     stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a socket");
-    // The server may close before it has read all.
+    // The server may close the connection before it has read everything.
     let _ = stream.write_all(wire);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();

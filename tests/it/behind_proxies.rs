@@ -1,8 +1,8 @@
-//! `X-Forwarded-For`: whose address counts for the rate limit and stands in the audit log. Only a trusted proxy is believed.
+//! `X-Forwarded-For`: which address is used for the rate limit and in the audit log. Only trusted proxies are believed.
 
 use crate::support::{Client, Server, ServerOptions, eventually};
 
-/// A server that allows three requests a second of each address.
+/// A server that allows three requests a second per address.
 fn start(trusted: &str) -> Server {
     let server = format!("[server.limits]\nrequests-per-second = 3\n{trusted}");
     Server::start_with(ServerOptions { server, ..ServerOptions::default() })
@@ -18,12 +18,12 @@ fn status(api: &Client, forwarded: &[&str]) -> u16 {
 fn a_trusted_proxy_says_who_asks() {
     let server = start("trusted-proxies = ['127.0.0.1', '10.0.0.0/8']");
     let api = server.client();
-    // Each address has its own share; of IPv6 a network that one client may have whole.
+    // Each IPv4 address has its own limit; so does each IPv6 network that one client may own.
     for number in 0..40 {
         assert_eq!(status(&api, &[&format!("192.0.2.{number}")]), 200, "{number}");
         assert_eq!(status(&api, &[&format!("[2001:db8:0:{number:x}::1]:443, 10.0.0.7")]), 200, "{number}");
     }
-    // One address has one, whatever stands before it, which its client wrote, and whichever trusted proxies it came through.
+    // An address has one limit, whatever the client puts in front of it and whichever trusted proxies forward it.
     let mut number = 0;
     eventually("the address is refused", || {
         number += 1;

@@ -1,4 +1,4 @@
-//! Chance that can be replayed: everything random in a test comes from one seed, which is printed.
+//! Replayable randomness: all random values of a test come from one seed, which is printed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// From `SNAPHOOK_TEST_SEED`, else from the clock. The seed is in the output of a test that fails.
+    /// Seeded from `SNAPHOOK_TEST_SEED`, else from the clock. The output of a failed test contains the seed.
     pub(crate) fn new() -> Chance {
         const VARIABLE: &str = "SNAPHOOK_TEST_SEED";
         let seed = match std::env::var(VARIABLE) {
@@ -18,7 +18,7 @@ impl Chance {
         Chance(seed)
     }
 
-    /// A stream of its own, for a thread.
+    /// A separate stream, for a thread.
     pub(crate) fn fork(&mut self) -> Chance {
         Chance(self.next())
     }

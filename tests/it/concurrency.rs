@@ -1,5 +1,5 @@
-//! Many clients at once: what must be unique stays so, who comes second learns it, listeners miss nothing, and models
-//! change under full load.
+//! Many concurrent clients: unique values stay unique, the client that loses a race gets an error, listeners miss
+//! nothing, and models change under full load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -19,7 +19,7 @@ fn statuses(responses: &[Response]) -> BTreeMap<u16, usize> {
     })
 }
 
-/// All events that a query names.
+/// All events of a query.
 #[track_caller]
 fn events(api: &Client, query: &str) -> Vec<Value> {
     let (mut items, mut after) = (Vec::new(), "0".to_owned());
@@ -66,13 +66,13 @@ fn one_of_many_gets_a_unique_value() {
         let winner = winners[0].json()["id"].as_str().expect("an id").to_owned();
         for (number, response) in responses.into_iter().enumerate().filter(|(_, response)| response.status >= 300) {
             let problem = response.expect_problem(409, "not-unique");
-            // Into what was sent, which is the patch itself.
+            // The pointer refers to the request body, which for a patch is the data itself.
             let pointer = if number % 3 == 2 { "/mail" } else { "/data/mail" };
             assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
         }
         let holders = list(&api, "user").into_iter().filter(|user| user["data"]["mail"] == mail.as_str()).count();
         assert_eq!(holders, 1);
-        // Given back, it is free for one of many again.
+        // A released value is free again, for one of many clients.
         if round % 2 == 0 {
             api.patch(&format!("/models/user/instances/{winner}"), &json!({"mail": null})).expect(200);
         } else {
@@ -140,7 +140,7 @@ fn one_of_many_matches_the_etag() {
         assert_eq!(winner.header("etag"), Some(etag.as_str()));
         assert_eq!(now.json()["revision"], round + 2);
     }
-    // A deletion is one more that can win.
+    // A deletion may win too.
     let responses = at_once(&server, CLIENTS, |_, api| api.request("DELETE", path).header("If-Match", &etag).send());
     assert_eq!(statuses(&responses), BTreeMap::from([(204, 1), (412, CLIENTS - 1)]));
 }
@@ -187,7 +187,7 @@ fn the_same_key_makes_one_instance() {
     let schema = json!({"type": "object", "properties": {"code": {"type": "string"}}});
     api.post("/models", &json!({"id": "plain", "schema": schema, "unique": [["code"]]})).expect(201);
     for round in 0..20 {
-        // With and without an id of the client's, with and without a value that is unique.
+        // With and without a client-chosen id, and with and without a unique value.
         let mut body = json!({"data": {"round": round}});
         if round % 2 == 1 {
             body["id"] = json!(format!("own-{round}"));
@@ -206,7 +206,7 @@ fn the_same_key_makes_one_instance() {
         assert_eq!(etags.len(), 1, "{etags:?}");
         assert_eq!(list(&api, "plain").len(), round + 1);
     }
-    // The first answer, also after the instance changed and went.
+    // The first response, even after the instance was changed and deleted.
     let first = || {
         api.request("POST", "/models/plain/instances")
             .header("Idempotency-Key", "key-0")
@@ -220,7 +220,7 @@ fn the_same_key_makes_one_instance() {
     assert_eq!(first().text(), before.text());
     api.delete(&format!("/models/plain/instances/{id}")).expect(204);
     assert_eq!(first().text(), before.text());
-    // Another model has its own keys.
+    // Another model has separate keys.
     api.post("/models", &json!({"id": "other", "schema": {"type": "object"}})).expect(201);
     let other = api
         .request("POST", "/models/other/instances")
@@ -251,7 +251,7 @@ fn listeners_miss_nothing_and_see_nothing_twice() {
     api.post("/models/a/instances", &json!({"id": "shared", "data": {}})).expect(201);
     let start = api.get("/events?limit=1").expect(200).json()["head"].as_u64().expect("a position");
     let ended = |frame: &Value| frame["instance"] == "the-end" && frame["model"] == "a";
-    /// What a listener asks for, and whether it comes and goes.
+    /// The query of a listener, and whether it reconnects.
     const LISTENERS: [(&str, bool); 8] = [
         ("", false),
         ("", true),
@@ -283,7 +283,7 @@ fn listeners_miss_nothing_and_see_nothing_twice() {
                         left -= 1;
                         if returns && left == 0 {
                             let id = frame.id.expect("an id");
-                            // `after` is what it first asked for: the header counts.
+                            // `after` is the initial position; the header takes precedence.
                             let path = format!("/events/stream?after={start}&{query}");
                             stream = api.stream(&path, &[("Last-Event-ID", &id)]);
                             left = chance.within(1..100);
@@ -318,7 +318,7 @@ fn listeners_miss_nothing_and_see_nothing_twice() {
         assert!(*seen == stored, "`{query}`: the events are there but differ");
     }
     assert!(seen[0].len() > WRITERS * WRITES);
-    // From the start of the log, long after: the same, out of the store.
+    // A listener that starts later at the beginning of the log gets the same events from the store.
     let mut late = api.stream("/events/stream?after=0", &[]);
     let all = events(&api, "");
     for event in &all {
@@ -326,7 +326,7 @@ fn listeners_miss_nothing_and_see_nothing_twice() {
     }
 }
 
-/// The model that changes: one name for the unique property or the other.
+/// The model that changes: its unique property has one name or the other.
 fn document(name: &str, default: bool) -> Value {
     let mut properties = json!({
         name: {"type": "string", "minLength": 1},
@@ -363,7 +363,7 @@ fn models_change_under_load_and_every_instance_fits() {
                         if over.load(Ordering::Relaxed) {
                             break;
                         }
-                        // Its own instances; the values are everybody's.
+                        // Each client has its own instances, but the values are shared.
                         let path = format!("/models/doc/instances/d{number}-{}", chance.below(12));
                         let property = chance.pick(&["title", "name"]);
                         let value = format!("t{}", chance.below(TITLES));
@@ -396,13 +396,13 @@ fn models_change_under_load_and_every_instance_fits() {
                     next["renames"] = json!({name: other});
                     name = other;
                 }
-                // From then on every instance has the property.
+                // From now on every instance has the property.
                 2 => {
                     default = true;
                     next = document(name, true);
                 }
                 _ => {
-                    // What some instance does not fit changes nothing.
+                    // A change that some instance does not match is rejected and has no effect.
                     let mut narrow = next.clone();
                     narrow["schema"]["properties"]["size"]["maximum"] = json!(1);
                     let response = api.put("/models/doc", &narrow);
@@ -511,7 +511,7 @@ fn a_cascade_takes_every_instance_with_it() {
                 let response = api.post("/models/gone/instances", &body);
                 match response.status {
                     404 => break,
-                    // The model is closed while its instances go.
+                    // The model is closed while its instances are deleted.
                     409 => {
                         response.expect_problem(409, "conflict");
                     }

@@ -1,4 +1,4 @@
-//! `snaphook copy`: another storage holds the same, also when the copy was interrupted.
+//! `snaphook copy`: the other storage has the same content, also after an interrupted copy.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::backup::{all, create, options, snaphook, start, wait_for};
 use crate::support::{Client, Server, ServerOptions, eventually};
 
-/// Tables for stores of that driver below `folder`, relative to the configuration.
+/// Store tables for that driver below `folder`, relative to the configuration.
 fn tables(driver: &str, folder: &str) -> String {
     let suffix = if driver == "sqlite" { ".db" } else { "" };
     let table = |store| format!("[driver-{store}-storage]\ndriver = '{driver}'\npath = '{folder}/{store}{suffix}'\n");
@@ -22,13 +22,13 @@ fn configure(server: &Server, name: &str, tables: &str) {
     std::fs::write(server.directory().join(name), format!("{head}{tables}")).expect("a configuration");
 }
 
-/// What a client sees that does not name the log.
+/// What a client reads, except for the log's identity.
 fn seen(api: &Client) -> Vec<Value> {
     let paths = ["/models/task/instances", "/models/log/instances", "/events", "/errors"];
     paths.iter().map(|path| all(api, path)).chain([api.get("/secrets").expect(200).json()]).collect()
 }
 
-/// A stopped server with something of everything, and what its clients saw.
+/// A stopped server with data of every kind, and what its clients read.
 fn filled() -> (Server, Vec<Value>) {
     let mut server = start();
     let api = server.client();
@@ -52,11 +52,11 @@ fn another_storage_holds_the_same() {
     for words in ["1 recorded errors, 1 secrets", "the stores of files.toml hold the same", "task", "private key"] {
         assert!(said.contains(words), "{said}");
     }
-    // What is there is not copied again, and nothing else is mixed with it.
+    // Existing content is not copied again, and nothing else is mixed in.
     let again = snaphook(&folder, &["copy", "--to", "files.toml"]).ok();
     assert!(again.contains("an earlier copy had reached position"), "{again}");
     snaphook(&folder, &["--config", "files.toml", "copy", "--to", "back.toml"]).ok();
-    // Somebody changes an instance there, and changes it back.
+    // Somebody changes an instance there, and reverts the change.
     let models = folder.join("back/model.db");
     let whole = std::fs::read(&models).expect("a database");
     let mut changed = whole.clone();
@@ -73,11 +73,11 @@ fn another_storage_holds_the_same() {
     let copied = Server::start_in(server.folder(), options);
     let api = copied.client();
     assert_eq!(seen(&api), before);
-    // Unique values, the progress of hooks, their code and secrets work on.
+    // Unique values, the progress of hooks, their code and secrets still work.
     api.post("/models/task/instances", &json!({"data": {"name": "t05"}})).expect_problem(409, "not-unique");
     create(&api, "new");
     wait_for(&api, "log", 31);
-    // A server has the stores now.
+    // A server is using the stores now.
     snaphook(&folder, &["--config", "files.toml", "copy", "--to", "config.toml"]).fails(&["in use"]);
 }
 
@@ -105,11 +105,11 @@ fn only_empty_stores_are_filled() {
     configure(&server, "memory.toml", &memory);
     snaphook(folder, &["copy", "--to", "memory.toml"]).fails(&["keeps nothing"]);
     snaphook(folder, &["copy", "--to", "nowhere.toml"]).fails(&["nowhere.toml"]);
-    // Nothing was changed there.
+    // The other server's data is unchanged.
     assert_eq!(all(&other.restart_ended().client(), "/models/task/instances")[0]["id"], "x");
 }
 
-/// Killed at any time, it goes on where it was.
+/// A copy that is killed at any time resumes where it stopped.
 #[test]
 fn an_interrupted_copy_goes_on() {
     let (server, before) = {
@@ -125,7 +125,7 @@ fn an_interrupted_copy_goes_on() {
     for (driver, name) in [("file", "files"), ("sqlite", "databases")] {
         configure(&server, "to.toml", &tables(driver, name));
         let mut kills = 0;
-        // Later each time, until it is done before it is killed.
+        // Each round kills it later, until it finishes before the kill.
         let ended = (1..40).find_map(|round| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
             command.args(["copy", "--to", "to.toml"]).current_dir(server.directory());

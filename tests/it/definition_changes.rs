@@ -1,5 +1,5 @@
-//! Changes of models and what must not get lost by them: the form in which somebody has seen an instance, values that
-//! change their names, and changes that happen at the same time.
+//! What changes of models must not lose: the form in which a client has seen an instance, the values of renamed
+//! properties, and concurrent changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,7 +51,7 @@ fn an_etag_from_before_a_carry_over_does_not_match() {
     let path = "/models/m/instances/a";
     let before = etag(&create(&api, "a", json!({"name": "x", "other": 1})).expect(201));
     assert_eq!(etag(&api.get(path).expect(200)), before);
-    // What changes nothing in the data changes no tag.
+    // A change that does not affect the data changes no tag.
     let mut indexed = definition(&["name"], &[]);
     indexed["indexes"] = json!([["name"]]);
     api.put("/models/m", &indexed).expect(200);
@@ -64,7 +64,7 @@ fn an_etag_from_before_a_carry_over_does_not_match() {
     assert_ne!(after, before);
     assert_eq!(now.json()["data"], json!({"title": "x", "other": 1}));
     api.request("GET", path).header("If-Match", &before).send().expect_problem(412, "precondition-failed");
-    // The old form, written back by one who has seen nothing else, would drop the value.
+    // Writing back the old form would drop the value of the renamed property.
     let old_form = json!({"data": {"name": "x", "other": 2}});
     let problem = api.request("PUT", path).header("If-Match", &before).json(&old_form).send();
     let problem = problem.expect_problem(412, "precondition-failed");
@@ -76,7 +76,7 @@ fn an_etag_from_before_a_carry_over_does_not_match() {
     let written = api.request("PUT", path).header("If-Match", &after).json(&json!({"data": {"title": "y"}})).send();
     let written = etag(&written.expect(200));
     assert_eq!(etag(&api.get(path).expect(200)), written);
-    // A default that an instance gets is a carry-over too; one that it has already is none.
+    // Filling in a default changes an instance too, but not one that already has the property.
     create(&api, "b", json!({"title": "z", "note": "there"})).expect(201);
     let tags = |id: &str| etag(&api.get(&format!("/models/m/instances/{id}")).expect(200));
     let (a, b) = (tags("a"), tags("b"));
@@ -120,7 +120,7 @@ fn a_rename_never_overwrites_an_undeclared_value() {
                 assert!(rows[0]["message"].as_str().expect("text").contains(&format!("`{lost}`")), "{problem}");
                 assert_eq!(self::data(&api, "x"), data);
                 assert_eq!(api.get("/models/m").expect(200).json()["version"], 1);
-                // Without the value in its place the rename works.
+                // Once the value in the way is removed, the rename succeeds.
                 api.patch("/models/m/instances/x", &json!({lost: null})).expect(200);
                 api.put("/models/m", &renaming(definition(new, &[]), renames)).expect(200);
             }
@@ -146,7 +146,7 @@ fn unique_values_change_their_names() {
         let server = Server::start();
         let api = server.client();
         create_model(&api, "m", definition(old, unique_before));
-        // The values of one are the other's, crosswise.
+        // Each instance has the other's values, swapped.
         create(&api, "x", json!({"a": "1", "b": "2"})).expect(201);
         create(&api, "y", json!({"a": "2", "b": "1"})).expect(201);
         create(&api, "z", json!({"a": "3"})).expect(201);
@@ -156,7 +156,7 @@ fn unique_values_change_their_names() {
         let renamed = |name: &str| renames[name].as_str().expect("a new name").to_owned();
         assert_eq!(data(&api, "x"), json!({renamed("a"): "1", renamed("b"): "2"}), "{renames}");
         assert_eq!(data(&api, "z"), json!({renamed("a"): "3"}), "{renames}");
-        // It is still unique, and what is given back is free.
+        // The values are still unique, and released values are free.
         let lists = model["unique"].as_array().expect("lists");
         for list in lists {
             let mut twin = serde_json::Map::new();
@@ -199,7 +199,7 @@ fn a_unique_list_comes_and_goes() {
         let dry = api.put("/models/m?dry-run=true", &unique);
         dry.expect_problem(422, "incompatible");
     }
-    // A refused change leaves nothing behind: other values are still free, twice.
+    // A rejected change leaves nothing behind: its other values are still free, checked twice.
     create(&api, "more", json!({"a": "v8"})).expect(201);
     for id in ["twin", "more"] {
         api.delete(&format!("/models/m/instances/{id}")).expect(204);
@@ -209,14 +209,14 @@ fn a_unique_list_comes_and_goes() {
     assert!(problem.to_string().contains("m/i7"), "{problem}");
     api.patch("/models/m/instances/i7", &json!({"a": "other"})).expect(200);
     create(&api, "free", json!({"a": "v7"})).expect(201);
-    // Gone and back: what was taken in between does not count.
+    // Removed and added again: only the current values count.
     api.put("/models/m", &definition(&["a", "b"], &[])).expect(200);
     create(&api, "twin", json!({"a": "v9"})).expect(201);
     api.put("/models/m", &unique).expect_problem(422, "incompatible");
     api.patch("/models/m/instances/i9", &json!({"a": "ninth"})).expect(200);
     api.put("/models/m", &unique).expect(200);
     create(&api, "v9", json!({"a": "v9"})).expect_problem(409, "not-unique");
-    // A default may fill a list.
+    // A default may complete a list.
     let mut filled = definition(&["a", "b", "c"], &[&["a"], &["b", "c"]]);
     filled["schema"]["properties"]["c"]["default"] = json!("none");
     let problem = api.put("/models/m", &filled).expect_problem(422, "incompatible");
@@ -234,7 +234,7 @@ fn changes_of_one_model_follow_each_other() {
     for round in 0..6 {
         let model = api.get("/models/m").expect(200);
         let (tag, version) = (etag(&model), model.json()["version"].as_u64().expect("a version"));
-        // With the tag, one of them.
+        // With the tag, one of them succeeds.
         let responses = at_once(&server, CLIENTS, |number, api| {
             let name = format!("p{round}x{number}");
             let next = definition(&["a", &name], &[&["a"]]);
@@ -243,7 +243,7 @@ fn changes_of_one_model_follow_each_other() {
         let won = responses.iter().filter(|response| response.status == 200).count();
         assert_eq!(won, 1, "{:?}", responses.iter().map(|response| response.status).collect::<Vec<_>>());
         assert_eq!(api.get("/models/m").expect(200).json()["version"], version + 1);
-        // Without it, all of them, one after the other, hooks among them.
+        // Without it, all of them succeed one after another, including hook changes.
         let responses = at_once(&server, CLIENTS, |number, api| match number % 2 {
             0 => api.put("/models/m", &definition(&["a", &format!("q{round}x{number}")], &[])),
             _ => api.put_javascript(
@@ -259,7 +259,7 @@ fn changes_of_one_model_follow_each_other() {
         assert_eq!(versions.len(), CLIENTS / 2, "{versions:?}");
         assert_eq!(api.get("/models/m").expect(200).json()["version"], version + 1 + CLIENTS as u64);
     }
-    // Each version is in the log, once, in order.
+    // The log contains each version once, in order.
     let events = api.get("/events?model=m&type=model.updated&limit=1000").expect(200).json();
     let versions: Vec<u64> = events["items"]
         .as_array()
@@ -306,7 +306,7 @@ fn deletion_and_other_changes_exclude_each_other() {
             assert!(counts.keys().all(|status| matches!(status, 200 | 201 | 204 | 404 | 409 | 503)), "{responses:?}");
         }
         api.get("/models/m").expect_problem(404, "not-found");
-        // Nothing of it is left: no instance, and no value is taken.
+        // Nothing of it is left: no instances and no claimed values.
         create_model(&api, "m", definition(&["a", "b"], &[&["a"], &["b"]]));
         assert_eq!(api.get("/models/m/instances?count=true").expect(200).json()["count"], 0);
         for number in 0..60 {
@@ -351,7 +351,7 @@ fn writes_go_on_beside_changes_of_their_model() {
             let mut next = definition(&["a", "b"], if round % 3 == 0 { &[&["a"], &["a", "b"]] } else { &[&["a"]] });
             next["indexes"] = if round % 2 == 0 { json!([["b", "-a"]]) } else { json!([]) };
             if round % 5 == 4 {
-                // What every instance has to get.
+                // A property that every instance must get.
                 next["schema"]["properties"][format!("d{round}")] = json!({"type": "integer", "default": round});
             }
             api.put("/models/m", &next).expect(200);
@@ -363,7 +363,7 @@ fn writes_go_on_beside_changes_of_their_model() {
             }
         }
     });
-    // The model store is what the log makes of it.
+    // The model store matches the log.
     let all = || api.get("/models/m/instances?limit=1000").expect(200).json();
     let before = all();
     api.request("POST", "/rebuild").send().expect(202);

@@ -1,4 +1,4 @@
-//! The demo on real films, through HTTP alone: what the hooks leave equals what is computed here without them.
+//! The demo on real films, through HTTP only: the hooks' results equal values that are computed here independently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use crate::support::{Client, Server, ServerOptions};
 
-/// Post hooks of a few thousand films, one process of debug code on a busy machine.
+/// Enough for the post hooks of a few thousand films, in a debug build on a busy machine.
 const HOOKS_PATIENCE: Duration = Duration::from_secs(300);
 
-/// Few enough that a request is answered in time on a busy machine.
+/// Few enough that a request finishes in time on a busy machine.
 const LINES_PER_IMPORT: usize = 400;
 
-/// What a film must hold to be taken, and its director's contribution.
+/// A film's expected outcome, and its contribution to its director.
 struct Film {
     id: String,
-    /// The line of the import that makes it.
+    /// The line of the import that creates it.
     line: String,
     refusal: Option<&'static str>,
     director: Option<String>,
@@ -55,7 +55,7 @@ fn films_and_their_directors() {
         assert_same_director(&found[id], director);
     }
 
-    // The same questions before and after: the answers come from the log alone.
+    // The same queries before and after: the responses depend only on the log.
     let questions = questions(&films, &expected);
     let before = ask(&api, &questions);
     let mut server = server;
@@ -68,7 +68,7 @@ fn films_and_their_directors() {
     rebuild(&api);
     assert_same_answers(&before, &ask(&api, &questions), &questions);
 
-    // The same import again: what was made is there already, the rest is refused as before.
+    // Importing again: created films exist already, the others are rejected as before.
     let (created, refused) = import(&api, &films);
     assert_eq!(created, 0);
     let expected = films.iter().map(|film| film.refusal.unwrap_or("exists"));
@@ -96,7 +96,7 @@ fn the_readme_keeps_its_word() {
         .expect("the binary runs");
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
 
-    // Its requests, as they stand there.
+    // The README's requests, verbatim.
     let server = start();
     let api = server.client();
     let requests: Vec<Vec<String>> =
@@ -110,21 +110,21 @@ fn the_readme_keeps_its_word() {
         }
         statuses.push(status);
     }
-    // The import, a film, a director, a list, a refusal, events, a stream, a binding.
+    // The import, a film, a director, a list, a rejection, events, a stream, a binding.
     assert_eq!(statuses, [200, 200, 200, 200, 422, 200, 200, 200], "{requests:?}");
 }
 
 /// A server with the demo.
 fn start() -> Server {
     Server::start_with(ServerOptions {
-        // The limit of the demo is for code that was optimised, on a machine that has time for it.
+        // The demo's timeout suits optimized code on an idle machine.
         hooks: format!("directory = '{}'\napply = true\ntimeout = '20 s'", root().join("hooks").display()),
         tables: checked_in_grants(),
         ..ServerOptions::default()
     })
 }
 
-/// The words of a line of shell that has no expansions.
+/// The words of a shell line without expansions.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for char in line.chars() {
@@ -142,7 +142,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// What curl would ask: status and body. Of a stream only its head is read.
+/// Sends the request that curl would send: status and body. For a stream it reads only the head.
 fn curl(api: &Client, words: &[String]) -> (u16, String) {
     let (mut method, mut path, mut data, mut media_type, mut streams) = (None, "", None, "", false);
     let mut words = words.iter().skip(1);
@@ -174,7 +174,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The grants of the `config.toml` that is checked in.
+/// The grants of the `config.toml` in the repository.
 fn checked_in_grants() -> String {
     let config = std::fs::read_to_string(root().join("config.toml")).expect("a config.toml");
     let mut config: toml::Table = config.parse().expect("TOML");
@@ -182,13 +182,13 @@ fn checked_in_grants() -> String {
     toml::to_string(&toml::Table::from_iter([("grants".to_owned(), grants)])).expect("TOML")
 }
 
-/// Such as `2026-11-02`. A film whose day is today when the import runs over midnight would be judged differently here;
-/// none of the data is of a day that is still to come and near.
+/// Such as `2026-11-02`. If the import runs over midnight, a film dated today would be judged differently here; none of
+/// the data has a date in the near future.
 fn today() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }
 
-/// All films if the shared data is there, else the sample.
+/// All films if the shared data exists, otherwise the sample.
 fn films(today: String) -> Vec<Film> {
     let path = root().join("../shared/data/movies.json");
     let Ok(text) = std::fs::read_to_string(&path) else {
@@ -223,7 +223,7 @@ fn film(id: String, data: &Value, today: &str) -> Film {
     }
 }
 
-/// By id: every director of a film that is taken.
+/// By id: every director of an accepted film.
 fn directors(films: &[Film]) -> BTreeMap<String, Director> {
     let mut directors: BTreeMap<String, Director> = BTreeMap::new();
     for film in films.iter().filter(|film| film.refusal.is_none()) {
@@ -237,7 +237,7 @@ fn directors(films: &[Film]) -> BTreeMap<String, Director> {
     directors
 }
 
-/// The data's directors are plain: letters, spaces, points, apostrophes, hyphens.
+/// The names in the data are simple: letters, spaces, periods, apostrophes, hyphens.
 fn slug(name: &str) -> String {
     let words = name.split(|char: char| !char.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
@@ -246,7 +246,7 @@ fn slug(name: &str) -> String {
 #[track_caller]
 fn assert_same_director(instance: &Value, expected: &Director) {
     let data = &instance["data"];
-    // Rounded to hundredths, halves up, in whole numbers.
+    // Rounded half up to hundredths, in integers.
     let mean = match expected.rated {
         0 => None,
         rated => Some((2 * expected.sum_hundredths + rated) / (2 * rated)),
@@ -258,7 +258,7 @@ fn assert_same_director(instance: &Value, expected: &Director) {
     assert_eq!(data["mean_rating"].is_null(), mean.is_none(), "{instance}");
 }
 
-/// How many were created, and line and problem type of each that was not.
+/// The number of created films, and the line and problem type of each failure.
 #[track_caller]
 fn import(api: &Client, films: &[Film]) -> (u64, Vec<(u64, String)>) {
     let (mut created, mut errors) = (0, Vec::new());
@@ -277,7 +277,7 @@ fn import(api: &Client, films: &[Film]) -> (u64, Vec<(u64, String)>) {
     (created, errors)
 }
 
-/// Each film has its run; a run may come twice.
+/// Waits until each film has had its run; a run may be repeated.
 #[track_caller]
 fn wait_for_post_hooks(api: &Client, films: u64) {
     let deadline = Instant::now() + HOOKS_PATIENCE;
@@ -285,7 +285,7 @@ fn wait_for_post_hooks(api: &Client, films: u64) {
         let stats = api.get("/models/movie/hooks/postCreate/stats").expect(200).json();
         let hook = &stats["items"][0];
         let failed: u64 = hook["failures"].as_object().expect("counts").values().filter_map(Value::as_u64).sum();
-        // The last run is counted when it ended, so everything that it wrote is there.
+        // A run is counted after it ended, so all its writes are present.
         if hook["runs"].as_u64().expect("a count") >= films + failed {
             return;
         }
@@ -294,7 +294,7 @@ fn wait_for_post_hooks(api: &Client, films: u64) {
     }
 }
 
-/// Every instance of a model by its id.
+/// All instances of a model by id.
 #[track_caller]
 fn list(api: &Client, model: &str, query: &str) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
@@ -312,7 +312,7 @@ fn list(api: &Client, model: &str, query: &str) -> BTreeMap<String, Value> {
     }
 }
 
-/// Paths whose answers depend on the model store.
+/// Paths whose responses depend on the model store.
 fn questions(films: &[Film], directors: &BTreeMap<String, Director>) -> Vec<String> {
     let mut paths: Vec<String> = [
         "/models",
@@ -338,7 +338,7 @@ fn questions(films: &[Film], directors: &BTreeMap<String, Director>) -> Vec<Stri
 #[track_caller]
 fn ask(api: &Client, paths: &[String]) -> Vec<(u16, String)> {
     let answers = paths.iter().map(|path| api.get(path));
-    // A refusal holds its request's id.
+    // An error response contains the id of its request.
     answers.map(|answer| (answer.status, if answer.status == 200 { answer.text() } else { String::new() })).collect()
 }
 

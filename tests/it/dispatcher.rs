@@ -1,5 +1,5 @@
-//! Post hooks: at least once, in order per instance, side by side across instances; what fails, and what runs in a
-//! circle, ends in the error store.
+//! Post hooks: at least once, in order per instance, concurrent across instances; failures and loops end in the error
+//! store.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn server(tables: &str, hooks: &str) -> Server {
     Server::start_with(options)
 }
 
-/// Models that take anything.
+/// Models that accept any object.
 #[track_caller]
 fn models(api: &Client, ids: &[&str]) {
     for id in ids {
@@ -41,7 +41,7 @@ fn items(api: &Client, path: &str) -> Vec<Value> {
     }
 }
 
-/// Waits until there are that many errors.
+/// Waits until there are this many errors.
 #[track_caller]
 fn errors(api: &Client, count: usize) -> Vec<Value> {
     eventually(&format!("{count} errors"), || {
@@ -51,7 +51,7 @@ fn errors(api: &Client, count: usize) -> Vec<Value> {
     })
 }
 
-/// Appends what it sees to `log`.
+/// Appends what it receives to `log`.
 const LOGGER: &str = r#"
     export default async ({ phase, id, event, before, after, attempt, write }) => {
       await write.create("log", { id, phase, position: event.position, before: before ?? null, after: after ?? null, attempt });
@@ -107,7 +107,7 @@ fn hooks_see_each_instance_in_order() {
 
 #[test]
 fn a_hook_sees_the_instance_that_it_was_started_for() {
-    // The log has an event a moment before the model store has it.
+    // An event is in the log slightly before the model store has applied it.
     let server = server(&grant("task", "read = ['task']\nwrite = ['log']"), "max-attempts = 1");
     let api = server.client();
     models(&api, &["task", "log"]);
@@ -162,7 +162,7 @@ fn instances_do_not_wait_for_each_other_and_events_of_one_do() {
     for paths in &expected {
         assert!(inside.contains(&paths[0]), "{inside:?}");
     }
-    // One instance goes on alone while the others stand.
+    // One instance continues alone while the others are blocked.
     for path in &expected[0] {
         eventually(&format!("{path} waits"), || gate.waiting().contains(path).then_some(()));
         assert_eq!(gate.waiting().len(), 5, "{:?}", gate.waiting());
@@ -178,7 +178,7 @@ fn instances_do_not_wait_for_each_other_and_events_of_one_do() {
     }
 }
 
-/// Fails until there is an instance `on` of the model `switch`.
+/// Fails until the instance `on` of the model `switch` exists.
 const FAILING: &str = r#"
     export default async ({ id, event, attempt, read, write, log }) => {
       log.info(`attempt ${attempt}`);
@@ -202,7 +202,7 @@ fn what_fails_is_tried_again_then_kept() {
     let started = Instant::now();
     let task = create(&api, "task", "a", json!({"n": 1}));
     let error = errors(&api, 1).remove(0);
-    // Two waits of 0.2 s and 0.4 s, of each of which half is left to chance.
+    // Two delays of 0.2 s and 0.4 s, each with up to half of it random.
     assert!(started.elapsed() >= Duration::from_millis(300), "no backoff: {:?}", started.elapsed());
     let binding = api.get("/models/task/hooks/postCreate").expect(200).json()[0].take();
     for (name, expected) in [
@@ -230,10 +230,10 @@ fn what_fails_is_tried_again_then_kept() {
     }
     let id = error["id"].as_str().expect("an id");
     assert_eq!(api.get(&format!("/errors/{id}")).expect(200).json(), error);
-    // The stored change stays, and the next event of the instance goes on.
+    // The change stays stored, and the next event of the instance is processed.
     api.get("/models/task/instances/a").expect(200);
 
-    // Again, with the switch still off: the record is renewed.
+    // Retry while the switch is still off: the record is updated.
     let again = api.request("POST", &format!("/errors/{id}/retry")).send().expect(200).json();
     assert_eq!((&again["matched"], &again["succeeded"]), (&json!(1), &json!(0)), "{again}");
     assert_eq!(api.get(&format!("/errors/{id}")).expect(200).json()["attempts"], 4);
@@ -278,7 +278,7 @@ fn errors_are_retried_in_bulk_and_dropped() {
     assert_eq!(items(&api, "/events?model=log&type=instance.created").len(), 0, "a dry run ran something");
     assert_eq!(errors(&api, 13).len(), 13);
 
-    // They are kept over a restart.
+    // The records survive a restart.
     let server = server.restart();
     let api = server.client();
     assert_eq!(errors(&api, 13).len(), 13);
@@ -292,7 +292,7 @@ fn errors_are_retried_in_bulk_and_dropped() {
     let left = errors(&api, 1).remove(0);
     assert_eq!(left["model"], "other");
     let path = format!("/errors/{}", left["id"].as_str().expect("an id"));
-    // A hook that is gone cannot be tried again, which says so.
+    // Retrying a removed hook returns 404.
     api.delete("/models/other/hooks/postCreate").expect(204);
     api.request("POST", &format!("{path}/retry")).send().expect_problem(404, "not-found");
     api.delete(&path).expect(204);
@@ -383,7 +383,7 @@ fn a_loop_of_hooks_ends_with_the_cycle_spelled_out() {
     let message = error["message"].as_str().expect("a message");
     assert!(message.contains("a.postCreate > b.postCreate > a.postCreate"), "{message}");
     assert_eq!((&error["cause"], &error["attempts"]), (&json!("depth"), &json!(1)), "{error}");
-    // Eight writes by hooks, each with the one before as its cause; the ninth was refused.
+    // Eight writes by hooks, each caused by the previous one; the ninth was rejected.
     let events: Vec<Value> = items(&api, "/events?type=instance.created&limit=100");
     assert_eq!(events.len(), 9, "{events:?}");
     for (depth, pair) in events.windows(2).enumerate() {
@@ -402,7 +402,7 @@ fn a_loop_of_hooks_ends_with_the_cycle_spelled_out() {
     let message = errors[1]["message"].as_str().expect("a message");
     assert!(message.contains("self.postUpdate > self.postUpdate"), "{message}");
     assert_eq!(api.get("/models/self/instances/s").expect(200).json()["data"]["n"], 9);
-    // A change by hand starts a chain of its own: the depth is that of the causes, not of the instance.
+    // A client's change starts a new chain: the depth counts causes, not changes of the instance.
     api.patch("/models/self/instances/s", &json!({"n": 0})).expect(200);
     eventually("eight more", || {
         (api.get("/models/self/instances/s").expect(200).json()["data"]["n"] == 8).then_some(())
@@ -431,12 +431,12 @@ fn a_client_can_wait_for_the_hooks() {
     // Without hooks there is nothing to wait for.
     let (_, elapsed) = wait("bare", "wait=30");
     assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
-    // Longer than that it does not wait, and the hook goes on.
+    // The wait ends after that time, and the hook continues.
     let (_, elapsed) = wait("slow", "wait=1");
     assert!(elapsed >= Duration::from_secs(1) && elapsed < Duration::from_secs(20), "{elapsed:?}");
     assert_eq!(gate.waiting().len(), 1);
     gate.open();
-    // A hook that fails for good ended too, and is no error of the request.
+    // A hook that failed permanently has ended too, and the request still succeeds.
     api.put_javascript("task", "postCreate", "export default () => { throw new Error('no'); }").expect(200);
     let (_, elapsed) = wait("task", "wait=30");
     assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
@@ -503,7 +503,7 @@ fn a_hook_in_shadow_mode_decides_nothing() {
     create(&api, "task", "d", json!({"n": 1}));
     assert_eq!(stats()["shadow"]["failures"], 1);
     assert!(log().contains("broken"), "{}", log());
-    // The same hook, enforced, decides.
+    // Outside shadow mode the same hook decides.
     let chain = json!({"chain": [{"name": "s", "engine": "quickjs", "source": "export default () => { throw new Reject('no'); }"}]});
     api.put("/models/task/hooks/preCreate", &chain).expect(200);
     let problem = api.post("/models/task/instances", &json!({"data": {}})).expect_problem(422, "rejected");
@@ -535,7 +535,7 @@ fn runs_are_counted_and_their_log_is_kept() {
     for cost in ["wall_ms", "cpu_ms", "memory_bytes"] {
         let number = |name: &str| stats[cost][name].as_f64().unwrap_or_else(|| panic!("{cost}.{name}: {stats}"));
         assert!(number("p50") > 0.0 && number("p50") <= number("p99"), "{cost}: {stats}");
-        // Histograms are a few per cent off.
+        // Histograms are a few per cent inaccurate.
         let share = number("p99") / number("limit");
         assert!((number("p99_share") - share).abs() < 0.01 + share / 10.0, "{cost}: {stats}");
     }
@@ -554,14 +554,14 @@ fn runs_are_counted_and_their_log_is_kept() {
     let expected = [pair("debug", "d"), pair("info", r#"i {"a": [1]}"#), pair("warn", "w"), pair("error", "e")];
     assert_eq!(of("t7"), expected, "{lines:?}");
     assert!(of("thrown").last().is_some_and(|(_, message)| message.contains("thrown")), "{:?}", of("thrown"));
-    // Whoever follows gets the same lines.
+    // A follower gets the same lines.
     let followed: Vec<Value> = (0..20).map(|_| follower.next().data).collect();
     assert_eq!(followed, lines[..20]);
-    // No more than 200 are kept.
+    // At most 200 are kept.
     for number in 0..60 {
         create(&api, "task", &format!("u{number}"), json!({}));
     }
-    // Which of them ends last is left to chance.
+    // The order in which they end is random.
     eventually("every hook ran", || {
         (items(&api, "/models/task/hooks/postCreate/stats")[0]["runs"] == 82).then_some(())
     });

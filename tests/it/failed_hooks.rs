@@ -1,4 +1,4 @@
-//! What a client learns of a hook that failed, and where whoever runs the server finds the rest.
+//! What a client learns about a failed hook, and where the operator finds the rest.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::workbench::{bind_post, failure_of, fresh_id, grant, once, open_model}
 
 const LINES: &str = "[[grants]]\nmodel = 'order'\nphase = 'preCreate'\nhook = 'preCreate'\nread = ['customer']";
 
-/// No line of configuration, wherever in a response.
+/// The response contains no configuration lines.
 #[track_caller]
 fn tells_no_lines(answer: &Response) {
     let text = answer.text();
@@ -18,7 +18,7 @@ fn tells_no_lines(answer: &Response) {
 
 #[test]
 fn a_client_learns_which_hook_failed_and_why_but_no_lines_of_configuration() {
-    // A grant for another model: the refusal names its place in the file.
+    // A grant for another model: the denial names its location in the file.
     let server = Server::start_with(once(grant("other", "preCreate", "read = ['customer']")));
     let api = server.client();
     open_model(&api, "order");
@@ -54,7 +54,7 @@ fn a_client_learns_which_hook_failed_and_why_but_no_lines_of_configuration() {
     assert!(dry.text().contains(denied), "{}", dry.text());
     let report = send(asks, "import").expect(200);
     assert!(report.text().contains(denied), "{}", report.text());
-    // A hook that passes the message on, whole or changed.
+    // A hook that passes the message on, unchanged or modified.
     let passed_on = "try { await read.get('customer', 'a'); } catch (error) { MESSAGE }";
     for message in [
         "throw new Error(JSON.stringify({ why: error.message }));",
@@ -67,7 +67,7 @@ fn a_client_learns_which_hook_failed_and_why_but_no_lines_of_configuration() {
     let problem = send(&rejects, "").expect_problem(422, "rejected");
     assert_eq!((&problem["detail"], &problem["errors"][0]["message"]), (&json!(denied), &json!(denied)));
 
-    // Whoever runs the server finds all of it.
+    // The operator finds the complete message.
     let log = api.get("/models/order/hooks/preCreate/log").expect(200).json().to_string();
     assert!(log.contains(&Value::from(LINES).to_string()[1..LINES.len()]), "{log}");
     eventually("the server's log has the lines", || {
@@ -95,14 +95,14 @@ fn the_error_store_keeps_the_lines() {
     );
 }
 
-/// In each language the client learns what the code said of itself.
+/// In every language the client receives the code's own error message.
 #[test]
 fn an_exception_in_python_reaches_the_client_as_one_in_javascript_does() {
     let server = Server::start_with(ServerOptions {
         auth: "mode = 'tokens'",
         // A debug build on a busy machine.
         hooks: "timeout = '1 m'".to_owned(),
-        // Those of the guest, whose words are in the log.
+        // Panics of the guest, whose messages appear in the log.
         panics_allowed: true,
         ..ServerOptions::default()
     });
@@ -111,7 +111,7 @@ fn an_exception_in_python_reaches_the_client_as_one_in_javascript_does() {
     let ask = |method: &str, path: &str, token: &str| {
         api.request(method, path).header("Authorization", &format!("Bearer {}", token.trim_end()))
     };
-    // The component does what its caller's name says: it raises `ValueError("crashed")`.
+    // The caller's name selects the component's behaviour: this one raises `ValueError("crashed")`.
     let made = ask("POST", "/tokens", &admin).json(&json!({"name": "crash", "role": "writer"})).send().expect(201);
     let writer = made.json()["token"].as_str().expect("a token").to_owned();
     let javascript = "export function preCreate() { throw new RangeError('crashed'); }";

@@ -1,4 +1,4 @@
-//! The first start: folders for their owner alone, and code of hooks that is compiled before anybody waits for it.
+//! The first start: folders that only their owner can read, and hooks that are compiled before anybody waits for them.
 #![cfg(unix)]
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::support::{Server, ServerOptions, guest};
 use crate::workbench::{create, open_model};
 
-/// The folders below one that are not for their owner alone.
+/// The subfolders that others can access.
 fn open_folders(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mode = std::fs::metadata(folder).expect("a folder").permissions().mode() & 0o777;
@@ -61,7 +61,7 @@ fn a_folder_that_others_can_read_is_warned_of() {
     let server = server.restart_ended();
     let warned = |line: &&String| line.contains("WARN") && line.contains("data` has mode 755: other users");
     assert!(server.log().iter().any(|line| warned(&line)), "{:?}", server.log());
-    // It stays as somebody else wanted it.
+    // The server leaves the mode unchanged.
     let mode = std::fs::metadata(&data).expect("a folder").permissions().mode();
     assert_eq!(mode & 0o777, 0o755);
 }
@@ -76,7 +76,7 @@ fn what_hooks_need_is_compiled_before_the_port_opens() {
     api.put_javascript("js", "preCreate", "export default () => {}").expect(200);
     api.request("PUT", "/models/wasm/hooks/preCreate").body("application/wasm", component).send().expect(200);
     server.stop();
-    // Another machine, another version of Snaphook: nothing is compiled there.
+    // As on another machine or after an upgrade: there is no compiled code.
     std::fs::remove_dir_all(server.directory().join("data/cache")).expect("removed");
     let mut server = server.restart_ended();
     let position = |log: &[String], text: &str| log.iter().position(|line| line.contains(text));
@@ -93,13 +93,13 @@ fn what_hooks_need_is_compiled_before_the_port_opens() {
     create(&server.client(), "js", &json!({})).expect(201);
     let compiled = |log: &[String]| log.iter().filter(|line| line.contains("compil")).count();
     assert_eq!(compiled(&server.log()), compiled(&log), "{:?}", server.log());
-    // The next one has it all.
+    // The next start finds everything compiled.
     server.stop();
     let server = server.restart_ended();
     assert_eq!(compiled(&server.log()), 0, "{:?}", server.log());
 }
 
-/// The compilers of a server that is started in this folder: how many there were, and how many at once.
+/// The compilers of a server that is started in this folder: their number, and the maximum at once.
 struct Compilers {
     ended: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<(usize, usize)>,
@@ -155,7 +155,7 @@ fn several_hooks_are_compiled_at_once_and_the_same_code_only_once() {
     let server = server.restart_ended();
     let (all, peak) = compilers.counts();
     let log = server.log();
-    // One that gets no processor time on a busy machine is tried again.
+    // A compilation that gets no processor time on a busy machine is retried.
     assert!(all < hooks.len() && peak >= 2, "{all} compilers, {peak} at once: {log:?}");
     for (model, _) in hooks {
         let line = format!("compiled `{model}.preCreate/");

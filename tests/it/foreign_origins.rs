@@ -1,10 +1,10 @@
-//! Pages of other sites in the user's browser: what every route answers them, and what no browser may guess.
+//! Pages of other sites in the user's browser: how every route responds to them, and what browsers must not guess.
 
 use serde_json::json;
 
 use crate::support::{Server, ServerOptions};
 
-/// Every way to write, whether or not what it names is there: one line per route and method.
+/// Every way to write, one line per route and method; the named resources need not exist.
 const WRITES: [(&str, &str); 24] = [
     ("POST", "/models"),
     ("PUT", "/models/order"),
@@ -48,17 +48,17 @@ fn a_foreign_origin_writes_nowhere() {
         ] {
             let request = api.request(method, path).header("Origin", origin);
             request.send().expect_problem(403, "forbidden");
-            // As a browser says it that is older, or one that says both; a body makes no difference.
+            // As an older browser sends it, or one that sends both headers; a body makes no difference.
             let request = api.request(method, path).header("Origin", origin).header("Sec-Fetch-Site", "none");
             request.json(&json!({})).send().expect_problem(403, "forbidden");
         }
-        // One of ours among others is still not ours.
+        // One valid origin among several is not enough.
         let request = api.request(method, path).header("Origin", &own).header("Origin", "https://evil.example");
         request.send().expect_problem(403, "forbidden");
         let status = api.request(method, path).header("Origin", &own).json(&json!({})).send().status;
         assert_ne!(status, 403, "{method} {path} from a page of this server");
     }
-    // Reading is the browser's to refuse: it does not show the page what it got.
+    // Reads are blocked by the browser, which hides the response from the page.
     for path in ["/models", "/events", "/errors", "/rebuild", "/healthz"] {
         api.request("GET", path).header("Origin", "https://evil.example").send().expect(200);
     }
@@ -145,7 +145,7 @@ fn pages_that_are_allowed_may_use_the_api() {
         let refused = api.request("POST", "/models").header("Origin", origin).json(&json!({})).send();
         refused.expect_problem(403, "forbidden");
     }
-    // One that is allowed opens nothing for another beside it.
+    // A permitted origin does not permit another one beside it.
     let both = api.request("POST", "/models").header("Origin", "https://app.example.com");
     both.header("Origin", "https://evil.example").json(&json!({})).send().expect_problem(403, "forbidden");
 }

@@ -1,13 +1,13 @@
-//! A disk on which nothing can be written any more: said, bounded, and over when there is room again.
+//! A full disk: the server reports it, its effects are bounded, and they end when there is space again.
 //!
-//! The disk is a limit of the size of files, which the test changes while the server runs.
+//! The disk is simulated by a limit on file sizes, which the test changes while the server runs.
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
 use crate::support::{Server, eventually};
 
-/// No file of the server may grow beyond this from now on.
+/// From now on no file of the server may grow beyond this size.
 fn limit_files(server: &Server, bytes: Option<u64>) {
     let pid = i32::try_from(server.pid()).ok().and_then(Pid::from_raw).expect("a process id");
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).expect("a limit");
@@ -29,7 +29,7 @@ fn writes_are_503_and_come_back_by_themselves() {
         for number in 0..20 {
             let body = json!({"id": format!("lost{round}-{number}"), "data": {}});
             api.post("/models/m/instances", &body).expect_problem(503, "storage");
-            // What is there can be read.
+            // Existing data can be read.
             api.get("/models/m/instances/before").expect(200);
         }
         api.post("/models", &json!({"id": "other", "schema": {"type": "object"}})).expect_problem(503, "storage");
@@ -43,7 +43,7 @@ fn writes_are_503_and_come_back_by_themselves() {
         api.get("/healthz").expect(200);
         assert_eq!(errors(&server).len(), round + 1, "{:?}", errors(&server));
         limit_files(&server, None);
-        // Nobody writes, and it is ready again.
+        // The server becomes ready again without a write.
         eventually("the server is ready", || (api.get("/readyz").status == 200).then_some(()));
         api.post("/models/m/instances", &json!({"id": format!("after{round}"), "data": {}})).expect(201);
     }

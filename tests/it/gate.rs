@@ -1,4 +1,4 @@
-//! An HTTP peer for hooks that answers when the test says so: who is inside at the same moment can be seen.
+//! An HTTP peer for hooks that responds when the test permits it, which shows the concurrent requests.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,14 +24,14 @@ struct GateState {
     is_open: bool,
     /// Paths that may pass although the gate is closed.
     let_in: BTreeSet<String>,
-    /// Paths of requests that wait.
+    /// Paths of waiting requests.
     waiting: Vec<String>,
-    /// Paths of all requests, as they came.
+    /// Paths of all requests, in order of arrival.
     seen: Vec<String>,
 }
 
 impl Gate {
-    /// Closed: each request waits for its answer.
+    /// A closed gate: each request waits for its response.
     pub(crate) fn closed() -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -41,7 +41,7 @@ impl Gate {
             move || {
                 for stream in listener.incoming().map_while(Result::ok) {
                     let shared = Arc::clone(&shared);
-                    // A peer that is killed breaks its connection off.
+                    // Errors are ignored: a killed client drops its connection.
                     std::thread::spawn(move || drop(shared.answer(stream)));
                 }
             }
@@ -53,7 +53,7 @@ impl Gate {
         format!("http://{}", self.address)
     }
 
-    /// A grant that lets the hooks of a model in.
+    /// A grant that lets the hooks of a model call the gate.
     pub(crate) fn grant(&self, model: &str, more: &str) -> String {
         format!(
             "[[grants]]\nmodel = '{model}'\nphase = ['postCreate', 'postUpdate', 'postDelete']\nhttp = ['{}/*']\n\
@@ -62,19 +62,19 @@ impl Gate {
         )
     }
 
-    /// Lets everybody in, now and later.
+    /// Lets all requests pass, now and later.
     pub(crate) fn open(&self) {
         self.shared.lock().is_open = true;
         self.shared.changed.notify_all();
     }
 
-    /// Lets the requests of one path in.
+    /// Lets the requests of one path pass.
     pub(crate) fn let_in(&self, path: &str) {
         self.shared.lock().let_in.insert(path.to_owned());
         self.shared.changed.notify_all();
     }
 
-    /// Paths of requests that wait at this moment.
+    /// Paths of the requests that are waiting now.
     pub(crate) fn waiting(&self) -> Vec<String> {
         self.shared.lock().waiting.clone()
     }
@@ -84,7 +84,7 @@ impl Gate {
         self.shared.lock().seen.clone()
     }
 
-    /// Waits until that many requests wait at the same moment.
+    /// Waits until this many requests wait at the same time.
     #[track_caller]
     pub(crate) fn wait_for(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} requests wait at once"), || {

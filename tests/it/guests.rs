@@ -41,7 +41,7 @@ fn a_rust_component_accepts_amends_and_refuses() {
 fn a_rust_component_writes_after_the_change_when_it_may() {
     let Some(audit) = guest("audit.wasm") else { return };
     let grant = "[[grants]]\nmodel = 'order'\nphase = 'postCreate'\nwrite = ['audit']";
-    // One try, so that the denial is there at once.
+    // A single attempt, so that the denial is recorded at once.
     for (tables, is_granted) in [(grant, true), ("", false)] {
         let server = Server::start_with(ServerOptions {
             hooks: "max-attempts = 1".into(),
@@ -70,11 +70,11 @@ fn a_rust_component_writes_after_the_change_when_it_may() {
     }
 }
 
-/// A component that was built against a version of the WIT package that is not there yet.
+/// A component that was built against a future version of the WIT package.
 #[test]
 fn a_newer_version_of_the_package_is_refused_with_the_way_out() {
     let Some(mut check) = guest("check.wasm") else { return };
-    // The names of its imports are all that tells of the version.
+    // Only the names of its imports contain the version.
     let places: Vec<usize> = (0..check.len() - 6).filter(|at| check[*at..].starts_with(b"@0.1.0")).collect();
     assert!(!places.is_empty());
     places.into_iter().for_each(|at| check[at..at + 6].copy_from_slice(b"@0.9.0"));
@@ -94,8 +94,8 @@ fn a_newer_version_of_the_package_is_refused_with_the_way_out() {
     api.post("/models/order/instances", &json!({"data": {"total": 5_000_000}})).expect(201);
 }
 
-/// The examples in C and for Javy. The one in Python takes longer to compile than a client waits on a busy machine: it runs
-/// among the tests that compile.
+/// The examples in C and for Javy. On a busy machine the Python example takes longer to compile than a client waits, so
+/// it is among the tests that compile.
 #[test]
 fn hooks_in_other_languages_decide() {
     for (name, amends) in [("check_c", false), ("javy_check", true)] {
@@ -115,7 +115,7 @@ fn hooks_in_other_languages_decide() {
     }
 }
 
-/// A hook that says that it has one of the two functions is not bound where the other is called.
+/// A component that exports only one of the two functions is rejected in phases that call the other.
 #[test]
 fn a_rust_hook_is_refused_in_phases_that_it_has_no_function_for() {
     let Some(fetch) = guest("fetch.wasm") else { return };
@@ -137,7 +137,7 @@ fn a_rust_hook_is_refused_in_phases_that_it_has_no_function_for() {
     bind("postUpdate").expect(200);
 }
 
-/// `wasi:http` is no way around the grants: a component that really sends with it.
+/// `wasi:http` does not bypass the grants: this component really sends with it.
 #[test]
 fn a_request_over_wasi_http_needs_the_same_grant() {
     let Some(fetch) = guest("fetch.wasm") else { return };
@@ -146,7 +146,7 @@ fn a_request_over_wasi_http_needs_the_same_grant() {
         let open = peer.url("/open/*");
         let grants = if is_granted { vec![open.as_str()] } else { vec!["https://example.com/*"] };
         let server = Server::start_with(ServerOptions {
-            // One try, so that the denial is there at once.
+            // A single attempt, so that the denial is recorded at once.
             hooks: "max-attempts = 1".into(),
             tables: format!("[[grants]]\nmodel = 'note'\nphase = 'postCreate'\nhttp = {grants:?}"),
             ..ServerOptions::default()
@@ -166,7 +166,7 @@ fn a_request_over_wasi_http_needs_the_same_grant() {
             });
             assert!(error.contains("HttpRequestDenied") && error.contains("\"fetch\""), "{error}");
             let log = api.get(&format!("{path}/log")).expect(200).text();
-            // What would grant it, as for the package's own `http`.
+            // The log names the missing grant, as for the package's own `http`.
             assert!(log.contains("asked for http") && log.contains(&peer.url(target)), "{log}");
         };
         if is_granted {
@@ -179,7 +179,7 @@ fn a_request_over_wasi_http_needs_the_same_grant() {
             let asked = &peer.asked()[0];
             assert_eq!((&*asked.method, &*asked.target, &*asked.body), ("POST", "/open/a?b=c", &b"abc"[..]));
             assert_eq!(asked.headers("content-type"), ["text/plain"]);
-            // The same host, but a path that no grant opens.
+            // The same host, but a path without a grant.
             failed("/closed");
             assert_eq!(peer.asked().len(), 1);
         } else {

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: what it is bound to, and when it ends.
+//! `Idempotency-Key`: its scope, and its lifetime.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ fn a_key_belongs_to_one_request() {
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("new key")), "{problem}");
     }
     assert_eq!(count(&api), 1);
-    // A key of another model is another key, and a request that failed has taken none.
+    // Another model has separate keys, and a failed request uses up none.
     post(&api, "/models/other/instances", "k", &body).expect(201);
     post(&api, ORDERS, "l", &json!({"data": {}})).expect_problem(422, "invalid");
     post(&api, ORDERS, "l", &body).expect(201);
@@ -55,7 +55,7 @@ fn a_model_that_is_made_again_knows_no_key_of_its_predecessor() {
         let made = post(&api, ORDERS, "k", &body).expect(201).json();
         assert_eq!(api.get(&format!("{ORDERS}/one")).expect(200).json(), made, "round {round}");
         assert_eq!(post(&api, ORDERS, "k", &body).expect(201).json(), made);
-        // The same key with other data, too.
+        // The same key with other data works again too.
         let other = json!({"data": {"name": format!("round {round}")}});
         post(&api, ORDERS, "other", &other).expect(201);
         assert_eq!(count(&api), 2);
@@ -84,7 +84,7 @@ fn retries_while_the_first_is_in_flight_write_once() {
     let server = Server::start_with(ServerOptions { hooks: "concurrency = 64".into(), ..ServerOptions::default() });
     let api = server.client();
     create_orders(&api, "order");
-    // Long enough that all requests are in their pre hook at once.
+    // Long enough that all requests are in their pre hook at the same time.
     let hook = "export async function preCreate() { await new Promise((done) => setTimeout(done, 100)); }";
     api.put_javascript("order", "preCreate", hook).expect(200);
     let body = json!({"data": {"name": "a"}});

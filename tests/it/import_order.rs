@@ -23,7 +23,7 @@ fn a_hook_sees_the_lines_before() {
     let server = Server::start_with(ServerOptions { tables: READS.into(), ..ServerOptions::default() });
     let api = server.client();
     create_orders(&api, "order");
-    // Each line continues the one before, which only works if that is stored.
+    // Each line continues the previous one, which works only if that one is stored.
     let hook = "export async function preCreate({ id, after, read }) {
         const number = Number(id.slice(1));
         if (number === 0) return { ...after, count: 1 };
@@ -61,10 +61,10 @@ fn upsert_replaces_what_exists_line_by_line() {
         let last = (0..1000).rev().find(|n| n % 7 == id).expect("a line");
         let instance = api.get(&format!("/models/order/instances/i{id}")).expect(200).json();
         assert_eq!(instance["data"]["count"], last);
-        // Every line took effect, none twice.
+        // Every line took effect exactly once.
         assert_eq!(instance["revision"], (0..1000).filter(|n| n % 7 == id).count());
     }
-    // The same without a trace.
+    // The same as a dry run, without effects.
     let dry = import(
         &api,
         "?upsert=true&dry-run=true",
@@ -87,13 +87,13 @@ fn a_unique_value_goes_from_line_to_line_in_their_order() {
         &json!({"id": "order", "schema": {"type": "object", "properties": {"key": {}}}, "unique": [["key"]]}),
     )
     .expect(201);
-    // The value moves on with each pair of lines: given up by one, taken by the next.
+    // Each pair of lines moves the value: one releases it, the next claims it.
     let mut lines = vec![json!({"id": "i0", "data": {"key": "moves"}})];
     for n in 0..200 {
         lines.push(json!({"id": format!("i{n}"), "data": {"key": format!("own {n}")}}));
         lines.push(json!({"id": format!("i{}", n + 1), "data": {"key": "moves"}}));
     }
-    // The first of two takes it.
+    // The first of the two gets it.
     lines.push(json!({"id": "winner", "data": {"key": "wanted"}}));
     lines.push(json!({"id": "loser", "data": {"key": "wanted"}}));
     let done = import(&api, "?upsert=true", &lines);
@@ -118,7 +118,7 @@ fn the_list_of_failures_ends_and_says_so() {
     assert_eq!((&many["failed"], &many["errors_truncated"]), (&json!(2345), &json!(true)));
     assert_eq!(many["errors"].as_array().map(Vec::len), Some(1000));
     assert_eq!(many["errors"][999]["line"], 1000);
-    // Failures with much to say: the response stays small.
+    // Failures with long messages: the response stays small.
     let rows: Value = (0..100).map(|_| json!(1)).collect();
     let model = json!({"id": "texts", "schema": {"type": "object", "properties": {"a": {"items": {"type": "string", "enum": ["x".repeat(250)]}}}}});
     api.post("/models", &model).expect(201);

@@ -1,4 +1,4 @@
-//! Pages in a real browser: those that this server serves, and what it lets pages of other origins do.
+//! Pages in a real browser: those that this server serves, and what pages of other origins may do.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ fn a_page_of_a_listed_origin_uses_the_api() {
     let Some(server) = api_for(&format!("http://{}", pages.address()), "credentials = true") else { return };
     let api = format!("http://{}", server.address());
     browser.open(&format!("http://{}/", pages.address()));
-    // Every one of these is preflighted, and the page sees the headers that it needs.
+    // Each of these requests is preflighted, and the page can read the headers that it needs.
     let written = browser.evaluate(&format!(
         "(async () => {{
             const send = (method, path, body, headers = {{}}) => fetch('{api}' + path, {{
@@ -82,7 +82,7 @@ fn a_page_of_a_listed_origin_uses_the_api() {
         }})()"
     ));
     assert_eq!(written, json!([201, 200, 412, "Precondition failed", 2, true]));
-    // Events come to it, and it goes on where it was.
+    // The page receives events and resumes at its position.
     let heard = browser.evaluate(&format!(
         "new Promise((resolve) => {{
             const source = new EventSource('{api}/events/stream?after=0');
@@ -97,7 +97,7 @@ fn a_page_of_a_listed_origin_uses_the_api() {
         }})"
     ));
     assert_eq!(heard, json!(["instance.created", "instance.updated", "instance.deleted"]));
-    // Cookies go with what asks for that, and only then.
+    // Cookies are sent only with requests that ask for them.
     let cookies = browser.evaluate(&format!(
         "(async () => {{
             await fetch('{api}/tool/headers', {{credentials: 'include'}});
@@ -123,11 +123,11 @@ fn a_page_of_another_origin_reads_and_writes_nothing() {
         let script = format!("fetch('{api}{path}', {options}).then((answer) => answer.type + answer.status, {name})");
         browser.evaluate(&script)
     };
-    // The origin that is listed reads, but has no credentials to send.
+    // The listed origin may read, but not send credentials.
     browser.open(&format!("http://{}/", pages.address()));
     assert_eq!(attempt(&mut browser, "/models", "{}"), "cors200");
     assert_eq!(attempt(&mut browser, "/tool/echo", "{credentials: 'include'}"), "TypeError");
-    // The same pages under another name are another origin, and another site.
+    // The same pages under another name are another origin and another site.
     browser.open(&format!("http://localhost:{}/", pages.address().port()));
     let text = "headers: {'content-type': 'text/plain'}";
     let json = "headers: {'content-type': 'application/json'}";
@@ -138,7 +138,7 @@ fn a_page_of_another_origin_reads_and_writes_nothing() {
         ("/events/stream", "{}".to_owned(), "TypeError"),
         ("/models/order/instances", format!("{{method: 'POST', {json}, {body}}}"), "TypeError"),
         ("/models/order/instances/a", "{method: 'DELETE'}".to_owned(), "TypeError"),
-        // What a browser sends without asking first reaches the server, which refuses it.
+        // Requests without a preflight reach the server, which rejects them.
         ("/models/order/instances", format!("{{method: 'POST', {text}, {body}}}"), "TypeError"),
         ("/models/order/instances", format!("{{method: 'POST', mode: 'no-cors', {body}}}"), "opaque0"),
     ] {

@@ -1,7 +1,7 @@
-//! Whatever JSON comes in: what is validated, hooked, stored, indexed and returned is the same value.
+//! For any JSON input, the same value is validated, passed to hooks, stored, indexed and returned.
 //!
-//! Responses are read by a parser that shares no code with the server's. `SNAPHOOK_FUZZ_SECONDS` sets the time of the
-//! random part, `SNAPHOOK_TEST_SEED` where it starts.
+//! Responses are read by a parser that shares no code with the server's. `SNAPHOOK_FUZZ_SECONDS` sets the duration of
+//! the random part, `SNAPHOOK_TEST_SEED` its seed.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn data_of(found: &Tree) -> &Tree {
     found.get("data").unwrap_or_else(|| panic!("no data: {found}"))
 }
 
-/// Items of a page.
+/// The items of a page.
 #[track_caller]
 fn items(response: &Response) -> Vec<Tree> {
     match tree(response).get("items") {
@@ -77,7 +77,7 @@ fn names_of_the_json_library_mean_nothing() {
             count += 1;
             let text = Value::from(hidden).to_string();
             let data = format!("{{\"{name}\":{text}}}");
-            // What it hides does not pass for it.
+            // The object is not mistaken for the value inside it.
             let problem = create(&api, "strict", "x", &data).expect_problem(422, "invalid");
             assert!(problem["errors"].to_string().contains(name), "{problem}");
             let expected = Tree::Object(vec![(name.to_owned(), Tree::String(hidden.to_owned()))]);
@@ -108,7 +108,7 @@ fn names_of_the_json_library_mean_nothing() {
                     },
                 );
             }
-            // It is unique for what it is, not for what it hides.
+            // Uniqueness applies to the object itself, not to the value inside it.
             create(&api, "unique", &id, &format!("{{\"v\":{data}}}")).expect(201);
             create(&api, "unique", "twin", &format!("{{ \"v\" : {data} }}")).expect_problem(409, "not-unique");
         }
@@ -116,7 +116,7 @@ fn names_of_the_json_library_mean_nothing() {
     for value in ["1", "{\"a\":1}", "\"1\"", "1e400"] {
         create(&api, "unique", &format!("plain{}", value.len()), &format!("{{\"v\":{value}}}")).expect(201);
     }
-    // In definitions: a schema that hides another one says what it says.
+    // In definitions: the server does not unwrap a schema that is hidden in such an object.
     let hidden = format!("{{\"id\":\"hidden\",\"schema\":{{\"{RAW_VALUE}\":\"{{\\\"type\\\":\\\"object\\\"}}\"}}}}");
     let response = api.request("POST", "/models").body("application/json", hidden).send();
     assert!(matches!(response.status, 400 | 422), "{}", response.text());
@@ -169,7 +169,7 @@ fn what_is_no_json_is_rejected_everywhere_alike() {
         let done = api.request("POST", "/models/m/import").body("application/x-ndjson", line).send().expect(200).json();
         assert_eq!((&done["created"], &done["failed"]), (&json!(1), &json!(1)), "{shown}: {done}");
         assert_eq!(done["errors"][0]["type"], "bad-request", "{shown}: {done}");
-        // A schema is read as strictly.
+        // Schemas are parsed as strictly.
         let body = [b"{\"id\":\"x\",\"schema\":{\"type\":\"object\",\"default\":".as_slice(), data, b"}}"].concat();
         let response = api.request("POST", "/models").body("application/json", body).send();
         assert!(matches!(response.status, 400 | 422), "{shown}: {}", response.text());
@@ -208,11 +208,11 @@ fn large_exponents_cost_neither_time_nor_memory() {
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
-/// Hooks that return what they get, as a new value.
+/// Hooks that return their input as a new value.
 const ECHO: &str = "export default ({ after }) => ({ ...after, echoed: true })";
 const GRANTS: &str = "[[grants]]\nmodel = '*'\nphase = ['preCreate', 'preUpdate']\namend = true\n";
 
-/// Each model and whether its hook adds `echoed`.
+/// Each model, and whether its hook adds `echoed`.
 fn models(api: &Client, has_v8: bool) -> Vec<(&'static str, bool)> {
     let schema = json!({"type": "object", "properties": {"v": {}}});
     let mut models = vec![("plain", false), ("quickjs", true)];
@@ -229,7 +229,7 @@ fn models(api: &Client, has_v8: bool) -> Vec<(&'static str, bool)> {
     models
 }
 
-/// Names that begin alike as they are written, beside each other: an engine that compares what is written mixes them up.
+/// Adjacent names whose escaped forms share a prefix: an engine that compares the escaped text confuses them.
 #[test]
 fn names_with_escapes_are_told_apart() {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
@@ -291,7 +291,7 @@ fn random_values_are_the_same_on_every_way() {
                 let this = Tree::String(format!("i{values}"));
                 let found = part.iter().find(|item| item.get("id") == Some(&this)).expect("it is in the list");
                 same("fields", data_of(found).get("v").expect("the property"), &value);
-                // What a filter for a text finds.
+                // The result of a filter for a text.
                 if let Tree::String(v) = &value
                     && !v.contains(',')
                     && *model == "plain"
@@ -329,7 +329,7 @@ fn random_values_are_the_same_on_every_way() {
     println!("{values} values through {} models, from seed {first}", models.len());
 }
 
-/// What a model has of the data.
+/// The data that a model is expected to store.
 fn expected(data: &Tree, hooked: bool) -> Tree {
     match data {
         Tree::Object(members) if hooked => {

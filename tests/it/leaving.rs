@@ -1,4 +1,4 @@
-//! Clients that leave while the server works for them: the work ends with them, whatever the route, and leaves nothing
+//! Clients that disconnect while the server works for them: on every route the work ends with them and leaves nothing
 //! half done.
 
 use std::io::Write as _;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::support::{Server, ServerOptions, eventually};
 use crate::workbench::grant;
 
-/// Clients of one row. Their work is done one after the other, and would take many seconds.
+/// Clients per row. Their work runs sequentially and would take many seconds.
 const CLIENTS: usize = 16;
-/// Processor time that work may take after its client has left, in hundredths of a second: what the contract says, and
-/// the time in which the server reads what was sent and sees that nobody waits.
+/// Processor time that work may take after its client has left, in hundredths of a second: the limit of the contract,
+/// plus the time in which the server reads the request and notices the disconnect.
 const AFTER_MAX: u64 = 100 + 100;
 
-/// One kind of request that is expensive, and whether it is once more done afterwards.
+/// One kind of expensive request.
 struct Row {
     name: &'static str,
     method: &'static str,
@@ -43,7 +43,7 @@ impl Row {
     }
 }
 
-/// A text that this schema takes long to refuse.
+/// A text that takes this schema long to reject.
 fn heavy() -> (Value, String) {
     let schema = json!({"type": "object", "properties": {"s": {"pattern": "(?=(a*)*$)(a|aa)+$"}}});
     (schema, format!("{}!", "a".repeat(100_000)))
@@ -52,13 +52,13 @@ fn heavy() -> (Value, String) {
 fn rows() -> Vec<Row> {
     let (schema, text) = heavy();
     let data = json!({"data": {"s": text}});
-    // Each default is checked against its own schema.
+    // Each default is validated against its schema.
     let defaults: Value = (0..8)
         .map(|n| (format!("p{n}"), json!({"pattern": "(?=(a*)*$)(a|aa)+$", "default": text})))
         .collect::<serde_json::Map<_, _>>()
         .into();
     let slow_to_define = json!({"type": "object", "properties": defaults});
-    // As few as the server reads before it can see that the client has gone.
+    // The fewest lines that the server reads before it can notice the disconnect.
     let lines = format!("{data}\n").repeat(3);
     let source = format!("export default {}1", "!".repeat(900_000));
     vec![
@@ -130,7 +130,7 @@ fn the_work_of_clients_that_left_ends() {
         eventually(&format!("{name}: no process is left"), || server.children().is_empty().then_some(()));
     }
 
-    // Nothing of it was written, and everything can be changed.
+    // Nothing was written, and everything can still be changed.
     assert_eq!(head(&api), before);
     api.post("/models", &json!({"id": "new", "schema": {"type": "object"}})).expect(201);
     for model in ["light", "many", "heavy", "hooked"] {

@@ -1,4 +1,4 @@
-//! A log has an identity: what a client or a store kept of another log, or of a longer one, is never taken for this one's.
+//! A log has an identity: positions and data from another log, or from a longer one, are never accepted for this log.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Server, create_orders};
 
-/// A server with instances of those names.
+/// A server with instances of these names.
 fn start(names: &[&str]) -> Server {
     let server = Server::start();
     let api = server.client();
@@ -30,7 +30,7 @@ fn head(api: &Client) -> u64 {
     api.get("/events?limit=1").expect(200).json()["head"].as_u64().expect("a number")
 }
 
-/// The log's identity, as the places that are given out name it.
+/// The log's identity, as it appears in positions.
 #[track_caller]
 fn log_of(api: &Client) -> String {
     let page = api.get("/events?limit=1").expect(200).json();
@@ -72,7 +72,7 @@ fn a_place_that_the_log_does_not_have_is_410() {
         let problem = resumed.expect_problem(410, "position-unknown");
         assert!(problem["detail"].as_str().expect("text").contains("start over"), "{problem}");
     }
-    // The header of a client that comes back wins over its URL.
+    // For a reconnecting client the header takes precedence over the URL.
     let stale = format!("/events/stream?after={foreign}.1");
     assert_eq!(api.stream(&stale, &[("Last-Event-ID", &format!("{log}.1"))]).status(), 200);
     for place in [log.to_string(), format!("{log}.x"), format!("{log}.-1"), "1.5".to_owned(), format!("{log}x.1")] {
@@ -127,7 +127,7 @@ fn a_tag_of_another_log_never_matches() {
         api.request("GET", path).header("If-None-Match", &foreign).send().expect(200);
         api.request("GET", path).header("If-Match", &foreign).send().expect_problem(412, "precondition-failed");
         api.request("DELETE", path).header("If-Match", &foreign).send().expect_problem(412, "precondition-failed");
-        // Before there were logs in tags.
+        // The tag format from before tags contained the log.
         let position = api.get(path).expect(200).json()["position"].clone();
         let old = api.request("DELETE", path).header("If-Match", &format!("\"{position}\"")).send();
         old.expect_problem(412, "precondition-failed");
@@ -148,7 +148,7 @@ fn the_history_of_a_deleted_model_is_there_and_that_of_a_name_never_seen_is_not(
     }
 }
 
-/// Passes connections on to whichever server it was told of last.
+/// Forwards connections to the current target.
 struct Relay {
     address: SocketAddr,
     target: Arc<Mutex<SocketAddr>>,
@@ -168,7 +168,7 @@ impl Relay {
                     let copies = [(&client, &server), (&server, &client)];
                     for (from, to) in copies {
                         let (mut from, mut to) = (from.try_clone().expect("a copy"), to.try_clone().expect("a copy"));
-                        // Ends when either side does.
+                        // Ends when either side closes.
                         std::thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
                     }
                     open.lock().expect("a list").extend([client, server]);
@@ -178,7 +178,7 @@ impl Relay {
         Relay { address, target, open }
     }
 
-    /// Breaks what is open; new connections go elsewhere.
+    /// Closes open connections and directs new ones to another target.
     fn turn_to(&self, target: SocketAddr) {
         *self.target.lock().expect("an address") = target;
         for stream in self.open.lock().expect("a list").drain(..) {
@@ -212,7 +212,7 @@ fn the_command_line_starts_over_with_another_log() {
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success() && said.contains("another log") && said.contains("starting over"), "{said}");
 
-    // What it is asked to begin with must be there.
+    // An explicit start position must exist.
     let api = second.client();
     let place = format!("{}.1", log_of(&first.client()));
     for after in [place, (head(&api) + 1).to_string()] {
@@ -224,7 +224,7 @@ fn the_command_line_starts_over_with_another_log() {
     }
 }
 
-/// The exit code, and all that it said.
+/// The exit code, and the complete output.
 fn snaphook(directory: &Path, args: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
     let output = command.args(args).current_dir(directory).env_remove("SNAPHOOK_URL").output().expect("it runs");
@@ -234,7 +234,7 @@ fn snaphook(directory: &Path, args: &[&str]) -> (Option<i32>, String) {
     )
 }
 
-/// Copies files of one data folder to another; both servers have ended.
+/// Copies files from one data folder to another; both servers have stopped.
 fn copy(from: &Path, to: &Path, names: &[&str]) {
     for name in names {
         std::fs::copy(from.join("data").join(name), to.join("data").join(name)).expect("copied");
@@ -247,7 +247,7 @@ fn a_model_store_of_another_log_is_refused_until_it_is_made_again() {
     server.stop();
     other.stop();
     copy(other.directory(), server.directory(), &["events.db", "events.db-groups"]);
-    // Which of the two is wrong only the admin knows.
+    // Only the admin knows which of the two is wrong.
     for _ in 0..2 {
         let (code, said) = snaphook(server.directory(), &["serve"]);
         assert!(code == Some(1) && said.contains("of another log") && said.contains("snaphook rebuild"), "{said}");

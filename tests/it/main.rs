@@ -1,4 +1,4 @@
-//! Black-box tests: the real binary, over HTTP, in a folder of its own.
+//! Black-box tests: the real binary over HTTP, each in a separate folder.
 
 mod audit;
 mod backup;

@@ -1,4 +1,4 @@
-//! A secret that a hook was given does not come out again: not in its log, not in what it fails with, wherever that is kept.
+//! A secret that a hook received is masked in its log and its errors, wherever they are stored.
 
 use serde_json::json;
 
@@ -24,7 +24,7 @@ fn keep(api: &Client) {
     api.request("PUT", "/secrets/mail-key").body("text/plain", SECRET).send().expect(204);
 }
 
-/// Whether a text has the secret in a form that is masked.
+/// Whether a text contains the secret in a form that is masked.
 fn shows(text: &str) -> bool {
     [SECRET, BASIC, "VkYjR", "tr0ub4dor%2D"].iter().any(|form| text.contains(form))
 }
@@ -37,7 +37,7 @@ fn in_logs_failures_and_refusals() {
     let api = server.client();
     keep(&api);
     open_model(&api, "js");
-    // What a client is told.
+    // The response to the client.
     let pre = |body: &str| {
         format!("export async function preCreate({{ secret, log }}) {{ const key = await secret('mail-key'); {body} }}")
     };
@@ -52,7 +52,7 @@ fn in_logs_failures_and_refusals() {
         assert!(!shows(&text) && text.contains("***"), "{text}");
     }
     api.delete("/models/js/hooks/preCreate").expect(204);
-    // What is kept of a post hook that failed.
+    // The record of a failed post hook.
     let url = peer.url("/");
     let post = format!(
         "export async function postCreate({{ secret, log, fetch }}) {{ const key = await secret('mail-key'); \
@@ -66,12 +66,12 @@ fn in_logs_failures_and_refusals() {
     let lines = log_of(&api, "js", "postCreate", &id);
     assert_eq!(lines[0], "key *** tr0ub4do");
     assert!(lines[1].starts_with("Basic dXN") && lines[1].ends_with("***"), "{lines:?}");
-    // What the hook takes apart is not known any more.
+    // Parts that the hook splits off are not recognized.
     assert_eq!(lines[2..4], ["tr0ub4dor", "-and-three"]);
     assert!(lines[4].contains("cannot send with ***"), "{lines:?}");
     let failure = failure_of(&api, "js", &id);
     assert!(!shows(&failure.to_string()) && failure.to_string().contains("cannot send with ***"), "{failure}");
-    // It was sent all the same.
+    // The request contained the unmasked secret.
     let asked = &peer.asked()[0];
     assert!(asked.target.ends_with(SECRET) && asked.headers("authorization") == [format!("Bearer {SECRET}")]);
     for line in server.log() {

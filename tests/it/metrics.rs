@@ -1,4 +1,4 @@
-//! `/metrics`: what Prometheus's own tool says of it, in both formats, and that what happened is in it.
+//! `/metrics`: Prometheus's own tool accepts both formats, and the values match what happened.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{Client, Server, ServerOptions, create_orders, eventually, skip};
 
-/// Runs promtool with something on its standard input; `None` if it is not there.
+/// Runs promtool with this standard input; `None` if it is not installed.
 fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
     let spawned = Command::new("promtool")
         .args(arguments)
@@ -23,13 +23,13 @@ fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
         }
     };
     let mut stdin = child.stdin.take().expect("piped");
-    // One that ends early says why.
+    // If it ends early, its output says why.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     Some(child.wait_with_output().expect("its output"))
 }
 
-/// A server of which nearly everything that is counted happened, hostile names of paths among it.
+/// A server on which nearly every counted event has happened, including paths with hostile names.
 fn busy() -> Server {
     let server = Server::start_with(ServerOptions {
         hooks: "max-attempts = 1".to_owned(),
@@ -76,7 +76,7 @@ fn promtool_has_nothing_to_say() {
     let Some(output) = promtool(&["check", "metrics"], &text) else { return };
     let told = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
     assert!(output.status.success() && told.is_empty(), "{told}\n{text}");
-    // It does see what is wrong.
+    // The tool does detect errors.
     let output = promtool(&["check", "metrics"], "# TYPE a counter\na 1\n").expect("it is there");
     assert!(!output.status.success());
 }
@@ -98,7 +98,7 @@ fn open_metrics_is_what_prometheus_reads() {
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
-    // Those who import a file want to know when its samples were.
+    // Importing a file requires timestamps.
     let stamped: String = text
         .lines()
         .map(|line| if line.starts_with('#') { format!("{line}\n") } else { format!("{line} 1700000000\n") })
@@ -114,13 +114,13 @@ fn open_metrics_is_what_prometheus_reads() {
     assert!(output.status.success(), "{}\n{stamped}", String::from_utf8_lossy(&output.stderr));
     let output = import(&stamped.replace("# EOF", "")).expect("it is there");
     assert!(!output.status.success(), "its parser wants the end");
-    // Without a wish it is Prometheus's own format.
+    // By default the response has Prometheus's own format.
     let plain = api.get("/metrics").expect(200);
     assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     assert!(!plain.text().contains("# EOF"));
 }
 
-/// Nobody needs a token for it.
+/// The endpoint needs no token.
 #[test]
 fn whoever_asks_often_does_not_have_the_stores_asked_as_often() {
     let server = busy();
@@ -157,7 +157,7 @@ fn what_happened_is_counted() {
     for (name, expected) in [
         (r#"snaphook_http_requests_total{route="/models/{model}/instances",method="POST",status="502"}"#, 1.0),
         (r#"snaphook_http_requests_total{route="unknown",method="GET",status="404"}"#, 1.0),
-        // This one.
+        // This request.
         ("snaphook_http_requests_in_flight", 1.0),
         (r#"snaphook_hook_runs_total{model="order",phase="preCreate",outcome="amend"}"#, 1.0),
         (r#"snaphook_hook_runs_total{model="order",phase="preCreate",outcome="reject"}"#, 1.0),
@@ -189,12 +189,12 @@ fn what_happened_is_counted() {
         ("process_open_fds", 5.0),
         ("process_start_time_seconds", 1.6e9),
     ] {
-        // Only Linux says what a process uses.
+        // Only Linux reports a process's resources.
         if cfg!(target_os = "linux") || !name.starts_with("process_") {
             assert!(value(name) >= least, "{name} in\n{text}");
         }
     }
-    // A hook that is replaced takes no count with it.
+    // Replacing a hook does not reset its counters.
     api.put_javascript("order", "preCreate", "export function preCreate() {}").expect(200);
     api.post("/models/order/instances", &json!({"data": {"name": "c"}})).expect(201);
     let amended = r#"snaphook_hook_runs_total{model="order",phase="preCreate",outcome="amend"}"#;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Server, ServerOptions, create_orders, eventually, guest, skip};
 
-/// Compiles a file of the repository into the server's hooks folder, in one step. `false`, and a word about it: there is
-/// no compiler.
+/// Compiles a file of the repository into the server's hooks folder, atomically. Prints a message and returns `false`
+/// if there is no compiler.
 fn compile(server: &Server, library: &str, source: &str, flags: &[&str]) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let hooks = server.directory().join("hooks");
@@ -71,14 +71,14 @@ fn a_library_is_bound_runs_and_is_told_to_be_without_a_sandbox() {
     let event = &event.expect(200).json()["items"][0];
     assert_eq!((&event["hooks"][0]["engine"], &event["hooks"][0]["artifact"]), (&json!("native"), &hook["artifact"]));
 
-    // The library itself is nobody's to download, and binding it again changes nothing.
+    // The library cannot be downloaded, and binding it again changes nothing.
     api.request("GET", PATH).header("Accept", "application/wasm").send().expect_problem(404, "not-found");
     let version = |api: &crate::support::Client| api.get("/models/order").expect(200).json()["version"].clone();
     let before = version(&api);
     assert_eq!(api.put(PATH, &binding("check.so")).expect(200).json(), bound);
     assert_eq!(version(&api), before);
 
-    // It is there again after a restart, and the log says what is loaded.
+    // After a restart it is loaded again, and the log reports this.
     server = server.restart();
     let told = |line: &String| line.contains("native library `check.so`") && line.contains("not sandboxed");
     eventually("the log says it", || server.log().iter().any(told).then_some(()));
@@ -109,16 +109,16 @@ fn a_dry_run_tells_that_it_loaded_the_library() {
     let told = |line: &String| line.contains("a dry run has a lasting effect") && line.contains(warning);
     eventually("the log says it", || server.log().iter().any(told).then_some(()));
 
-    // Another content is bound: what was only tried is still there.
+    // Bind a changed file: the version that was only tried is still loaded.
     assert!(compile(&server, "tells.so", TELLS, &["-DSAYS=two"]));
     let bound = api.put(PATH, &binding("tells.so")).expect(200).json();
     let stays = bound[0]["still_loaded"][0].as_str().unwrap_or_default();
     assert!(!stays.is_empty() && warning.contains(stays), "{bound}");
-    // Code that is sandboxed leaves nothing behind.
+    // Sandboxed code leaves nothing behind.
     let source = json!({"chain": [{"engine": "quickjs", "source": "export default () => {}"}]});
     let tried = api.put(&format!("{PATH}?dry-run=true"), &source).expect(200).json();
     assert!(tried["event"].is_object() && tried.get("warnings").is_none(), "{tried}");
-    // What is refused was loaded all the same.
+    // A rejected library was loaded nevertheless.
     api.put("/models/order/hooks/postCreate", &binding("tells.so")).expect_problem(422, "invalid");
     let told = |line: &String| line.contains("was refused, but stays loaded") && line.contains("not sandboxed");
     eventually("the log says it", || server.log().iter().any(told).then_some(()));
@@ -200,7 +200,7 @@ fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
     let first = api.put(PATH, &binding("tells.so")).expect(200).json()[0].clone();
     assert_eq!(said(&server), "one");
 
-    // Calls go on all the time: each is answered by the old code or by the new one.
+    // During continuous calls, each is served by the old or the new code.
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -219,7 +219,7 @@ fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
     });
     let now = api.get(PATH).expect(200).json()[0].clone();
     assert_ne!(now["artifact"], first["artifact"], "the artifact is that of the code that runs");
-    // Nothing is unloaded, and what stays is told.
+    // Nothing is unloaded, and the libraries that stay are reported.
     let stay = now["still_loaded"].as_array().expect("what was replaced");
     assert!(stay.len() == 2 && stay[0] == first["artifact"] && !stay.contains(&now["artifact"]), "{now}");
     let list = list(&server);
@@ -230,7 +230,7 @@ fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
     let metrics = api.get("/metrics").expect(200).text();
     assert!(metrics.contains("snaphook_libraries_loaded{library=\"tells.so\"} 3\n"), "{metrics}");
 
-    // A file that does not load fails closed, says so, and is over when it is replaced.
+    // A file that does not load makes calls fail with a message, until it is replaced.
     std::fs::write(server.directory().join("hooks/tells.so"), "broken").expect("a file");
     let failed = eventually("the broken library is seen", || {
         let (status, answer) = create(&server, 1.0);
@@ -258,10 +258,10 @@ fn a_pinned_grant_holds_for_the_code_that_runs() {
     std::fs::write(server.config_file(), format!("{config}\n{grant}")).expect("a config");
     eventually("the grant is in force", || (said(&server) == "one: 1").then_some(()));
 
-    // Another file is other code, whatever its name is.
+    // A changed file is other code, even with the same name.
     assert!(compile(&server, "reads.so", TELLS, &["-DREADS", "-DSAYS=two"]));
     eventually("the new library runs without the grant", || (said(&server) == "two: 2").then_some(()));
-    // The reviewed one again.
+    // Back to the reviewed version.
     assert!(compile(&server, "reads.so", TELLS, &["-DREADS", "-DSAYS=one"]));
     eventually("the reviewed library runs with the grant", || (said(&server) == "one: 1").then_some(()));
 }
@@ -288,7 +288,7 @@ fn a_library_that_never_returns_costs_its_calls_and_nothing_else() {
         api.post("/models/other/instances", &json!({"data": {"name": "a"}})).expect(201);
     }
     assert!(kept_out);
-    // The way out: another file.
+    // The remedy: another file.
     assert!(compile(&server, "stuck.so", CHECK, &[]));
     eventually("the repaired library runs", || (create(&server, 1.0).0 == 201).then_some(()));
     assert!(server.stop().success(), "threads that are lost do not keep the server");

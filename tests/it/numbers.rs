@@ -1,10 +1,10 @@
-//! Numbers keep their digits on every way through the server.
+//! Numbers keep their digits on every path through the server.
 
 use serde_json::json;
 
 use crate::support::{Client, Server, ServerOptions, eventually};
 
-/// Property and number, as a client writes it. None of them survives a double.
+/// Property and number, as a client writes it. None of them survives conversion to a double.
 const NUMBERS: &[(&str, &str)] = &[
     ("odd", "9007199254740993"),
     ("negative", "-9007199254740993"),
@@ -20,7 +20,7 @@ const NUMBERS: &[(&str, &str)] = &[
     ("wide", "123456789012345678901234567890123456789012345678901234567890"),
 ];
 
-/// Data with all of them, in an object and in a list too.
+/// Data with all numbers, also inside an object and a list.
 fn data(note: &str) -> String {
     let members: Vec<String> = NUMBERS.iter().map(|(name, number)| format!(r#""{name}":{number}"#)).collect();
     let list: Vec<&str> = NUMBERS.iter().map(|(_, number)| *number).collect();
@@ -32,12 +32,12 @@ fn data(note: &str) -> String {
     )
 }
 
-/// The same digits; that an exponent's sign is written or not is no digit.
+/// Removes the optional plus sign of exponents, which is not a digit.
 fn plain(text: &str) -> String {
     text.replace("e+", "e").replace("E+", "e")
 }
 
-/// A text holds each number wherever the data has it.
+/// The text contains each number wherever the data has it.
 #[track_caller]
 fn check(what: &str, text: &str) {
     let text = plain(text);
@@ -69,7 +69,7 @@ fn send(api: &Client, method: &str, path: &str, body: String, status: u16) -> St
     api.request(method, path).body(kind, body).send().expect(status).text()
 }
 
-/// Every way to read the instance `a`.
+/// Checks every way to read the instance `a`.
 #[track_caller]
 fn check_reads(api: &Client, model: &str) {
     let path = format!("/models/{model}/instances");
@@ -166,7 +166,7 @@ fn numbers_that_a_double_confuses_stay_apart() {
     for n in ["9007199254740992", "9007199254740993", "1e400", "1e401", "0.1", "0.10000000000000000001"] {
         create(n, 201);
     }
-    // Other digits, the same number.
+    // Different digits, but the same number.
     for n in ["9007199254740993.0", "10e399", "0.100", "1e-1"] {
         create(n, 409);
     }

@@ -1,4 +1,5 @@
-//! Servers on other drivers than the defaults: everything in memory; errors as lines on stdout; stores that are gone.
+//! Servers with other drivers than the defaults: everything in memory; errors as lines on stdout; stores that
+//! disappear.
 
 use serde_json::{Value, json};
 
@@ -6,7 +7,7 @@ use crate::support::{Client, DriverHost, Server, ServerOptions, create_orders, e
 
 const INSTANCES: &str = "/models/order/instances";
 
-/// Instances as those of another Snaphook, whose URL replaces `PEER`: the settings of the page on drivers.
+/// Instances in those of another Snaphook, whose URL replaces `PEER`: the settings of the page on drivers.
 pub(crate) const INSTANCES_OF_PEER: &str = "\
 [driver-model-storage]
 driver = 'crud'
@@ -58,7 +59,7 @@ fn everything_in_memory() {
     api.request("POST", "/rebuild").send();
     eventually("the store is rebuilt", || (api.get(INSTANCES).status == 200).then_some(()));
     assert_eq!(list(), before);
-    // Memory is what it says.
+    // A restart loses what is in memory.
     let server = server.restart();
     assert_eq!(server.client().get("/models").expect(200).json()["items"], json!([]));
     for file in ["events.db", "models.db", "errors.db", "secrets"] {
@@ -66,7 +67,7 @@ fn everything_in_memory() {
     }
 }
 
-/// While a host is gone nothing is answered that is not so, and the server goes on by itself when it is back.
+/// While a host is down the server gives no wrong response, and it recovers automatically when the host is back.
 #[test]
 fn a_driver_host_that_dies_and_comes_back() {
     let host = DriverHost::start();
@@ -110,13 +111,13 @@ fn instances_in_another_snaphook() {
     let expected = [order("a", "a"), order("b", "changed")];
     assert_eq!(seen(&api), expected);
     assert_eq!(seen(&peer.client()), expected);
-    // What the peer refuses costs that model; a peer that is gone costs time.
+    // If the peer rejects an instance, only that model is unavailable; if the peer is gone, writes take longer.
     api.post("/rebuild", &json!({})).expect(202);
     eventually("the store is rebuilt", || (api.get("/rebuild").expect(200).json()["state"] == "done").then_some(()));
     assert_eq!(seen(&peer.client()), expected);
     let peer = peer.restart();
     assert_ne!(peer.address().to_string(), address, "the peer is somewhere else now");
-    // Its event is in the log all the same; what cannot be brought to the peer makes the store unavailable.
+    // The event is in the log nevertheless; changes that cannot be sent to the peer make the store unavailable.
     api.post(INSTANCES, &json!({"id": "d", "data": {"name": "d"}})).expect(201);
     eventually("nothing is answered from a store that misses an event", || {
         (api.get(INSTANCES).status == 503).then_some(())
@@ -136,7 +137,7 @@ fn errors_as_lines_on_stdout() {
     });
     assert_eq!((&line["hook"], &line["cause"]), (&json!("print"), &json!("exception")), "{line}");
     assert!(line["message"].as_str().is_some_and(|message| message.contains("no paper: first")), "{line}");
-    // Nothing is kept, which every route of errors says.
+    // Nothing is stored, and every errors route reports this.
     for (method, path) in [("GET", "/errors"), ("POST", "/errors/retry")] {
         let problem = api.request(method, path).send();
         assert!(problem.status >= 400, "{method} {path}: {}", problem.status);
@@ -149,12 +150,12 @@ fn a_store_that_is_gone_is_not_ready() {
     let server = Server::start();
     let api = server.client();
     assert_eq!(api.get("/readyz").expect(200).json(), json!({"status": "ready"}));
-    // The folder of the secrets is asked for each time.
+    // The folder of the secrets is checked on every request.
     let secrets = server.directory().join("data/secrets");
     std::fs::remove_dir_all(&secrets).expect("a folder");
     std::fs::write(&secrets, "in the way").expect("a file");
     let ready = api.get("/readyz").expect(503).json();
     assert_eq!((&ready["status"], &ready["stores"][0]["store"]), (&json!("unavailable"), &json!("secure")), "{ready}");
-    // The process is well all the same.
+    // The process itself is healthy.
     api.get("/healthz").expect(200);
 }

@@ -1,4 +1,4 @@
-//! A small HTTP server that hooks talk to: it answers what a test says and keeps what it was asked.
+//! A small HTTP server that hooks talk to: it returns the test's responses and records the requests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 
 use super::support::PATIENCE;
 
-/// What came in.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: String,
-    /// Path and query.
+    /// The path and the query.
     pub(crate) target: String,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
@@ -26,13 +26,13 @@ impl Asked {
     }
 }
 
-/// What goes out.
+/// A response.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerResponse {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    /// Says how long the body is and never sends it.
+    /// Announces a body but never sends it.
     stalls: bool,
 }
 
@@ -50,7 +50,7 @@ impl PeerResponse {
         PeerResponse::new(status, "").header("location", location)
     }
 
-    /// A head without its body, for as long as the other side waits.
+    /// Sends the head without the body, and waits until the other side gives up.
     pub(crate) fn stalled() -> Self {
         PeerResponse { stalls: true, ..PeerResponse::ok("never sent") }
     }
@@ -63,7 +63,7 @@ impl PeerResponse {
 
 type Handler = dyn Fn(&Asked) -> PeerResponse + Send + Sync;
 
-/// The server; it ends when dropped.
+/// The server; it stops when dropped.
 pub(crate) struct Peer {
     address: SocketAddr,
     shared: Arc<SharedPeer>,
@@ -78,7 +78,7 @@ struct SharedPeer {
 }
 
 impl Peer {
-    /// Answers on a free port of 127.0.0.1.
+    /// Listens on a free port of 127.0.0.1.
     pub(crate) fn start(handler: impl Fn(&Asked) -> PeerResponse + Send + Sync + 'static) -> Peer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -104,7 +104,7 @@ impl Peer {
         Peer { address, shared, thread: Some(thread) }
     }
 
-    /// Answers everything with the same text.
+    /// Responds to everything with the same text.
     pub(crate) fn saying(text: &'static str) -> Peer {
         Peer::start(move |_| PeerResponse::ok(text))
     }
@@ -118,12 +118,12 @@ impl Peer {
         format!("http://{}{path}", self.address)
     }
 
-    /// All that was asked so far.
+    /// All requests so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.shared.asked.lock().expect("no panic while locked").clone()
     }
 
-    /// How many connections were made, whether or not anything came over them.
+    /// The number of connections, including those without requests.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -144,7 +144,7 @@ impl SharedPeer {
     fn serve(&self, stream: TcpStream) {
         let _ = stream.set_read_timeout(Some(PATIENCE));
         let mut stream = BufReader::new(stream);
-        // Until the other side has enough.
+        // Until the other side closes the connection.
         while let Some(asked) = read(&mut stream) {
             self.asked.lock().expect("no panic while locked").push(asked.clone());
             let answer = (self.handler)(&asked);
@@ -181,7 +181,7 @@ fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
     Some(Asked { method, target, headers, body })
 }
 
-/// Whether all of it was taken.
+/// Whether the complete response was sent.
 fn write(stream: &mut TcpStream, asked: &Asked, answer: &PeerResponse) -> bool {
     let mut wire = format!("HTTP/1.1 {} Answer\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
     for (name, value) in &answer.headers {

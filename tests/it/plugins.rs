@@ -1,4 +1,5 @@
-//! Drivers as libraries of the plugins folder: they store as the linked ones do, and what cannot be loaded ends the start.
+//! Drivers as libraries in the plugins folder: they store data like the linked drivers, and a library that cannot be
+//! loaded ends the start.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,10 +8,10 @@ use serde_json::json;
 
 use crate::support::{Server, ServerOptions, create_orders, skip};
 
-/// Where the libraries are.
+/// The folder with the libraries.
 const BUILT: &str = "SNAPHOOK_PLUGINS";
 
-/// A folder with the libraries of these drivers. `None`: there are no libraries here, which is said.
+/// A folder with the libraries of these drivers; prints a message and returns `None` if there are none.
 pub(crate) fn folder(drivers: &[&str]) -> Option<tempfile::TempDir> {
     if std::env::var_os(BUILT).is_none() {
         skip("drivers as libraries", "SNAPHOOK_PLUGINS is not set; `cargo xtask plugins` builds them");
@@ -21,7 +22,7 @@ pub(crate) fn folder(drivers: &[&str]) -> Option<tempfile::TempDir> {
     Some(folder)
 }
 
-/// Puts the libraries of these drivers into a folder.
+/// Copies the libraries of these drivers into a folder.
 pub(crate) fn put(drivers: &[&str], folder: &Path) {
     let built = PathBuf::from(std::env::var_os(BUILT).expect("`cargo xtask plugins` builds the libraries"));
     std::fs::create_dir_all(folder).expect("a folder");
@@ -31,7 +32,7 @@ pub(crate) fn put(drivers: &[&str], folder: &Path) {
     }
 }
 
-/// The table that puts libraries in the place of the linked drivers.
+/// The table that replaces the linked drivers with libraries.
 pub(crate) fn table(folder: &Path) -> String {
     format!("[plugins]\ndirectory = '{}'\nreplace = ['sqlite', 'file']\n", folder.display())
 }
@@ -58,7 +59,7 @@ fn every_store_in_a_library() {
     let before = list(&server);
     assert!(api.get("/metrics").expect(200).text().contains("driver=\"sqlite\",operation=\"append\""));
     assert!(server.stop().success());
-    // What a library stored the linked driver reads, and the other way round.
+    // The linked driver reads the data that a library stored, and vice versa.
     let config = server.config_file();
     let text = std::fs::read_to_string(&config).expect("a config");
     let linked = text.replace(&table(folder.path()), "");
@@ -74,7 +75,7 @@ fn every_store_in_a_library() {
     assert_eq!(list(&server), before);
 }
 
-/// One line, which names the file, and no success.
+/// The start fails with one line that names the file.
 #[test]
 fn what_cannot_be_loaded_ends_the_start() {
     let Some(folder) = folder(&["sqlite", "memory"]) else { return };
@@ -102,7 +103,7 @@ fn what_cannot_be_loaded_ends_the_start() {
         let line = format!("plugin `{}`: its digest ", file.display());
         assert!(refused.contains(&line) && refused.contains("is not in `plugins.sha256`"), "{refused}");
     }
-    // Not a library, although it is called like one; what stands deeper does not matter.
+    // Not a library despite its name; files in subfolders do not matter.
     std::fs::remove_file(&memory).expect("a file");
     std::fs::write(&sqlite, "#!/bin/sh\n").expect("a file");
     std::fs::create_dir(folder.path().join("v8")).expect("a folder");
@@ -138,7 +139,7 @@ fn plugins_are_listed_without_a_server() {
     assert_eq!((&json["items"][0]["file"], &json["items"][0]["abi"]), (&json!("libsnaphook_stdout.so"), &json!(1)));
 }
 
-/// From nothing to a driver that a server uses.
+/// From an empty folder to a driver that a server uses.
 #[test]
 fn a_plugin_in_c_from_its_template() {
     let folder = begun("c");
@@ -169,7 +170,7 @@ pub(crate) fn begun(language: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Starts a server whose secrets are in the driver `my-store` of a library.
+/// Starts a server that stores its secrets with the driver `my-store` of a library.
 #[track_caller]
 pub(crate) fn serves(library: &Path) {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! The server behind the reverse proxy that the guide sets up.
+//! The server behind the reverse proxy of the guide.
 #![cfg(target_os = "linux")]
 
 use std::io::{BufRead as _, BufReader};
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{Client, PATIENCE, Server, ServerOptions, eventually, skip};
 
-/// nginx with the site of `packaging/proxy`, without TLS, before a server.
+/// nginx in front of a server, with the site of `packaging/proxy` but without TLS.
 struct Proxy {
     process: Child,
     address: SocketAddr,
@@ -26,7 +26,7 @@ impl Proxy {
         };
         let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/proxy/nginx.conf");
         let site = std::fs::read_to_string(site).expect("the site");
-        // Held until it is given to nginx: others ask for free ports, too.
+        // Held until nginx gets the port: other tests request free ports too.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let site: String = site
@@ -62,7 +62,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         let pid = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw);
-        // Its workers end with it only if it is asked.
+        // Its workers end with it only after a graceful signal.
         let _ = rustix::process::kill_process(pid.expect("a process"), rustix::process::Signal::TERM);
         let _ = self.process.wait();
     }
@@ -89,19 +89,19 @@ fn behind_nginx() {
     let orders = json!({"id": "order", "schema": {"type": "object"}});
     ask("POST", "/models").json(&orders).send().expect(201);
 
-    // Bodies as large as the server takes, and the server's own words for those that are larger.
+    // Bodies up to the server's limit, and the server's own response to larger ones.
     let large = |bytes: usize| json!({"data": {"text": "x".repeat(bytes)}});
     ask("POST", "/models/order/instances").json(&large(7 << 20)).send().expect(201);
-    // The client's address counts, not the proxy's, which is that of this client, too.
+    // The log contains the client's address, as the proxy sees it, not the one that the client claims.
     let denied = api.request("GET", "/models").host("api.example.com").header("X-Forwarded-For", "192.0.2.9");
     denied.header("X-Request-Id", "denied").send().expect_problem(401, "unauthorized");
     let line = eventually("it is noted", || server.log().into_iter().find(|line| line.contains("denied: GET")));
     assert!(line.contains("address=\"192.0.2.9\""), "{line}");
-    // What the server is not called by.
+    // Host names that are not the server's.
     api.request("GET", "/models").host("evil.example").header("Authorization", &bearer).send().expect(403);
     ask("GET", "/metrics").send().expect(404);
 
-    // Events come as they happen.
+    // Events arrive as they happen.
     let mut stream = TcpStream::connect(proxy.address).expect("nginx listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let head =

@@ -1,4 +1,5 @@
-//! What lists, counts and the log cost, and what they cost others: bounds, cancellation, numbers, the past.
+//! The cost of lists, counts and the log, also for other clients: limits, cancellation, number of concurrent queries,
+//! the past.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -10,15 +11,16 @@ use crate::support::{Client, Server, ServerOptions, eventually};
 
 const TEXTS: &str = "/models/text/instances";
 
-/// Every one of these is answered within this time, its wait included; a machine that is busy gets as much again.
+/// Each gets its response within this time, including the time in the queue; on a busy machine it may take twice as
+/// long.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// A pattern that is compared with almost every character of a text, at every place of it.
+/// A pattern that is compared with almost every character of a text, at every position.
 fn slow_pattern() -> String {
     format!("%25{}_b%25", "a".repeat(400))
 }
 
-/// A model whose texts make patterns slow, and another one.
+/// A model whose texts make patterns slow, and another model.
 fn start(options: ServerOptions) -> Server {
     let server = Server::start_with(options);
     let api = server.client();
@@ -35,7 +37,7 @@ fn start(options: ServerOptions) -> Server {
     server
 }
 
-/// Queries that are meant to be slow, of every kind that a client can choose.
+/// Deliberately slow queries, of every kind that a client can send.
 fn hostile() -> Vec<String> {
     let slow = slow_pattern();
     vec![
@@ -103,7 +105,7 @@ fn hostile_queries_are_answered_in_time_and_nobody_else_waits() {
         // The contract says 50 ms; here two busy cores run a debug build and other tests.
         assert!(p99 < Duration::from_millis(1000), "{what}: p99 {p99:?} of {}", times.len());
     }
-    // And they work again afterwards.
+    // Queries work again afterwards.
     let api = server.client();
     assert_eq!(api.get(&format!("{TEXTS}?filter[n][gte]=30&count=true&fields=n")).expect(200).json()["count"], 10);
 }
@@ -127,7 +129,7 @@ fn a_query_ends_when_its_client_leaves() {
     drop(clients);
     let left = Instant::now();
     eventually("the work ends", || server.is_idle().then_some(()));
-    // A second is the contract's; looking takes a third of one, and the machine is busy.
+    // The contract allows one second; the check itself takes a third of a second, and the machine is busy.
     assert!(left.elapsed() < Duration::from_millis(2500), "{:?}", left.elapsed());
 }
 
@@ -239,7 +241,7 @@ fn the_log_says_which_models_it_has_never_seen() {
     assert_eq!(api.get("/events?model=gone&type=hook.updated").expect(200).json()["items"], json!([]));
 }
 
-/// The past of an instance with several lives, at every position and every time.
+/// The past of an instance that was deleted and recreated, at every position and every time.
 #[test]
 fn every_moment_of_the_past_is_as_it_was() {
     let server = Server::start();
@@ -260,7 +262,7 @@ fn every_moment_of_the_past_is_as_it_was() {
             api.post(path, &json!({"data": {}})).expect(201);
             note(&api);
         }
-        // The last life goes on: what is known of it must not be taken for an earlier one.
+        // The last life continues: its data must not be returned for an earlier one.
         if life < 2 {
             api.delete(&format!("{path}/a")).expect(204);
             note(&api);
@@ -271,7 +273,7 @@ fn every_moment_of_the_past_is_as_it_was() {
         match instance {
             Some(instance) => {
                 assert_eq!(&then.expect(200).json(), instance, "at {position}");
-                // Several events may be of one millisecond; the last of them counts.
+                // Several events may share a millisecond; the last one applies.
                 let time = instance["updated_at"].as_str().expect("a time");
                 let last = expected
                     .iter()
@@ -292,7 +294,7 @@ fn every_moment_of_the_past_is_as_it_was() {
     api.get(&format!("{path}/a?at=1970-01-01T00:00:00.000Z")).expect_problem(404, "not-found");
     let now = api.get(&format!("{path}/a")).expect(200).json();
     assert_eq!(api.get(&format!("{path}/a?at=2999-01-01T00:00:00.000Z")).expect(200).json(), now);
-    // Versions of the model, hooks between them.
+    // Versions of the model, with hook changes in between.
     for version in 2..8 {
         let schema = json!({"type": "object", "title": format!("version {version}")});
         api.put("/models/m", &json!({"schema": schema})).expect(200);

@@ -16,7 +16,7 @@ fn make(api: &Client, model: &str, id: &str, data: Value) {
     api.post(&format!("/models/{model}/instances"), &json!({"id": id, "data": data})).expect(201);
 }
 
-/// Countries, customers that live in one, orders of a customer and perhaps for another.
+/// Countries, customers that live in one, and orders of a customer, optionally as a gift for another.
 fn shop(api: &Client) {
     for (id, properties) in [
         ("country", json!({"name": {}})),
@@ -63,7 +63,7 @@ fn writes_and_deletions() {
     assert!(detail.contains("`order`") && detail.contains("`customer`"), "{detail}");
     api.delete("/models/customer").expect_problem(409, "referenced");
     api.delete("/models/customer?cascade=true").expect_problem(409, "referenced");
-    // The order for Bob goes with him, and Ada lives nowhere then.
+    // Bob's order is deleted with him; when Ada's country is deleted, her reference is cleared.
     api.delete("/models/customer/instances/bob").expect(204);
     api.get("/models/order/instances/o4").expect_problem(404, "not-found");
     let history = api.get("/models/order/instances/o4/events").expect(200).json();
@@ -72,7 +72,7 @@ fn writes_and_deletions() {
     api.delete("/models/country/instances/fr").expect(204);
     let ada = api.get("/models/customer/instances/ada").expect(200).json();
     assert_eq!(ada["data"], json!({"name": "Ada", "country": null}));
-    // Of a batch the end counts.
+    // A batch is checked in its final state.
     let both = |operations: Value| api.post("/batch", &json!({ "operations": operations }));
     let problem = both(json!([{"op": "delete", "model": "customer", "id": "ada"}])).expect_problem(409, "referenced");
     assert_eq!(problem["errors"][0]["pointer"], "/operations/0");
@@ -131,7 +131,7 @@ fn what_instances_refer_to_is_shown_with_them() {
         api.get(&format!("/models/order/instances/o1?expand={bad}")).expect_problem(400, "bad-request");
     }
     api.get("/models/order/instances/o1?expand=customer&at=1").expect_problem(400, "bad-request");
-    // The tag stands for all that is shown.
+    // The tag covers everything that the response shows.
     let path = "/models/order/instances/o4?expand=customer.country,gift";
     let again = || api.request("GET", path).header("If-None-Match", &tag).send();
     again().expect(304);
@@ -140,7 +140,7 @@ fn what_instances_refer_to_is_shown_with_them() {
     assert_eq!(order.json()["expand"]["customer"]["expand"]["country"]["data"]["name"], "Frankreich");
     let plain = api.get("/models/order/instances/o4").expect(200).header("etag").expect("a tag").to_owned();
     assert_ne!(plain, order.header("etag").expect("a tag"));
-    // For a write it stands for the instance.
+    // For a write only the instance part of the tag counts.
     let patch = |text: &str| {
         let request = api.request("PATCH", "/models/order/instances/o4").header("If-Match", &tag);
         request.body("application/merge-patch+json", text).send()
@@ -149,7 +149,7 @@ fn what_instances_refer_to_is_shown_with_them() {
     patch(r#"{"total":8}"#).expect_problem(412, "precondition-failed");
 }
 
-/// An instance may be on several levels at once.
+/// The same instance may appear on several levels.
 #[test]
 fn each_level_shows_what_is_asked_of_it() {
     let server = Server::start();
@@ -204,7 +204,7 @@ fn who_refers_to_an_instance() {
     let some = api.get(&format!("{path}?via=customer&filter[total][lt]=2")).expect(200).json();
     assert_eq!(ids(&some), ["o0", "o1"]);
     assert_eq!(ids(&api.get(&format!("{path}?via=gift")).expect(200).json()), [""; 0]);
-    // Where there is one reference it needs no name.
+    // With a single reference its name is optional.
     let live = api.get("/models/country/instances/fr/referring/customer").expect(200).json();
     assert_eq!(ids(&live), ["ada"]);
     api.get(&format!("{path}?via=total")).expect_problem(400, "bad-request");
@@ -242,14 +242,14 @@ fn tokens_of_some_models_see_no_others() {
         let seen = seen["items"].get(0).unwrap_or(&seen);
         assert_eq!(seen["expand"], json!({"customer": null}), "{path}");
     }
-    // Nor do they learn what the other model refers to.
+    // They do not learn what the other model refers to either.
     for below in ["customer.country", "customer.nothing"] {
         let seen = get(&orders, &format!("/models/order/instances/o?expand={below}")).expect(200).json();
         assert_eq!(seen["expand"], json!({"customer": null}), "{below}");
     }
     get(&orders, "/models/customer/instances/c/referring/order").expect_problem(403, "forbidden");
     get(&customers, "/models/customer/instances/c/referring/order").expect_problem(403, "forbidden");
-    // What is in the way of a deletion is told to those who may read it.
+    // Only clients that may read the instances that prevent a deletion are told about them.
     let writer = token("customer", "writer");
     let path = "/models/customer/instances/c";
     let batch = json!({"operations": [{"op": "delete", "model": "customer", "id": "c"}]});
@@ -274,7 +274,7 @@ fn tokens_of_some_models_see_no_others() {
     }
 }
 
-/// Over HTTP too, on each embedded store, and after the process was killed: no order refers to a customer that is gone.
+/// Over HTTP, on each embedded store, and after a kill: no order refers to a deleted customer.
 #[test]
 fn nothing_refers_to_what_is_gone() {
     for driver in ["sqlite", "memory", "file"] {
@@ -308,7 +308,7 @@ fn nothing_refers_to_what_is_gone() {
                 );
             }
         });
-        // What is in memory does not outlive its process.
+        // Data in memory does not survive its process.
         let server = if driver == "memory" { server } else { server.kill_and_restart() };
         let orders = server.client().get("/models/order/instances?limit=1000&expand=customer").expect(200).json();
         for order in orders["items"].as_array().expect("items") {

@@ -1,4 +1,4 @@
-//! One line of the log for each request: its id, its status, its time.
+//! One log line per request: its id, its status, its duration.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -34,7 +34,7 @@ fn a_line_for_each_request() {
         assert!(line.contains(" wall_us=") && !line.contains("hidden"), "{line}");
         assert_eq!(lines(&server, id).len(), 1);
     }
-    // One that its client does not wait for.
+    // A request whose client disconnects.
     let mut stream = TcpStream::connect(server.address()).expect("the server listens");
     let head = "POST /models/order/instances HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: r-6\r\nContent-Type: application/json\r\n\
                 Content-Length: 100\r\n\r\n{";

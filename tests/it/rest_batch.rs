@@ -27,7 +27,7 @@ fn tables(driver: &str) -> String {
     ["event", "model", "error"].map(|store| format!("[driver-{store}-storage]\n{}\n", settings(store))).concat()
 }
 
-/// Takes stock and records a sale. Whether it was done; `None`: no answer.
+/// Takes stock and records a sale. Whether it succeeded; `None` without a response.
 fn sell(api: &Client, count: i64) -> Option<bool> {
     let response = api.request("GET", "/models/product/instances/p").try_send().ok()?;
     let (tag, stock) = (response.header("etag")?.to_owned(), response.json()["data"]["stock"].as_i64()?);
@@ -43,7 +43,7 @@ fn sell(api: &Client, count: i64) -> Option<bool> {
     }
 }
 
-/// What was sold is missing from the stock, after every batch in the log.
+/// The stock has decreased by what was sold, after every batch in the log.
 #[track_caller]
 fn check_sales(api: &Client) -> i64 {
     let (mut after, mut stock, mut sold, mut taken) = (0, 100_000, 0, None);
@@ -143,7 +143,7 @@ fn one_request_in_all_its_forms() {
     let head = || api.get("/events").expect(200).json()["head"].clone();
     let create = |id: &str, name: &str| json!({"op": "create", "model": "order", "id": id, "data": {"name": name}});
     let before = head();
-    // What a pre hook sees, history, and the answer.
+    // What a pre hook sees, the history, and the response.
     let operations = json!([
         create("first", "one"),
         create("second", "copy"),
@@ -167,7 +167,7 @@ fn one_request_in_all_its_forms() {
     assert_eq!(keyed().expect(200).json(), done);
     let history = api.get("/models/order/instances/first/events").expect(200).json();
     assert_eq!(history["items"].as_array().map(Vec::len), Some(2), "{history}");
-    // Nothing of what fails.
+    // A failed batch has no effect.
     let before = head();
     let tag = api.get("/models/order/instances/first").header("etag").map(str::to_owned).expect("a tag");
     let fail = |operations: Value, status, kind: &str, pointer: &str| {
@@ -212,7 +212,7 @@ fn one_request_in_all_its_forms() {
         .expect_problem(415, "unsupported-media-type");
     assert_eq!(api.get("/batch").status, 405);
     assert_eq!(head(), before);
-    // What holds.
+    // A batch that succeeds.
     batch(&api, &json!([patch(&tag), create("a", "x")])).expect(200);
     let minimal = api
         .request("POST", "/batch")

@@ -1,11 +1,11 @@
-//! Bodies that do not fit: whatever a client sends to whichever route, the response points to the member, says what was found and
-//! what is expected, and has no words of a library in it.
+//! Bodies with errors: on every route, the response points to the member, says what was found and what is expected, and
+//! contains no message of a library.
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, Response, Server};
 
-/// What serde and serde_json say, which names types of the server.
+/// Messages of serde and serde_json, which name the server's types.
 const WORDS_OF_LIBRARIES: [&str; 14] = [
     "invalid type",
     "invalid value",
@@ -23,7 +23,7 @@ const WORDS_OF_LIBRARIES: [&str; 14] = [
     "RawValue",
 ];
 
-/// Every operation that reads JSON, with a body that fits.
+/// Every operation that reads JSON, with a valid body.
 fn operations() -> Vec<(&'static str, &'static str, &'static str, Value)> {
     let json = "application/json";
     vec![
@@ -72,7 +72,7 @@ fn operations() -> Vec<(&'static str, &'static str, &'static str, Value)> {
     ]
 }
 
-/// Every place in a body, as a JSON Pointer.
+/// Every location in a body, as a JSON Pointer.
 fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
@@ -148,7 +148,7 @@ fn no_body_of_a_wrong_type_is_answered_in_words_of_a_library() {
                     }
                 }
             }
-            // A member that nobody knows, and one that is there twice.
+            // An unknown member, and a duplicate one.
             if body.pointer(&place).is_some_and(Value::is_object) {
                 let mut changed = body.clone();
                 changed.pointer_mut(&place).expect("a place")["nobody"] = json!(1);
@@ -207,7 +207,7 @@ fn a_missing_or_unknown_property_is_pointed_to() {
     let operations = json!({"operations": [{"op": "create", "model": "order", "data": {}}]});
     let problem = api.post("/batch", &operations).expect_problem(422, "invalid");
     assert_eq!(pointers(&problem), ["/operations/0/data/customer"]);
-    // Data that is no object.
+    // Data that is not an object.
     let problem = api.post("/models/order/instances", &json!({"data": "x"})).expect_problem(400, "bad-request");
     assert_eq!(pointers(&problem), ["/data"]);
 }
@@ -221,7 +221,7 @@ fn short_forms_that_do_not_work_are_answered_with_those_that_do() {
     let problem = api.post("/models", &model).expect_problem(400, "bad-request");
     assert_eq!(problem["errors"][0]["pointer"], "/unique/0", "{problem}");
     let detail = problem["detail"].as_str().expect("a text");
-    // As the response says it, it works.
+    // The form that the response suggests works.
     let start = detail.find("`\"unique\": ").expect("the form") + "`\"unique\": ".len();
     let form: Value = snaphook_driver::json::parse(&detail[start..start + detail[start..].find('`').expect("its end")])
         .expect("JSON");

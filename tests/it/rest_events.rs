@@ -141,7 +141,7 @@ fn a_stream_follows_from_now() {
     let frame = stream.next();
     assert_eq!((frame.event.as_str(), &json!(frame.position())), ("instance.created", &made["position"]));
     assert_eq!(frame.data["instance"], "a");
-    // The same event as in the log, in one line.
+    // The same event as in the log, on one line.
     let listed =
         api.get(&format!("/events?after={}", made["position"].as_u64().expect("a number") - 1)).expect(200).json();
     assert_eq!(frame.data, listed["items"][0]);
@@ -160,7 +160,7 @@ fn a_stream_resumes_where_it_was() {
     }
     let live = create(&api, "live");
     assert_eq!(json!(stream.next().position()), live["position"]);
-    // The header of a listener that comes back wins over its URL.
+    // For a reconnecting listener the header takes precedence over the URL.
     let mut back = api.stream("/events/stream?after=0", &[("Last-Event-ID", &positions[150].to_string())]);
     assert_eq!(back.next().position(), positions[151]);
     let mut after = api.stream(&format!("/events/stream?after={}", positions[198]), &[]);
@@ -209,7 +209,7 @@ fn a_stream_misses_nothing_while_others_write() {
         let mut seen = Vec::new();
         let mut after = start;
         while seen.len() < writers * each {
-            // A listener that leaves and comes back, again and again.
+            // A listener that disconnects and reconnects repeatedly.
             let mut stream = api.stream("/events/stream", &[("Last-Event-ID", &after.to_string())]);
             for _ in 0..37.min(writers * each - seen.len()) {
                 let frame = stream.next();

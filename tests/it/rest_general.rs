@@ -1,4 +1,4 @@
-//! What holds for every route: problems, ids of requests, methods, sizes, types, both versions of HTTP, the end.
+//! What applies to every route: problems, request ids, methods, sizes, types, both HTTP versions, shutdown.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -47,7 +47,7 @@ fn writes_say_how_far_the_node_is_and_reads_ask_for_as_much() {
     for (answer, wrote) in [
         (api.post("/models/order/instances", &order(1)).expect(201), true),
         (api.patch("/models/order/instances/a", &json!({"total": 2})).expect(200), true),
-        // Also one that wrote nothing: it tells what it met.
+        // Also a request that wrote nothing: its response has the position that it saw.
         (api.post("/models/order/instances", &order(1)).expect(409), false),
         (api.post("/models", &json!({"id": "other", "schema": {"type": "object"}})).expect(201), true),
         (api.delete("/models/order/instances/a").expect(204), true),
@@ -226,11 +226,11 @@ fn pages_of_other_sites_may_not_write() {
     let body = json!({"id": "order", "schema": {"type": "object"}});
     let send = |header: (&str, &str)| api.request("POST", "/models").header(header.0, header.1);
     send(("Sec-Fetch-Site", "cross-site")).json(&body).send().expect_problem(403, "forbidden");
-    // Without a type a browser would send it without asking first.
+    // Without a content type a browser would send it without a preflight.
     let untyped = send(("Origin", "https://evil.example")).untyped(body.to_string());
     untyped.send().expect_problem(403, "forbidden");
     send(("Sec-Fetch-Site", "same-site")).json(&body).send().expect_problem(403, "forbidden");
-    // A name that somebody else lets resolve to this machine.
+    // A foreign name that resolves to this machine.
     api.request("GET", "/models").host("evil.example:1337").send().expect_problem(403, "forbidden");
     api.request("GET", "/models").host("localhost").send().expect(200);
     send(("Sec-Fetch-Site", "same-origin")).json(&body).send().expect(201);
@@ -247,7 +247,7 @@ fn bodies_are_bounded() {
     post(body(64 * 1024 - overhead)).expect(201);
     post(body(64 * 1024 - overhead + 1)).expect_problem(413, "too-large");
     post(body(20_000_000)).expect_problem(413, "too-large");
-    // A body that does not say how long it is.
+    // A body without a declared length.
     let mut chunked = String::from(
         "POST /models/order/instances HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -258,7 +258,7 @@ fn bodies_are_bounded() {
     chunked.push_str("0\r\n\r\n");
     let answer = String::from_utf8_lossy(&api.raw(chunked.as_bytes())).into_owned();
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("/problems/too-large"), "{answer}");
-    // A client that asks first is told at once.
+    // A client that sends `Expect` is rejected before it sends the body.
     let ask = "POST /models/order/instances HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\
                Connection: close\r\n\r\n";
     let answer = String::from_utf8_lossy(&api.raw(ask.as_bytes())).into_owned();
@@ -318,7 +318,7 @@ fn http2_without_tls() {
         let create = hyper::Request::post(&url).header("content-type", "application/json").body(Full::from(body));
         let made = sender.send_request(create.expect("a request")).await.expect("an answer");
         assert_eq!((made.status(), made.version()), (hyper::StatusCode::CREATED, hyper::Version::HTTP_2));
-        // Many at once on one connection.
+        // Many concurrent requests on one connection.
         let gets = (0..50).map(|_| {
             let get = hyper::Request::get(&url).body(Full::default()).expect("a request");
             let answer = sender.send_request(get);
@@ -376,7 +376,7 @@ fn sigterm_ends_streams_and_lets_requests_finish() {
     let api = server.client();
     create_orders(&api, "order");
     let stream = api.stream("/events/stream", &[]);
-    // A request whose body is still on its way.
+    // A request whose body has not arrived yet.
     let mut slow = TcpStream::connect(server.address()).expect("a connection");
     let body = r#"{"id":"late","data":{"name":"x"}}"#;
     let head = format!(

@@ -1,4 +1,4 @@
-//! `/models/{model}/hooks`, row by row, with JavaScript; and what hooks do to writes.
+//! `/models/{model}/hooks`, row by row, with JavaScript; and how hooks affect writes.
 
 use serde_json::{Value, json};
 
@@ -67,14 +67,14 @@ fn bind_read_replace_remove() {
     assert_eq!(api.get(path).expect(200).json(), put);
     assert_eq!(api.get("/models/order/hooks").expect(200).json()["preCreate"], put);
 
-    // It is an event and a new version of the model.
+    // Binding creates an event and a new version of the model.
     let model = api.get("/models/order").expect(200).json();
     assert_eq!((&model["version"], &model["hooks"]["preCreate"]), (&json!(2), &json!(["check"])));
     let events = api.get("/events?type=hook.updated").expect(200).json();
     assert_eq!(events["items"][0]["position"], hook["position"]);
     assert_eq!(api.get("/models/order?version=1").expect(200).json()["hooks"], json!({}));
 
-    // The code comes back to those who ask for it.
+    // The code can be downloaded.
     let code = api.request("GET", path).header("Accept", "text/javascript").send().expect(200);
     assert_eq!((code.text().as_str(), code.header("content-type")), (REJECT, Some("text/javascript")));
     api.request("GET", path).header("Accept", "application/wasm").send().expect_problem(404, "not-found");
@@ -134,7 +134,7 @@ fn chains_run_in_order() {
     api.put(path, &chain("check", "add")).expect(200);
     let problem = api.post("/models/order/instances", &json!({"data": {"name": "x"}})).expect_problem(422, "rejected");
     assert_eq!(problem["hook"], "check");
-    // An artifact that the server has may be named again.
+    // An artifact that the server already has can be bound by name.
     let again = json!({"chain": [{"name": "again", "engine": "quickjs", "artifact": bound[0]["artifact"]}]});
     assert_eq!(api.put(path, &again).expect(200).json()[0]["artifact"], bound[0]["artifact"]);
 }
@@ -269,7 +269,7 @@ fn a_shadow_only_looks_on() {
         log["items"].as_array().is_some_and(|lines| !lines.is_empty()).then_some(log)
     });
     assert!(log.to_string().contains("no such name"), "{log}");
-    // A dry run tells what it would have said, and that it decided nothing.
+    // A dry run reports what the hook would have decided, and that it decided nothing.
     let dry = api.post("/models/order/instances?dry-run=true", &json!({"data": {"name": "bad"}})).expect(200).json();
     let hook = &dry["hooks"][0];
     assert_eq!((&hook["decision"], &hook["message"]), (&json!("reject"), &json!("no such name")), "{dry}");
@@ -315,7 +315,7 @@ fn binding_can_be_tried_without_a_change() {
     let gone = api.delete(&format!("{path}?dry-run=true")).expect(200).json();
     assert_eq!(gone["event"]["type"], "hook.deleted");
     assert_eq!(api.get(path).expect(200).json()[0]["name"], "check");
-    // Code that was only tried is not kept.
+    // Code that was only tried is not stored.
     let chain = json!({"chain": [{"engine": "quickjs", "artifact": format!("sha256:{}", sha256(ACCEPT_ALL))}]});
     put(&format!("{path}?dry-run=true"), ACCEPT_ALL).expect(200);
     api.put(path, &chain).expect_problem(422, "invalid");
@@ -332,7 +332,7 @@ fn a_grant_may_be_pinned_to_the_code_that_was_reviewed() {
     api.put_javascript("order", "preCreate", reviewed).expect(200);
     let create = || api.post("/models/order/instances", &json!({"data": {"name": "x"}}));
     assert_eq!(create().expect(201).json()["data"]["status"], "seen");
-    // One more space is other code.
+    // One more space makes it other code.
     api.put_javascript("order", "preCreate", &format!("{reviewed} ")).expect(200);
     let problem = create().expect_problem(502, "hook-failed");
     assert!(problem["detail"].as_str().expect("text").contains("failed (amend)"), "{problem}");
@@ -355,7 +355,7 @@ fn a_hook_whose_code_is_lost_stops_the_change() {
     let problem =
         api.post("/models/order/instances", &json!({"data": {"name": "x"}})).expect_problem(502, "hook-failed");
     assert!(problem["detail"].as_str().expect("text").contains("bind the hook again"), "{problem}");
-    // A code that cannot be loaded is not looked up for each change, but again after a moment.
+    // Code that cannot be loaded is not looked up for each change, but again after a short time.
     api.put_javascript("order", "preCreate", ACCEPT_ALL).expect(200);
     eventually("the code is loaded", || {
         let response = api.post("/models/order/instances", &json!({"data": {"name": "x"}}));
@@ -363,7 +363,7 @@ fn a_hook_whose_code_is_lost_stops_the_change() {
     });
 }
 
-/// What was bound in a phase: its own chains only, newest first, in pages; and the code of each.
+/// The history of a phase: only its own chains, newest first, in pages; and the code of each.
 #[test]
 fn the_history_of_a_phase() {
     let server = start();
@@ -373,7 +373,7 @@ fn the_history_of_a_phase() {
     let sources: Vec<String> = (0..5).map(|number| format!("export default () => {{ {number} }}")).collect();
     for source in &sources {
         api.put_javascript("order", "preCreate", source).expect(200);
-        // Another phase has its own.
+        // Another phase has a separate history.
         api.put_javascript("order", "preUpdate", source).expect(200);
     }
     api.delete(path).expect(204);
@@ -388,7 +388,7 @@ fn the_history_of_a_phase() {
             (&hook["origin"], &hook["engine"], &hook["size"]),
             (&json!("rest"), &json!("quickjs"), &json!(source.len()))
         );
-        // Of each the code, by any number of digits that is enough.
+        // The code of each, by its full digest or a sufficient prefix.
         for digits in [64, 12] {
             let artifact = format!("sha256:{}", &sha256(source)[..digits]);
             let code = api.get(&format!("{path}/source?artifact={artifact}")).expect(200);
@@ -422,14 +422,14 @@ fn the_history_of_a_phase() {
     ] {
         assert_eq!(api.get(&format!("{path}/source{query}")).status, status, "{query}");
     }
-    // A model that is made anew has no past.
+    // A recreated model has no history.
     api.delete("/models/order").expect(204);
     create_orders(&api, "order");
     assert_eq!(api.get(&format!("{path}/history")).expect(200).json()["items"], json!([]));
     api.get("/models/nobody/hooks/preCreate/history").expect_problem(404, "not-found");
 }
 
-/// Digits that name one artifact are enough to bind it again.
+/// A prefix of the digest that is unique is enough to bind an artifact again.
 #[test]
 fn artifacts_by_their_first_digits() {
     let server = start();
@@ -453,7 +453,7 @@ fn artifacts_by_their_first_digits() {
     assert_eq!(api.get(path).expect(200).json(), bound);
 }
 
-/// A chain is checked for no model, and nothing of it is kept.
+/// A chain is checked without a model, and nothing is stored.
 #[test]
 fn hooks_are_checked_without_a_model() {
     let server = start();

@@ -83,7 +83,7 @@ fn the_body_may_be_longer_than_one_request_but_no_line() {
 
 #[test]
 fn a_line_that_finds_no_place_waits_for_one() {
-    // One call at a time and sixteen that wait, for sixty-four lines at once.
+    // One running call and sixteen waiting ones, for sixty-four lines at once.
     let server = Server::start_with(ServerOptions { hooks: "concurrency = 1".into(), ..ServerOptions::default() });
     let api = server.client();
     create_orders(&api, "order");
@@ -123,7 +123,7 @@ fn a_dry_run_creates_nothing() {
         api.request("POST", "/models/order/import?dry-run=true").body("application/x-ndjson", lines).send().expect(200);
     assert_eq!((&dry.json()["created"], &dry.json()["failed"]), (&json!(1), &json!(1)));
     api.get("/models/order/instances/a").expect_problem(404, "not-found");
-    // A line that a hook would refuse is a failure, as it would be.
+    // A line that a hook would reject is reported as failed, as without the dry run.
     let hook = "export function preCreate({ after }) { if (after.name === 'bad') throw new Reject('no such name'); }";
     api.put_javascript("order", "preCreate", hook).expect(200);
     let lines = "{\"data\":{\"name\":\"good\"}}\n{\"data\":{\"name\":\"bad\"}}\n";

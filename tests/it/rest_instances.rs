@@ -12,7 +12,7 @@ fn start() -> Server {
     server
 }
 
-/// Creates an order `a` and gives it back.
+/// Creates an order `a` and returns it.
 #[track_caller]
 fn create_a(api: &Client) -> Value {
     api.post(INSTANCES, &json!({"id": "a", "data": {"name": "first", "total": 1}})).expect(201).json()
@@ -83,7 +83,7 @@ fn digits_and_texts_come_back_as_they_were() {
     assert!(listed.contains(data), "{listed}");
     let events = api.get("/events?type=instance.created").expect(200).text();
     assert!(events.contains(data), "{events}");
-    // A change of another property leaves the digits alone.
+    // Changing another property leaves the digits unchanged.
     api.patch("/models/order/instances/a", &json!({"n": 1})).expect(200);
     let got = api.get("/models/order/instances/a").expect(200).text();
     for digits in ["9007199254740993", "12345678901234567890.123456789", "1e+400", "-0.0", "1.50"] {
@@ -166,7 +166,7 @@ fn data_that_is_read_in_two_ways_is_named_by_its_pointer() {
         let problem = answer.expect_problem(400, "bad-request");
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
         assert_eq!(problem["errors"][0]["message"], "property `city` stands twice in one object", "{problem}");
-        // Any line or column would be one of the data's own text.
+        // There is no line or column, which would refer to the text of the data only.
         assert_eq!(
             problem["detail"], "property `city` stands twice in one object, at `/customer/city` of the data",
             "{problem}"
@@ -210,7 +210,7 @@ fn replace() {
     let answer = api.put(path, &json!({"data": {"name": "second"}})).expect(200);
     let second = answer.json();
     assert_eq!(answer.header("etag"), Some(tag(&api, &second).as_str()));
-    // The old properties are gone, the default is back.
+    // The old properties are gone, and the default applies again.
     assert_eq!(second["data"], json!({"name": "second", "status": "open"}));
     assert_eq!((&second["revision"], &second["created_at"]), (&json!(2), &first["created_at"]));
     assert!(second["position"].as_u64() > first["position"].as_u64());
@@ -260,7 +260,7 @@ fn delete() {
     assert!(gone.body.is_empty());
     api.get(path).expect_problem(404, "not-found");
     api.delete(path).expect_problem(404, "not-found");
-    // It can be made again, from revision 1.
+    // It can be created again, starting at revision 1.
     assert_eq!(create_a(&api)["revision"], 1);
 }
 
@@ -335,7 +335,7 @@ fn unique_values() {
     let problem =
         api.put("/models/order/instances/b", &json!({"data": {"mail": "x"}})).expect_problem(409, "not-unique");
     assert!(problem["detail"].as_str().expect("text").contains("mail"), "{problem}");
-    // A value that is given up is free.
+    // A released value is free.
     api.put("/models/order/instances/a", &json!({"data": {"mail": "y"}})).expect(200);
     api.put("/models/order/instances/b", &json!({"data": {"mail": "x"}})).expect(200);
     api.delete("/models/order/instances/b").expect(204);
@@ -398,7 +398,7 @@ fn idempotency() {
         post(bad, "x").expect_problem(400, "bad-request");
     }
     post(&"x".repeat(255), "x").expect(201);
-    // It holds through a crash.
+    // The key survives a crash.
     let server = server.kill_and_restart();
     let body = json!({"data": {"name": "x"}});
     let api = server.client();
@@ -456,7 +456,7 @@ fn the_past() {
     let api = server.client();
     let path = "/models/order/instances/a";
     let first = create_a(&api);
-    // At the moment of the first nothing else happened to it.
+    // At the timestamp of the first version nothing else happened to it.
     crate::support::eventually("the clock moves on", || {
         let other = api.post("/models/order/instances", &json!({"data": {"name": "other"}})).expect(201).json();
         (other["updated_at"] != first["updated_at"]).then_some(())

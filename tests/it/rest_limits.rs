@@ -1,4 +1,4 @@
-//! The problems of a server that cannot: full queues, lost races, a store that fails.
+//! Problems of an overloaded or failing server: full queues, lost races, a store that fails.
 
 use std::time::Duration;
 
@@ -60,14 +60,14 @@ fn a_store_that_fails_acknowledges_nothing() {
     let server = Server::start();
     let api = server.client();
     create_orders(&api, "order");
-    // Somebody else holds the event store's write lock.
+    // Another process holds the event store's write lock.
     let other = rusqlite::Connection::open(server.directory().join("data/events.db")).expect("the event store");
     other.busy_timeout(Duration::from_secs(5)).expect("a setting");
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     let body = json!({"id": "a", "data": {"name": "x"}});
     let problem = api.post(INSTANCES, &body).expect_problem(503, "storage");
     assert!(problem["detail"].as_str().expect("text").contains("nothing was written"), "{problem}");
-    // What is there can be read all the same.
+    // Existing data can still be read.
     api.get("/models/order").expect(200);
     api.get(&format!("{INSTANCES}/a")).expect_problem(404, "not-found");
     other.execute_batch("ROLLBACK").expect("the lock is given back");

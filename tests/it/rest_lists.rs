@@ -1,4 +1,4 @@
-//! Lists of instances: filters, order, pages, parts.
+//! Lists of instances: filters, order, pages, fields.
 
 use serde_json::{Value, json};
 
@@ -121,7 +121,7 @@ fn filters_of_every_kind() {
         let counted = api.get(&format!("{LIST}?{query}&count=true&limit=1")).expect(200).json();
         assert_eq!(counted["count"], expected.len(), "{query}");
     }
-    // A page after the other gives what one page gives.
+    // Separate pages together equal one large page.
     for query in ["sort=-$updated_at,$id", "sort=$revision,-$id", "filter[or][0][total][gt]=5&filter[or][1][$id][gt]=c"]
     {
         let (mut found, mut cursor) = (String::new(), String::new());
@@ -199,7 +199,7 @@ fn filters_that_mean_nothing_are_refused() {
     }
     let many: String = (0..500).map(|_| "filter[total][gt]=1&").collect();
     api.get(&format!("{LIST}?{many}")).expect_problem(400, "bad-request");
-    // A quote in a value or a name is only that.
+    // A quote in a value or a name has no special meaning.
     assert_eq!(ids(&api, "filter[name][eq]=%27%20OR%201=1--"), "");
     api.get(&format!("{LIST}?filter[name%22%27][eq]=x")).expect_problem(400, "bad-request");
     api.get(&format!("{LIST}?sort=name%22;drop")).expect_problem(400, "bad-request");
@@ -215,7 +215,7 @@ fn order() {
         ("sort=name", "acbed"),
         ("sort=-name", "ebcad"),
         ("sort=count,-total", "acbde"),
-        // As clients write lists that are not told otherwise.
+        // Repeated parameters, as clients write lists by default.
         ("sort=count&sort=-total", "acbde"),
         ("sort=count&limit=1000&sort=-total", "acbde"),
         ("sort=-count,name", "dcbae"),
@@ -249,7 +249,7 @@ fn pages() {
             assert_eq!(found, whole, "{query} by {limit}");
         }
     }
-    // A cursor belongs to its query.
+    // A cursor is valid only for its query.
     let next =
         api.get(&format!("{LIST}?limit=2&sort=total")).expect(200).json()["next"].as_str().expect("text").to_owned();
     api.get(&format!("{LIST}?limit=2&sort=name&cursor={next}")).expect_problem(400, "bad-request");

@@ -66,7 +66,7 @@ fn what_is_no_definition_is_refused() {
         let problem = api.post("/models", &body).expect_problem(400, "bad-request");
         assert!(problem["detail"].as_str().expect("text").contains(expected), "{body}: {problem}");
     }
-    // What is JSON and no usable schema, index or unique list.
+    // Valid JSON, but not a usable schema, index or unique list.
     for body in [
         json!({"id": "a", "schema": {"type": "array"}}),
         json!({"id": "a", "schema": {"type": "object", "properties": {"x": {"type": "nothing"}}}}),
@@ -113,7 +113,7 @@ fn a_new_version() {
     assert_eq!(second["schema"], schema);
     assert_eq!(second["created_at"], first["created_at"]);
     assert!(second_tag.ends_with(&format!("-{}-2\"", second["position"])), "{second_tag}");
-    // The same again changes nothing.
+    // Putting the same definition again changes nothing.
     let again = api.put("/models/order", &json!({"schema": schema, "indexes": [["note"]]})).expect(200).json();
     assert_eq!(again, second);
     // Old versions stay readable.
@@ -200,7 +200,7 @@ fn delete() {
     api.delete("/models/order?cascade=true").expect(204);
     api.get("/models/order").expect_problem(404, "not-found");
     api.get("/models/order/instances/a").expect_problem(404, "not-found");
-    // The name is free again, and nothing of the old one is left.
+    // The name is free again, and nothing of the old model is left.
     create_orders(&api, "order");
     api.get("/models/order/instances/a").expect_problem(404, "not-found");
     api.delete("/models/order").expect(204);
@@ -218,7 +218,7 @@ fn preferences_and_dry_runs() {
     let minimal = api.request("POST", "/models").header("Prefer", "return=minimal").json(&body).send().expect(201);
     assert!(minimal.body.is_empty() && minimal.header("location") == Some("/models/order"));
     assert_eq!(minimal.header("preference-applied"), Some("return=minimal"));
-    // No hook runs after a change of a model, so nothing was waited for.
+    // No hook runs after a change of a model, so there is nothing to wait for.
     let put = api.request("PUT", "/models/order").header("Prefer", "return=minimal, wait=1");
     let minimal = put.json(&json!({"schema": order_schema()})).send().expect(204);
     assert!(minimal.body.is_empty());

@@ -6,7 +6,7 @@ use crate::support::{Client, Server, ServerOptions, create_orders, eventually};
 
 const NO_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// A server whose post hook fails for good at once.
+/// A server whose post hook fails permanently at once.
 fn start_failing() -> Server {
     let server = Server::start_with(ServerOptions { hooks: "max-attempts = 1".into(), ..ServerOptions::default() });
     let api = server.client();
@@ -34,7 +34,7 @@ fn errors_are_kept_and_dropped() {
     let server = start_failing();
     let api = server.client();
     assert_eq!(api.get("/errors").expect(200).json(), json!({"items": [], "next": null}));
-    // A post hook that fails is no error of the write.
+    // A failed post hook does not fail the write.
     create(&api, "a");
     create(&api, "b");
     create(&api, "c");
@@ -129,7 +129,7 @@ fn secrets_go_in_and_never_come_out() {
     api.delete("/secrets/mail-key").expect_problem(404, "not-found");
     assert_eq!(api.get("/secrets").expect(200).json()["items"], json!(["a.b_c"]));
     assert!(!server.log().iter().any(|line| line.contains("hunter")));
-    // No event tells of it, and nothing on the disk does.
+    // Neither the events nor the files on disk mention it.
     assert!(!api.get("/events").expect(200).text().contains("mail-key"));
     let mut folders = vec![server.directory().to_owned()];
     while let Some(folder) = folders.pop() {

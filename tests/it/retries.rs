@@ -1,4 +1,5 @@
-//! Failed post hooks that are run again: each once, side by side, whoever asks how often; and failures are recorded once.
+//! Retries of failed post hooks: each runs once and they run concurrently, however many clients ask; failures are
+//! recorded once.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use crate::support::{Client, Server, ServerOptions, eventually};
 
 const FAILS: &str = "export default () => { throw new Error('not yet'); }";
 
-/// A server whose hooks of `task` may ask the gate; each failure is the last.
+/// A server whose hooks of `task` may call the gate; they fail permanently after the first attempt.
 fn start(gate: &Gate) -> Server {
     let options =
         ServerOptions { tables: gate.grant("task", ""), hooks: "max-attempts = 1".into(), ..ServerOptions::default() };
@@ -22,7 +23,7 @@ fn start(gate: &Gate) -> Server {
     server
 }
 
-/// From here on each run asks the gate, with the instance and the position of the event.
+/// From now on each run calls the gate, with the instance and the position of the event.
 fn mend(api: &Client, gate: &Gate) {
     let source = format!("export default ({{ id, event }}) => fetch(`{}/${{id}}/${{event.position}}`);", gate.url());
     for phase in ["postCreate", "postUpdate"] {
@@ -74,7 +75,7 @@ fn a_record_is_retried_by_one_at_a_time() {
     std::thread::scope(|scope| {
         let first = scope.spawn(|| server.client().request("POST", &format!("{path}/retry")).send());
         gate.wait_for(1);
-        // While it runs, nobody else runs or drops it, and a bulk retry waits for it.
+        // During a retry the record cannot be retried or deleted, and a bulk retry waits for it.
         api.request("POST", &format!("{path}/retry")).send().expect_problem(409, "conflict");
         api.delete(&path).expect_problem(409, "conflict");
         let started = start_job(&api);
@@ -103,7 +104,7 @@ fn jobs_run_side_by_side_and_nothing_twice() {
     errors(&api, 15);
     mend(&api, &gate);
     let (first, second) = (start_job(&api), start_job(&api));
-    // All instances at once, one event of each.
+    // All instances at once, one event each.
     let inside = gate.wait_for(12);
     let instances: BTreeSet<&str> = inside.iter().filter_map(|path| path.split('/').nth(1)).collect();
     assert_eq!(instances.len(), 12, "{inside:?}");
@@ -145,7 +146,7 @@ fn a_job_is_cancelled_and_keeps_what_it_did_not_do() {
     let done = ended["done"].as_u64().expect("a number");
     assert!((1..80).contains(&done), "{ended}");
     assert_eq!(errors(&api, 80 - done as usize).len() as u64, 80 - done);
-    // It is over: cancelling it again changes nothing.
+    // The job has ended: cancelling it again changes nothing.
     api.delete(&format!("/jobs/{started}")).expect(204);
     assert_eq!(job(&api, &started), ended);
 }
@@ -173,7 +174,7 @@ fn kills_leave_each_failure_once() {
     let mut server = start(&gate);
     let lines: String = (0..EVENTS).map(|n| format!("{{\"id\":\"i{n}\",\"data\":{{}}}}\n")).collect();
     server.client().request("POST", "/models/task/import").body("application/x-ndjson", lines).send().expect(200);
-    // At whatever moment: what counts is that some were recorded, and some were not.
+    // The exact moment does not matter, as long as some are recorded and some are not.
     for part in 1..6 {
         let api = server.client();
         eventually("some more are recorded", || {
@@ -189,7 +190,7 @@ fn kills_leave_each_failure_once() {
     let instances: BTreeSet<&str> =
         errors.iter().map(|error| error["event"]["instance"].as_str().expect("an id")).collect();
     assert_eq!(instances.len(), EVENTS);
-    // Oldest first is in the order of the log.
+    // Oldest first means in the order of the log.
     assert!(errors.is_sorted_by_key(|error| error["event"]["position"].as_u64()));
 }
 
@@ -217,7 +218,7 @@ fn what_waits_is_measured() {
     let streams: Vec<_> = (0..3).map(|_| api.stream("/events/stream", &[])).collect();
     eventually("they listen", || (metric(&api, "snaphook_listeners ") == Some(3)).then_some(()));
     drop(streams);
-    // A connection that is gone is noticed when something is written to it.
+    // A closed connection is noticed on the next write to it.
     eventually("they are gone", || {
         create(&api, &format!("c{}", api.get("/events?limit=1").expect(200).json()["head"]));
         (metric(&api, "snaphook_listeners ") == Some(0)).then_some(())

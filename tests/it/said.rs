@@ -1,4 +1,4 @@
-//! What was asked for and does nothing is said.
+//! Settings and arguments without effect are reported.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn write(at: &Path, name: &str, text: &str) {
     std::fs::write(path, text).expect("written");
 }
 
-/// The exit code, and all that it said.
+/// The exit code, and the complete output.
 fn run(directory: &Path, args: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snaphook"));
     command.args(args).current_dir(directory);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Response, Server, ServerOptions, create_orders, eventually, skip};
 
-/// Every operation, and the lowest role that may call it; `None`: no token is asked for.
+/// Every operation and the lowest role that may call it; `None` if it needs no token.
 #[rustfmt::skip]
 pub(crate) const OPERATIONS: [(&str, &str, Option<&str>); 56] = [
     ("GET", "/models", Some("reader")),
@@ -118,7 +118,7 @@ fn every_operation_asks_for_its_role() {
             assert_ne!(answer.status, 401, "{method} {path} as {role}");
         }
     }
-    // What a path answers is in the table above, all of it.
+    // The table above lists every method of each path.
     for (_, path, _) in OPERATIONS {
         let allow = api.request("OPTIONS", path).send().expect(204);
         let mut told: Vec<&str> =
@@ -142,7 +142,7 @@ fn an_admin_may_do_everything_and_the_first_token_is_made_once() {
     assert_eq!(std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
     let token = admin(&server);
     send(&api, &token, "PUT", "/secrets/key", &json!(1)).expect(204);
-    // The server's own records are no secrets.
+    // The server's own records are not listed as secrets.
     assert_eq!(ask(&api, &token, "GET", "/secrets").expect(200).json()["items"], json!(["key"]));
     send(&api, &token, "PUT", "/secrets/snaphook.tokens", &json!(1)).expect_problem(400, "bad-request");
     ask(&api, &token, "DELETE", "/secrets/Snaphook.tokens").expect_problem(400, "bad-request");
@@ -150,7 +150,7 @@ fn an_admin_may_do_everything_and_the_first_token_is_made_once() {
     assert_eq!(admin(&server), token);
     let api = server.client();
     ask(&api, &token, "GET", "/secrets").expect(200);
-    // Revoked, and no other is made: that would open what was closed.
+    // After it is revoked no new one is created, which would reopen access.
     make(&api, &token, &json!({"name": "second", "role": "admin"}));
     ask(&api, &token, "DELETE", "/tokens/admin").expect(204);
     ask(&api, &token, "GET", "/models").expect_problem(401, "unauthorized");
@@ -219,7 +219,7 @@ fn models_limit_what_is_seen_and_written() {
     assert_eq!(events["items"].as_array().map(Vec::len), Some(5));
     let writers: Vec<_> = events["items"].as_array().expect("items").iter().map(|event| &event["actor"]).collect();
     assert!(writers.contains(&&json!({"id": "shop", "kind": "token"})), "who wrote is told: {events}");
-    // Page by page it comes to the same, also where a page shows nothing.
+    // Paging gives the same result, also with pages that show nothing.
     let mut after = "0".to_owned();
     let mut seen = 0;
     loop {
@@ -235,7 +235,7 @@ fn models_limit_what_is_seen_and_written() {
     for _ in 0..5 {
         assert_ne!(stream.next().data["model"], "film");
     }
-    // A stream ends with its token.
+    // A stream ends when its token is revoked.
     ask(&api, &admin, "DELETE", "/tokens/shop").expect(204);
     send(&api, &admin, "POST", "/models/order/instances", &json!({"id": "c", "data": {}})).expect(201);
     assert!(stream.rest().is_empty(), "nothing more is told");
@@ -272,7 +272,7 @@ fn tokens_are_made_listed_and_revoked() {
     ask(&api, &admin, "DELETE", "/tokens/ci").expect(204);
     ask(&api, &admin, "DELETE", "/tokens/ci").expect_problem(404, "not-found");
     ask(&api, &token, "GET", "/models").expect_problem(401, "unauthorized");
-    // Nothing of a token is on the disk but what the admin's file has.
+    // No token is written anywhere except to the admin's file.
     assert!(server.log().iter().all(|line| !line.contains(&token[5..]) && !line.contains(&admin[5..])));
 }
 
@@ -285,7 +285,7 @@ fn who_guesses_waits_and_others_do_not() {
     for _ in 0..12 {
         ask(&api, "guess", "GET", "/models").expect_problem(401, "unauthorized");
     }
-    // From the tenth on: 100, 200 and 300 ms.
+    // From the tenth attempt: 100, 200 and 300 ms.
     assert!(started.elapsed() >= std::time::Duration::from_millis(300), "{:?}", started.elapsed());
     ask(&api, &admin, "GET", "/models").expect(200);
     let metrics = api.get("/metrics").expect(200).text();
@@ -306,7 +306,7 @@ fn requests_of_one_token_are_limited() {
     let wait: u64 = limited.header("retry-after").expect("a time").parse().expect("seconds");
     limited.expect_problem(429, "rate-limited");
     assert!((1..=2).contains(&wait), "{wait}");
-    // What needs no token has no limit, and others have their own.
+    // Requests without a token have no limit, and other clients have separate limits.
     for _ in 0..50 {
         api.get("/healthz").expect(200);
     }
@@ -341,7 +341,7 @@ fn commands_send_the_first_token() {
         )
     };
     let admin = admin(&server);
-    // A server that is named gets no token that nobody named.
+    // With an explicit URL the command sends no token unless it is given one.
     let (ok, _, told) = run(&["token", "list"], None);
     assert!(!ok && told.contains("no token was sent"), "{told}");
     let (ok, made, told) = run(&["token", "create", "shop", "--role", "reader"], Some(&admin));
@@ -365,7 +365,7 @@ pub(crate) struct Issuer {
 }
 
 impl Issuer {
-    /// `None`: it is not installed.
+    /// `None` if it is not installed.
     pub(crate) fn start() -> Option<Issuer> {
         let packages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("identity/tests/oidc-provider");
         if !packages.join("node_modules/oidc-provider").is_dir() {
@@ -389,7 +389,7 @@ impl Issuer {
         Some(issuer)
     }
 
-    /// A server that takes its tokens: their claims have the text `role` and the list `models`.
+    /// A server that accepts its tokens, with the claims `role` (a string) and `models` (a list).
     pub(crate) fn server(&self) -> Server {
         let tables = format!(
             "[auth.oidc]\nissuer = 'http://{}'\naudience = 'snaphook'\nrole = 'claims.role'\nmodels = 'claims.models'",
@@ -440,6 +440,6 @@ fn tokens_of_an_issuer_are_taken() {
     if forged != writer {
         ask(&api, &forged, "GET", "/models").expect_problem(401, "unauthorized");
     }
-    // Tokens of the server are taken beside them.
+    // The server's own tokens are accepted too.
     ask(&api, &admin(&server), "GET", "/tokens").expect(200);
 }

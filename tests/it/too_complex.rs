@@ -1,4 +1,4 @@
-//! Schemas, documents and queries that are made to take for ever: each is answered soon, and nobody else waits for it.
+//! Schemas, documents and queries that would take forever: each soon gets a response, and other clients do not wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 
 use crate::support::{Client, Server};
 
-/// What the issue allows, with its wait.
+/// The required limit, including the time in the queue.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
-/// A machine may be busy with other tests and builds.
+/// The machine may be busy with other tests and builds.
 const MARGIN: u32 = 4;
 
-/// A schema and the data that is sent to it.
+/// A schema, and the data that is sent to it.
 struct Case {
     name: String,
     schema: Value,
@@ -251,7 +251,7 @@ fn combined() -> Vec<Case> {
     ]
 }
 
-/// Answered, clearly, soon.
+/// The request gets a clear response within the limit.
 #[track_caller]
 fn answered(name: &str, send: impl FnOnce() -> crate::support::Response) -> u16 {
     let started = Instant::now();
@@ -266,7 +266,7 @@ fn answered(name: &str, send: impl FnOnce() -> crate::support::Response) -> u16 
         200 | 201 => {}
         422 => assert!(text.contains("/problems/too-complex") || text.contains("/problems/invalid"), "{name}: {text}"),
         413 => {}
-        // Others wait: only where the machine is slower than the bound.
+        // Only where the machine is slower than the limit, so that the request waits for others.
         503 => assert!(text.contains("/problems/overloaded"), "{name}: {text}"),
         _ => panic!("{name}: {text}"),
     }
@@ -324,7 +324,7 @@ fn combinations_are_answered() {
     run(combined());
 }
 
-/// A document that takes all that it may.
+/// A document that uses up the whole budget.
 fn heavy() -> (Value, Value) {
     let schema = json!({"type": "object", "properties": {"s": {"pattern": "(?=(a*)*$)(a|aa)+$"}}});
     (schema, json!({"data": {"s": format!("{}!", "a".repeat(100_000))}}))
@@ -386,7 +386,7 @@ fn paths_of_queries_are_looked_up_within_bounds() {
     }
 }
 
-/// The time that 99 of 100 are within.
+/// The 99th percentile.
 fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[(times.len() * 99 / 100).min(times.len() - 1)]

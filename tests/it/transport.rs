@@ -1,4 +1,4 @@
-//! How the server is reached: TLS, the redirect to it, a Unix socket, static files.
+//! Ways to reach the server: TLS, the redirect to it, a Unix socket, static files.
 #![cfg(unix)]
 
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::support::{Server, ServerOptions, eventually};
 
-/// A certificate for `localhost` and its key, in the folder.
+/// Writes a certificate for `localhost` and its key to the folder.
 pub(crate) fn write_pair(folder: &Path) -> String {
     let (certificate, key) = pair();
     std::fs::write(folder.join("cert.pem"), &certificate).expect("a certificate");
@@ -74,7 +74,7 @@ fn versions_and_protocols() {
         let said = s_client(&server, arguments);
         assert!(said.contains(says), "{arguments:?}: {said}");
     }
-    // Plain HTTP ends with an alert: a record of type 21.
+    // Plain HTTP gets an alert: a record of type 21.
     let answer = server.client().raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(answer.first(), Some(&21), "{answer:?}");
 }
@@ -108,7 +108,7 @@ fn certificates_change_while_it_serves() {
         assert!(before.contains("BEGIN CERTIFICATE") && !shown().contains(&last_line(&certificate)));
         std::fs::write(server.directory().join("key.pem"), &key).expect("a key");
         eventually("the new one is shown", || shown().contains(&last_line(&certificate)).then_some(()));
-        // So do garbage and a missing file.
+        // So do invalid content and a missing file.
         std::fs::write(server.directory().join("cert.pem"), "garbage").expect("a file");
         server.signal(Signal::HUP);
         eventually("the garbage is logged", || {
@@ -145,7 +145,7 @@ fn a_certificate_of_the_secure_store() {
     let options = ServerOptions { server: tls.to_owned(), ..ServerOptions::default() };
     let server = Server::start_in(std::sync::Arc::clone(&folder), options.clone());
     assert!(curl(&server, &["-f"], "/healthz").status.success());
-    // Stored anew, it is in force after a signal; open connections do not matter.
+    // A replaced secret takes effect after a signal; open connections do not matter.
     let (new, new_key) = pair();
     for (name, value) in [("tls-chain", &new), ("tls-key", &new_key)] {
         let put = ["-f", "-X", "PUT", "-H", "Content-Type: text/plain", "--data-binary", value.as_str()];
@@ -156,7 +156,7 @@ fn a_certificate_of_the_secure_store() {
     eventually("the new one is shown", || curl(&server, &["-f"], "/healthz").status.success().then_some(()));
     assert!(!server.log().concat().contains("PRIVATE KEY"));
     drop(server);
-    // One that is missing is named.
+    // A missing secret is named.
     let config = std::fs::read_to_string(folder.path().join("config.toml")).expect("a config");
     std::fs::write(folder.path().join("config.toml"), config.replace("secret:tls-key", "secret:none"))
         .expect("written");
@@ -166,7 +166,7 @@ fn a_certificate_of_the_secure_store() {
     assert!(!serve.status.success() && said.contains("none"), "{said}");
 }
 
-/// An idle connection makes room for another one; those at work do not.
+/// An idle connection is closed in favour of a new one; busy connections are not.
 #[test]
 fn connections_beyond_the_limit_wait_for_their_turn() {
     let options = ServerOptions { server: "[server.limits]\nconnections = 4".to_owned(), ..ServerOptions::default() };
@@ -282,7 +282,7 @@ fn a_unix_socket() {
     )
     .expect("a config");
     let path = folder.path().join("api.sock");
-    // What a server left that did not end well.
+    // The socket file of a server that crashed.
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
     let start = || {
         let mut process = Command::new(env!("CARGO_BIN_EXE_snaphook"));

@@ -1,4 +1,4 @@
-//! Unique values whose case does not count: in every way to write, across changes of the model, and as `ilike` finds them.
+//! Case-insensitive unique values: on every way to write, across changes of the model, and consistent with `ilike`.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn case_does_not_count_however_a_value_is_written() {
     case_does_not_count("");
 }
 
-/// The claims of values are the event store's; whichever it is, it tells them apart by nothing but their bytes.
+/// The event store keeps the claims of values; every driver distinguishes them only by their bytes.
 #[test]
 fn case_does_not_count_on_postgres() {
     let server = postgres::start(&[]);
@@ -75,11 +75,11 @@ fn case_does_not_count(tables: &str) {
     is_taken(create(&api, "b", "ada@example.COM"), "user/a");
     create(&api, "b", "ÉLAN ΣΟΦΟΣ").expect(201);
     is_taken(create(&api, "c", "élan σοφος"), "user/b");
-    // What differs in more than case is free.
+    // Values that differ in more than case do not conflict.
     create(&api, "c", "elan σοφος").expect(201);
     create(&api, "d", "straße").expect(201);
     create(&api, "e", "STRASSE").expect(201);
-    // What was written is kept as it was, and may be written again in another case.
+    // The original spelling is kept, and the value may be rewritten in another case.
     let put =
         |id: &str, email: &str| api.put(&format!("/models/user/instances/{id}"), &json!({"data": {"email": email}}));
     assert_eq!(api.get("/models/user/instances/a").expect(200).json()["data"]["email"], "Ada@Example.com");
@@ -104,13 +104,13 @@ fn case_does_not_count(tables: &str) {
         api.request("POST", "/models/user/import").body("application/x-ndjson", lines).send().expect(200).json();
     assert_eq!((&report["created"], &report["failed"]), (&json!(1), &json!(1)), "{report}");
 
-    // A value goes back with its instance, also after a restart and a rebuild.
+    // Deleting the instance releases its value, also after a restart and a rebuild.
     let server = server.kill_and_restart();
     let api = server.client();
     is_taken(create(&api, "f", "ada@EXAMPLE.com"), "user/a");
     api.delete("/models/user/instances/a").expect(204);
     create(&api, "f", "ada@EXAMPLE.com").expect(201);
-    // Those that `ilike` finds are those that a value is unique among; `eq` minds case.
+    // `ilike` finds exactly the values that conflict; `eq` is case-sensitive.
     let found = |operator: &str, email: &str| -> Vec<String> {
         let page = api.get(&format!("/models/user/instances?filter[email][{operator}]={email}")).expect(200).json();
         let items = page["items"].as_array().expect("a list").iter();
@@ -136,7 +136,7 @@ fn the_collation_changes_only_where_every_instance_fits() {
     let problem = api.put("/models/user", &wanted).expect_problem(422, "incompatible");
     assert_eq!(problem["errors"].as_array().expect("rows").len(), 1, "{problem}");
     assert_eq!(api.get("/models/user").expect(200).json()["version"], 1);
-    // The refused change left nothing behind.
+    // The rejected change left nothing behind.
     create(&api, "d", "BOB").expect(201);
     for id in ["b", "d"] {
         api.delete(&format!("/models/user/instances/{id}")).expect(204);
@@ -144,14 +144,14 @@ fn the_collation_changes_only_where_every_instance_fits() {
     let changed = api.put("/models/user", &wanted).expect(200).json();
     assert_eq!((&changed["version"], &changed["unique"]), (&json!(2), &nocase(&["email"])));
     is_taken(create(&api, "b", "aDA"), "user/a");
-    // The same again is no change; a rename takes the values along.
+    // The same definition again is not a change; a rename keeps the claimed values.
     assert_eq!(api.put("/models/user", &wanted).expect(200).json()["version"], 2);
     let renamed = json!({"schema": {"type": "object", "properties": {"mail": {"type": "string"}}},
         "unique": nocase(&["mail"]), "renames": {"email": "mail"}});
     api.put("/models/user", &renamed).expect(200);
     let taken = api.post("/models/user/instances", &json!({"data": {"mail": "BOB"}}));
     is_taken(taken, "user/c");
-    // And back: case counts again.
+    // And back: case matters again.
     let exact = json!({"schema": {"type": "object", "properties": {"mail": {"type": "string"}}}, "unique": [["mail"]]});
     api.put("/models/user", &exact).expect(200);
     api.post("/models/user/instances", &json!({"id": "e", "data": {"mail": "BOB"}})).expect(201);
@@ -196,7 +196,7 @@ fn models_kept_as_files_may_have_it() {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
     let model = folder.path().join("hooks/user");
     std::fs::create_dir_all(&model).expect("a folder");
-    // In the order of an author, and one list in its long form.
+    // Keys in an author's order, and one list in the long form.
     let text = r#"{"schema": {"type": "object", "properties": {"email": {"type": "string"}, "n": {}}},
         "unique": [{"collation": "nocase", "properties": ["email"]}, {"properties": ["n"]}]}"#;
     std::fs::write(model.join("model.json"), text).expect("a file");
@@ -207,7 +207,7 @@ fn models_kept_as_files_may_have_it() {
     assert_eq!(made["unique"], json!([{"properties": ["email"], "collation": "nocase"}, ["n"]]));
     create(&api, "a", "Ada").expect(201);
     is_taken(create(&api, "b", "ADA"), "user/a");
-    // Whatever form the file has, it is no change.
+    // The form in the file does not count as a change.
     let server = server.restart();
     assert_eq!(server.client().get("/models/user").expect(200).json()["version"], 1);
 }

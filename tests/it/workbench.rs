@@ -1,4 +1,4 @@
-//! Runs a hook's code in a server and shows what it came to.
+//! Runs a hook's code in a server and returns its result.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::support::{Client, Response, Server, ServerOptions, eventually};
 
-/// Options for a server whose post hooks are tried once, so that what fails is in the error store at once.
+/// Options for a server whose post hooks run only once, so that failures are recorded at once.
 pub(crate) fn once(tables: impl Into<String>) -> ServerOptions {
     ServerOptions { hooks: "max-attempts = 1".to_owned(), tables: tables.into(), ..ServerOptions::default() }
 }
@@ -23,20 +23,20 @@ pub(crate) fn open_model(api: &Client, id: &str) {
     api.post("/models", &json!({"id": id, "schema": {"type": "object"}})).expect(201);
 }
 
-/// An id that no instance has yet.
+/// An id that is not in use.
 pub(crate) fn fresh_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("i{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Creates an instance with an id of its own.
+/// Creates an instance with a new id.
 #[track_caller]
 pub(crate) fn create(api: &Client, model: &str, data: &Value) -> Response {
     api.post(&format!("/models/{model}/instances"), &json!({"id": fresh_id(), "data": data}))
 }
 
-/// What the body of an async `preCreate` handler, with the context's members at hand, returns. The model needs the
-/// grant `amend`.
+/// Returns the result of an async `preCreate` handler with this body, which can use the members of the context. The
+/// model needs the grant `amend`.
 #[track_caller]
 pub(crate) fn pre_value(api: &Client, model: &str, body: &str) -> Value {
     let source = format!(
@@ -48,14 +48,14 @@ pub(crate) fn pre_value(api: &Client, model: &str, body: &str) -> Value {
     create(api, model, &json!({})).expect(201).json()["data"]["value"].take()
 }
 
-/// Binds the body of an async `postCreate` handler, lets it run once and gives what it returned.
+/// Binds an async `postCreate` handler with this body, runs it once and returns its result.
 #[track_caller]
 pub(crate) fn post_value(api: &Client, model: &str, body: &str) -> Value {
     bind_post(api, model, body);
     react(api, model, &json!({}))
 }
 
-/// Binds the body of an async `postCreate` handler, with the context's members at hand.
+/// Binds an async `postCreate` handler with this body, which can use the members of the context.
 #[track_caller]
 pub(crate) fn bind_post(api: &Client, model: &str, body: &str) {
     let source = format!(
@@ -67,7 +67,7 @@ pub(crate) fn bind_post(api: &Client, model: &str, body: &str) {
     api.put_javascript(model, "postCreate", &source).expect(200);
 }
 
-/// Creates an instance and gives what the hook of [`bind_post`] returned for it.
+/// Creates an instance and returns the result of the hook of [`bind_post`].
 #[track_caller]
 pub(crate) fn react(api: &Client, model: &str, data: &Value) -> Value {
     let id = create_and_wait(api, model, data);
@@ -77,7 +77,7 @@ pub(crate) fn react(api: &Client, model: &str, data: &Value) -> Value {
     serde_json::from_str(value).unwrap_or_else(|error| panic!("{error}: {value}"))
 }
 
-/// Creates an instance, waits for its post hooks and gives its id.
+/// Creates an instance, waits for its post hooks and returns its id.
 #[track_caller]
 pub(crate) fn create_and_wait(api: &Client, model: &str, data: &Value) -> String {
     let id = fresh_id();
@@ -86,7 +86,7 @@ pub(crate) fn create_and_wait(api: &Client, model: &str, data: &Value) -> String
     id
 }
 
-/// What the hooks of a phase logged for one instance.
+/// The log lines of a phase's hooks for one instance.
 #[track_caller]
 pub(crate) fn log_of(api: &Client, model: &str, phase: &str, instance: &str) -> Vec<String> {
     let log = api.get(&format!("/models/{model}/hooks/{phase}/log")).expect(200).json();
@@ -94,7 +94,7 @@ pub(crate) fn log_of(api: &Client, model: &str, phase: &str, instance: &str) -> 
     lines.map(|line| line["message"].as_str().expect("a text").to_owned()).collect()
 }
 
-/// The record of the post hook that failed for an instance.
+/// The error record of the failed post hook of an instance.
 #[track_caller]
 pub(crate) fn failure_of(api: &Client, model: &str, instance: &str) -> Value {
     eventually("the failure is recorded", || {
@@ -104,7 +104,7 @@ pub(crate) fn failure_of(api: &Client, model: &str, instance: &str) -> Value {
     })
 }
 
-/// A JavaScript expression that gives what an expression throws, as `{name, code, message}`, or its value.
+/// A JavaScript expression that returns what another expression throws, as `{name, code, message}`, or its value.
 pub(crate) fn caught(expression: &str) -> String {
     format!(
         "try {{ return {{ value: await ({expression}) }}; }} \
@@ -119,7 +119,7 @@ pub(crate) fn signal(server: &Server, signal: Signal) {
     kill_process(pid, signal).expect("a process");
 }
 
-/// The lines of configuration that a denial tells to add.
+/// The configuration lines that a denial suggests.
 #[track_caller]
 pub(crate) fn lines_to_add(message: &str) -> String {
     let (_, lines) = message.split_once("add to config.toml:\n").unwrap_or_else(|| panic!("no lines in: {message}"));

@@ -1,4 +1,4 @@
-//! Families of wrong requests. Each function draws one member of its family; whatever it draws is wrong.
+//! Families of invalid requests. Each function draws one member of its family; every member is invalid.
 
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ pub(super) const FAMILIES: &[(&str, Family)] = &[
     ("import", odd_import),
 ];
 
-/// The model that the requests are about.
+/// The model that the requests use.
 pub(super) fn model() -> Value {
     json!({"id": "order", "schema": schema(), "indexes": [["count"]], "unique": [["code"]]})
 }
@@ -73,7 +73,7 @@ fn schema() -> Value {
 const COLLECTION: &str = "/models/order/instances";
 const INSTANCE: &str = "/models/order/instances/a";
 
-/// A write whose data is this text.
+/// A write with this text as data.
 fn write(chance: &mut Chance, data: &str) -> Case {
     match chance.below(3) {
         0 => Case::json("POST", COLLECTION, format!(r#"{{"data":{data}}}"#)),
@@ -82,12 +82,12 @@ fn write(chance: &mut Chance, data: &str) -> Case {
     }
 }
 
-/// The same, or a patch with it.
+/// A write, or a patch, with this text.
 fn write_or_patch(chance: &mut Chance, data: &str) -> Case {
     if chance.one_in(3) { Case::json("PATCH", INSTANCE, data) } else { write(chance, data) }
 }
 
-/// JSON that was damaged until it was none.
+/// JSON with mutations that make it invalid.
 pub(super) fn broken(chance: &mut Chance, body: &[u8]) -> Vec<u8> {
     const BYTES: &[u8] = b"{}[],:\"\\\0\x01\x1ftfnNI0-+.eE/'#\x7f\xff";
     let mut broken = body.to_vec();
@@ -169,7 +169,7 @@ fn misfit(chance: &mut Chance) -> Case {
         r#"{"name":"x","customer":{"nope":1}}"#,
         r#"{"name":"x","$ref":"file:///etc/passwd"}"#,
     ]);
-    // A patch need not name what is required.
+    // A patch may omit required properties.
     if chance.one_in(8) { write(chance, r#"{"count":1}"#) } else { write_or_patch(chance, data) }
 }
 
@@ -192,7 +192,7 @@ fn wrong_number(chance: &mut Chance) -> Case {
         _ => "9007199254740993",
     };
     let name = chance.pick(&["count", "price"]);
-    // Some of these fit a price.
+    // Some of these values are valid prices.
     let value = if name == "price" && (value == "-1" || value == "1.5") { "1.005" } else { value };
     write_or_patch(chance, &format!(r#"{{"name":"x","{name}":{value}}}"#))
 }
@@ -295,7 +295,7 @@ fn lone_surrogate(chance: &mut Chance) -> Case {
     }
 }
 
-/// No instance ids, escaped for a path.
+/// Invalid instance ids, escaped for a path.
 const ODD_IDS: &[&str] = &[
     "..",
     ".",
@@ -482,10 +482,10 @@ fn odd_filter(chance: &mut Chance) -> Case {
     }
 }
 
-/// A filter that was right before one of its characters went wrong.
+/// A valid filter with one character replaced.
 fn mangled_filter(chance: &mut Chance) -> Case {
     let mut text = "filter[count][gte]=12".to_owned();
-    // What is left of `=` decides whether the parameter is known at all.
+    // If the text before `=` is damaged, the parameter may be unknown.
     let at = chance.below("filter[count][gte]".len());
     let with = chance.pick(&["z", "%00", "[", "]", "%5D%5D", ".", "%22", "'", "%F0%9F%92%A9", "Z"]);
     let with = if text[at..].starts_with(with) { "z" } else { with };
@@ -864,7 +864,7 @@ fn too_large(chance: &mut Chance) -> Case {
             Some(name.as_bytes()),
         ),
         _ => {
-            // In chunks nobody knows beforehand how much comes.
+            // A chunked body has no declared length.
             let mut case = Case::new(
                 "POST",
                 COLLECTION,
@@ -945,7 +945,7 @@ fn odd_definition(chance: &mut Chance) -> Case {
         2 => Case::json("POST", "/models", format!(r#"{{"id":"odd","schema":{},{extra}}}"#, schema())),
         3 => Case::json("POST", "/models", r#"{"id":"odd"}"#),
         4 => Case::json("POST", "/models", r#"{"schema":{"type":"object"}}"#),
-        // The instance that is there does not fit.
+        // The existing instance does not match the schema.
         _ => Case::json(
             "PUT",
             "/models/order",
