@@ -47,7 +47,7 @@ enum Fault {
     KillStore,
     PauseStore,
     FillStore,
-    /// Between a node and its stores.
+    /// The link between a node and its stores breaks.
     Break(Break),
 }
 

@@ -58,7 +58,7 @@ fn rows() -> Vec<Row> {
         .collect::<serde_json::Map<_, _>>()
         .into();
     let slow_to_define = json!({"type": "object", "properties": defaults});
-    // The fewest lines that the server reads before it can notice the disconnect.
+    // Only as many lines as the server reads before it can notice the disconnect.
     let lines = format!("{data}\n").repeat(3);
     let source = format!("export default {}1", "!".repeat(900_000));
     vec![

@@ -17,8 +17,8 @@ use serde_json::json;
 use self::process::{MIB, Memory};
 use crate::support::{Client, PATIENCE, Server, ServerOptions, eventually};
 
-/// The memory budget of these servers, and the maximum growth of their memory: the budget, plus short-lived memory of
-/// single requests.
+/// The memory budget of these servers, and the maximum growth of their memory: the budget, plus what one request at a
+/// time needs for a moment.
 const BUDGET: u64 = 64 * MIB;
 const GROWTH_MAX: u64 = BUDGET + 96 * MIB;
 

@@ -111,7 +111,7 @@ fn instances_in_another_snaphook() {
     let expected = [order("a", "a"), order("b", "changed")];
     assert_eq!(seen(&api), expected);
     assert_eq!(seen(&peer.client()), expected);
-    // If the peer rejects an instance, only that model is unavailable; if the peer is gone, writes take longer.
+    // A rejection by the peer affects only that model; a peer that is gone only causes a delay.
     api.post("/rebuild", &json!({})).expect(202);
     eventually("the store is rebuilt", || (api.get("/rebuild").expect(200).json()["state"] == "done").then_some(()));
     assert_eq!(seen(&peer.client()), expected);

@@ -92,7 +92,7 @@ fn behind_nginx() {
     // Bodies up to the server's limit, and the server's own response to larger ones.
     let large = |bytes: usize| json!({"data": {"text": "x".repeat(bytes)}});
     ask("POST", "/models/order/instances").json(&large(7 << 20)).send().expect(201);
-    // The log contains the client's address, as the proxy sees it, not the one that the client claims.
+    // The log contains the client's address, not the proxy's, which is also the address of this test.
     let denied = api.request("GET", "/models").host("api.example.com").header("X-Forwarded-For", "192.0.2.9");
     denied.header("X-Request-Id", "denied").send().expect_problem(401, "unauthorized");
     let line = eventually("it is noted", || server.log().into_iter().find(|line| line.contains("denied: GET")));

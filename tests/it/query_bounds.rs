@@ -1,5 +1,4 @@
-//! The cost of lists, counts and the log, also for other clients: limits, cancellation, number of concurrent queries,
-//! the past.
+//! The cost of lists, counts and the log, also for other clients: limits, cancellation, large numbers, the past.
 
 use std::io::Write;
 use std::net::TcpStream;

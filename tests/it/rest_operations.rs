@@ -129,7 +129,7 @@ fn secrets_go_in_and_never_come_out() {
     api.delete("/secrets/mail-key").expect_problem(404, "not-found");
     assert_eq!(api.get("/secrets").expect(200).json()["items"], json!(["a.b_c"]));
     assert!(!server.log().iter().any(|line| line.contains("hunter")));
-    // Neither the events nor the files on disk mention it.
+    // No event mentions the secret, and no file contains its value.
     assert!(!api.get("/events").expect(200).text().contains("mail-key"));
     let mut folders = vec![server.directory().to_owned()];
     while let Some(folder) = folders.pop() {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Background, Ended, ask, command, folder, run, write};
 use crate::support::{Server, create_orders, skip};
 
-/// A configuration whose address nobody listens at.
+/// A configuration with an address where no server listens.
 const ALONE: &str = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n";
 
 /// The JavaScript SDK with its dependencies; prints a message and returns `None` without them.

@@ -16,7 +16,7 @@ use crate::support::{Server, ServerOptions, create_orders, guest, skip};
 /// A component with CPython has 18 MB: the build takes ten seconds and compiling it twenty, more on a busy machine.
 const COMPILING: Duration = Duration::from_secs(240);
 
-/// A configuration whose address nobody listens at. The cache of compiled code is shared between runs.
+/// A configuration with an address where no server listens. The cache of compiled code is shared between runs.
 fn alone() -> String {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
     format!("[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n[hooks]\ncache = '{}'\n", cache.display())

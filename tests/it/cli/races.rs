@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Ended, run};
 use crate::support::{Client, Server, create_orders};
 
-/// A proxy that makes a change of its own before it forwards the first write request.
+/// A proxy that makes an additional change before it forwards the first write request.
 struct Meddler {
     address: SocketAddr,
     /// Receives a message after that change.

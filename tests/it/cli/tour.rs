@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Background, Ended, ask, command, folder, run, run_with, write};
 use crate::support::{PATIENCE, Server, ServerOptions, create_orders, eventually, order_schema};
 
-/// A configuration for a folder without a server: nobody listens at its address.
+/// A configuration for a folder without a server: no server listens at its address.
 const LOCAL: &str = "[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n";
 
 /// Waits for the command to end.

@@ -49,7 +49,7 @@ pub(crate) enum WriteOutcome {
     Unknown,
 }
 
-/// An instance as its events add up.
+/// An instance according to its events.
 #[derive(Clone, Debug, PartialEq)]
 struct Folded {
     data: Value,

@@ -56,7 +56,7 @@ fn callers_need_the_role_and_cannot_forge_who_they_are() {
     }
     assert_eq!(text.matches("snaphook-actor").count(), 1, "{text}");
 
-    // An endpoint without authentication identifies nobody, and the component receives the `Authorization` header.
+    // An endpoint without authentication identifies no caller, and the component receives the `Authorization` header.
     let forged = [("Snaphook-Actor", "token:admin"), ("snaphook-role", "admin"), ("SNAPHOOK-Claims", "{}")];
     for authorization in [Some(&*reader), None] {
         let mut request = api.request("GET", "/public/echo");

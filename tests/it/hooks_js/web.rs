@@ -83,7 +83,7 @@ fn clones_and_digests() {
             ("await crypto.subtle.digest('MD5', new Uint8Array(0)).catch((e) => e.name)", json!("NotSupportedError")),
         ],
     );
-    // Each sandbox draws its own numbers.
+    // Each sandbox generates different random numbers.
     let draw = || pre_value(&api, "js", "return [Math.random(), crypto.randomUUID()];");
     let (first, second) = (draw(), draw());
     assert!(first[0] != second[0] && first[1] != second[1], "{first} {second}");

@@ -58,7 +58,7 @@ fn each_attempt_is_a_line_of_the_log() {
     assert_eq!((&bound[0]["grants"]["timeout"], &stats["wall_ms"]["limit"]), (&json!("15 s"), &json!(15_000.0)));
     assert_eq!((&stats["runs"], &stats["failures"]["exception"]), (&json!(3), &json!(2)), "{stats}");
     errors(&api, 0);
-    // The complete URL is visible only in the hook's own data.
+    // Only the store contains the complete URL: no response and no log line shows it.
     for path in ["/models/order/hooks", "/events", "/models/order/hooks/postCreate/log"] {
         let text = api.get(path).expect(200).text();
         assert!(!text.contains("secret-token") && !text.contains("secret-path"), "{path}: {text}");
