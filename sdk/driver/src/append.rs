@@ -8,7 +8,7 @@ use crate::time::Millis;
 /// The condition on a stream for an append to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expected {
-    /// Anything.
+    /// No condition.
     Any,
     /// The stream has no event, or its last one ended it ([`EventKind::ends_stream`]).
     New,
@@ -61,7 +61,7 @@ pub struct Quiet {
 /// `claims` are taken, the event is written. The append is atomic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Append {
-    /// `position` is ignored; the store assigns it. `time` is a proposal: see [`Appended`].
+    /// `position` is ignored, because the store assigns it. `time` is a proposal: see [`Appended`].
     pub event: Event,
     pub expected: Expected,
     pub requires: Vec<Require>,
@@ -83,8 +83,8 @@ impl Append {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
     pub position: Position,
-    /// The event's time in the log: as proposed, or that of the event before it where that is later. Times never go back
-    /// in a log, whoever writes to it.
+    /// The event's time in the log: as proposed, or the time of the previous event if that is later. Times never go
+    /// back in a log, whoever writes to it.
     pub time: Millis,
     /// Position of the previous event in the log, 0 for the first one. A reader that knows the log up to there has
     /// missed nothing.
@@ -107,7 +107,7 @@ pub enum Conflict {
 }
 
 impl Conflict {
-    /// Position of the conflicting event; 0 if unknown.
+    /// Position of the conflicting event; 0 if it is unknown.
     pub fn position(&self) -> Position {
         match self {
             Conflict::Stream { last, .. } | Conflict::Required { last, .. } | Conflict::NotQuiet { last } => *last,
