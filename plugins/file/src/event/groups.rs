@@ -478,7 +478,7 @@ mod tests {
         assert_eq!(store.lag("g").await.unwrap(), (events - 1, 2));
     }
 
-    /// What a claim has looked at, and not written yet, is written by the next one although writing all anew failed.
+    /// If rewriting the file fails, the next call writes the changes that a claim has not written yet.
     #[tokio::test]
     async fn a_rewrite_that_fails_loses_no_event() {
         let folder = tempfile::tempdir().unwrap();
