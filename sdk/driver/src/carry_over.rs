@@ -1,7 +1,8 @@
 //! Converts instances from one version of a model to the next: pure code, the same for every driver.
 //!
 //! [`CarryOver`] is one step. [`CarryOvers`] composes the steps of many versions, so that a store that lags ten
-//! versions behind rewrites an instance once: applying the composition gives what applying the steps one by one gives.
+//! versions behind rewrites an instance once. Applying the composition has the same result as applying the steps one by
+//! one.
 
 use std::collections::{HashMap, HashSet};
 

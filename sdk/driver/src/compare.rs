@@ -31,7 +31,7 @@ pub struct InstanceView<'a> {
     pub data: &'a Value,
 }
 
-/// The value at a path, in the data or beside it.
+/// The value at a path, in the data or among the instance's other fields.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'a> {
     Bool(bool),

@@ -18,7 +18,7 @@ pub enum ErrorKind {
     Corrupt,
     /// The driver does not support this, according to its capabilities.
     Unsupported,
-    /// An expectation of the caller did not hold.
+    /// An expectation of the caller was not met.
     Conflict,
     /// The request itself is invalid.
     Invalid,

@@ -2,7 +2,7 @@
 //!
 //! The state is small regardless of the backlog: it has only the oldest unacknowledged event of each stream. Everything
 //! at or before the cursor is acknowledged, except these events and later ones of their streams. So a group's progress
-//! is its cursor and these positions, and a log of a million events that nobody took is one cursor.
+//! is its cursor and these positions; for a log of a million undelivered events, it is only a cursor.
 //!
 //! The driver adds matching events in order ([`GroupState::offer`]) and looks up the next event of a stream when its
 //! oldest one was acknowledged ([`GroupState::follow`]).

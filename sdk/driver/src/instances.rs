@@ -224,7 +224,7 @@ impl Instances {
     }
 }
 
-/// Prepares a change of a model beside the changes of others; see [`crate::ModelStore::prepare`].
+/// Prepares a change of a model while others change its instances; see [`crate::ModelStore::prepare`].
 pub async fn prepare_instances(instances: &Mutex<Instances>, new: &ModelShape, carry: &CarryOver) -> u64 {
     /// Discards it if the caller is dropped.
     struct Unfinished<'a>(&'a Mutex<Instances>, &'a str, u64);

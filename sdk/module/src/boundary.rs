@@ -93,7 +93,7 @@ fn guard<T>(host: Host, on_panic: T, work: impl FnOnce() -> T) -> T {
 ///
 /// `pointer` was returned by `factory`, `connection_open` or `request_open` as this type, and has not been given back.
 unsafe fn shared<'a, T>(pointer: *mut c_void) -> &'a T {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { &*pointer.cast::<T>() }
 }
 
@@ -101,7 +101,7 @@ unsafe fn shared<'a, T>(pointer: *mut c_void) -> &'a T {
 ///
 /// As [`shared`]; nobody else uses the pointer until the caller's function returns.
 unsafe fn owned<'a, T>(pointer: *mut c_void) -> &'a mut T {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { &mut *pointer.cast::<T>() }
 }
 
@@ -112,7 +112,7 @@ unsafe fn owned<'a, T>(pointer: *mut c_void) -> &'a mut T {
 /// As [`shared`]; the pointer is not used again.
 unsafe fn dropped<T>(host: Host, pointer: *mut c_void) {
     if !pointer.is_null() {
-        // SAFETY: the caller's; the pointer came from a box.
+        // SAFETY: guaranteed by the caller; the pointer came from a box.
         guard(host, (), || drop(unsafe { Box::from_raw(pointer.cast::<T>()) }));
     }
 }

@@ -560,7 +560,7 @@ pub async fn large_events(subject: &Subject) {
         assert!(page.events[0].data.as_ref().is_some_and(|found| found.as_str() == data), "{}", data.len());
     }
     assert_eq!(all(&*store, EventFilter::default()).await.len(), expected.len());
-    // A page ends before it is too large, and says so; the next pages contain the rest.
+    // A page ends before it is too large, and reports that; the next pages contain the rest.
     for number in 0..3 {
         let data = format!("{{\"é\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 10));
         expected.push((append_one(&*store, create("m", &format!("more{number}"), &data)).await, data));
