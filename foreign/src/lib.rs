@@ -25,7 +25,7 @@ pub fn guarded(mut run: &mut dyn FnMut()) -> Result<(), Thrown> {
     // The unwinder only starts if an outer frame catches the exception.
     let caught = catch_unwind(AssertUnwindSafe(|| {
         #[cfg(unix)]
-        // SAFETY: `enter` gets what it expects; nothing between it and the guard needs to be dropped.
+        // SAFETY: `enter` gets the pointer that it expects; nothing between it and the guard needs to be dropped.
         return unsafe { snaphook_guard(enter, data) } == 0;
         #[cfg(not(unix))]
         {

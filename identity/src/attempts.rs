@@ -80,7 +80,8 @@ impl Attempts {
 pub fn client_of(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => u64::from(u32::from(address)),
-        // `::/64` has no public addresses, so nothing there is mistaken for an IPv4 address but the loopback interface.
+        // `::/64` contains no public addresses, so only the loopback interface can be mistaken for an IPv4 address
+        // there.
         IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum DeniedKind {
     /// There is no `Authorization` header. 401.
     Missing,
-    /// The header is no bearer token. 401.
+    /// The header does not contain a bearer token. 401.
     Malformed,
     /// The token is unknown, revoked, expired, or not acceptable. 401.
     Refused,

@@ -177,7 +177,7 @@ mod tests {
         assert!(identity.identify(Some(b"Bearer wrong"), HERE, 1).await.is_err());
         assert!(tenth.elapsed() >= Duration::from_millis(100));
         assert!(tenth - started < Duration::from_millis(100), "the first nine do not wait");
-        // A good token beside a failure that waits.
+        // A valid token is accepted while a failure is being delayed.
         let waiting = identity.identify(Some(b"Bearer wrong"), HERE, 1);
         let begun = Instant::now();
         tokio::select! {

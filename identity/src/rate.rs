@@ -96,7 +96,7 @@ mod tests {
             assert_eq!(passed, per_second as usize);
             let wait = ask(0).unwrap_err();
             assert!(wait <= Duration::from_secs(1) / per_second && !wait.is_zero(), "{per_second}: {wait:?}");
-            // After the wait there is one more, after a second all of them.
+            // After the wait one more request is allowed, after a second all of them.
             assert!(ask(wait.as_millis() as u64 + 1).is_ok());
             let passed = (0..per_second + 2).filter(|_| ask(5_000).is_ok()).count();
             assert_eq!(passed, per_second as usize);

@@ -6,7 +6,7 @@ use crate::glob;
 
 /// Maximum number of patterns of one caller: each is compared with the model of every event that the caller follows.
 pub const PATTERNS_MAX: usize = 100;
-/// Longest pattern: an id of a model has at most 63 characters.
+/// Longest pattern. The id of a model has at most 63 characters.
 pub const PATTERN_BYTES_MAX: usize = 128;
 
 /// Ids of models, or globs of them. Cheap to clone.

@@ -53,7 +53,7 @@ impl<V> Table<V> {
         change(shard.entry(key).or_default())
     }
 
-    /// Forgets a key. Costs one read while the table is empty.
+    /// Removes a key. Costs only one read while the table is empty.
     pub(crate) fn remove(&self, of: &impl Hash) {
         if self.len() == 0 {
             return;
@@ -74,7 +74,7 @@ impl<V> Table<V> {
     }
 }
 
-/// Passes a hash on as it is.
+/// A hasher that passes on a hash unchanged.
 #[derive(Debug, Default)]
 pub(crate) struct Hashed(u64);
 

@@ -1,7 +1,7 @@
-//! The keywords that are checked here and not by the library, since their work must be counted: `pattern`, `format`, and
-//! `enum` with many values. And the guard, which counts what the library compiles.
+//! The keywords that are checked here and not by the library, because their work must be counted: `pattern`, `format`,
+//! and `enum` with many values. Also the guard, which counts what the library compiles.
 //!
-//! The schema that is compiled holds private keywords in their place, whose value is a row in a table.
+//! In their place, the compiled schema contains private keywords; the value of each is the number of a row of a table.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -19,16 +19,16 @@ use crate::metered::{Metered, Seen};
 use crate::pattern::Pattern;
 use crate::text::bounded;
 
-/// The private keyword of a row. No client can write it: what begins like this is left out.
+/// The prefix of private keywords. Clients cannot use them: keywords with this prefix are removed.
 pub(crate) const PRIVATE: char = '\u{0}';
-/// The private keyword of assertions, by what they stand for.
+/// The private keywords, named after the keywords that they replace.
 pub(crate) const PATTERN: &str = "\u{0}pattern";
 pub(crate) const FORMAT: &str = "\u{0}format";
 pub(crate) const ENUM: &str = "\u{0}enum";
-/// In every subschema.
+/// The guard, which is in every subschema.
 pub(crate) const GUARD: &str = "\u{0}guard";
 
-/// Steps for a subschema that the library compiles.
+/// Steps per subschema that the library compiles.
 const NODE_STEPS: u64 = 400;
 
 /// One row of the table.
@@ -41,7 +41,7 @@ pub(crate) enum Assertion {
 /// The values of an `enum`, found by their hash.
 pub(crate) struct Values {
     keys: RandomState,
-    /// Rows of the values with a hash.
+    /// The indexes of the values with a hash.
     rows: HashMap<u64, Vec<usize>>,
     values: Vec<Value>,
 }
@@ -85,14 +85,14 @@ impl Assertion {
     }
 }
 
-/// A row of the table, as the library calls it.
+/// A row of the table, as a keyword for the library.
 pub(crate) struct Row {
     table: Arc<Vec<Assertion>>,
     row: usize,
 }
 
 impl Row {
-    /// Finds the row that a private keyword names.
+    /// Finds the row that the value of a private keyword specifies.
     #[expect(clippy::type_complexity, reason = "the bound that `with_keyword` asks for, which no alias can name")]
     pub(crate) fn factory(
         table: &Arc<Vec<Assertion>>,
@@ -139,7 +139,7 @@ fn spend_copy(value: &Value) {
     }
 }
 
-/// Always valid. Its factory is called for each subschema that is compiled, as often as it is.
+/// A keyword that is always valid. Its factory is called each time that a subschema is compiled.
 pub(crate) struct Guard;
 
 impl Guard {

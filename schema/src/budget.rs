@@ -1,8 +1,8 @@
-//! The budget of one job, which the job itself spends.
+//! The budget of one job, which the job itself charges.
 //!
-//! The work runs on one thread, so the budget is a few cells of that thread. Whoever does a step calls [`spend`]; when
-//! the budget is spent, the whole work unwinds to [`within`], which returns the reason. Unwinding is the only way out of
-//! a library that knows nothing of budgets, and it runs no panic hook.
+//! The work runs on one thread, so the budget is a few thread-local cells. Each step of the work calls [`spend`]; when
+//! the budget is used up, the work unwinds to [`within`], which returns the reason. A library that knows nothing of
+//! budgets can only be left by unwinding, and this unwinding runs no panic hook.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 /// Steps between two checks of the clock: about 50 µs.
 const CHUNK: u64 = 4096;
-/// The stack of threads that check documents and schemas. Only what is used of it takes memory.
+/// The stack size of threads that check documents and schemas. Only the used part takes memory.
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// The limits of a job.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Steps: a look at a value, a member, 256 bytes of a string.
+    /// Steps: a visited value, a member, or 256 bytes of a string.
     pub steps: u64,
     /// CPU time of the thread; `None`: not measured.
     pub time: Option<Duration>,
-    /// Nobody waits for the result after that.
+    /// The time from which on nobody waits for the result.
     pub until: Option<Instant>,
     /// Bytes of stack below the caller.
     pub stack: usize,
@@ -63,12 +63,12 @@ impl Limits {
 pub enum Excess {
     Steps(u64),
     Time(Duration),
-    /// Nested this deep, in bytes of stack.
+    /// The nesting used this many bytes of stack.
     Depth(usize),
     Errors(u64),
-    /// A string that is too long for a format or pattern: its bytes, and how many are allowed.
+    /// A string is too long for a format or pattern: its length in bytes, and the maximum.
     Text(usize, usize),
-    /// Waited too long.
+    /// Nobody waits for the result any longer.
     Late,
     Cancelled,
 }
@@ -89,20 +89,20 @@ impl fmt::Display for Excess {
     }
 }
 
-/// Carried by the unwinding.
+/// The payload of the unwinding.
 struct Spent(Excess);
 
 struct Budget {
-    /// Steps until the next look at the clock. Enough for ever where no budget is set.
+    /// Steps until the next check of the clock. Without a budget, there are always enough.
     chunk: Cell<u64>,
     /// Steps after this chunk.
     rest: Cell<u64>,
     /// The lowest address that the stack may reach.
     floor: Cell<usize>,
     errors: Cell<u64>,
-    /// Bytes of the longest name on the way: the places of errors are made of names.
+    /// Length in bytes of the longest member name so far: the locations of errors consist of names.
     longest: Cell<usize>,
-    /// Processor time of the thread at which it ends.
+    /// CPU time of the thread at which the budget ends.
     ends: Cell<Option<Duration>>,
     limits: RefCell<Option<Limits>>,
 }
@@ -132,7 +132,7 @@ pub fn within<T>(limits: &Limits, work: impl FnOnce() -> T) -> Result<T, Excess>
     })
 }
 
-/// The cells as they were before.
+/// The previous values of the cells.
 struct Outer {
     chunk: u64,
     rest: u64,
@@ -191,12 +191,12 @@ pub fn is_limited() -> bool {
     BUDGET.with(|budget| budget.limits.borrow().is_some())
 }
 
-/// A step of work outside of this crate.
+/// Counts steps of work outside this crate.
 pub fn step(steps: u64) {
     spend(steps);
 }
 
-/// A step that may recurse: also checks the stack.
+/// Counts a step that may recurse: also checks the stack.
 #[inline]
 pub(crate) fn enter() {
     BUDGET.with(|budget| {
@@ -210,7 +210,7 @@ pub(crate) fn enter() {
     });
 }
 
-/// A name leads deeper.
+/// Records the name of a member that is entered.
 #[inline]
 pub(crate) fn enter_name(bytes: usize) {
     BUDGET.with(|budget| {
@@ -232,7 +232,7 @@ pub(crate) fn spend_error() {
     spend(16);
 }
 
-/// A step that may take long by itself. Where no time is set, there is none for such steps.
+/// Called before a step that may take long. If the budget has no time limit, such a step exceeds it.
 #[cold]
 pub(crate) fn look_at_clock() {
     let excess = BUDGET.with(|budget| {
@@ -255,7 +255,7 @@ pub(crate) fn give_up(excess: Excess) -> ! {
 }
 
 impl Budget {
-    /// The chunk is used up by `steps`: is there time left, and does anybody wait?
+    /// Called when `steps` exceed the chunk: checks whether there is time left, and whether anybody still waits.
     #[cold]
     fn refill(&self, steps: u64) {
         let excess = match self.limits.borrow().as_ref() {
@@ -296,7 +296,7 @@ impl Budget {
     }
 }
 
-/// Where the stack is now.
+/// The current address of the stack.
 #[inline]
 fn address() -> usize {
     let here = 0u8;
@@ -358,7 +358,7 @@ mod tests {
             spend(1)
         });
         assert_eq!(result, Err(Excess::Steps(100_000)));
-        // Without one, nothing is counted.
+        // Without a budget, nothing is counted.
         spend(u64::MAX);
         spend(u64::MAX);
     }

@@ -141,7 +141,7 @@ impl Hash for Decimal<'_> {
         state.write_u8(3);
         state.write_u8(u8::from(self.negative));
         state.write_i128(self.exponent);
-        // One text of digits: where the point stands is in the exponent.
+        // The digits as one text: the position of the decimal point is part of the exponent.
         self.digits().for_each(|digit| state.write_u8(*digit));
         state.write_u8(b'.');
     }

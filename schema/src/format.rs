@@ -10,10 +10,10 @@ use crate::budget::{Excess, give_up, look_at_clock, spend};
 use crate::metered::{Metered, Seen};
 use crate::pattern::PATTERN_BYTES_MAX;
 
-/// Bytes of a name of a host, or of what holds one; longer ones are none.
+/// Maximum length in bytes of a host name, or of a text with one; longer texts are invalid.
 const HOST_BYTES_MAX: usize = 4096;
 
-/// Bytes of a regular expression that any thread may parse.
+/// Maximum length in bytes of a regular expression that any thread may parse.
 const DEEP_BYTES: usize = 500;
 
 /// The formats that are asserted. Others are annotations.
@@ -81,7 +81,7 @@ impl Format {
             "regex" => {
                 spend(16 * text.len() as u64);
                 if text.len() > DEEP_BYTES {
-                    // Its parser needs stack.
+                    // The parser needs a large stack.
                     look_at_clock();
                 }
             }
@@ -103,7 +103,7 @@ mod tests {
             let mut formats = Formats::new(draft);
             for name in FORMATS {
                 let format = formats.get(name).unwrap();
-                // No format has this text.
+                // This text is invalid in every format.
                 assert!(!format.is_valid(&json!("[\\ {\u{0}\u{7f}")), "{name} in {draft:?}");
                 assert!(format.is_valid(&json!(1)), "{name} in {draft:?}");
             }

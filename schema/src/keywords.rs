@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 pub(crate) enum Shape {
     /// One schema, or a list of them.
     Schemas,
-    /// Schemas by name. `dependencies` has lists of names among them.
+    /// Schemas by name. `dependencies` may also contain lists of names.
     Named,
 }
 

@@ -1,10 +1,10 @@
 //! JSON Schema with bounded work.
 //!
-//! A validator of JSON Schema does what schema and document make it do: a few hundred bytes are enough for years. Here
-//! every compilation and every validation runs within [`Limits`] of steps, time, stack and errors, which are checked
-//! inside of the work, and ends with an [`Excess`] beyond them. The validator itself is the crate `jsonschema`, which
-//! knows nothing of this: it looks at data through a view that counts (`metered`), and the keywords whose work the view
-//! does not see are checked here (`assertions`).
+//! The work of a JSON Schema validator depends on the schema and the document: a few hundred bytes can keep it busy for
+//! years. Here every compilation and every validation runs within [`Limits`] of steps, time, stack and errors, which
+//! are checked during the work; beyond them it ends with an [`Excess`]. The validator itself is the crate `jsonschema`,
+//! which knows nothing of this: it sees data through a view that counts accesses (`metered`), and the keywords whose
+//! work the view cannot count are checked here (`assertions`).
 
 mod assertions;
 mod budget;
@@ -38,18 +38,18 @@ use budget::give_up;
 use metered::{Metered, Seen};
 use pattern::{NAME_BACKTRACKS_MAX, NameCost, charge_names};
 
-/// Why a schema is not compiled.
+/// Why a schema cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Something is wrong with it, at a place of it.
+    /// The schema is invalid at the location `pointer`.
     Invalid { pointer: String, message: String },
     /// It refers to another document.
     Foreign(String),
-    /// What it exceeds.
+    /// It exceeds this limit.
     TooComplex(String),
 }
 
-/// What is wrong with a document, and where in it.
+/// What is wrong with a document, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// JSON Pointer.
@@ -69,8 +69,8 @@ impl fmt::Debug for Compiled {
     }
 }
 
-/// Runs `work` on a thread whose stack is [`STACK_BYTES`] large. Panics with `work`, and where the system has no thread left,
-/// as `std::thread::spawn` does: the request then fails, and the server goes on.
+/// Runs `work` on a thread with a stack of [`STACK_BYTES`]. Panics if `work` panics, and, like `std::thread::spawn`, if
+/// the system cannot start a thread: then the request fails, and the server continues.
 pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("schema".to_owned()).stack_size(STACK_BYTES);
@@ -111,8 +111,8 @@ impl Compiled {
         Ok(Compiled { validator, names: prepared.names })
     }
 
-    /// Compiles subschemas, given by their pointers, to a schema of an object: its member `0` must fit the first, `1` the
-    /// second, and so on. Members may be absent.
+    /// Compiles subschemas, given by their pointers, into the schema of an object whose member `0` must match the first
+    /// subschema, `1` the second, and so on. Members may be absent.
     pub fn parts(tree: &Value, pointers: &[String], limits: &Limits) -> Result<Compiled, Refusal> {
         const NAME: &str = "snaphook:schema";
         let draft = references::draft_of(tree);
@@ -124,7 +124,7 @@ impl Compiled {
         let mut whole = tree.clone();
         let Value::Object(members) = &mut whole else { return Compiled::new(tree, limits) };
         let own = members.get(id).and_then(Value::as_str).unwrap_or_default();
-        // Its own name, since references in it may be relative to that.
+        // Keep the schema's own id, because references in it may be relative to that.
         let own = own.split('#').next().unwrap_or_default();
         let name = if own.is_empty() { NAME } else { own }.to_owned();
         let dialect = members.get("$schema").cloned();
@@ -142,8 +142,8 @@ impl Compiled {
         Compiled::new(&wrapper, limits)
     }
 
-    /// Checks a document, within the limits. Gives at most `max` faults; where looking for them is too much, fewer, and
-    /// unless `at_last`, the excess.
+    /// Checks a document within the limits. Returns at most `max` faults. If finding them exceeds the limits, returns
+    /// the excess or, with `at_last`, fewer faults.
     pub fn check(
         &self,
         document: &Value,
@@ -207,7 +207,7 @@ impl Retrieve for Never {
     }
 }
 
-/// What checks schemas of a draft; `None` for one that nobody knows.
+/// The validator for schemas of a draft; `None` for an unknown draft.
 fn metaschema(draft: Draft) -> Option<&'static Validator<Metered>> {
     static KNOWN: [OnceLock<Option<Validator<Metered>>>; 5] = [const { OnceLock::new() }; 5];
     let (row, uri) = match draft {

@@ -1,5 +1,5 @@
-//! What is said of a fault: where it is, what was found and what the schema expects. The library's own words depend on its
-//! version and do not name a property that is missing or unknown.
+//! The messages of faults: where the fault is, what was found and what the schema expects. The library's own messages
+//! depend on its version and do not name a missing or unknown property.
 
 use jsonschema::JsonType;
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
@@ -10,9 +10,9 @@ use crate::Fault;
 use crate::keywords::escape;
 use crate::text::{bounded, bounded_place};
 
-/// Alternatives of `anyOf` and `oneOf` that a message quotes.
+/// Maximum number of alternatives of `anyOf` and `oneOf` that a message quotes.
 const ALTERNATIVES_MAX: usize = 3;
-/// Characters of what a message quotes of one alternative.
+/// Maximum number of characters that a message quotes of one alternative.
 const ALTERNATIVE_CHARS_MAX: usize = 80;
 
 /// The faults of one error, at most `max`: one for each property that the schema does not allow, otherwise one.
@@ -41,12 +41,12 @@ pub(crate) fn faults(error: &ValidationError<'_>, max: usize) -> Vec<Fault> {
     }
 }
 
-/// One error as one sentence without its place.
+/// One error as one sentence, without its location.
 pub(crate) fn one(error: &ValidationError<'_>) -> String {
     let found: &Value = error.instance();
     match error.kind() {
         Kind::Type { kind } => {
-            // A value of a container says less than its type.
+            // The value of a container says less than its type.
             let shown = match found {
                 Value::Array(_) | Value::Object(_) | Value::Null => type_of(found).to_owned(),
                 scalar => format!("{} {}", type_of(scalar), bounded(scalar)),
@@ -92,7 +92,7 @@ pub(crate) fn one(error: &ValidationError<'_>) -> String {
             "cannot be compared with the pattern".to_owned()
         }
         Kind::Referencing(error) => reference(error),
-        // Of our own keywords.
+        // An error of our own keywords.
         Kind::Custom { message, .. } => bounded(message),
     }
 }
@@ -116,12 +116,12 @@ fn reference(error: &ReferencingError) -> String {
     }
 }
 
-/// Why each of the alternatives does not fit, as far as a message has room.
+/// Why each alternative does not match, as far as the message has space.
 fn alternatives(keyword: &str, context: &[Vec<ValidationError<'static>>]) -> String {
     let reasons = context.iter().filter_map(|errors| errors.first()).take(ALTERNATIVES_MAX);
     let reasons: Vec<String> = reasons
         .map(|error| {
-            // Alternatives within alternatives would make a message as long as the schema.
+            // Nested alternatives would make the message as long as the schema.
             let reason = match error.kind() {
                 Kind::AnyOf { .. } | Kind::OneOfNotValid { .. } => "does not fit either".to_owned(),
                 _ => one(error),
@@ -135,7 +135,7 @@ fn alternatives(keyword: &str, context: &[Vec<ValidationError<'static>>]) -> Str
     }
 }
 
-/// A value that is none of those of an `enum`, of which the first are quoted.
+/// The message about a value that is not in an `enum`; it quotes the first values.
 pub(crate) fn not_one_of(found: &Value, known: &[Value]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<String> = known.iter().take(SHOWN).map(bounded).collect();

@@ -12,7 +12,7 @@ use crate::budget::{enter, enter_name, spend, spend_error, text_steps};
 use crate::canonical;
 use crate::pattern::spend_name;
 
-/// The representation.
+/// The representation of data for the library.
 pub(crate) struct Metered;
 
 /// One value.
@@ -24,8 +24,8 @@ pub(crate) struct Items<'a>(&'a [Value]);
 pub(crate) struct MembersIter<'a>(serde_json::map::Iter<'a>);
 pub(crate) struct ItemsIter<'a>(std::slice::Iter<'a, Value>);
 
-/// Steps for exact arithmetic on a number: the digits that it is written out with, of which there are no more than the
-/// library works with.
+/// Steps for exact arithmetic on a number: the number of digits when it is written out, but not more than the library
+/// uses.
 fn digits(text: &str) -> u64 {
     const DIGITS_MAX: u64 = 10_000;
     let exponent = match text.find(['e', 'E']) {
@@ -122,7 +122,7 @@ impl<'a> Node<'a, Metered> for Seen<'a> {
         canonical::equal(self.0, expected)
     }
 
-    /// The library asks for it when it makes an error, and only then.
+    /// The library only calls this when it creates an error.
     fn to_value(&self) -> Cow<'a, Value> {
         spend_error();
         Cow::Borrowed(self.0)

@@ -1,8 +1,8 @@
 //! Regular expressions whose work is counted.
 //!
-//! A pattern that a finite automaton can decide runs on a lazily built one, byte by byte, in linear time. Look-around
-//! and back-references need backtracking, which reads the text through a counting view, so that each of its steps is a
-//! step of the document's budget.
+//! A pattern that a finite automaton can decide runs on a lazily built automaton, byte by byte, in linear time.
+//! Look-around and back-references require backtracking, which reads the text through a counting view, so that each of
+//! its steps is a step of the document's budget.
 
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -14,30 +14,30 @@ use regex_automata::nfa::thompson;
 
 use crate::budget::{Excess, give_up, look_at_clock, spend};
 
-/// Bytes of a pattern.
+/// Maximum size in bytes of a pattern.
 pub(crate) const PATTERN_BYTES_MAX: usize = 10_000;
-/// Bytes of one compiled pattern.
+/// Maximum size in bytes of one compiled pattern.
 const AUTOMATON_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Bytes of the states that a search builds.
+/// Maximum size in bytes of the states that a search builds.
 const CACHE_BYTES: usize = 64 * 1024;
 /// A cache that grew beyond this is not kept.
 const CACHE_KEPT_BYTES: usize = 32 * 1024;
-/// States times bytes of a text that the library searches at once.
+/// Maximum product of states and bytes of a text that the library searches without interruption.
 const STATES_TIMES_BYTES_MAX: usize = 100_000_000;
-/// Bytes of a property's name that meets backtracking patterns.
+/// Maximum size in bytes of a property's name that is matched by backtracking patterns.
 const BACKTRACKED_NAME_BYTES_MAX: usize = 512;
-/// Backtracking steps of the library over one property's name.
+/// Maximum number of the library's backtracking steps per property name.
 pub(crate) const NAME_BACKTRACKS_MAX: usize = 5_000;
-/// Backtracking patterns among the `patternProperties` of one schema.
+/// Maximum number of backtracking patterns among the `patternProperties` of one schema.
 pub(crate) const BACKTRACKED_NAMES_MAX: usize = 16;
 
 /// A compiled pattern.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     engine: RegexEngine,
-    /// States of the automaton; of a backtracking pattern, its bytes.
+    /// States of the automaton; for a backtracking pattern, its size in bytes.
     pub(crate) states: usize,
-    /// Bytes that it takes.
+    /// Size in bytes of the compiled pattern.
     pub(crate) memory: usize,
 }
 
@@ -53,7 +53,7 @@ enum RegexEngine {
 }
 
 impl Pattern {
-    /// Compiles a pattern of ECMA-262; the error is one sentence.
+    /// Compiles an ECMA-262 pattern; the error is one sentence.
     pub(crate) fn compile(pattern: &str) -> Result<Pattern, String> {
         if pattern.len() > PATTERN_BYTES_MAX {
             return Err(format!("the pattern has {} bytes, at most {PATTERN_BYTES_MAX} are allowed", pattern.len()));
@@ -106,7 +106,7 @@ impl Pattern {
         matches!(self.engine, RegexEngine::Backtracking(_))
     }
 
-    /// Whether it matches anywhere in a text.
+    /// Whether the pattern matches anywhere in a text.
     pub(crate) fn is_match(&self, text: &str) -> bool {
         match &self.engine {
             RegexEngine::Linear { automaton, caches } => {
@@ -131,17 +131,17 @@ impl Pattern {
             }
             RegexEngine::Backtracking(regex) => {
                 let text = Counted { text, read: Cell::new(0) };
-                // It can only fail for lack of memory, because it has no limit of its own.
+                // The search can only fail for lack of memory, because it has no limit of its own.
                 regex.is_match(&text).unwrap_or_else(|_| give_up(Excess::Text(text.text.len(), 0)))
             }
         }
     }
 }
 
-/// One walk over the bytes; each new state costs as much as the pattern has states.
+/// One pass over the bytes. Each new state costs as many steps as the pattern has states.
 fn search(automaton: &DFA, cache: &mut Cache, text: &[u8], states: usize) -> bool {
     const BLOCK: usize = 64;
-    // No byte is a quit byte, and the cache is cleared as often as it takes, so no step can fail.
+    // No byte is a quit byte, and the cache is cleared whenever necessary, so no step can fail.
     let failed = |_| give_up(Excess::Text(text.len(), 0));
     let mut state = automaton
         .start_state_forward(cache, &Search::new(text))
@@ -182,7 +182,7 @@ impl Input for Counted<'_> {
         self.text.len()
     }
 
-    /// The library may read it to its end without returning.
+    /// The library may read the text to its end without returning.
     fn as_bytes(&self) -> &[u8] {
         const UNWATCHED_BYTES: usize = 4 * 1024 * 1024;
         spend(1);
@@ -217,12 +217,12 @@ impl Input for Counted<'_> {
     }
 }
 
-/// The cost of a schema's `patternProperties` for each name; the library matches them itself.
+/// The cost per name of a schema's `patternProperties`, which the library matches itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NameCost {
     /// States of all patterns.
     pub(crate) states: usize,
-    /// How many of them backtrack.
+    /// The number of backtracking patterns.
     pub(crate) backtracking: usize,
 }
 
@@ -230,12 +230,12 @@ thread_local! {
     static NAMES: Cell<NameCost> = const { Cell::new(NameCost { states: 0, backtracking: 0 }) };
 }
 
-/// Sets what names cost for the validation that this thread begins.
+/// Sets the cost of names for the validation that begins on this thread.
 pub(crate) fn charge_names(cost: NameCost) {
     NAMES.set(cost);
 }
 
-/// A member is looked at, and its name may be matched by patterns.
+/// Counts a visited member, whose name patterns may match.
 #[inline]
 pub(crate) fn spend_name(name: &str) {
     spend(1 + name.len() as u64 / 64);
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// Matches as the engine that is known to be right does.
+    /// Matches like the reference engine.
     #[test]
     fn patterns_match_what_they_mean() {
         for (pattern, yes, no) in [

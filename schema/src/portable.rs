@@ -1,8 +1,8 @@
-//! A schema as part of a document in the words of draft 2020-12, whatever draft it is written in: what OpenAPI 3.1 takes.
+//! A schema as part of an OpenAPI 3.1 document: in the terms of draft 2020-12, whatever draft it is written in.
 //!
-//! Each target of a reference becomes a schema of its own with a plain name, so no `$id`, anchor or pointer of the client's
-//! document is left that could mean something else in another one. Keywords that are not JSON Schema's are left out: the
-//! document around it may give them a meaning.
+//! Each target of a reference becomes a separate schema with a plain name, so that no `$id`, anchor or pointer of the
+//! client's document remains, which could mean something else in another document. Keywords that are not part of JSON
+//! Schema are omitted, because the surrounding document may give them a meaning.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -14,24 +14,24 @@ use crate::budget::{Excess, Limits, enter, give_up, spend, within};
 use crate::keywords::{Shape, shape};
 use crate::references::draft_of;
 
-/// Bytes of the root and the parts together: what one reference leads to may be within what another one does, and is then
-/// there twice.
+/// Maximum size in bytes of the root and the parts together. If the target of one reference is inside that of another,
+/// it is included twice.
 const WRITTEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Characters of a part's name.
+/// Maximum number of characters of a part's name.
 const NAME_CHARS_MAX: usize = 40;
 
-/// A schema and what it refers to.
+/// A schema and the schemas that it refers to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Portable {
     pub root: Value,
-    /// By their names, which have letters, digits and `_` only.
+    /// The parts by name; names only contain letters, digits and `_`.
     pub parts: Vec<(String, Value)>,
 }
 
 impl Portable {
-    /// `place` is where the root will be, as a reference; parts will be at `place.name`. Needs as much stack as a
-    /// compilation.
+    /// `place` is a reference to the future location of the root; parts will be at `place.name`. Needs as much stack as
+    /// a compilation.
     pub fn of(tree: &Value, references: &References, place: &str, limits: &Limits) -> Result<Portable, Excess> {
         within(limits, || {
             let mut moving = Moving {
@@ -61,14 +61,14 @@ struct Moving<'a> {
     references: &'a References,
     draft: Draft,
     place: &'a str,
-    /// Of parts, by pointer.
+    /// Names of the parts, by pointer.
     names: HashMap<String, String>,
     taken: HashSet<String>,
-    /// How many parts were to have a name.
+    /// How many times each name was requested.
     numbers: HashMap<String, usize>,
-    /// Parts that are not written yet.
+    /// Parts that have not been written yet.
     waiting: VecDeque<(String, String)>,
-    /// Bytes so far, about.
+    /// The approximate number of bytes so far.
     written: usize,
 }
 
@@ -113,7 +113,7 @@ impl Moving<'_> {
         }
     }
 
-    /// Where the target of a reference will be.
+    /// A reference to the future location of a reference's target.
     fn reference(&mut self, schema: &Value, reference: &str) -> Option<String> {
         let pointer = self.references.pointer(schema, reference)?;
         self.tree.pointer(&pointer)?;
@@ -123,7 +123,7 @@ impl Moving<'_> {
         if let Some(name) = self.names.get(&pointer) {
             return Some(format!("{}.{name}", self.place));
         }
-        // Kept until the end.
+        // The pointer is kept until the end.
         self.write(pointer.len());
         let name = self.name(&pointer);
         let target = format!("{}.{name}", self.place);
@@ -132,7 +132,7 @@ impl Moving<'_> {
         Some(target)
     }
 
-    /// A name that is plain, and that no other part has.
+    /// A plain name that no other part has.
     fn name(&mut self, pointer: &str) -> String {
         let last = pointer.rsplit('/').next().unwrap_or_default().replace("~1", "_").replace("~0", "_");
         let plain = |char: char| if char.is_ascii_alphanumeric() { char } else { '_' };
@@ -158,7 +158,7 @@ impl Moving<'_> {
                     let rest = self.schema(rest);
                     moved.insert("items".to_owned(), rest);
                 }
-                // An empty list of schemas says nothing, and may not stand there.
+                // An empty list of schemas has no meaning and is not allowed in draft 2020-12.
                 if items.is_empty() {
                     return;
                 }
@@ -192,7 +192,7 @@ impl Moving<'_> {
                     (keyword, Value::Object(named.collect()))
                 }
                 (Some(Shape::Named), _) => return,
-                // A tool that looks for references everywhere would follow one in data.
+                // Omitted: a tool that looks for references everywhere would follow one inside data.
                 (None, _) if has_reference(value) => return,
                 (None, _) => {
                     self.write(bytes(value));
@@ -204,7 +204,7 @@ impl Moving<'_> {
         moved.insert(name.to_owned(), value);
     }
 
-    /// One keyword until draft 7, two since.
+    /// `dependencies`: one keyword up to draft 7, and two since then.
     fn dependencies(&mut self, moved: &mut Map<String, Value>, dependencies: &Map<String, Value>) {
         let (mut required, mut schemas) = (Map::new(), Map::new());
         for (name, dependency) in dependencies {
@@ -220,7 +220,7 @@ impl Moving<'_> {
         }
     }
 
-    /// Whether a keyword means something in the draft that the schema is written in.
+    /// Whether a keyword has a meaning in the draft that the schema is written in.
     fn knows(&self, keyword: &str) -> bool {
         let since = match keyword {
             "type"
@@ -268,7 +268,7 @@ impl Moving<'_> {
     }
 }
 
-/// Drafts in their order.
+/// The order of the drafts.
 fn age(draft: Draft) -> u8 {
     match draft {
         Draft::Draft4 => 4,
@@ -279,7 +279,7 @@ fn age(draft: Draft) -> u8 {
     }
 }
 
-/// Whether some object in a value has a member that looks like a reference.
+/// Whether any object in a value has a member that looks like a reference.
 fn has_reference(value: &Value) -> bool {
     enter();
     match value {
@@ -289,7 +289,7 @@ fn has_reference(value: &Value) -> bool {
     }
 }
 
-/// Bytes of a value as text, about.
+/// The approximate size of a value as text, in bytes.
 fn bytes(value: &Value) -> usize {
     enter();
     match value {
@@ -431,7 +431,7 @@ mod tests {
             deep = json!({"not": deep});
         }
         assert!(portable(&json!({"type": "object", "allOf": [deep]})).parts.is_empty());
-        // Each part has all that is below it.
+        // Each part contains everything below it.
         let mut nested = json!({"description": "x".repeat(200_000)});
         let mut references = Vec::new();
         let mut pointer = "#".to_owned();
@@ -443,7 +443,7 @@ mod tests {
         nested["allOf"] = Value::Array(references);
         let large = References::of(&nested);
         assert!(crate::on_large_stack(|| Portable::of(&nested, &large, "#", &Limits::schema())).is_err());
-        // So it is with references, which are longer when they are written.
+        // The same with references, which are longer when they are written.
         let leaves: Vec<Value> = (0..5000).map(|_| json!({"$ref": "#/$defs/x"})).collect();
         let mut nested = json!({ "allOf": leaves });
         let mut references = Vec::new();

@@ -1,5 +1,5 @@
-//! From a client's schema to the one that is compiled: bounded, with a guard in each subschema, and with private keywords
-//! where the work of a keyword is counted here.
+//! Converts a client's schema to the schema that is compiled: with limits, with a guard in each subschema, and with
+//! private keywords in place of those whose work is counted here.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use crate::keywords::{Shape, escape, shape, subschemas};
 use crate::pattern::{BACKTRACKED_NAMES_MAX, NameCost, Pattern};
 use crate::references::{ID_BYTES_MAX, PLACE_BYTES_MAX, References, draft_of, ignores_siblings};
 
-/// Subschemas of one schema.
+/// Maximum number of subschemas of one schema.
 pub const SUBSCHEMAS_MAX: usize = 20_000;
-/// Subschemas and references on the way from the root to any of them.
+/// Maximum number of subschemas and references on the way from the root to any subschema.
 pub const REFERENCES_DEEP_MAX: usize = 500;
-/// Bytes of the JSON Pointers of all keywords.
+/// Maximum size in bytes of the JSON Pointers of all keywords.
 const PLACES_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of all compiled patterns.
+/// Maximum size in bytes of all compiled patterns.
 const PATTERNS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Values of an `enum` that the library may compare one by one.
+/// Maximum number of values of an `enum` that the library may compare one by one.
 const ENUM_COMPARED_MAX: usize = 16;
 
-/// What is compiled.
+/// The schema to compile.
 pub(crate) struct PreparedSchema {
     pub(crate) tree: Value,
     pub(crate) draft: Draft,
@@ -55,7 +55,7 @@ pub(crate) fn prepare(tree: &Value) -> Result<PreparedSchema, Refusal> {
         references: &references,
     };
     let mut rewritten = rewriting.schema(tree, "")?;
-    // A reference may lead into a part where nobody expects a schema.
+    // A reference may lead to a part in which no keyword expects a schema.
     while let Some(pointer) = rewriting.targets.pop() {
         let Some(target) = tree.pointer(&pointer) else { continue };
         if !rewriting.seen.contains(&address(target))
@@ -98,7 +98,7 @@ impl Rewriting<'_> {
         if self.subschemas > SUBSCHEMAS_MAX {
             return Err(Refusal::TooComplex(format!("it has more than {SUBSCHEMAS_MAX} subschemas")));
         }
-        // The library keeps the place of each keyword as text.
+        // The library stores the location of each keyword as text.
         self.places_bytes += pointer.len() * (members.len() + 2);
         spend(pointer.len() as u64 * members.len() as u64 / 64);
         if self.places_bytes > PLACES_BYTES_MAX {
@@ -107,7 +107,7 @@ impl Rewriting<'_> {
         let mut rewritten = Map::with_capacity(members.len() + 2);
         rewritten.insert(GUARD.to_owned(), Value::Bool(true));
         if !members.contains_key("type") {
-            // The first thing that is looked at: no subschema can be entered without a step.
+            // The first keyword that is checked, so that no subschema can be entered without a step.
             rewritten.insert(
                 "type".to_owned(),
                 json!(["null", "boolean", "object", "array", "number", "string", "integer"]),
@@ -168,7 +168,7 @@ impl Rewriting<'_> {
                     if keyword == "patternProperties" {
                         self.charge_names(name, &pointer)?;
                     }
-                    // `dependencies` has lists of names, too.
+                    // `dependencies` may contain lists of names, too.
                     let member = if member.is_array() { member.clone() } else { self.schema(member, &pointer)? };
                     rewritten.insert(name.clone(), member);
                 }
@@ -200,7 +200,7 @@ impl Rewriting<'_> {
         Ok(pattern)
     }
 
-    /// The library matches the names of `patternProperties` by itself, so what that costs is charged by name.
+    /// The library matches the names of `patternProperties` itself, so their cost is charged by name.
     fn charge_names(&mut self, source: &str, pointer: &str) -> Result<(), Refusal> {
         let pattern = self.pattern(source, pointer)?;
         self.names.states += pattern.states;
@@ -214,13 +214,13 @@ impl Rewriting<'_> {
     }
 }
 
-/// How many subschemas and references are below each other.
+/// Calculates how deep subschemas and references are nested.
 struct Heights<'a> {
     tree: &'a Value,
     references: &'a References,
-    /// A schema with `$ref` is nothing else.
+    /// Set if keywords beside `$ref` are ignored.
     pure: bool,
-    /// Zero while it is looked at: a circle adds nothing.
+    /// Zero while a schema is visited, so that a cycle adds nothing.
     known: HashMap<usize, usize>,
 }
 

@@ -1,6 +1,6 @@
-//! What the references of a schema refer to: pointers, anchors, the schema's own `$id` and those of its subschemas.
+//! The targets of a schema's references: pointers, anchors, the schema's own `$id` and those of its subschemas.
 //!
-//! Only what stands where a schema is expected counts: `$ref` and `$id` in data or in unknown keywords mean nothing.
+//! Only locations where a schema is expected count: `$ref` and `$id` in data or in unknown keywords have no meaning.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use url::Url;
 use crate::budget::enter;
 use crate::keywords::subschemas;
 
-/// Bytes of an absolute identifier; each reference is resolved to one.
+/// Maximum size in bytes of an absolute identifier; each reference is resolved to one.
 pub(crate) const ID_BYTES_MAX: usize = 2048;
 
-/// Bytes of the JSON Pointer of a subschema.
+/// Maximum size in bytes of the JSON Pointer of a subschema.
 pub(crate) const PLACE_BYTES_MAX: usize = 4096;
 
-/// What a schema without `$id` is called.
+/// The identifier of a schema without `$id`.
 const NAMELESS: &str = "json-schema:///";
 
 /// An index over one schema.
 #[derive(Debug)]
 pub struct References {
-    /// Drafts up to 7: whatever stands beside `$ref` is ignored.
+    /// Set for drafts up to 7: members beside `$ref` are ignored.
     siblings_ignored: bool,
     root: String,
     /// Pointers by absolute URI without fragment.
     resources: HashMap<String, String>,
     /// Pointers by absolute URI with an anchor.
     anchors: HashMap<String, String>,
-    /// The base URI of objects in embedded resources, by address: nothing moves while the tree lives.
+    /// The base URI of objects in embedded resources, by address, which is constant while the tree lives.
     bases: HashMap<usize, Arc<str>>,
     /// An identifier is longer than [`ID_BYTES_MAX`], or a pointer than [`PLACE_BYTES_MAX`].
     pub(crate) too_long: bool,
@@ -43,7 +43,7 @@ pub(crate) fn draft_of(tree: &Value) -> Draft {
     Draft::default().detect(tree)
 }
 
-/// Whether whatever stands beside `$ref` is ignored.
+/// Whether members beside `$ref` are ignored.
 pub(crate) fn ignores_siblings(draft: Draft) -> bool {
     matches!(draft, Draft::Draft4 | Draft::Draft6 | Draft::Draft7)
 }
@@ -68,12 +68,12 @@ impl References {
         references
     }
 
-    /// Whether whatever stands beside `$ref` is ignored.
+    /// Whether members beside `$ref` are ignored.
     pub fn ignores_siblings(&self) -> bool {
         self.siblings_ignored
     }
 
-    /// Where a reference of `schema`, a subschema of `tree`, points to.
+    /// The pointer to the target of a reference in `schema`, which is a subschema of `tree`.
     pub fn pointer(&self, schema: &Value, reference: &str) -> Option<String> {
         let base: &str = self.bases.get(&address(schema)).map_or(&self.root, |base| base);
         let (uri, fragment) = reference.split_once('#').unwrap_or((reference, ""));
@@ -86,7 +86,7 @@ impl References {
         self.anchors.get(&format!("{absolute}#{fragment}")).cloned()
     }
 
-    /// The schema that a reference of `schema`, a subschema of `tree`, refers to.
+    /// The target of a reference in `schema`, which is a subschema of `tree`.
     pub fn resolve<'a>(&self, tree: &'a Value, schema: &Value, reference: &str) -> Option<&'a Value> {
         tree.pointer(&self.pointer(schema, reference)?)
     }
@@ -129,11 +129,11 @@ impl References {
         if self.siblings_ignored && object.get("$ref").is_some_and(Value::is_string) {
             return None;
         }
-        // Draft 4 calls it `id`.
+        // In draft 4 the keyword is `id`.
         object.get("$id").or_else(|| self.siblings_ignored.then(|| object.get("id")).flatten()).and_then(Value::as_str)
     }
 
-    /// An identifier that names a resource, and not an anchor in it.
+    /// An identifier that names a resource, not an anchor in it.
     fn id_of<'a>(&self, object: &'a Map<String, Value>) -> Option<&'a str> {
         self.id_text(object).filter(|id| !id.starts_with('#'))
     }
@@ -143,7 +143,7 @@ fn address(value: &Value) -> usize {
     std::ptr::from_ref(value) as usize
 }
 
-/// An absolute URI without fragment.
+/// Resolves a reference to an absolute URI without fragment.
 fn join(base: &str, reference: &str) -> String {
     let reference = reference.split('#').next().unwrap_or_default();
     match Url::parse(base).and_then(|base| base.join(reference)) {

@@ -1,4 +1,4 @@
-//! The whole: hostile schemas and documents, and that the counting changes no verdict.
+//! Tests of the whole crate: hostile schemas and documents, and that counting changes no verdict.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn check(compiled: &Compiled, document: &Value) -> Result<Result<(), Vec<Fault>>
     on_large_stack(|| compiled.check(document, &Limits::document(), 100, true))
 }
 
-/// A schema and a document: whatever comes of them, it comes soon.
+/// Checks that compiling a schema and checking a document end soon, whatever the result.
 #[track_caller]
 fn ends(name: &str, schema: &Value, document: &Value) {
     let (compiled, compiling) = timed(|| Compiled::new(schema, &Limits::schema()));
@@ -24,7 +24,7 @@ fn ends(name: &str, schema: &Value, document: &Value) {
     assert!(checking < Duration::from_secs(1), "{name}: checked in {checking:?}: {:?}", verdict.map(|_| ()));
 }
 
-/// Processor time, since other tests run meanwhile.
+/// Measures CPU time, because other tests run at the same time.
 fn timed<T: Send>(work: impl FnOnce() -> T + Send) -> (T, Duration) {
     on_large_stack(|| {
         let started = budget::thread_time();
@@ -42,7 +42,7 @@ fn numbers(count: usize, number: impl Fn(usize) -> String) -> Value {
     serde_json::from_str(&format!("[{}]", text.join(","))).unwrap()
 }
 
-/// `count` definitions, each made by `definition` from its row.
+/// Creates `count` definitions by calling `definition` with their indexes.
 fn definitions(count: usize, definition: impl Fn(usize) -> Value) -> Value {
     Value::Object((0..count).map(|row| (format!("d{row}"), definition(row))).collect())
 }

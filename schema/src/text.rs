@@ -1,11 +1,11 @@
-//! Messages that quote values, and stay short whatever they quote.
+//! Messages that quote values and stay short, whatever they quote.
 
 use std::fmt::{self, Write};
 
-/// Characters of one message.
+/// Maximum number of characters of one message.
 const CHARS_MAX: usize = 300;
 
-/// The beginning of what `shown` displays; what follows is not even written.
+/// The beginning of the text that `shown` displays; the rest is not even written.
 pub(crate) fn bounded(shown: &impl fmt::Display) -> String {
     let mut text = Bounded { text: String::new(), left: CHARS_MAX };
     if write!(text, "{shown}").is_err() {
@@ -14,7 +14,7 @@ pub(crate) fn bounded(shown: &impl fmt::Display) -> String {
     text.text
 }
 
-/// A JSON Pointer, unless names make it longer than a message may be.
+/// A JSON Pointer, truncated if it is too long for a message.
 pub(crate) fn bounded_place(pointer: &str) -> String {
     const BYTES_MAX: usize = 4096;
     if pointer.len() <= BYTES_MAX {

@@ -74,7 +74,7 @@ impl Discovery {
     }
 }
 
-/// `https`, or `http` on the loopback interface where that is allowed.
+/// Whether the scheme is `https`, or `http` on the loopback interface if that is allowed.
 fn is_acceptable(url: &Url, allows_loopback: bool) -> bool {
     let is_loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

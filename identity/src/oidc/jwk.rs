@@ -39,7 +39,7 @@ impl Algorithm {
             "PS512" => Ps512,
             "ES256" => Es256,
             "ES384" => Es384,
-            // RFC 9864 gives the curve its own name.
+            // RFC 9864 defines a separate name for this curve.
             "EdDSA" | "Ed25519" => EdDsa,
             _ => return None,
         })
@@ -60,7 +60,7 @@ enum Material {
         n: Vec<u8>,
         e: Vec<u8>,
     },
-    /// A point of a curve, as ring takes it.
+    /// A point on a curve, in ring's format.
     Point(Vec<u8>),
 }
 
@@ -109,7 +109,7 @@ impl Key {
             ("RSA", _) => {
                 let n = without_zeros(bytes("n")?);
                 let e = without_zeros(bytes("e")?);
-                // What ring takes: 2048 to 8192 bits.
+                // ring accepts 2048 to 8192 bits.
                 if !(256..=1024).contains(&n.len()) || e.is_empty() || e.len() > 5 {
                     return None;
                 }

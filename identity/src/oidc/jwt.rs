@@ -11,9 +11,9 @@ use crate::claims::Claims;
 
 /// Longest token.
 pub(crate) const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// Maximum size of claims, which stay in memory as long as their token counts as verified.
+/// Maximum size of claims, which stay in memory while their token counts as verified.
 pub const CLAIMS_BYTES_MAX: usize = 8 << 10;
-/// Longest subject, as OpenID Connect has it.
+/// Longest subject, as defined by OpenID Connect.
 const SUBJECT_BYTES_MAX: usize = 255;
 /// How far the issuer's clock and this one may differ.
 const SKEW_SECONDS: f64 = 60.0;

@@ -21,9 +21,9 @@ use crate::role::Role;
 pub(super) const TOKENS: &str = "snaphook.tokens";
 pub(super) const USES: &str = "snaphook.tokens-used";
 
-/// Most tokens of a server.
+/// Maximum number of tokens of a server.
 pub const TOKENS_MAX: usize = 10_000;
-/// Largest list. A token with a handful of models takes some 250 bytes.
+/// Maximum size of a list in bytes. A token with a handful of models takes about 250 bytes.
 const LIST_BYTES_MAX: usize = 4 << 20;
 /// The format of the lists. A newer format is rejected: its tokens may have fewer rights than this version would give
 /// them.

@@ -154,7 +154,7 @@ mod tests {
         let again = Tokens::open(Arc::clone(&store)).await.unwrap();
         assert!(!again.ensure_admin(&path, 3).await.unwrap());
         assert_eq!(token_in(&path), token);
-        // The file may go: the token stays, and no other is made.
+        // The file may be removed: the token stays, and no other one is created.
         std::fs::remove_file(&path).unwrap();
         assert!(!again.ensure_admin(&path, 3).await.unwrap());
         assert!(!path.exists());
@@ -182,18 +182,18 @@ mod tests {
     async fn a_crash_at_any_step_leaves_no_token_without_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.token");
-        // Before the token was made: the draft is of no use, and another one is made.
+        // Stopped before the token was created: the draft is useless, and another token is created.
         let tokens = Tokens::open(store().await).await.unwrap();
         let lost = TokenText::generate().unwrap();
         write(&draft(&path), &lost).unwrap();
         assert!(tokens.ensure_admin(&path, 1).await.unwrap());
         assert_ne!(token_in(&path), lost.expose());
-        // After it was made, before the file had its name.
+        // Stopped after the token was created, before the file was renamed.
         std::fs::rename(&path, draft(&path)).unwrap();
         assert!(tokens.ensure_admin(&path, 1).await.unwrap());
         assert!(tokens.verify(token_in(&path).as_bytes(), 2).is_ok());
         assert!(!draft(&path).exists());
-        // The name was taken meanwhile: the draft stays until that is cleared.
+        // The file name was taken in the meantime: the draft stays until the name is free.
         std::fs::rename(&path, draft(&path)).unwrap();
         std::fs::write(&path, "something else").unwrap();
         assert!(tokens.ensure_admin(&path, 1).await.is_err());

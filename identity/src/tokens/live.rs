@@ -16,9 +16,10 @@ use crate::denied::{Denied, DeniedKind};
 use crate::role::Role;
 use crate::scope::Scope;
 
-/// A last use is recorded at most this often, so that requests of one token do not contend for a cache line.
+/// A last use is recorded at most this often, so that concurrent requests with one token do not contend for a cache
+/// line.
 const NOTE_INTERVAL: Millis = 1000;
-/// No use.
+/// The token was never used.
 pub(super) const NEVER: Millis = Millis::MIN;
 
 /// All tokens as they were last read.
@@ -27,7 +28,7 @@ pub(super) struct Live {
     /// The bytes and version from which they were read; `None` if the store has no list.
     pub(super) source: Option<(u64, Vec<u8>)>,
     by_digest: HashMap<[u8; 16], Arc<LiveToken>>,
-    /// By name.
+    /// Sorted by name.
     pub(super) entries: Vec<Arc<LiveToken>>,
 }
 

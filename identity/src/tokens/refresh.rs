@@ -30,7 +30,7 @@ pub(super) async fn run(shared: Arc<TokenStore>) {
     }
 }
 
-/// Whether the last attempt failed: a change is logged.
+/// Whether the last attempt failed, so that only changes are logged.
 #[derive(Default)]
 struct Trouble(bool);
 

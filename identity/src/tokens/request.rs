@@ -14,10 +14,10 @@ const NAME_CHARS_MAX: usize = 63;
 /// A token to create.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
-    /// Also the `id` of its actor.
+    /// The token's name, which is also the `id` of its actor.
     pub name: String,
     pub role: Role,
-    /// Ids of models or globs; `None`: all. Admins have all.
+    /// Ids of models or globs; `None` means all models. Admins always have all.
     pub models: Option<Vec<String>>,
     pub expires_at: Option<Millis>,
 }

@@ -33,7 +33,7 @@ impl TokenStore {
 
     pub(super) async fn add(&self, record: Record) -> Result<(), TokenError> {
         self.change(|tokens| match find(tokens, &record.name) {
-            // An earlier attempt of this change, whose outcome was unknown.
+            // An earlier attempt of this change with an unknown outcome has succeeded.
             Ok(at) if tokens[at].digest == record.digest => Ok(false),
             Ok(_) => {
                 let message =
@@ -69,7 +69,7 @@ impl TokenStore {
                 tried = true;
                 Ok(true)
             }
-            // An earlier attempt of this change, whose outcome was unknown, or a concurrent change.
+            // An earlier attempt of this change with an unknown outcome, or a concurrent change, has succeeded.
             Err(_) if tried => Ok(false),
             Err(_) => Err(TokenError::new(TokenErrorKind::NotFound, format!("there is no token `{name}`"))),
         })

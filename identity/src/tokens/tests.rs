@@ -1,4 +1,4 @@
-//! Tokens over real stores, on one node and on several.
+//! Tokens in real stores, on one node and on several.
 
 use std::path::Path;
 use std::time::Duration;
@@ -52,7 +52,7 @@ async fn a_token_from_its_making_to_its_end() {
     assert!(caller.may_write("audit-1") && !caller.may_read("film"));
     assert_eq!(tokens.make(asked, 1000).await.unwrap_err().kind(), TokenErrorKind::Exists);
 
-    // The store has no part of the text.
+    // The store contains no part of the token's text.
     let sealed = store.get(document::TOKENS).await.unwrap().unwrap();
     assert!(!sealed.bytes.windows(12).any(|window| window == &text.as_bytes()[5..17]));
     assert!(store.list("").await.unwrap().iter().all(|name| snaphook_driver::limits::is_reserved_name(name)));
@@ -64,7 +64,7 @@ async fn a_token_from_its_making_to_its_end() {
         (DeniedKind::Refused, "the token `ci` expired at 1970-01-01T00:16:40.000Z")
     );
 
-    // It is there after a restart, with its last use.
+    // The token exists after a restart, with its last use.
     tokens.close().await.unwrap();
     store.close().await.unwrap();
     drop((tokens, store));
@@ -111,7 +111,7 @@ async fn nodes_see_each_others_changes() {
     let started = Instant::now();
     wait_until("the other node knows the token", async || knows(&old)).await;
     here.revoke("ci").await.unwrap();
-    // The next token of the same name, at once.
+    // The next token of the same name, created at once.
     let new = here.make(request("ci", Role::Reader), 0).await.unwrap().token;
     wait_until("the other node knows the new token", async || knows(&new)).await;
     assert!(!knows(&old));
@@ -185,7 +185,7 @@ async fn last_uses_of_all_nodes_are_kept_and_bring_nothing_back() {
     here.shared.write_uses().await.unwrap();
     assert_eq!(version().await, before, "nothing new is not written");
 
-    // Revoked here, used and written there: it stays revoked, and its successor was never used.
+    // Revoked on this node, used and written on the other one: it stays revoked, and its successor was never used.
     here.revoke("a").await.unwrap();
     there.verify(a.expose().as_bytes(), 20_000).unwrap();
     there.shared.write_uses().await.unwrap();
@@ -206,7 +206,7 @@ async fn a_list_that_is_none_is_an_error_and_changes_nothing() {
     assert_eq!(Tokens::open(Arc::clone(&store)).await.unwrap_err().kind(), TokenErrorKind::Store);
     assert_eq!(store.get(document::TOKENS).await.unwrap().unwrap().bytes, b"{}");
     assert!(tokens.verify(token.expose().as_bytes(), 1).is_ok(), "what was read last stays in force");
-    // Nothing at all means that no token is valid.
+    // Without any list in the store, no token is valid.
     store.delete(document::TOKENS).await.unwrap();
     assert!(tokens.list().await.unwrap().is_empty());
     assert!(tokens.verify(token.expose().as_bytes(), 1).is_err());

@@ -16,7 +16,7 @@ const RANDOM_CHARS: usize = 43;
 const CHECKSUM_CHARS: usize = 6;
 pub(super) const CHARS: usize = PREFIX.len() + RANDOM_CHARS + CHECKSUM_CHARS;
 
-/// A SHA-256.
+/// A SHA-256 digest.
 pub(super) type Digest = [u8; 32];
 
 /// A new token. Its text never appears in messages or `Debug` output.
@@ -67,7 +67,7 @@ pub(super) fn digest(text: &[u8]) -> Digest {
 
 fn checksum(text: &[u8]) -> [u8; CHECKSUM_CHARS] {
     let mut chars = [b'A'; CHECKSUM_CHARS];
-    // Four bytes are exactly these characters.
+    // Four bytes always encode to exactly these characters.
     let _ = URL_SAFE_NO_PAD.encode_slice(crc32fast::hash(text).to_be_bytes(), &mut chars);
     chars
 }

@@ -50,7 +50,7 @@ impl TokenStore {
     }
 }
 
-/// The latest use of each existing token; and this node's uses, in the order of the tokens.
+/// The latest use of each existing token, and this node's uses in the order of the tokens.
 fn merged(known: &Uses, live: &Live) -> (BTreeMap<String, Millis>, Vec<Millis>) {
     let noted: Vec<Millis> = live.entries.iter().map(|entry| entry.last_used.load(Ordering::Relaxed)).collect();
     let used = live.entries.iter().zip(&noted).filter_map(|(entry, noted)| {

@@ -1,4 +1,4 @@
-//! Issuers that answer anything but what they should, and how often one is asked.
+//! Issuers whose responses are invalid in all kinds of ways, and how often one is requested.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::issuer::encode;
 use super::{identify, identity, settings};
 
-/// Serves what `answer` makes of an address and a path: the whole response. Counts the requests.
+/// Serves the complete responses that `answer` creates for an address and a path. Counts the requests.
 async fn serve(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

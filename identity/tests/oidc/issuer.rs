@@ -1,4 +1,4 @@
-//! npm's `oidc-provider`, as a process of its own, and what forging with its keys takes.
+//! npm's `oidc-provider` in a separate process, and the keys that are needed to forge its tokens.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -22,14 +22,14 @@ pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Ends when it is dropped, or with this process.
+/// The issuer's process ends when this is dropped, or with this process.
 pub(crate) struct Issuer {
     folder: TempDir,
     port: u16,
     process: Option<Child>,
 }
 
-/// An RSA key of the issuer, with its private half.
+/// An RSA key of the issuer, including the private key.
 pub(crate) struct Rsa {
     pub(crate) kid: String,
     pub(crate) modulus: Vec<u8>,
@@ -37,7 +37,7 @@ pub(crate) struct Rsa {
 }
 
 impl Issuer {
-    /// `None`: it is not installed.
+    /// `None` if the package is not installed.
     pub(crate) async fn start() -> Option<Issuer> {
         let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc-provider");
         if !packages.join("node_modules/oidc-provider").is_dir() {
@@ -58,7 +58,7 @@ impl Issuer {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A token for the resource `snaphook`, signed by that algorithm.
+    /// A token for the resource `snaphook`, signed with that algorithm.
     pub(crate) async fn token(&self, client: &str, algorithm: &str) -> String {
         let headers = BTreeMap::from([
             ("authorization".to_owned(), format!("Basic {}", STANDARD.encode(format!("{client}:secret")))),
@@ -78,7 +78,7 @@ impl Issuer {
         }
     }
 
-    /// With the keys that it had.
+    /// Restarts the issuer with the same keys.
     pub(crate) async fn restart(&mut self) {
         self.stop();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc-provider/issuer.mjs");
@@ -94,7 +94,7 @@ impl Issuer {
         }
     }
 
-    /// With new keys.
+    /// Restarts the issuer with new keys.
     pub(crate) async fn rotate(&mut self) {
         std::fs::remove_file(self.folder.path().join("keys.json")).unwrap();
         self.restart().await;

@@ -1,4 +1,4 @@
-//! Tokens of an issuer that others wrote, npm's `oidc-provider`: good and forged ones, new keys, and an issuer that is down.
+//! Tokens of an independent issuer, npm's `oidc-provider`: valid and forged ones, new keys, and an unavailable issuer.
 
 mod hostile;
 mod issuer;
@@ -21,7 +21,7 @@ fn settings(issuer: &str) -> OidcSettings {
     OidcSettings { issuer: issuer.to_owned(), audience: "snaphook".to_owned(), role: "claims.role".to_owned(), models }
 }
 
-/// A server that believes that issuer.
+/// A server that trusts this issuer.
 async fn identity(settings: OidcSettings) -> Identity {
     let store = snaphook_memory::DRIVER.secure.unwrap()(OpenContext::new(serde_json::Map::new(), "")).await.unwrap();
     let tokens = Arc::new(Tokens::open(store).await.unwrap());
@@ -55,7 +55,7 @@ async fn tokens_of_the_issuer_are_accepted() {
             let claims = caller.claims.as_ref().unwrap();
             assert_eq!(caller.actor.claims.as_ref(), Some(claims.text()));
             assert_eq!(claims.get("client_id"), Some(&json!(client)));
-            // The second time nothing is verified again.
+            // The second time, the token is found in the cache.
             assert!(Arc::ptr_eq(&caller, &identify(&identity, &token).await.unwrap()));
         }
     }
@@ -63,7 +63,7 @@ async fn tokens_of_the_issuer_are_accepted() {
     assert_eq!(denied.kind(), DeniedKind::Refused);
     assert!(denied.reason().contains("`role`"), "{denied}");
 
-    // For another service, or by another issuer.
+    // A token for another audience.
     let other = OidcSettings { audience: "other".to_owned(), ..settings(&issuer.url()) };
     let denied = identify(&self::identity(other).await, &issuer.token("admin", "RS256").await).await.unwrap_err();
     assert!(denied.kind() == DeniedKind::Refused && denied.reason().contains("`aud`"), "{denied}");

@@ -12,7 +12,7 @@ pub(crate) const PATH_EXPECTED: &str = "the path of a folder such as `data/secre
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
-    /// The folder of the files. It is created, with its parents, if it does not exist.
+    /// The folder for the files. It is created, with its parents, if it does not exist.
     pub path: String,
 }
 

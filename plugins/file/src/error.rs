@@ -64,7 +64,7 @@ impl Found {
     }
 }
 
-/// A file's line: the record without the event's data, whose text is kept as it is.
+/// The line of a file: the record without the event's data, whose text is preserved.
 #[derive(Serialize)]
 struct Out<'a> {
     record: &'a ErrorRecord,
@@ -100,7 +100,7 @@ impl FileErrorStore {
         Ok(FileErrorStore { records: Arc::new(records), lock: Mutex::new(Some(lock)) })
     }
 
-    /// File work off the async threads.
+    /// Runs file work off the async threads.
     async fn work<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -207,7 +207,7 @@ impl Records {
         }
     }
 
-    /// Ids of the records of a page, and whether it ends because of a limit.
+    /// The ids of the records of a page, and whether the page ends because of a limit.
     fn ids(&self, query: &ErrorQuery) -> (Vec<String>, bool) {
         let after = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let (mut ids, mut bytes) = (Vec::new(), 0);

@@ -137,7 +137,7 @@ impl EventStore for FileEventStore {
             if !page.events.is_empty() {
                 return Ok(page);
             }
-            // Nothing matched up to there, so it is not scanned again.
+            // Nothing matched up to this position, so it is not scanned again.
             query.after = query.after.max(page.reached);
             if page.next().is_some() {
                 continue;
@@ -301,7 +301,7 @@ impl FileEventStore {
         }
     }
 
-    /// Work on files off the async threads.
+    /// Runs file work off the async threads.
     async fn work<T: Send + 'static>(
         &self,
         operation: &'static str,

@@ -64,11 +64,11 @@ impl fmt::Display for Mismatch {
 
 /// A complete line of a file.
 pub(crate) struct Line<'a> {
-    /// From 1.
+    /// The number of the line, starting at 1.
     pub(crate) number: u64,
-    /// Of its first byte.
+    /// Offset of its first byte.
     pub(crate) offset: u64,
-    /// Without its newline.
+    /// The line without its newline.
     pub(crate) bytes: &'a [u8],
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Line<'a> {
 pub(crate) struct End {
     /// Number of complete lines.
     pub(crate) lines: u64,
-    /// Their bytes.
+    /// Number of bytes in them.
     pub(crate) bytes: u64,
     /// Bytes after them, from an interrupted write.
     pub(crate) torn: u64,
@@ -97,7 +97,7 @@ pub(crate) enum Tail {
 /// Passes the lines of a file to `each` in order. `each` returns whether the line completes its write, or what is wrong
 /// with the line.
 ///
-/// `tail` tells what may be incomplete.
+/// `tail` determines what may be incomplete.
 pub(crate) fn walk<'a>(
     path: &Path,
     bytes: &'a [u8],
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(walk_it(&bytes, Tail::LastWrite).unwrap().lines, 6);
         let with_zeros = [&bytes[..third], &[0; 100], b"\n", &[0; 20]].concat();
         assert_eq!(walk_it(&with_zeros, Tail::LastWrite).unwrap().torn, 121);
-        // A hole with a whole line behind it: the last write alone leaves none, several writes may.
+        // Zeros before a complete line: several unsynced writes may leave them, but a single last write does not.
         let hole = [&with_zeros, &b"\n"[..], &bytes[..third]].concat();
         assert!(walk_it(&hole, Tail::LastWrite).is_err());
         assert_eq!(walk_it(&hole, Tail::Writes).unwrap().bytes, third as u64);

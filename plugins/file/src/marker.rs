@@ -16,7 +16,7 @@ const FORMAT: u32 = 1;
 /// The contents of `store.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Marker {
-    /// Such as `event log`.
+    /// The type of the store, such as `event log`.
     store: String,
     format: u32,
     /// The identity of a log.

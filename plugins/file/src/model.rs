@@ -109,7 +109,7 @@ fn stop(shared: &OpenModels, flusher: &Mutex<Option<JoinHandle<()>>>) {
     }
 }
 
-/// How long closing a store writes files. The journals contain the rest, and the next start reads them.
+/// How long closing a store may write files. The journals contain the remaining changes, which the next start reads.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Writes all files and records that the store is closed.

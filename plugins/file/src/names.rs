@@ -1,10 +1,10 @@
-//! File names derived from the names of their contents: secrets, instances, errors.
+//! File names derived from the names of secrets, instances and errors.
 //!
-//! A file's name is `<capitals>=<name in small letters>`, where `<capitals>` says in hexadecimal which letters are
-//! capitals: bit 0 is the first character. So names that differ only in case are different files on file systems that
-//! ignore case, `con` is no device (`0=con`), and the name of a file stays far below the 255 bytes that file systems
-//! allow: at most 32 digits, `=` and 128 characters. `=` cannot be in the names that the server allows; others have files
-//! that are called by a digest.
+//! A file's name is `<capitals>=<name in lower case>`, where `<capitals>` says in hexadecimal which letters are upper
+//! case: bit 0 is the first character. So names that differ only in case are different files on case-insensitive file
+//! systems, `con` is not a device (`0=con`), and a file name stays far below the 255 bytes that file systems allow: at
+//! most 32 digits, `=` and 128 characters. The names that the server allows cannot contain `=`; the file names of all
+//! other names are digests.
 
 use sha2::{Digest as _, Sha256};
 
@@ -25,7 +25,7 @@ pub(crate) fn stem_of_any(id: &str) -> String {
     if is_plain { stem(id) } else { format!("x={:x}", Sha256::digest(id)) }
 }
 
-/// The secret whose file has that name; `None` for a file of somebody else.
+/// The secret whose file has this name; `None` if the file is not a secret.
 pub(crate) fn from_stem(file: &str) -> Option<String> {
     let (capitals, small) = file.split_once('=')?;
     let capitals = u128::from_str_radix(capitals, 16).ok()?;
@@ -37,7 +37,7 @@ pub(crate) fn from_stem(file: &str) -> Option<String> {
     (stem(&name) == file).then_some(name)
 }
 
-/// The same for files of versions up to 0.1, which had `=` after each capital letter.
+/// The same for files written by versions up to 0.1, which put `=` after each upper-case letter.
 pub(crate) fn from_old_stem(file: &str) -> Option<String> {
     let bytes = file.as_bytes();
     let follows_capital = |at: usize| at > 0 && bytes[at - 1].is_ascii_uppercase();

@@ -45,7 +45,7 @@ impl FileSecureStore {
         };
         let lock = FileLock::take(&path.join(LOCK), path)?;
         private_folder(path).map_err(told("the folder cannot be made private"))?;
-        // Incomplete files of a crash were never acknowledged.
+        // Incomplete files left by a crash were never acknowledged.
         clear(path, |name| from_stem(name).is_some()).map_err(told("the folder cannot be written"))?;
         let mut old = Vec::new();
         for entry in fs::read_dir(path).map_err(told("the folder cannot be read"))?.flatten() {
@@ -61,7 +61,7 @@ impl FileSecureStore {
         Ok(FileSecureStore { folder: Arc::new(folder) })
     }
 
-    /// File work off the async threads.
+    /// Runs file work off the async threads.
     async fn with<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -188,7 +188,7 @@ impl Folder {
             self.sync()
         };
         write().inspect_err(|_| {
-            // If it cannot be removed, the next start does it.
+            // If the file cannot be removed, the next start removes it.
             let _ = fs::remove_file(&temporary);
         })
     }
@@ -227,7 +227,7 @@ fn private_folder(_path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A new file that only its owner may read.
+/// Creates a file that only its owner may read.
 fn private_file(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);

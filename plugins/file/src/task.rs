@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snaphook_driver::{DriverError, ErrorKind, Result};
 
-/// A panic of an earlier holder never leaves the state inconsistent: it is updated last, in one step.
+/// Locks a mutex. A panic of an earlier holder never leaves the state inconsistent: it is updated last, in one step.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use snaphook_driver::{Json, json};
 
-/// The members to write for a text: at most one of both.
+/// The members to write for a text: at most one of the two.
 pub(crate) fn split(text: Option<&Json>) -> (Option<&RawValue>, Option<&str>) {
     let Some(text) = text else { return (None, None) };
     let raw = json::typed::<&RawValue>(text).ok();

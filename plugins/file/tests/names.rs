@@ -1,4 +1,5 @@
-//! Names that would be paths: refused by each store itself, and before it by the service for callers that are anybody.
+//! Names that would be paths: each store itself rejects them, and before that the service does, because anybody may
+//! call it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,17 +10,17 @@ use snaphook_driver::{DriverError, ErrorKind, OpenContext, Store};
 use snaphook_driver_testkit::run;
 use snaphook_file::DRIVER;
 
-/// What no secret and no blob is called.
+/// Names that no secret and no blob may have.
 const HOSTILE: [&str; 14] =
     ["", ".", "..", "../x", "../../../x", "/etc/x", "a/b", "a\\b", "..\\x", "a\0", "a\n", "a=b", "C:x", "ä"];
 
-/// A store in a folder `store` within another one.
+/// Opens a store in a folder `store` within another folder.
 async fn open(store: Store, folder: &Path) -> Opened {
     let settings: Map<String, Value> = json!({"path": "store"}).as_object().unwrap().clone();
     Opened::open(&DRIVER, store, OpenContext::new(settings, folder)).await.unwrap()
 }
 
-/// All files in a folder and below.
+/// All files in a folder and its subfolders.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { BTreeSet::from([path]) }).collect()
@@ -50,7 +51,7 @@ fn stores_make_no_paths_of_hostile_names() {
     });
 }
 
-/// Requests with a value that their method does not take, and what the error says of it.
+/// Requests with a value that their method rejects, and the text of the error.
 fn requests() -> Vec<(Method, Value, &'static str)> {
     use Method::*;
     let stream = json!({"model": "m", "instance": "i"});
@@ -198,7 +199,7 @@ fn requests() -> Vec<(Method, Value, &'static str)> {
     ]
 }
 
-/// Methods whose requests have nothing that could be wrong.
+/// Methods whose requests contain nothing to validate.
 fn has_no_values(method: Method) -> bool {
     use Method::*;
     matches!(

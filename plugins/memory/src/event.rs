@@ -430,7 +430,7 @@ impl Log {
             }
         }
         if let Some(time) = judged.removal {
-            // All of them: nothing here waits for a disk.
+            // All of them, because removing a claim does not wait for a disk.
             self.claims.retain(|_, holder| !holder.has_expired(time));
             let mut end = judged.end;
             end.removed(0);

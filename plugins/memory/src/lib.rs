@@ -1,4 +1,4 @@
-//! All four stores in memory: for tests, and for trying things out. Everything is gone when the process ends.
+//! All four stores in memory: for tests, and for trying things out. All data is lost when the process ends.
 //!
 //! Each store is one lock around plain collections; calls are short. Filters, sorts and consumer groups use the modules
 //! of `snaphook-driver`, so this driver is also the reference for other drivers.
@@ -38,7 +38,8 @@ pub const DRIVER: Driver = Driver {
     }),
 };
 
-/// A panic of an earlier holder never leaves the state inconsistent: each change is made last, in one step.
+/// Locks a mutex. A panic of an earlier holder never leaves the state inconsistent: each change is made last, in one
+/// step.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

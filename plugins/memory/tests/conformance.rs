@@ -1,4 +1,4 @@
-//! The conformance suites of the stores that this driver brings.
+//! The conformance suites for the stores that this driver provides.
 
 use snaphook_memory::DRIVER;
 
@@ -7,7 +7,7 @@ snaphook_driver_testkit::model_suite!(DRIVER, {});
 snaphook_driver_testkit::error_suite!(DRIVER, {});
 snaphook_driver_testkit::secure_suite!(DRIVER, {});
 
-/// Over the messages that libraries and remote drivers get.
+/// The suites through the messages that libraries and remote drivers get.
 mod messages {
     use snaphook_driver_testkit::OverMessages;
 
@@ -19,7 +19,7 @@ mod messages {
     snaphook_driver_testkit::secure_suite!(OverMessages(DRIVER), {});
 }
 
-/// Over the JSON form of the messages.
+/// The suites through the JSON form of the messages.
 mod json {
     use snaphook_driver_testkit::OverJson;
 

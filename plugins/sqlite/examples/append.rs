@@ -1,8 +1,8 @@
-//! Measures this driver alone: durable appends with their applies, by batch size, then point reads.
+//! Measures this driver alone: durable appends and applying them, by batch size, then point reads.
 //!
-//! `cargo run --release -p snaphook-sqlite --example append [FOLDER] [EVENTS] [BATCH]` prints one line per
-//! measurement. FOLDER is where the files go (a temporary folder in the working directory by default; in a memory file
-//! system nothing is durable and only the processor counts), EVENTS how many creations each batch size gets, BATCH the only
+//! `cargo run --release -p snaphook-sqlite --example append [FOLDER] [EVENTS] [BATCH]` prints one line per measurement.
+//! FOLDER is the folder for the files (by default a temporary folder in the working directory; on a memory file system
+//! nothing is durable and only CPU time counts), EVENTS the number of creations per batch size, and BATCH the only
 //! batch size.
 
 use std::future::Future;
@@ -19,7 +19,7 @@ use snaphook_driver::{
 };
 use snaphook_sqlite::{SqliteEventStore, SqliteModelStore};
 
-/// The driver's writing calls never wait for anything but the disk, so that one poll ends them.
+/// The driver's writing calls only wait for the disk, so a single poll completes them.
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
@@ -28,7 +28,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn uuid(number: u64) -> String {
-    // In time order at the front and mixed at the end, like UUIDv7.
+    // In order of time at the start and mixed at the end, like UUIDv7.
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!(
         "{:08x}-{:04x}-7{:03x}-8{:03x}-{:012x}",
@@ -68,8 +68,8 @@ fn create(number: u64) -> Append {
     }
 }
 
-/// Time that this thread spent on a processor, which other programs on the machine do not change; zero where the system
-/// does not tell.
+/// CPU time of this thread, which is independent of other programs on the machine; zero if the system does not report
+/// it.
 fn processor_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
@@ -148,7 +148,7 @@ fn main() {
         );
     }
 
-    // A moment without writes, in which the driver tidies up.
+    // A pause without writes, during which the driver cleans up.
     std::thread::sleep(Duration::from_secs(1));
     let gets = 200_000;
     let (started, cpu) = (Instant::now(), processor_time());

@@ -22,13 +22,13 @@ use crate::fault::fault;
 use crate::flush::flush;
 use crate::log_room::LogRoom;
 
-/// Number of remaining pages that the writer may copy.
+/// Number of pages that the thread may leave to the writer.
 const PAGES_REST: u32 = 128;
 
-/// Maximum number of passes of the thread to reach that number.
+/// Maximum number of passes in which the thread tries to get below that number.
 const PASSES_MAX: u32 = 4;
 
-/// How long nothing must be written before everything is copied.
+/// How long nothing must have been written before everything is copied.
 const QUIET: Duration = Duration::from_millis(200);
 
 const IDLE: u8 = 0;
@@ -42,7 +42,7 @@ struct CheckpointerState {
     pages: AtomicU32,
     /// Commits so far.
     commits: AtomicU32,
-    /// Everything is copied or need not be: the thread sleeps until it is woken.
+    /// Everything is copied or need not be copied: the thread sleeps until it is woken.
     resting: AtomicBool,
     /// The log's file, if it was lengthened and is not synced yet.
     lengthened: Mutex<Option<Arc<File>>>,
@@ -75,7 +75,7 @@ pub(crate) struct Checkpointer {
     pages: u32,
     /// Number of pages at which to request the next checkpoint.
     next: u32,
-    /// If commits wait for the disk.
+    /// Set if commits wait for the disk.
     room: Option<LogRoom>,
 }
 
@@ -125,7 +125,7 @@ impl Checkpointer {
         }
         match self.shared.state.load(Ordering::Acquire) {
             DONE => {
-                // A failure here is met again, and reported, by a commit.
+                // If this fails, a commit encounters the same failure and reports it.
                 let _ = passive(writer);
                 self.shared.state.store(IDLE, Ordering::Release);
                 // If a reader prevents the log from restarting, do not retry at every commit.
@@ -166,7 +166,7 @@ fn run(connection: Connection, shared: &CheckpointerState) {
     loop {
         let lengthened = shared.lengthened().take();
         if let Some(file) = lengthened {
-            // If it fails, the next commit waits for it, or fails too.
+            // If this fails, the next commit waits for the disk, or fails too.
             let _ = file.sync_data();
         }
         match shared.state.load(Ordering::Acquire) {
@@ -195,7 +195,7 @@ fn run(connection: Connection, shared: &CheckpointerState) {
                 std::thread::park_timeout(QUIET);
                 let quiet = shared.commits.load(Ordering::SeqCst) == seen;
                 let idle = !matches!(shared.state.load(Ordering::Acquire), ASKED | CLOSED);
-                // A failure here is met again, and reported, by a commit.
+                // If this fails, a commit encounters the same failure and reports it.
                 if quiet && idle && passive(&connection).map_or(true, |rest| rest == 0) {
                     shared.rest(seen);
                 }

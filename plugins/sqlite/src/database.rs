@@ -57,7 +57,7 @@ const STATEMENTS_MAX: usize = 512;
 /// Opens the file for writing, and creates or checks its contents.
 pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
     let told = |error: DriverError| error.with("path", path.display());
-    // Writes are not metered: their size is limited before.
+    // Writes are not metered, because their size was already limited.
     let open_it = || open(path, format.cache_kib, WRITER_MMAP_BYTES_MAX, &Arc::default()).map_err(told);
     let mut connection = open_it()?;
     if let Some(version) = older_version(&connection, format).map_err(told)? {
@@ -115,7 +115,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// The version of the file if it is older and the file is to be replaced. An error if the file cannot be used.
+/// The version of the file if it is older and the file can be replaced. An error if the file cannot be used.
 fn older_version(connection: &Connection, format: &Format) -> Result<Option<i32>> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (id, version) =
@@ -185,7 +185,7 @@ struct Metered {
     meter: Arc<Meter>,
 }
 
-/// How a turn of a read ended.
+/// The outcome of a turn of a read.
 pub(crate) enum Turn<T> {
     Done(T),
     /// The read exceeded its turn.

@@ -13,8 +13,8 @@ use rusqlite::{Connection, Error, Result, ffi};
 /// Waits until everything that was copied into the file is on the disk.
 pub(crate) fn flush(connection: &Connection) -> Result<()> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
-    // SAFETY: the connection is open as long as it is borrowed, and SQLite writes a pointer to its main file to where the
-    // last argument points.
+    // SAFETY: the connection is open while it is borrowed, and SQLite writes a pointer to its main file to the last
+    // argument.
     check(unsafe {
         ffi::sqlite3_file_control(
             connection.handle(),
@@ -23,7 +23,7 @@ pub(crate) fn flush(connection: &Connection) -> Result<()> {
             ptr::from_mut(&mut file).cast(),
         )
     })?;
-    // SAFETY: the file lives as long as the connection; its methods are null only before it is opened.
+    // SAFETY: the file lives as long as the connection; its methods are only null before it is opened.
     let sync = unsafe { file.as_ref().and_then(|file| file.pMethods.as_ref()).and_then(|methods| methods.xSync) };
     // SAFETY: a connection is used by one thread at a time, so nobody else uses its file now.
     sync.map_or(Ok(()), |sync| check(unsafe { sync(file, ffi::SQLITE_SYNC_NORMAL | ffi::SQLITE_SYNC_DATAONLY) }))

@@ -1,11 +1,11 @@
 //! The SQL functions of every connection; [`crate::value`] defines their meaning.
 //!
-//! - `_class(data, name…)` and `_value(data, name…)`: class and value at a path. Indexes are over these, so what they
-//!   return for a text must never change without a new version of the file's format.
+//! - `_class(data, name…)` and `_value(data, name…)`: class and value at a path. Indexes use these functions, so their
+//!   results for a text must never change without a new version of the file's format.
 //! - `_sorted(data, name…)`: the same as `_value`, for sort keys that SQLite keeps in memory.
 //! - `_like(value, pattern)`, `_ilike(value, pattern)`.
-//! - `_has(scalar, data, name…)`: whether the array at a path has an element that equals a scalar, which is JSON.
-//! - `_number(integer)`: what `_value` is of that number.
+//! - `_has(scalar, data, name…)`: whether the array at a path has an element that equals a scalar, given as JSON.
+//! - `_number(integer)`: the result of `_value` for that number.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ pub(crate) fn register(connection: &Connection, meter: &Arc<Meter>) -> Result<()
     })
 }
 
-/// Runs `work` with the JSON text at the path that the arguments name, from the data at `first` on.
+/// Runs `work` with the JSON text at the path that the arguments specify; the data is argument `first`.
 fn with_found<T>(
     context: &Context<'_>,
     first: usize,
@@ -77,7 +77,7 @@ fn with_found<T>(
 ) -> Result<T> {
     let Some(data) = text(context, first) else { return work(None) };
     meter.charge_text(data.len()).map_err(stopped)?;
-    // Most paths are one name long.
+    // Most paths consist of one name.
     let found = match context.len() - first {
         2 => text(context, first + 1).and_then(|name| value::find(data, &[name])),
         count => {

@@ -1,8 +1,8 @@
 //! Keeps the file of the write-ahead log longer than the log.
 //!
-//! A commit that makes the file longer waits until the file system has written the new length too, which takes nearly
-//! as long again as writing the data. So the writer lengthens the file with zeros before it is full, and a thread syncs
-//! them. SQLite ends the log at the first frame without the right checksum, and zeros are none.
+//! A commit that makes the file longer also waits until the file system has written the new length, which takes nearly
+//! as long again as writing the data. So the writer appends zeros to the file before it is full, and a thread syncs
+//! them. For SQLite, the log ends at the first frame with a wrong checksum, and zeros have a wrong checksum.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use std::sync::Arc;
 
 use crate::lock::beside;
 
-/// Bytes of the log's header, and of each page with its frame.
+/// Size in bytes of the log's header, and of each page with its frame.
 const HEADER_BYTES: u64 = 32;
 const FRAME_BYTES: u64 = 24 + 4096;
 
-/// Zeros that are written at once: the commit after which this happens takes some 50 µs longer.
+/// Number of zeros that are written at once; the commit after which this happens takes about 50 µs longer.
 const STEP_BYTES: usize = 256 << 10;
 
-/// The file is lengthened when no more than this is left: room for the commits during a sync.
+/// The file is lengthened when at most this many bytes are left: enough for the commits during a sync.
 const LEFT_BYTES: u64 = 256 << 10;
 
 /// The writer's view of the log's file.
 pub(crate) struct LogRoom {
     path: PathBuf,
-    /// `None` before the first look, and after a failure: then the log grows with its commits.
+    /// `None` before the first use, and after a failure; then each commit lengthens the log itself.
     file: Option<Arc<File>>,
     has_failed: bool,
     length: u64,
@@ -37,10 +37,10 @@ impl LogRoom {
         LogRoom { path: beside(database, "-wal"), file: None, has_failed: false, length: 0, pages: 0 }
     }
 
-    /// Called by the writer between two commits, with the pages in the log. Returns the file if it was lengthened and
-    /// should be synced. Nobody else may write to the log meanwhile.
+    /// Called by the writer between two commits, with the number of pages in the log. Returns the file if it was
+    /// lengthened and should be synced. Nobody else may write to the log in the meantime.
     pub(crate) fn keep(&mut self, pages: u32) -> Option<Arc<File>> {
-        // When the log starts anew, SQLite may have cut off its end.
+        // When the log restarts, SQLite may have truncated the file.
         let is_new = pages < self.pages;
         self.pages = pages;
         let used = HEADER_BYTES + u64::from(pages) * FRAME_BYTES;
@@ -112,14 +112,14 @@ mod tests {
         assert_eq!(length(), frames(3).len() as u64 + STEP_BYTES as u64);
         assert_eq!(fs::read(&path).unwrap()[..frames(3).len()], frames(3));
         assert!(fs::read(&path).unwrap()[frames(3).len()..].iter().all(|byte| *byte == 0));
-        // What fits changes nothing.
+        // If enough bytes are left, nothing changes.
         assert!(room.keep(3).is_none());
-        // A commit that was longer than the room.
+        // A commit that exceeded the lengthened file.
         fs::write(&path, frames(300)).unwrap();
         assert!(room.keep(300).is_some());
         assert_eq!(fs::read(&path).unwrap()[..frames(300).len()], frames(300));
         assert_eq!(length(), frames(300).len() as u64 + STEP_BYTES as u64);
-        // The log starts anew in the same file, then in one that was cut off.
+        // The log restarts in the same file, then in a truncated one.
         assert!(room.keep(1).is_none());
         assert!(room.keep(2).is_none());
         fs::write(&path, frames(1)).unwrap();

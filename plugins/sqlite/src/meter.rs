@@ -23,9 +23,9 @@ struct Reading {
 /// Why a read was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// It exceeded its budget.
+    /// The read exceeded its budget.
     Exceeded(Exceeded),
-    /// Its turn is over: it is longer than a short read.
+    /// The read's turn is over: it is longer than a short read.
     Turn,
 }
 

@@ -43,8 +43,8 @@ use open_models::{ModelWriter, OpenModels, Publish, StateRow, Tables};
 use rows::Steps;
 use table::Table;
 
-/// `_models` holds the shapes and their [`Names`](names::Names), both as JSON; `_state.names` is the last number of a name that was
-/// given out.
+/// `_models` contains the shapes and their [`Names`](names::Names), both as JSON; `_state.names` is the number that was
+/// last assigned to a name.
 ///
 /// Everything here can be rebuilt from the log, so commits are not synced. But they are ordered: after a power failure
 /// the file is at some earlier checkpoint, never inconsistent.
@@ -67,7 +67,7 @@ const FORMAT: Format = Format {
 /// The identity of the log; no row if it is unknown. Created when a file without it is opened.
 const LOG: &str = "CREATE TABLE IF NOT EXISTS _log(one INTEGER PRIMARY KEY CHECK (one = 1), identity TEXT NOT NULL)";
 
-/// Steps of a read that is expected to be short, on the caller's thread: about a millisecond.
+/// Maximum steps on the caller's thread for a read that is expected to be short: about a millisecond.
 const INLINE_STEPS: u64 = 10_000;
 
 /// See the crate's documentation.
@@ -139,7 +139,7 @@ impl ModelStore for SqliteModelStore {
         let tables = self.shared.tables();
         let mut garbage = Vec::new();
         self.shared.writing("define", after, position, |writer| {
-            // The stored state decides, not the caller's: they only differ after a crash.
+            // The stored state decides, not the state that the caller passes: they only differ after a crash.
             let old = tables.get(&new.model).map(|table| &**table);
             let connection = &writer.connection;
             let names = &mut writer.state.names;
@@ -182,7 +182,7 @@ impl ModelStore for SqliteModelStore {
     }
 
     async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
-        /// Notifies the work when its caller is gone.
+        /// Signals the work when its caller is gone.
         struct Caller {
             abandoned: Arc<AtomicBool>,
             waits: bool,

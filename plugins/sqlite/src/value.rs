@@ -61,7 +61,7 @@ fn after_space(bytes: &[u8], at: usize) -> usize {
     at + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
-/// The place after the string that begins at `at`.
+/// The index after the string that begins at `at`.
 fn after_string(bytes: &[u8], mut at: usize) -> Option<usize> {
     at += 1;
     loop {
@@ -74,7 +74,7 @@ fn after_string(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The place after the value that begins at `at`, whatever it is and however deep.
+/// The index after the value that begins at `at`, whatever its type and depth.
 fn after_value(bytes: &[u8], mut at: usize) -> Option<usize> {
     let mut depth = 0_usize;
     loop {
@@ -100,7 +100,7 @@ fn after_value(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Whether it is part of a number or of a literal.
+/// Whether the byte is part of a number or of a literal.
 fn is_of_word(byte: u8) -> bool {
     !matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':' | b' ' | b'\t' | b'\n' | b'\r')
 }
@@ -190,7 +190,7 @@ mod tests {
             &["c"],
         ];
         for text in texts {
-            // A tree of the magic names is no tree of what the text says, so it is made by hand.
+            // serde_json misreads objects with its reserved names, so those texts are skipped here.
             let tree: Value = if text.contains("$serde_json") { continue } else { serde_json::from_str(text).unwrap() };
             for path in paths {
                 let owned: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(find(texts[5], paths[1]), Some("3"));
         assert_eq!(find(texts[6], paths[11]), Some("7"));
         assert_eq!(find(r#"{"b":7}"#, paths[11]), None);
-        // Deeper than a recursive parser goes.
+        // Deeper than a recursive parser can read.
         let deep = format!(r#"{{"x":{}{},"a":1}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(find(&deep, &["a"]), Some("1"));
     }

@@ -1,4 +1,4 @@
-//! The conformance suites of the stores that this driver brings.
+//! The conformance suites for the stores that this driver provides.
 
 use snaphook_sqlite::DRIVER;
 

@@ -1,4 +1,4 @@
-//! What is particular to stores that are files: who may open them, files that cannot be used, what is left of them.
+//! Properties of stores in files: who may open them, unusable files, and the remaining files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,11 +56,11 @@ async fn a_store_is_opened_once_at_a_time() {
     let folder = TempDir::new().unwrap();
     let store = open_event(folder.path(), "deep/er/events.db").await.unwrap();
     refused(open_event(folder.path(), "deep/er/events.db").await, ErrorKind::Config, &["in use", "events.db"]);
-    // Also when two stores are given one file by mistake.
+    // This also detects two stores that are configured with the same file by mistake.
     refused(open_model(folder.path(), "deep/er/events.db").await, ErrorKind::Config, &["in use"]);
     store.close().await.unwrap();
     let again = open_event(folder.path(), "deep/er/events.db").await.unwrap();
-    // Dropping without closing frees it too.
+    // Dropping a store without closing it releases the file too.
     drop(again);
     open_event(folder.path(), "deep/er/events.db").await.unwrap();
 }
@@ -89,7 +89,7 @@ async fn files_of_others_are_refused() {
     refused(open_event(folder.path(), "file/events.db").await, ErrorKind::Config, &["folder cannot be made"]);
 }
 
-/// What the log can give back is no reason not to start.
+/// Anything that can be rebuilt from the log must not prevent a start.
 #[tokio::test]
 async fn a_model_store_of_an_older_format_starts_empty() {
     let folder = TempDir::new().unwrap();
@@ -102,7 +102,7 @@ async fn a_model_store_of_an_older_format_starts_empty() {
              CREATE TABLE _models(id TEXT PRIMARY KEY, shape TEXT NOT NULL); CREATE TABLE m(_id TEXT);"
         ))
         .unwrap();
-        // Left as a crash leaves it: with what was not yet copied beside it.
+        // As after a crash: the write-ahead log still contains changes that were not copied.
         std::mem::forget(old);
     };
     write(1);
@@ -117,7 +117,7 @@ async fn a_model_store_of_an_older_format_starts_empty() {
     assert_eq!(store.checkpoint().await.unwrap(), 2);
     store.close().await.unwrap();
     drop(store);
-    // A newer one is somebody's, and the log of a newer server is not ours to read.
+    // A newer file belongs to a newer server, so it is neither used nor replaced.
     Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     refused(open_model(folder.path(), "models.db").await, ErrorKind::Config, &["99", "newer"]);
     assert!(path.exists());
@@ -176,7 +176,7 @@ async fn damage_is_told() {
     drop(store);
     let path = folder.path().join("models.db");
     let mut bytes = std::fs::read(&path).unwrap();
-    // The head stays whole, the pages of the rows do not.
+    // The first pages stay intact, but the pages with the rows do not.
     for byte in &mut bytes[4 * 4096..] {
         *byte = 0xa5;
     }
@@ -220,7 +220,7 @@ async fn a_full_disk_stores_nothing() {
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     assert!(error.is_temporary());
     assert_eq!(store.head().await.unwrap(), position);
-    // With room again it goes on by itself.
+    // Once there is free space, writing continues automatically.
     std::fs::remove_file(mount.join("filler")).unwrap();
     store.health().await.unwrap();
     let answers = append_all(&*store, &[create("m", "after", "{}")], false).await;
@@ -245,7 +245,7 @@ impl Drop for Unmount {
     }
 }
 
-/// Also while others still read.
+/// Even while reads are in progress.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_store_is_one_file() {
     let folder = TempDir::new().unwrap();
@@ -300,9 +300,9 @@ async fn commits_find_room_in_the_log_and_a_crash_loses_none_of_them() {
         append_all(&*store, &[create("m", &format!("i{number}"), "{}")], false).await;
         lengths.insert(std::fs::metadata(folder.path().join("events.db-wal")).unwrap().len());
     }
-    // Each commit writes several pages.
+    // Each commit writes several pages, so without lengthening the file in advance there would be more lengths.
     assert!(lengths.len() <= 10, "{lengths:?}");
-    // As after a power failure: the log ends in zeros.
+    // As after a power failure: zeros follow the log.
     for name in ["events.db", "events.db-wal"] {
         std::fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
     }
@@ -324,7 +324,7 @@ async fn the_log_beside_the_file_stays_short() {
         append_all(&*store, &batch, false).await;
         largest = largest.max(std::fs::metadata(folder.path().join("events.db-wal")).unwrap().len());
     }
-    // 80,000 events of 3 KB go through a log of 64 MiB, and some more while it is copied.
+    // 80,000 events of 3 KB pass through a log of 64 MiB, which may grow further while it is copied.
     assert!(largest < 200 << 20, "{largest}");
     store.close().await.unwrap();
     assert!(!folder.path().join("events.db-wal").exists());

@@ -1,4 +1,4 @@
-//! The conformance suite of the store that this driver brings.
+//! The conformance suite for the store that this driver provides.
 
 use snaphook_stdout::DRIVER;
 

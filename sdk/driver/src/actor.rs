@@ -90,7 +90,7 @@ impl Actor {
         Actor { claims: Some(claims), ..self }
     }
 
-    /// The parts that equal actors have in common.
+    /// The parts that are equal for equal actors.
     pub fn identity(&self) -> (ActorKind, &str) {
         (self.kind, &self.id)
     }
@@ -118,7 +118,7 @@ impl Actor {
     }
 }
 
-/// For messages and logs: `token:ci`, without claims.
+/// `token:ci`, without claims, for messages and logs.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -213,7 +213,7 @@ mod tests {
             let quoted = serde_json::to_string(text).unwrap();
             assert_eq!(json::typed::<Actor>(&quoted).unwrap(), expected, "a text in a text");
         }
-        // Texts that a later version may write.
+        // Texts that a later version might write.
         for text in [
             r#"{"id":"u1","kind":"robot","claims":{"role":"admin"}}"#,
             r#"{"id":"u1","kind":{"of":1},"more":[{}]}"#,

@@ -8,7 +8,7 @@ use crate::time::Millis;
 /// The condition on a stream for an append to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expected {
-    /// Anything.
+    /// No condition.
     Any,
     /// The stream has no event, or its last one ended it ([`EventKind::ends_stream`]).
     New,
@@ -28,13 +28,13 @@ pub struct Require {
 pub struct Claim {
     /// Any text up to 64 KiB; equal bytes are equal keys.
     pub key: String,
-    /// Who holds it; `None`: the stream of the event.
+    /// The holder; `None` means the stream of the event.
     pub holder: Option<Stream>,
-    /// A holder since exactly this position is replaced. A later one is not, so only one of two appends that found the
-    /// same holder succeeds.
+    /// Replaces a holder that took the key at exactly this position. A later holder is not replaced, so of two appends
+    /// that found the same holder only one succeeds.
     pub replaces: Option<Position>,
-    /// From this time on the claim counts as released: for an event whose `time` is not before it, nobody holds the
-    /// key. The store removes such claims while it appends, soon after their time. `None`: the claim lasts.
+    /// The time at which the claim expires: for an event whose `time` is not before it, nobody holds the key. The store
+    /// removes such claims while it appends, soon after their time. `None`: the claim never expires.
     pub expires: Option<Millis>,
     /// Up to 256 bytes that are stored with the claim and returned with its holder.
     pub value: Option<String>,
@@ -55,18 +55,18 @@ pub struct Quiet {
     pub since: Position,
 }
 
-/// One event to append, and what must hold for it.
+/// One event to append, and its conditions.
 ///
 /// Order of effects within one append: `expected`, `requires` and `quiet` are checked, `releases` are released,
 /// `claims` are taken, the event is written. The append is atomic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Append {
-    /// `position` is ignored; the store assigns it. `time` is a proposal: see [`Appended`].
+    /// `position` is ignored, because the store assigns it. `time` is a proposal: see [`Appended`].
     pub event: Event,
     pub expected: Expected,
     pub requires: Vec<Require>,
     pub quiet: Option<Quiet>,
-    /// Taking a key that the same holder has is not a conflict; its position changes to this event.
+    /// Taking a key that the same holder has is not a conflict; the claim's position changes to this event.
     pub claims: Vec<Claim>,
     /// Releasing a key that nobody holds is not an error.
     pub releases: Vec<String>,
@@ -83,8 +83,8 @@ impl Append {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
     pub position: Position,
-    /// The event's time in the log: as proposed, or that of the event before it where that is later. Times never go back
-    /// in a log, whoever writes to it.
+    /// The event's time in the log: as proposed, or the time of the previous event if that is later. Times never go
+    /// back in a log, whoever writes to it.
     pub time: Millis,
     /// Position of the previous event in the log, 0 for the first one. A reader that knows the log up to there has
     /// missed nothing.
@@ -94,7 +94,7 @@ pub struct Appended {
 /// Why one append of a batch was not performed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Conflict {
-    /// `expected` did not hold. `last` is the stream's last position (0: no event), `ended` whether that ended it.
+    /// `expected` was not met. `last` is the stream's last position (0: no event), `ended` whether that event ended it.
     Stream { last: Position, ended: bool },
     /// A stream in `requires` is at another position.
     Required { stream: Stream, last: Position },
@@ -107,7 +107,7 @@ pub enum Conflict {
 }
 
 impl Conflict {
-    /// Position of the conflicting event; 0 if unknown.
+    /// Position of the conflicting event; 0 if it is unknown.
     pub fn position(&self) -> Position {
         match self {
             Conflict::Stream { last, .. } | Conflict::Required { last, .. } | Conflict::NotQuiet { last } => *last,
@@ -117,7 +117,7 @@ impl Conflict {
     }
 }
 
-/// The holder of a claim, and since which event.
+/// The holder of a claim, and the position since which it has been held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub stream: Stream,

@@ -1,11 +1,11 @@
-//! Optional features of a store: read when it is opened, constant over its life.
+//! Optional features of a store: read when the store is opened, and constant while it is open.
 
 use crate::limits::PAYLOAD_BYTES_MAX;
 
 /// The capabilities of an opened store. Flags that do not apply to its kind are `false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Stored data is still there when the store is opened again.
+    /// Stored data still exists when the store is opened again.
     pub durable: bool,
     /// Several nodes may share the store.
     pub shared: bool,
@@ -15,9 +15,9 @@ pub struct Capabilities {
     pub ordered_claims: bool,
     /// Error stores: records can be read back. A store that only forwards returns an empty page, `None` and `false`.
     pub readable: bool,
-    /// Event stores: bytes of data that one event may have.
+    /// Event stores: maximum bytes of data per event.
     pub event_bytes_max: u64,
-    /// Event stores: bytes of data that the events of one `append` may have together; at least `event_bytes_max`. The
+    /// Event stores: maximum bytes of data for all events of one `append` together; at least `event_bytes_max`. The
     /// server splits larger batches, unless they are atomic.
     pub batch_bytes_max: u64,
 }

@@ -1,7 +1,8 @@
 //! Converts instances from one version of a model to the next: pure code, the same for every driver.
 //!
 //! [`CarryOver`] is one step. [`CarryOvers`] composes the steps of many versions, so that a store that lags ten
-//! versions behind rewrites an instance once: applying the composition gives what applying the steps one by one gives.
+//! versions behind rewrites an instance once. Applying the composition has the same result as applying the steps one by
+//! one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,9 +13,9 @@ use crate::json::named_trees;
 
 /// The conversion of existing instances to the next version of a model.
 ///
-/// Renames come first, all at once (so two may swap); then each property of `defaults` that is absent gets its value,
-/// at the end. The order of an instance's properties stays. A renamed value replaces a value that already has the new
-/// name and is not renamed itself; the server rejects a change that would lose a value in this way.
+/// Renames come first, all at once (so two properties may swap); then each absent property of `defaults` is added at
+/// the end. The order of the other properties does not change. A renamed value replaces an existing value of the new
+/// name, unless that one is renamed too; the server rejects a change that would lose a value in this way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CarryOver {
     /// Top-level properties, old name to new name; no old name and no new name twice.
@@ -59,24 +60,24 @@ impl CarryOver {
 /// The steps of several versions as one.
 #[derive(Clone, Debug, Default)]
 pub struct CarryOvers {
-    /// Names that some step mentions, after the last step. Others stay unchanged.
+    /// Names that any step mentions, as they are after the last step. Other names stay unchanged.
     sources: HashMap<String, Vec<Source>>,
-    /// Defaults so far; each is at its index in the order in which they would be added.
+    /// The number of defaults so far, each with its index in the order in which they would be added.
     defaults: usize,
 }
 
-/// The source of a name's value: the first one that an instance has.
+/// A possible source of a name's value: the first one that an instance has is used.
 #[derive(Clone, Debug)]
 struct Source {
     from: From,
-    /// Version of the last step that moved or added the value; 0: none did.
+    /// Version of the last step that moved or added the value; 0 if none did.
     version: u64,
 }
 
 #[derive(Clone, Debug)]
 enum From {
     Property(String),
-    /// An instance always has this one. Values are added in the order of the numbers.
+    /// A default, which every instance has. Defaults are added in the order of their numbers.
     Default(usize, Value),
 }
 
@@ -87,7 +88,7 @@ impl Source {
 }
 
 impl CarryOvers {
-    /// Whether there is nothing to do.
+    /// Whether the steps change nothing.
     pub fn is_empty(&self) -> bool {
         self.sources.is_empty()
     }
@@ -134,7 +135,7 @@ impl CarryOvers {
     /// Converts one instance's data in place. Returns the version of the last step that changed anything.
     pub fn apply(&self, data: &mut Map<String, Value>) -> Option<u64> {
         let mut last = 0;
-        // Old name to new name, and what is added, by its number.
+        // Maps old names to new names; `added` has the added values by number.
         let mut moves: HashMap<&str, &str> = HashMap::with_capacity(self.sources.len());
         let mut added: Vec<(usize, &str, &Value)> = Vec::new();
         for (name, sources) in &self.sources {
@@ -156,7 +157,7 @@ impl CarryOvers {
             .into_iter()
             .filter_map(|(name, value)| match moves.get(name.as_str()) {
                 Some(new) => Some(((*new).to_owned(), value)),
-                // A name that steps mention and that is not a source now was replaced.
+                // A name that steps mention and that is no longer a source was replaced.
                 None => (!self.mentions(&name)).then_some((name, value)),
             })
             .collect();
@@ -187,7 +188,8 @@ mod tests {
         }
     }
 
-    /// The data after all steps one by one and after their composition, each as text, since the order counts.
+    /// Compares the data after all steps one by one with that after their composition, as text, because the order
+    /// matters.
     #[track_caller]
     fn check(steps: &[CarryOver], data: &Map<String, Value>) -> String {
         let (mut one_by_one, mut last) = (data.clone(), None);
@@ -233,7 +235,7 @@ mod tests {
         const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut below = |bound: usize| {
-            // xorshift64: the same in every run.
+            // xorshift64, with the same numbers in every run.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -245,7 +247,8 @@ mod tests {
                     let mut targets = NAMES.to_vec();
                     let mut renames = Vec::new();
                     for old in NAMES {
-                        // Each old and each new name once; a swap, a chain and a rename onto itself all come up.
+                        // Each old and each new name once: this produces swaps, chains and a rename of a name to
+                        // itself.
                         if below(3) == 0 {
                             renames.push((old, targets.swap_remove(below(targets.len()))));
                         }

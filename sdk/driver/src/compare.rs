@@ -31,7 +31,7 @@ pub struct InstanceView<'a> {
     pub data: &'a Value,
 }
 
-/// The value at a path, in the data or beside it.
+/// The value at a path, in the data or among the instance's other fields.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'a> {
     Bool(bool),
@@ -40,12 +40,12 @@ pub enum Found<'a> {
     Text(&'a str),
     Array(&'a [Value]),
     Object,
-    /// As if it were absent.
+    /// Treated as absent.
     Null,
 }
 
 impl<'a> InstanceView<'a> {
-    /// An instance with its data, parsed.
+    /// An instance with its parsed data.
     pub fn new(instance: &'a Instance, data: &'a Value) -> Self {
         let Instance { id, created_at, updated_at, revision, position, .. } = instance;
         InstanceView {
@@ -60,7 +60,7 @@ impl<'a> InstanceView<'a> {
 
     /// The value at a path; `None` if it is absent or null.
     pub fn find(&self, path: &Path) -> Option<Found<'a>> {
-        // No store has a number beyond.
+        // No store contains larger numbers.
         let whole = |number: u64| Found::Integer(i64::try_from(number).unwrap_or(i64::MAX));
         match path {
             Path::Data(names) => lookup(self.data, names).map(Found::from),

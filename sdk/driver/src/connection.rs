@@ -37,7 +37,7 @@ pub struct Connection<S> {
 /// }
 /// ```
 pub struct Connections<S, T> {
-    /// By name and settings: one process may serve several configurations.
+    /// By name and settings, because one process may serve several configurations.
     open: Mutex<Vec<(Connection<S>, Weak<T>)>>,
 }
 
@@ -85,7 +85,7 @@ mod tests {
         };
         let (first, again) = (open("a", "x").await, open("a", "x").await);
         assert!(Arc::ptr_eq(&first, &again));
-        // Different by its name, or by its settings.
+        // Connections that differ in their name or in their settings.
         let others = [open("b", "x").await, open("a", "y").await];
         assert_eq!((*first, *others[0], *others[1]), (0, 1, 2));
         drop((first, again));

@@ -19,11 +19,12 @@ use crate::{ErrorStore, EventStore, ModelStore, SecureStore};
 /// Each driver crate exports one constant of this type; the server looks drivers up by name in one table.
 #[derive(Clone, Copy)]
 pub struct Driver {
-    /// The word after `driver =` in the configuration.
+    /// The value of `driver` in the configuration.
     pub name: &'static str,
     /// The keys of its tables besides `driver`; the server rejects others before anything is opened.
     pub settings: &'static [Setting],
-    /// The keys of a `[connections.NAME]` for this driver, besides `driver`; empty if it has no connections.
+    /// The keys of a `[connections.NAME]` table for this driver, besides `driver`; empty if the driver has no
+    /// connections.
     pub connection: &'static [Setting],
     pub secure: Option<OpenFn<dyn SecureStore>>,
     pub event: Option<OpenFn<dyn EventStore>>,
@@ -32,7 +33,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Its stores, in the order in which they are opened.
+    /// The driver's stores, in the order in which they are opened.
     pub fn stores(&self) -> impl Iterator<Item = Store> {
         let brought = [self.secure.is_some(), self.event.is_some(), self.model.is_some(), self.error.is_some()];
         Store::ALL.into_iter().zip(brought).filter_map(|(store, is_brought)| is_brought.then_some(store))
@@ -136,7 +137,7 @@ impl Setting {
 /// Opens one store. Called once per store at start; creates what is missing (folders, files, tables).
 pub type OpenFn<T> = fn(OpenContext) -> OpenFuture<T>;
 
-/// The store, opened.
+/// The opened store.
 pub type OpenFuture<T> = Pin<Box<dyn Future<Output = Result<Arc<T>>> + Send>>;
 
 /// The context for opening a driver.
@@ -146,8 +147,8 @@ pub struct OpenContext {
     pub settings: Map<String, Value>,
     /// Relative paths in the settings are relative to this folder.
     pub directory: PathBuf,
-    /// The id of the node that opens the store: constant over its life, and different for each node that shares a
-    /// store; empty if it shares none.
+    /// The id of the node that opens the store: constant while the node exists, and different for each node that shares
+    /// a store; empty if the node shares no store.
     pub node: String,
     /// Whether an interrupted import into the event store may continue. Without this, opening a store with a part of a
     /// log fails.
@@ -155,7 +156,7 @@ pub struct OpenContext {
 }
 
 impl OpenContext {
-    /// For a node that shares nothing.
+    /// A context for a node that shares no store.
     pub fn new(settings: Map<String, Value>, directory: impl Into<PathBuf>) -> OpenContext {
         OpenContext { settings, directory: directory.into(), node: String::new(), resumes_import: false }
     }

@@ -10,7 +10,7 @@ use std::fmt;
 pub enum ErrorKind {
     /// The driver's table in the configuration cannot work.
     Config,
-    /// The store is unreachable, or its response was too late.
+    /// The store is unreachable, or responded too late.
     Unavailable,
     /// No space is left.
     Full,
@@ -18,7 +18,7 @@ pub enum ErrorKind {
     Corrupt,
     /// The driver does not support this, according to its capabilities.
     Unsupported,
-    /// An expectation of the caller did not hold.
+    /// An expectation of the caller was not met.
     Conflict,
     /// The request itself is invalid.
     Invalid,
@@ -78,7 +78,7 @@ impl DriverError {
         }
     }
 
-    /// Adds a fact that is not in the message. Never a secret.
+    /// Adds a fact that is not in the message. Must not contain a secret.
     #[must_use]
     pub fn with(mut self, key: impl Into<Cow<'static, str>>, value: impl fmt::Display) -> Self {
         self.context.push((key.into(), value.to_string()));
@@ -99,7 +99,7 @@ impl DriverError {
         self
     }
 
-    /// The same fault as one of another kind.
+    /// The same fault with another kind.
     #[must_use]
     pub fn as_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = kind;

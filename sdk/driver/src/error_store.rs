@@ -23,9 +23,9 @@ pub struct ErrorRecord {
     pub engine: String,
     /// `sha256:…` of the code that failed.
     pub artifact: String,
-    /// The event that the hook was run for, whole.
+    /// The complete event for which the hook ran.
     pub event: Event,
-    /// The number of attempts, from 1.
+    /// The number of attempts, starting at 1.
     pub attempts: u32,
     /// Kind of failure, such as `trap`, `timeout`, `memory`, `rejected`.
     pub cause: String,
@@ -43,8 +43,8 @@ pub struct ErrorQuery {
     pub hook: Option<String>,
     /// Only records with an id greater than this one.
     pub after: Option<String>,
-    /// The maximum number, from 1; fewer if the data of their events would exceed [`crate::PAGE_BYTES_MAX`]. The server
-    /// asks for 1 to 1000.
+    /// The maximum number of records, at least 1; fewer are returned if the data of their events would exceed
+    /// [`crate::PAGE_BYTES_MAX`]. The server requests 1 to 1000.
     pub limit: u32,
 }
 
@@ -52,17 +52,17 @@ pub struct ErrorQuery {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorPage {
     pub records: Vec<ErrorRecord>,
-    /// Whether it ends because of a limit: there may be more after the last one.
+    /// Whether the page ends because of a limit: then more records may follow.
     pub full: bool,
 }
 
 /// A store of failed runs.
 #[async_trait]
 pub trait ErrorStore: Send + Sync {
-    /// Constant over the life of the store.
+    /// Constant while the store is open.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether the store works now.
+    /// Whether the store currently works.
     async fn health(&self) -> Result<()>;
 
     /// Ends background work. Called once, last.
@@ -72,7 +72,7 @@ pub trait ErrorStore: Send + Sync {
     /// records the same failure again after a crash between this and the acknowledgement of the event.
     async fn record(&self, record: &ErrorRecord) -> Result<()>;
 
-    /// Records that match, by id ascending. If there is one, the page has at least one.
+    /// Matching records by ascending id. If any record matches, the page contains at least one.
     async fn list(&self, query: &ErrorQuery) -> Result<ErrorPage>;
 
     /// The number of matching records, regardless of `after` and `limit`; 0 for a store that only forwards.

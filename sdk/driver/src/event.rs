@@ -9,8 +9,8 @@ use crate::actor::{self, Actor};
 use crate::json::Json;
 use crate::time::{self, Millis};
 
-/// Position of an event in the total order of one log. Starts at 1, strictly increases, may have gaps; 0 means before
-/// all events.
+/// Position of an event in the total order of one log. Starts at 1, strictly increases and may have gaps; 0 means
+/// before all events.
 pub type Position = u64;
 
 /// Creates the identity of a new log: a UUID, in lower case. A store writes it with the log and never changes it.
@@ -18,7 +18,7 @@ pub fn new_log_identity() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// What happened.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EventKind {
     #[serde(rename = "model.created")]
@@ -37,11 +37,12 @@ pub enum EventKind {
     InstanceUpdated,
     #[serde(rename = "instance.deleted")]
     InstanceDeleted,
-    /// An event of the model (`{"position", "reason"}` in its data) is never applied. Belongs to the model's definition.
+    /// An event of the model (`{"position", "reason"}` in the data) is never applied. Belongs to the model's
+    /// definition.
     #[serde(rename = "model.event-skipped")]
     ModelEventSkipped,
-    /// A change of the model is imminent: nodes that share the log hold back writes to its instances, until the next
-    /// event of its definition, for a limited time (`{"within_ms"}` in its data). Belongs to the model's definition.
+    /// A change of the model is imminent: nodes that share the log delay writes to its instances until the next event
+    /// of its definition, for a limited time (`{"within_ms"}` in the data). Belongs to the model's definition.
     #[serde(rename = "model.changing")]
     ModelChanging,
 }
@@ -159,7 +160,7 @@ pub struct Cause {
     pub position: Position,
     /// `model.phase` and the hook's name, such as `invoice.postCreate/mail`.
     pub hook: String,
-    /// Length of the chain of causes that ends here, from 1.
+    /// Length of the chain of causes that ends here, starting at 1.
     pub depth: u32,
 }
 
@@ -178,13 +179,13 @@ pub struct Provenance {
 
 /// One immutable fact.
 ///
-/// `data` of an instance event is the whole data after the change (absent for a deletion); of a model or hook event
-/// it is the change of the definition, in a form that only the server reads.
+/// For an instance event, `data` is the complete data after the change (absent for a deletion). For a model or hook
+/// event, it is the change of the definition, in a format that only the server reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Assigned by the event store; 0 before that.
     pub position: Position,
-    /// UUIDv7, globally unique; a transport that may send an append twice uses it to detect that.
+    /// UUIDv7, globally unique; a transport that may send an append twice uses the id to detect duplicates.
     pub id: String,
     #[serde(rename = "type")]
     pub kind: EventKind,
@@ -200,8 +201,8 @@ pub struct Event {
     #[serde(default)]
     pub hooks: Vec<Provenance>,
     pub request_id: Option<String>,
-    /// Its place in a trace, for spans that follow from it: `traceparent`, then a space and `tracestate` if there is
-    /// one. At most 600 bytes of visible ASCII and spaces; stores keep it unchanged.
+    /// The event's trace context, for subsequent spans: `traceparent`, followed by a space and `tracestate` if there is
+    /// one. At most 600 bytes of visible ASCII characters and spaces; stores keep it unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
     #[serde(with = "time")]
@@ -214,7 +215,7 @@ impl Event {
         Stream { model: self.model.clone(), instance: self.instance.clone() }
     }
 
-    /// Bytes of its large texts: the data, and the claims of the actor.
+    /// Total bytes of the event's large texts: the data, and the claims of the actor.
     pub fn text_bytes(&self) -> usize {
         let claims = self.actor.as_ref().and_then(|actor| actor.claims.as_ref());
         [self.data.as_ref(), claims].into_iter().flatten().map(|text| text.len()).sum()

@@ -1,10 +1,10 @@
-//! Which events to read, and a page of them.
+//! Queries for events, and pages of events.
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventKind, Position};
 
-/// Which events to read. An empty filter matches all; all fields must match.
+/// Which events to read. All fields must match; an empty filter matches all events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventFilter {
     pub model: Option<String>,
@@ -31,7 +31,8 @@ impl EventFilter {
 pub struct EventQuery {
     /// Only events with a greater position.
     pub after: Position,
-    /// The maximum number of events, from 1; fewer if their data would exceed [`crate::PAGE_BYTES_MAX`].
+    /// The maximum number of events, at least 1; fewer are returned if their data would exceed
+    /// [`crate::PAGE_BYTES_MAX`].
     pub limit: u32,
     pub filter: EventFilter,
 }
@@ -40,7 +41,8 @@ pub struct EventQuery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventPage {
     pub events: Vec<Event>,
-    /// Position of the last event of the whole log (whatever the filter) when the page was read; 0 if it is empty.
+    /// Position of the last event of the whole log, regardless of the filter, when the page was read; 0 if the log is
+    /// empty.
     pub head: Position,
     /// The page contains every matching event after the requested position up to this one: a reader that continues from
     /// here misses nothing. It is less than `head` if the page ends earlier: because of its limit, its size, or because

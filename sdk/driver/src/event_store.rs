@@ -19,25 +19,26 @@ use crate::nodes::Node;
 /// block it; the other methods must not block for longer than a point read takes.
 #[async_trait]
 pub trait EventStore: Send + Sync {
-    /// Constant over the life of the store.
+    /// Constant while the store is open.
     fn capabilities(&self) -> Capabilities;
 
     /// The identity of this log: a UUID in lower case, created with the log ([`crate::new_log_identity`]) and stored
-    /// with it. Positions are meaningful only within one log, so everything that stores a position also stores this. A
-    /// log that is restored from a backup has the same events, but another identity.
+    /// with it. Positions are meaningful only within one log, so whatever stores a position also stores this identity.
+    /// A log that is restored from a backup has the same events, but another identity.
     fn identity(&self) -> &str;
 
-    /// Whether the store works now. After an append failed this is `Ok` only when appends can succeed again, and then
-    /// [`EventStore::head`] is right even if that append had ended with [`ErrorKind::Uncertain`](crate::ErrorKind).
+    /// Whether the store currently works. After a failed append, this is `Ok` only when appends can succeed again, and
+    /// then [`EventStore::head`] is correct, even if that append ended with [`ErrorKind::Uncertain`](crate::ErrorKind).
     async fn health(&self) -> Result<()>;
 
     /// Ends background work. Called once, last; everything acknowledged is durable.
     async fn close(&self) -> Result<()>;
 
     /// Appends events in the given order; they are durable when this returns. The result has one row per append: its
-    /// position in the log, or its conflict. Each row succeeds or fails alone, and sees the effects of the earlier
-    /// rows. With `atomic` all rows succeed, or none (the others return [`Conflict::Batch`]), and no event of another
-    /// caller comes between them: a row may expect anything of a stream that an earlier row has checked.
+    /// position in the log, or its conflict. Each row succeeds or fails independently, and sees the effects of the
+    /// earlier rows. With `atomic`, either all rows succeed or none (the others return [`Conflict::Batch`]), and no
+    /// event of another caller comes between them: a row may use [`Expected::Any`](crate::Expected::Any) for a stream
+    /// that an earlier row has checked.
     ///
     /// An `Err` means that nothing of the batch is stored, unless it is of kind
     /// [`ErrorKind::Uncertain`](crate::ErrorKind). A driver over a network must determine the outcome before it
@@ -129,7 +130,7 @@ pub trait EventStore: Send + Sync {
         note: Option<&str>,
     ) -> Result<bool>;
 
-    /// Whether an event of a stream, which matches the group's filter, was acknowledged.
+    /// Whether an event of a stream was acknowledged. The event matches the group's filter.
     async fn is_done(&self, group: &str, stream: &Stream, position: Position) -> Result<bool>;
 
     /// The number of unacknowledged events of the group, and the position up to which all are acknowledged.
@@ -141,11 +142,11 @@ pub trait EventStore: Send + Sync {
     /// The bytes; `None` if they do not exist.
     async fn get_blob(&self, sha256: &str) -> Result<Option<Vec<u8>>>;
 
-    /// Stores a node's announcement for the time `keep`; with a time of zero the node is removed. Need not survive a
-    /// restart of the store, because nodes repeat it every few seconds.
+    /// Stores a node's announcement for the time `keep`; if that is zero, the node is removed. Announcements need not
+    /// survive a restart of the store, because nodes repeat them every few seconds.
     async fn announce(&self, node: &Node, keep: Duration) -> Result<()>;
 
-    /// The announced nodes whose time has not passed, by id.
+    /// The announced nodes that have not expired, by id.
     async fn nodes(&self) -> Result<Vec<Node>>;
 
     /// A consistent copy of one moment, with events, claims, blobs and the progress of groups, while others continue to

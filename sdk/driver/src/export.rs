@@ -9,7 +9,7 @@ use crate::event::{Event, Position};
 use crate::group::Group;
 use crate::time::Millis;
 
-/// Size in bytes at which a driver ends a part of an export; one record always fits.
+/// Size in bytes at which a driver ends a part of an export; a part always contains at least one record.
 pub const EXPORT_BYTES: usize = 1024 * 1024;
 
 /// Maximum number of pending events per record.
@@ -18,8 +18,8 @@ pub const PENDING_MAX: usize = 1000;
 /// One record of a log.
 ///
 /// The order of an export: events by position, claims by key, blobs by digest, groups by name; each group is followed
-/// by its pending events, by position, at most [`PENDING_MAX`] a record. Texts compare by code point. So the same log
-/// always gives the same records.
+/// by its pending events, by position, with at most [`PENDING_MAX`] per record. Texts compare by code point. So the
+/// same log always yields the same records.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LogRecord {
     Event(Event),
@@ -29,7 +29,7 @@ pub enum LogRecord {
     },
     Blob {
         sha256: String,
-        /// Not part of the serialized form: bytes travel beside it.
+        /// Not part of the serialized form: the bytes are transferred separately.
         #[serde(skip)]
         bytes: Vec<u8>,
     },
@@ -50,9 +50,9 @@ pub enum LogRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingEvent {
     pub position: Position,
-    /// How often it was claimed.
+    /// How often the event was claimed.
     pub attempt: u32,
-    /// Not delivered before this time; 0: immediately.
+    /// The event is not delivered before this time; 0: immediately.
     pub due: Millis,
     /// As in [`crate::Delivery`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +65,6 @@ pub trait LogExport: Send {
     /// Position of the last event of the copy; 0 if there is none.
     fn head(&self) -> Position;
 
-    /// The next records, about [`EXPORT_BYTES`] of them; empty at the end.
+    /// The next records, about [`EXPORT_BYTES`] bytes; empty at the end.
     async fn next(&mut self) -> Result<Vec<LogRecord>>;
 }

@@ -1,4 +1,4 @@
-//! Common code of drivers with files: durable folders, one process per store, and the meaning of file errors.
+//! Common code of drivers that store files: durable folders, one process per store, and the meaning of file errors.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{DriverError, ErrorKind, Result};
 
-/// Creates a folder and its parents, durably, and for their owner alone (0700). Existing folders keep their mode.
+/// Durably creates a folder and its parents, accessible only to their owner (0700). Existing folders keep their mode.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
     }
-    // `a/.` cannot be made, `a` can.
+    // `a/.` cannot be created, but `a` can.
     let folder: &Path = &folder.components().collect::<PathBuf>();
     let parent = folder.parent().unwrap_or(Path::new(""));
     make_folder(parent)?;
@@ -50,7 +50,7 @@ pub fn file_fault(operation: &'static str, path: &Path) -> impl Fn(io::Error) ->
     }
 }
 
-/// The same while a store is opened: a file that cannot be used then is a fault of the configuration.
+/// The same for opening a store, where an unusable file is a configuration error.
 pub fn unusable_file(path: &Path) -> impl Fn(io::Error) -> DriverError {
     move |error| match file_fault("open", path)(error) {
         error if error.kind() == ErrorKind::Unavailable => error.as_kind(ErrorKind::Config),
@@ -58,8 +58,8 @@ pub fn unusable_file(path: &Path) -> impl Fn(io::Error) -> DriverError {
     }
 }
 
-/// Locks a store against other processes, and against other stores of this one. The kernel releases it when its holder
-/// ends, also by a crash.
+/// Locks a store against other processes, and against other stores of this process. The kernel releases the lock when
+/// its holder ends, even after a crash.
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
@@ -82,7 +82,7 @@ impl FileLock {
         };
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
-        // Users without access to the data need not see that it is in use.
+        // Users without access to the data need not know that it is in use.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).map_err(unwritable)?;

@@ -1,9 +1,9 @@
 //! Case folding for `ilike`.
 //!
-//! Each character becomes one character: the lower case of its upper case, if Unicode maps both to a single character.
-//! So `Σ`, `σ` and `ς` are equal, and so are `K` and the Kelvin sign. `ß`, whose upper case has two characters, stays
-//! unchanged, and so does the dotless `ı`, which differs from `i`. Folding is independent of the language, and accents
-//! count.
+//! Each character is mapped to one character: the lower case of its upper case, if Unicode maps both to a single
+//! character. So `Σ`, `σ` and `ς` are equal, and so are `K` and the Kelvin sign. `ß`, whose upper case has two
+//! characters, stays unchanged, and so does the dotless `ı`, which differs from `i`. Folding does not depend on the
+//! language, and accents are significant.
 
 use std::borrow::Cow;
 

@@ -16,13 +16,13 @@ pub struct Group {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
     pub event: Event,
-    /// How often this event was claimed in this group, from 1.
+    /// How often this event was claimed in this group, starting at 1.
     pub attempt: u32,
     /// Proof of ownership; `ack` and `release` with an old token do nothing.
     pub token: u64,
-    /// The last note of an earlier owner of the event; stored like the rest of a group's progress.
+    /// The most recent note of a previous owner of the event; as durable as the rest of a group's progress.
     pub note: Option<String>,
 }
 
-/// Bytes of a note that a store must be able to keep with an event of a group.
+/// Maximum size in bytes of the note that a store must be able to keep with an event of a group.
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;

@@ -1,8 +1,8 @@
-//! The state of one consumer group, shared by the drivers that keep it in memory.
+//! The state of one consumer group, for drivers that keep the state in memory.
 //!
 //! The state is small regardless of the backlog: it has only the oldest unacknowledged event of each stream. Everything
 //! at or before the cursor is acknowledged, except these events and later ones of their streams. So a group's progress
-//! is its cursor and these positions, and a log of a million events that nobody took is one cursor.
+//! is its cursor and these positions; for a log of a million undelivered events, it is only a cursor.
 //!
 //! The driver adds matching events in order ([`GroupState::offer`]) and looks up the next event of a stream when its
 //! oldest one was acknowledged ([`GroupState::follow`]).
@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Position, Stream};
 
-/// State of one group. Not a store: the driver guards it with a lock and stores [`Progress`] durably.
+/// State of one group. The driver guards it with a lock and stores [`Progress`] durably.
 #[derive(Debug)]
 pub struct GroupState {
     cursor: Position,
     /// The oldest unacknowledged event of each stream that has one at or before the cursor.
     active: BTreeMap<Position, Active>,
     streams: HashMap<Stream, Position>,
-    /// Positions that may be delivered now.
+    /// Positions that may be delivered.
     ready: BTreeSet<Position>,
     /// When leases and delays end.
     timers: BTreeSet<(Instant, Position)>,
     token_last: u64,
-    /// Positions whose progress changed since it was last taken, and those that are stored outside.
+    /// Positions whose progress changed since it was last taken, and positions that are stored outside.
     changed: BTreeSet<Position>,
     kept: BTreeSet<Position>,
     changes: u64,
@@ -56,7 +56,7 @@ impl Active {
 }
 
 impl Until {
-    /// The delay that outlives the process: a lease does not.
+    /// The delay that survives the process; a lease does not.
     fn delay(self, now: Instant) -> Duration {
         match self {
             Until::Delayed(until) => until.saturating_duration_since(now),
@@ -80,7 +80,7 @@ pub struct Kept {
     pub position: Position,
     /// How often it was claimed.
     pub attempt: u32,
-    /// How long it is still delayed.
+    /// The remaining delay.
     pub delay: Duration,
     pub note: Option<Arc<str>>,
 }
@@ -94,8 +94,8 @@ pub struct Progress {
 }
 
 impl GroupState {
-    /// A group for which everything up to `cursor` is done. `token_base`: greater than any token of an earlier
-    /// life of the store, such as a clock.
+    /// A group for which everything up to `cursor` is done. `token_base` is greater than any token from an earlier
+    /// opening of the store, such as a clock value.
     pub fn new(cursor: Position, token_base: u64) -> Self {
         GroupState {
             cursor,
@@ -127,33 +127,33 @@ impl GroupState {
         self.cursor
     }
 
-    /// Position up to which everything that matches is acknowledged.
+    /// Position up to which all matching events are acknowledged.
     pub fn floor(&self) -> Position {
         self.active.first_key_value().map_or(self.cursor, |(position, _)| position - 1)
     }
 
-    /// The oldest unacknowledged event of each stream, and whether later ones may follow before the cursor.
+    /// The oldest unacknowledged event of each stream, and whether later ones may follow at or before the cursor.
     pub fn active(&self) -> impl Iterator<Item = (Position, &Stream, bool)> {
         self.active.iter().map(|(position, active)| (*position, &active.stream, active.more))
     }
 
-    /// The oldest unacknowledged event of each stream: what [`GroupState::restore`] takes.
+    /// The oldest unacknowledged event of each stream, for [`GroupState::restore`].
     pub fn pending(&self, now: Instant) -> impl Iterator<Item = Kept> {
         self.active.iter().map(move |(position, active)| active.kept(*position, now))
     }
 
-    /// Whether an event of a stream, which matches, was acknowledged.
+    /// Whether a matching event of a stream was acknowledged.
     pub fn is_done(&self, stream: &Stream, position: Position) -> bool {
         position <= self.cursor && self.streams.get(stream).is_none_or(|oldest| *oldest > position)
     }
 
-    /// How many events [`GroupState::take`] would find now.
+    /// How many events [`GroupState::take`] would currently return.
     pub fn ready_count(&self) -> usize {
         self.ready.len()
     }
 
-    /// Adds the next matching event of the log. `true` if it can be delivered immediately, `false` if it waits for an
-    /// earlier one of its stream.
+    /// Adds the next matching event of the log. Returns `true` if it can be delivered immediately, `false` if it waits
+    /// for an earlier event of its stream.
     pub fn offer(&mut self, position: Position, stream: Stream) -> bool {
         self.advance(position);
         if let Some(oldest) = self.streams.get(&stream) {
@@ -209,8 +209,8 @@ impl GroupState {
         }
     }
 
-    /// Acknowledges an event; no effect if the token is old. `Some`: the stream has, or may have, later events at or
-    /// before the cursor; the driver finds the first that matches and calls [`GroupState::follow`].
+    /// Acknowledges an event; no effect if the token is old. Returns `Some` if the stream has, or may have, later
+    /// events at or before the cursor; the driver then finds the first matching one and calls [`GroupState::follow`].
     pub fn ack(&mut self, position: Position, token: u64) -> Option<Stream> {
         if self.active.get(&position).is_none_or(|active| active.token != token || token == 0) {
             return None;
@@ -218,7 +218,7 @@ impl GroupState {
         self.forget(position)
     }
 
-    /// Drops an event regardless of its token, as if it was acknowledged.
+    /// Drops an event regardless of its token, as if it were acknowledged.
     pub fn forget(&mut self, position: Position) -> Option<Stream> {
         let active = self.active.remove(&position)?;
         self.clear_timer(position, active.until);
@@ -229,7 +229,7 @@ impl GroupState {
         active.more.then_some(active.stream)
     }
 
-    /// The next matching event of a stream, after the one that was acknowledged and at or before the cursor.
+    /// Adds the next matching event of a stream, after the acknowledged one and at or before the cursor.
     pub fn follow(&mut self, position: Position, stream: Stream) {
         self.changed.insert(position);
         self.changes += 1;
@@ -253,7 +253,7 @@ impl GroupState {
         self.changes += 1;
     }
 
-    /// Extends a lease; `false` if it ended or the token is old.
+    /// Extends a lease; `false` if the lease ended or the token is old.
     pub fn renew(&mut self, position: Position, token: u64, now: Instant, lease: Duration, note: Option<&str>) -> bool {
         let Some(active) = self.active.get_mut(&position).filter(|active| active.token == token && token != 0) else {
             return false;
@@ -278,7 +278,8 @@ impl GroupState {
         self.changes
     }
 
-    /// The changes to be stored since the last call. If storing them fails, pass them to [`GroupState::unkept`].
+    /// Takes the changes since the last call, for storing them. If storing them fails, pass them to
+    /// [`GroupState::unkept`].
     pub fn progress(&mut self, now: Instant) -> Progress {
         let mut progress = Progress { cursor: self.cursor, ..Progress::default() };
         for position in std::mem::take(&mut self.changed) {

@@ -1,5 +1,5 @@
 //! All instances of a model store in memory, and the effects of events and definitions on them: for drivers that
-//! evaluate queries themselves. A driver guards it with a lock, and may store data elsewhere in any way.
+//! evaluate queries themselves. A driver guards this state with a lock, and may also store the data in any way.
 //!
 //! A change has two parts: a check, which can fail and changes nothing, and the change, which cannot fail. So a driver
 //! can write a journal entry in between.
@@ -30,7 +30,7 @@ pub struct Instances {
 struct Model {
     shape: ModelShape,
     rows: Rows,
-    /// The next version, if one is prepared; events are applied to it too.
+    /// The prepared next version, if there is one; events are applied to it too.
     next: Option<PreparedRows>,
 }
 
@@ -44,7 +44,7 @@ struct PreparedRows {
 }
 
 impl PreparedRows {
-    /// The record does not matter for the preparation.
+    /// Whether the preparation is for this change. The record does not matter.
     fn is_for(&self, new: &ModelShape, carry: &CarryOver) -> bool {
         self.complete && self.shape.is_like(new) && self.carry == *carry
     }
@@ -107,7 +107,7 @@ impl Instances {
         model.rows.after(id).take(count).map(|(_, row)| Arc::clone(row)).collect()
     }
 
-    /// The effects of events; `None` if the checkpoint is already there. See [`crate::ModelStore::apply`].
+    /// The effects of events; `None` if the checkpoint is already at or after `to`. See [`crate::ModelStore::apply`].
     pub fn check<'a>(&self, after: Position, events: &'a [Event], to: Position) -> Result<Option<Changes<'a>>> {
         if !moves_checkpoint("apply", self.checkpoint, after, to)? {
             return Ok(None);
@@ -224,7 +224,7 @@ impl Instances {
     }
 }
 
-/// Prepares a change of a model beside the changes of others; see [`crate::ModelStore::prepare`].
+/// Prepares a change of a model while others change its instances; see [`crate::ModelStore::prepare`].
 pub async fn prepare_instances(instances: &Mutex<Instances>, new: &ModelShape, carry: &CarryOver) -> u64 {
     /// Discards it if the caller is dropped.
     struct Unfinished<'a>(&'a Mutex<Instances>, &'a str, u64);

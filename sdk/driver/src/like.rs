@@ -11,26 +11,26 @@ use crate::fold::fold_case;
 /// A pattern, compiled for many texts.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// Never empty; one segment: there is no `%`.
+    /// Never empty; a single segment means that there is no `%`.
     segments: Vec<Segment>,
-    /// The pattern is without case, and so is the text that it is compared with.
+    /// Whether case is ignored; then the pattern is case-folded, and so is each text.
     folded: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Segment {
     Literal(String),
-    /// `None` is any one character.
+    /// `None` matches any one character.
     Wild(Vec<Option<char>>),
 }
 
 /// Comparisons of one character that count as one step.
 const CHARS_PER_STEP: usize = 8;
 
-/// Bytes of text that are case-folded per step.
+/// Bytes of text whose case-folding counts as one step.
 const FOLDED_BYTES_PER_STEP: usize = 4;
 
-/// Whether the whole of `text` fits `pattern` (a `\` at the very end is itself).
+/// Whether the whole of `text` matches `pattern` (a `\` at the very end stands for itself).
 pub fn like(pattern: &str, text: &str) -> bool {
     Pattern::new(pattern).matches(text)
 }
@@ -61,7 +61,7 @@ impl Pattern {
         Pattern { folded: true, ..Pattern::new(&fold_case(pattern)) }
     }
 
-    /// Whether the whole of `text` fits.
+    /// Whether the whole of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
         self.matches_charged(text, &mut |_| Ok::<(), Exceeded>(())) == Ok(true)
     }
@@ -105,7 +105,7 @@ impl Segment {
         }
     }
 
-    /// The text behind the segment, if the text begins with it.
+    /// The text after the segment, if the text begins with it.
     fn prefix_of<'a>(&self, text: &'a str) -> Option<&'a str> {
         match self {
             Segment::Literal(literal) => text.strip_prefix(literal.as_str()),
@@ -129,7 +129,7 @@ impl Segment {
         }
     }
 
-    /// The text behind the first place where the segment fits.
+    /// The text after the first match of the segment.
     fn find<'a, E>(&self, text: &'a str, charge: &mut impl FnMut(u64) -> Result<(), E>) -> Result<Option<&'a str>, E> {
         match self {
             // Two-way search: linear in text and segment.
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// The definition, without regard to speed.
+    /// The definition, implemented without regard to speed.
     fn naive(pattern: &[char], text: &[char]) -> bool {
         match pattern {
             [] => text.is_empty(),

@@ -38,14 +38,14 @@ pub fn is_secret_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Whether the server reserves that name in the secure store, for instance for its tokens. A driver treats such names
-/// like all others; no secret may have one. Case-insensitive, because some file systems are.
+/// Whether the server reserves that name in the secure store, for example for its tokens. A driver treats such names
+/// like all others, but no secret may have one. Case-insensitive, because some file systems are.
 pub fn is_reserved_name(name: &str) -> bool {
     const PREFIX: &str = "snaphook.";
     name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
-/// Whether a text is a SHA-256 as stores name blobs by it: 64 hexadecimal digits in lower case.
+/// Whether a text is a SHA-256 digest in the form of blob names: 64 hexadecimal digits in lower case.
 pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -81,7 +81,7 @@ pub fn check_data(text: &str) -> Result<(), Exceeded> {
     if text.len() > PAYLOAD_BYTES_MAX {
         return Err(Exceeded(format!("data has {} bytes, at most {PAYLOAD_BYTES_MAX} are allowed", text.len())));
     }
-    // Nearly all data is short with few brackets, so nothing in it can be too long or too deep.
+    // Nearly all data is short and has few brackets, so nothing in it can exceed a limit.
     let openings = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
     if openings <= NESTING_MAX && text.len() <= NUMBER_BYTES_MAX {
         return Ok(());
@@ -134,7 +134,7 @@ fn is_of_number(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-')
 }
 
-/// The place behind the quote that ends a string whose first character is at `at`.
+/// The index after the quote that ends a string whose first character is at `at`.
 fn end_of_string(text: &[u8], mut at: usize) -> usize {
     while let Some(byte) = text.get(at) {
         match byte {
@@ -174,7 +174,7 @@ mod tests {
             (number(NUMBER_BYTES_MAX + 1), false),
             (sized(PAYLOAD_BYTES_MAX), true),
             (sized(PAYLOAD_BYTES_MAX + 1), false),
-            // What only looks like it.
+            // Brackets inside a string do not count.
             (format!(r#"["{}"]"#, "[".repeat(100_000)), true),
             (format!(r#"["{}"]"#, "1".repeat(100_000)), true),
             (format!(r#"["\"{}"]"#, "[".repeat(100_000)), true),

@@ -60,7 +60,7 @@ impl Condition {
             }
             (Operator::Has(operand), Some(Found::Array(items))) => {
                 budget.charge(items.len() as u64)?;
-                // Texts are compared as far as they are equal.
+                // Comparing an item reads at most the length of the operand.
                 budget.charge_text(items.len().saturating_mul(operand.as_str().map_or(0, str::len)))?;
                 Ok(holds(found, &self.operator))
             }

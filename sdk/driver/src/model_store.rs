@@ -20,7 +20,7 @@ pub struct Instance {
     pub model: String,
     /// Version of the model under which the data was last written or carried over.
     pub model_version: u64,
-    /// From 1, plus 1 with each event.
+    /// Starts at 1 and increases by 1 with each event.
     pub revision: u64,
     /// Position of its last event.
     pub position: Position,
@@ -65,17 +65,17 @@ pub struct ModelShape {
     pub version: u64,
     /// Top-level scalar properties, in the order of the schema.
     pub columns: Vec<Column>,
-    /// Of paths into the data.
+    /// Indexes over paths into the data.
     pub indexes: Vec<Vec<SortKey>>,
-    /// Lists of top-level properties. Claims in the event store guarantee uniqueness; here they are only useful as
-    /// indexes.
+    /// Lists of top-level properties. Claims in the event store guarantee uniqueness; in a model store the lists only
+    /// serve as indexes.
     pub unique: Vec<Vec<String>>,
     /// The model's definition in the server's own format; stored and returned by [`ModelStore::definitions`].
     pub record: Json,
 }
 
 impl ModelShape {
-    /// Whether both are the same except for the record.
+    /// Whether two shapes are the same except for the record.
     pub fn is_like(&self, other: &ModelShape) -> bool {
         let (a, b) = (self, other);
         (&a.model, a.version, &a.columns, &a.indexes, &a.unique)
@@ -87,11 +87,12 @@ impl ModelShape {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct InstanceQuery {
     pub filter: Filter,
-    /// Then by id ascending, always. Absent and null values come last in either direction.
+    /// The sort keys, always followed by ascending id. Absent and null values come last in either direction.
     pub sort: Vec<SortKey>,
-    /// The maximum number, from 1; fewer if their data would exceed [`crate::PAGE_BYTES_MAX`].
+    /// The maximum number of instances, at least 1; fewer are returned if their data would exceed
+    /// [`crate::PAGE_BYTES_MAX`].
     pub limit: u32,
-    /// `next` of an earlier page of the same filter and sort.
+    /// `next` of an earlier page with the same filter and sort.
     pub cursor: Option<String>,
 }
 
@@ -104,8 +105,9 @@ pub struct InstancePage {
     pub next: Option<String>,
 }
 
-/// Whether a call with the log from `after` to `to` advances a store with the checkpoint `checkpoint`: false if the
-/// store is already there. `ErrorKind::Conflict` if events between the checkpoint and `after` would be missed.
+/// Whether a call with the log from `after` to `to` advances a store that has the checkpoint `checkpoint`; `false` if
+/// the store is already at or after `to`. `ErrorKind::Conflict` if events between the checkpoint and `after` would be
+/// missed.
 pub fn moves_checkpoint(operation: &'static str, checkpoint: Position, after: Position, to: Position) -> Result<bool> {
     if to <= checkpoint {
         return Ok(false);
@@ -130,18 +132,18 @@ pub fn moves_checkpoint(operation: &'static str, checkpoint: Position, after: Po
 /// set the checkpoint, so that several nodes may update one store ([`moves_checkpoint`]).
 #[async_trait]
 pub trait ModelStore: Send + Sync {
-    /// Constant over the life of the store.
+    /// Constant while the store is open.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether the store can answer now.
+    /// Whether the store currently responds.
     async fn health(&self) -> Result<()>;
 
     /// Ends background work. Called once, last.
     async fn close(&self) -> Result<()>;
 
-    /// Creates a model (`old` is `None`) or changes one: columns, indexes, and every instance's data through `carry`
-    /// (instances that change get `new.version` as their `model_version`). Then the checkpoint is `position`. The
-    /// caller has the log from `after` to there.
+    /// Creates a model (`old` is `None`) or changes one: its columns, its indexes, and the data of every instance
+    /// through `carry` (instances that change get `new.version` as their `model_version`). Afterwards the checkpoint is
+    /// `position`. The caller has the log from `after` up to that position.
     async fn define(
         &self,
         after: Position,
@@ -151,15 +153,15 @@ pub trait ModelStore: Send + Sync {
         position: Position,
     ) -> Result<()>;
 
-    /// Does all work of a model's change in advance whose cost grows with its instances: a following `define` with the
-    /// same `new` (its `record` may differ) and the same `carry` must take no longer than for an empty model. Readers
-    /// see the old version until then; `apply` continues for all models, including this one, and must not wait longer
-    /// than a few milliseconds for this. Replaces earlier preparations for the model. Does nothing if the model does
-    /// not exist. A `define` that changes only the model's `record` keeps the preparation.
+    /// Does in advance all work of a model's change whose cost grows with the number of its instances: a following
+    /// `define` with the same `new` (its `record` may differ) and the same `carry` must take no longer than for an
+    /// empty model. Readers see the old version until then; `apply` continues for all models, including this one, and
+    /// must not wait for this for longer than a few milliseconds. Replaces earlier preparations for the model. Does
+    /// nothing if the model does not exist. A `define` that changes only the model's `record` keeps the preparation.
     ///
-    /// Called from another thread than the four. The work ends soon after the call is dropped, without a trace.
-    /// Preparations need not survive a restart; a driver removes leftovers when it is opened. Returns a ticket for
-    /// `discard`.
+    /// Not called from the thread that calls `define`, `drop_model`, `apply` and `reset`. If the call is dropped, the
+    /// work ends soon and leaves nothing behind. Preparations need not survive a restart; a driver removes leftovers
+    /// when it is opened. Returns a ticket for `discard`.
     async fn prepare(&self, new: &ModelShape, carry: &CarryOver) -> Result<u64> {
         let _ = (new, carry);
         Ok(0)
@@ -178,8 +180,8 @@ pub trait ModelStore: Send + Sync {
         Ok(())
     }
 
-    /// Does the postponed work, also that from before a crash. Called at the end of every replay, even if there is
-    /// nothing to do.
+    /// Does the postponed work, including work that was postponed before a crash. Called at the end of every replay,
+    /// even if there is nothing to do.
     ///
     /// Returns the models for which this failed, each with the reason: they stay unchanged and are retried at the next
     /// `end_replay`; all others are completed. An error means that the store as a whole does not work.
@@ -187,22 +189,22 @@ pub trait ModelStore: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Removes a model with all its instances. Then the checkpoint is `position`; `after` as in [`ModelStore::define`].
-    /// Not an error if it does not exist.
+    /// Removes a model with all its instances. Afterwards the checkpoint is `position`; `after` as in
+    /// [`ModelStore::define`]. Not an error if the model does not exist.
     async fn drop_model(&self, after: Position, model: &str, position: Position) -> Result<()>;
 
-    /// Applies instance events in order, then the checkpoint is `to` (at or after the last event's). `events` are the
-    /// log's events between `after` and `to`, without those that must not be applied. Events at or before the
-    /// checkpoint are skipped; events of other kinds too.
+    /// Applies instance events in order; afterwards the checkpoint is `to` (at or after the last event's position).
+    /// `events` are the log's events between `after` and `to`, except those that must not be applied. Events at or
+    /// before the checkpoint are skipped, and so are events of other kinds.
     async fn apply(&self, after: Position, events: &[Event], to: Position) -> Result<()>;
 
-    /// The identity of the log of which the store is a projection; `None` if it was never set ([`ModelStore::reset`]).
+    /// The identity of the log that the store is a projection of; `None` if it was never set ([`ModelStore::reset`]).
     async fn log(&self) -> Result<Option<String>>;
 
     /// Position up to which the log is applied; 0 for an empty store.
     async fn checkpoint(&self) -> Result<Position>;
 
-    /// The models that are defined, by id.
+    /// The defined models, by id.
     async fn definitions(&self) -> Result<Vec<ModelShape>>;
 
     /// One instance; `None` if it or its model does not exist.

@@ -13,9 +13,9 @@ use crate::event::Position;
 pub struct Node {
     /// As in [`OpenContext::node`](crate::OpenContext::node).
     pub id: String,
-    /// Where its API is, such as `10.0.0.5:1337`.
+    /// The address of its API, such as `10.0.0.5:1337`.
     pub address: String,
-    /// Of the server, such as `1.4.0`.
+    /// The version of the server, such as `1.4.0`.
     pub version: String,
     /// The position up to which it has applied the log.
     pub position: Position,
@@ -23,10 +23,10 @@ pub struct Node {
     pub head: Position,
 }
 
-/// Bytes of each text of a [`Node`] that a store must be able to keep.
+/// Maximum size in bytes of each text of a [`Node`] that a store must be able to keep.
 pub const NODE_TEXT_BYTES_MAX: usize = 256;
 
-/// Maximum number of stored nodes; of more, the ones with the latest announcements.
+/// Maximum number of stored nodes; if there are more, those with the latest announcements are kept.
 pub const NODES_MAX: usize = 1000;
 
 /// Nodes in memory: for a store that is served by one process. Nodes repeat their announcements after a restart.
@@ -54,7 +54,7 @@ impl Nodes {
         self.locked(Instant::now()).values().map(|(node, _)| node.clone()).collect()
     }
 
-    /// Those whose time has not passed.
+    /// The nodes whose announcements have not expired.
     fn locked(&self, now: Instant) -> MutexGuard<'_, BTreeMap<String, (Node, Instant)>> {
         let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.retain(|_, (_, until)| *until > now);

@@ -37,7 +37,7 @@ impl Decimal {
         Decimal { negative, magnitude, digits }
     }
 
-    /// Order by distance from zero.
+    /// Compares the distances from zero.
     fn cmp_size(&self, other: &Decimal) -> Ordering {
         match (self.digits.is_empty(), other.digits.is_empty()) {
             (true, true) => Ordering::Equal,
@@ -65,17 +65,17 @@ impl PartialOrd for Decimal {
     }
 }
 
-/// An exponent that does not fit is so large that only its sign matters.
+/// An exponent that exceeds the range is so large that only its sign matters.
 fn parse_exponent(text: &str) -> i64 {
     text.strip_prefix('+').unwrap_or(text).parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX })
 }
 
 /// First byte of zero's key. Keys of negative numbers begin below it, those of positive ones above it.
 const ZERO: u8 = 0x80;
-/// First byte of a positive number with magnitude 0. Magnitudes within [`NEAR`] of it have a first byte of their own.
+/// First byte of a positive number with magnitude 0. Each magnitude within [`NEAR`] of it has its own first byte.
 const UNIT: u8 = 0xc0;
 const NEAR: i64 = 0x2f;
-/// First bytes of numbers beyond; eight bytes of magnitude follow.
+/// First bytes of numbers with other magnitudes; eight bytes of magnitude follow.
 const TINY: u8 = UNIT - NEAR as u8 - 1;
 const HUGE: u8 = UNIT + NEAR as u8 + 1;
 
@@ -163,7 +163,7 @@ mod tests {
         ]
         .map(str::to_owned)
         .to_vec();
-        // Numbers from a fixed seed, many of them near each other.
+        // Numbers from a fixed seed, many of them close to each other.
         let mut state = 7_u64;
         let mut random = move |below: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

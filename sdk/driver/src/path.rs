@@ -4,17 +4,17 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A place in an instance: in its data, or beside it.
+/// A path in an instance: in its data, or to a value besides the data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Path {
-    /// Names of properties from the outside in, never empty.
+    /// Property names from the outermost to the innermost; never empty.
     Data(Vec<String>),
     Meta(Meta),
 }
 
-/// Values of an instance besides its data. Every instance has them: `Id` as text, the others as whole numbers, times in
-/// milliseconds since the Unix epoch.
+/// Values of an instance besides its data, which every instance has: `Id` is text, the others are whole numbers; times
+/// are in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Meta {
     #[serde(rename = "$id")]

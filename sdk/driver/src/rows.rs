@@ -22,8 +22,7 @@ use crate::{Exceeded, PAGE_BYTES_MAX};
 /// The instances of one model, by id. A read uses a copy while events change the live map.
 pub type Rows = SharedMap<Arc<Row>>;
 
-/// One instance. Its data is kept as text and, parsed, beside it: filters and sorts look at the tree, clients get the
-/// text.
+/// One instance. Its data is kept as text and as a parsed tree: filters and sorts use the tree, clients get the text.
 #[derive(Clone, Debug)]
 pub struct Row {
     instance: Instance,
@@ -31,13 +30,13 @@ pub struct Row {
 }
 
 impl Row {
-    /// Reads the instance's data.
+    /// Parses the instance's data.
     pub fn new(instance: Instance) -> Result<Row, JsonError> {
         let data = Arc::new(instance.data.to_value()?);
         Ok(Row { instance, data })
     }
 
-    /// An instance with its data, which is that of its text.
+    /// An instance with its parsed data, which must match its text.
     pub(crate) fn of(instance: Instance, data: Arc<Value>) -> Row {
         Row { instance, data }
     }
@@ -51,7 +50,7 @@ impl Row {
         InstanceView::new(&self.instance, &self.data)
     }
 
-    /// Converts the data to a version of the model; no effect if it stays the same.
+    /// Converts the data to a version of the model; no effect if the data stays the same.
     pub fn carry(&mut self, carry: &CarryOver, version: u64) {
         let Value::Object(data) = &*self.data else { return };
         let mut data: Map<String, Value> = data.clone();
@@ -72,7 +71,7 @@ pub async fn query_rows(rows: &Rows, model: &str, query: &InstanceQuery, budget:
     // The maximum number of comparisons of the sort.
     let comparisons = rows.len() as u64 * u64::from(rows.len().checked_ilog2().unwrap_or(0) + 1);
     budget.charge(comparisons * query.sort.len() as u64).map_err(over)?;
-    // Rows come by id, and the sort keeps that order among equals.
+    // The rows are in order of their ids, and the sort is stable.
     rows.sort_by(|left, right| order(&left.view(), &right.view(), &query.sort));
     let start = cursor.map_or(0, |cursor| rows.partition_point(|row| is_at_or_before(row, &cursor, query)));
     let limit = query.limit.max(1) as usize;

@@ -8,9 +8,9 @@ use crate::error::Result;
 /// One stored secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    /// Ciphertext, or digests. A driver never gets a plain value.
+    /// Ciphertext, or digests. A driver never gets plaintext.
     pub bytes: Vec<u8>,
-    /// Counts the puts of this name, from 1; starts again at 1 after a deletion.
+    /// Counts the `put` calls for this name, starting at 1, and again at 1 after a deletion.
     pub version: u64,
 }
 
@@ -20,10 +20,10 @@ pub struct Sealed {
 /// from many tasks.
 #[async_trait]
 pub trait SecureStore: Send + Sync {
-    /// Constant over the life of the store.
+    /// Constant while the store is open.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether the store works now. Cheap; called by `/readyz`.
+    /// Whether the store currently works. Cheap; called by `/readyz`.
     async fn health(&self) -> Result<()>;
 
     /// Ends background work. Called once, last; nothing is called afterwards.
@@ -32,8 +32,8 @@ pub trait SecureStore: Send + Sync {
     /// The secret; `None` if there is none of that name.
     async fn get(&self, name: &str) -> Result<Option<Sealed>>;
 
-    /// Stores, durably when it returns, and returns the new version. `expected`: the required current version (0:
-    /// none), otherwise `ErrorKind::Conflict`; `None`: replaces any version.
+    /// Stores a secret durably, and returns its new version. `expected` is the required current version (0: no secret);
+    /// if it differs, the call fails with `ErrorKind::Conflict`. `None` replaces any version.
     async fn put(&self, name: &str, bytes: &[u8], expected: Option<u64>) -> Result<u64>;
 
     /// Removes a secret; `false` if there was none, which is not an error.

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-/// Entries of a block, at most.
+/// Maximum number of entries in a block.
 const BLOCK_MAX: usize = 256;
 
 /// See the head of this file.
 #[derive(Clone, Debug)]
 pub struct SharedMap<V> {
-    /// Sorted, and none is empty.
+    /// Sorted; no block is empty.
     blocks: Vec<Arc<Block<V>>>,
     count: usize,
 }
@@ -41,7 +41,7 @@ impl<V> SharedMap<V> {
         self.get_key_value(key).map(|(_, value)| value)
     }
 
-    /// The map's own key, and the value.
+    /// The map's own copy of the key, and the value.
     pub fn get_key_value(&self, key: &str) -> Option<(&Arc<str>, &V)> {
         let (block, at) = self.find(key).ok()?;
         let (key, value) = &self.blocks[block][at];
@@ -172,7 +172,7 @@ mod tests {
     fn it_is_a_sorted_map_and_copies_stay_as_they_are() {
         let mut random = Random::new(3);
         let (mut map, mut expected) = (SharedMap::default(), BTreeMap::new());
-        // It grows, keeps its size, and shrinks.
+        // The map grows, keeps its size, and shrinks.
         for (inserts, rounds) in [(9, 4000), (5, 4000), (1, 8000)] {
             for round in 0..rounds {
                 let key = key(random.below(3000));

@@ -1,4 +1,4 @@
-//! Times are milliseconds since the Unix epoch inside, RFC 3339 UTC with milliseconds outside.
+//! Times: milliseconds since the Unix epoch internally, RFC 3339 UTC with milliseconds externally.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ const EARLIEST: Millis = -62_167_219_200_000;
 /// 9999-12-31T23:59:59.999Z.
 const LATEST: Millis = 253_402_300_799_999;
 
-/// The wall clock, now.
+/// The current wall-clock time.
 pub fn now() -> Millis {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as Millis)
 }
@@ -23,13 +23,13 @@ pub fn format(millis: Millis) -> String {
     String::from_utf8_lossy(&text(millis)).into_owned()
 }
 
-/// Appends the text of [`format`] without an allocation. Times outside of the years 0000 to 9999 become the nearest
-/// possible time.
+/// Appends the text of [`format`] without an allocation. Times outside the years 0000 to 9999 become the nearest time
+/// within them.
 pub fn write(millis: Millis, out: &mut Vec<u8>) {
     out.extend_from_slice(&text(millis));
 }
 
-/// Parses RFC 3339; `None` if `text` is something else.
+/// Parses RFC 3339; `None` if `text` has another format.
 pub fn parse(text: &str) -> Option<Millis> {
     text.parse::<jiff::Timestamp>().ok().map(|timestamp| timestamp.as_millisecond())
 }
@@ -45,7 +45,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Millis,
     parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is not an RFC 3339 time")))
 }
 
-/// The date is Howard Hinnant's `civil_from_days`: a year that starts in March puts the leap day last.
+/// The date uses Howard Hinnant's `civil_from_days`: a year that starts in March has the leap day at its end.
 fn text(millis: Millis) -> [u8; 24] {
     const DAY: Millis = 86_400_000;
     let millis = millis.clamp(EARLIEST, LATEST);
@@ -93,7 +93,7 @@ mod tests {
             let expected = jiff::Timestamp::from_millisecond(millis).map(|timestamp| format!("{timestamp:.3}"));
             assert_eq!(Some(super::format(millis)), expected.ok(), "{millis}");
         };
-        // Every 11 days and a bit, from the year 0 to 9999: each month end and leap rule is met many times.
+        // About every 11 days from the year 0 to 9999, so that each month end and leap-year rule occurs many times.
         (super::EARLIEST..super::LATEST - 200_000_000).step_by(987_654_321).for_each(check);
         [951_782_399_999, 951_782_400_000, 1_709_164_800_000, -1, -86_400_000].into_iter().for_each(check);
     }

@@ -1,6 +1,6 @@
-//! The JSON reader against a parser that shares no code with it, on random texts for a bounded time.
+//! Compares the JSON reader with a parser that shares no code with it, on random texts for a limited time.
 //!
-//! `SNAPHOOK_FUZZ_SECONDS` sets the time, `SNAPHOOK_TEST_SEED` where it starts.
+//! `SNAPHOOK_FUZZ_SECONDS` sets the time, `SNAPHOOK_TEST_SEED` the first seed.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use snaphook_driver::json::{DEPTH_MAX, Fault, Tree as Field, from_tree, parse, p
 use snaphook_driver_testkit::json::{Generator, Tree, reference};
 
 const SECONDS_DEFAULT: u64 = 3;
-/// Texts between two looks at the clock.
+/// Texts between two checks of the clock.
 const ROUND: u64 = 200;
 
 fn number_of(variable: &str) -> Option<u64> {
@@ -45,7 +45,7 @@ fn the_reader_agrees_with_an_independent_parser() {
     assert!(accepted > 0 && accepted < texts, "damage must leave some texts JSON and others not");
 }
 
-/// One value and one damaged text of it. Returns whether the damaged text was accepted.
+/// Checks one value, and one damaged text of it. Returns whether the damaged text was accepted.
 fn check(seed: u64) -> bool {
     let mut generator = Generator::new(seed);
     let depth = if generator.one_in(50) { 300 } else { 5 };
@@ -67,7 +67,7 @@ fn nested(generator: &mut Generator) -> Tree {
     tree
 }
 
-/// Digits of the longest exponent, without zeros in front.
+/// Number of digits of the longest exponent, without leading zeros.
 fn largest_exponent(tree: &Tree) -> usize {
     match tree {
         Tree::Number(text) => {
@@ -80,7 +80,7 @@ fn largest_exponent(tree: &Tree) -> usize {
     }
 }
 
-/// Both parsers say the same of a text. Returns whether it is JSON.
+/// Checks that both parsers agree about a text. Returns whether it is JSON.
 fn same(bytes: &[u8], written: Option<&Tree>) -> bool {
     let shown = || String::from_utf8_lossy(bytes).into_owned();
     let expected = reference(bytes);
@@ -106,7 +106,7 @@ fn same(bytes: &[u8], written: Option<&Tree>) -> bool {
     };
     let expected = expected.unwrap_or_else(|error| panic!("only ours accepts {}: {error}", shown()));
     assert!(Tree::of(&found).is_same(&expected), "{} is read as {found}", shown());
-    // Every other way from text to a tree and back gives the same.
+    // Every other conversion from text to a tree and back has the same result.
     let text = std::str::from_utf8(bytes).expect("JSON is UTF-8");
     let json = Json::trusted(text);
     let member = |value: serde_json::Value| value.as_object().and_then(|object| object.get("x").cloned());
@@ -122,7 +122,7 @@ fn same(bytes: &[u8], written: Option<&Tree>) -> bool {
             serde_json::to_string(&[&json]).ok().and_then(|text| Some(parse(&text).ok()?.get(0)?.clone())),
         ),
     ] {
-        // What wraps the value makes it deeper by one.
+        // The wrapper around the value adds one level.
         let too_deep = expected.depth() >= DEPTH_MAX;
         assert!(again.as_ref() == Some(&found) || (again.is_none() && too_deep), "{way}: {} is {again:?}", shown());
     }

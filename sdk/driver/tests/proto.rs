@@ -1,4 +1,4 @@
-//! What is generated from `proto/driver.proto` is current.
+//! Checks that the files generated from `proto/driver.proto` are up to date.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn what_is_generated_is_current() {
     let code =
         format!("//! Generated from `proto/driver.proto` by `tests/proto.rs`: do not edit.\n\n{code}").into_bytes();
     let mut description = files;
-    // Comments make up most of it.
+    // Comments are most of the description.
     description.file.iter_mut().for_each(|file| file.source_code_info = None);
     for (path, made) in [("src/wire/proto.rs", code), ("proto/driver.binpb", description.encode_to_vec())] {
         let path = root.join(path);

@@ -1,4 +1,4 @@
-//! The test vectors for drivers in other languages: messages in both forms, and what carrying data over means.
+//! The test vectors for drivers in other languages: messages in both forms, and the meaning of conversions of data.
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn vector(name: &str, message: &impl Message) -> Value {
     json!({"message": name, "json": json, "protobuf": STANDARD.encode(bytes)})
 }
 
-/// A type of the traits is the same after it was a message.
+/// Checks that a value of the traits survives the conversion to a message and back.
 fn vector_of<T, M>(name: &str, value: &T) -> Value
 where
     T: PartialEq + Debug + TryFrom<M, Error = Malformed>,
@@ -240,7 +240,7 @@ fn messages_are_the_same_in_both_forms() {
 
 #[test]
 fn json_is_read_as_others_write_it() {
-    // 64-bit numbers as numbers, names in snake_case, members that nobody knows, base64 for URLs.
+    // 64-bit numbers as JSON numbers, names in snake_case, unknown members, URL-safe base64.
     let json = br#"{"name": "a", "bytes": "-_8=", "expected": 7, "later": {"x": [1.5e3]}}"#;
     let put = proto::SecurePutRequest::decode(&*from_json("SecurePutRequest", json).unwrap()).unwrap();
     assert_eq!((put.bytes, put.expected), (vec![0xfb, 0xff], Some(7)));
@@ -250,7 +250,7 @@ fn json_is_read_as_others_write_it() {
     for json in ["{", "[]", r#"{"position": "x"}"#, r#"{"position": 1e400}"#, r#"{"position": -1}"#] {
         assert!(from_json("EventReleaseRequest", json.as_bytes()).is_err(), "{json}");
     }
-    // Which of the two would be meant?
+    // A duplicate member is ambiguous.
     assert!(from_json("EventReleaseRequest", br#"{"position": 1, "position": 2}"#).is_err());
 }
 
@@ -262,7 +262,7 @@ fn data_is_carried_over_as_the_vectors_say() {
         let carry = CarryOver::try_from(proto::CarryOver::decode(&*bytes).unwrap()).unwrap();
         let mut data = vector["before"].as_object().unwrap().clone();
         carry.apply(&mut data);
-        // As text, so that the order counts.
+        // Compared as text, because the order matters.
         assert_eq!(Value::Object(data).to_string(), vector["after"].to_string(), "{}", vector["name"]);
     }
 }

@@ -9,7 +9,7 @@ pub enum Answer {
     Declined,
     /// Handled: no later module is called for this hook.
     Ok,
-    /// It waits: the hook is called again after [`crate::Resume::resume`].
+    /// The hook waits: it is called again after [`crate::Resume::resume`].
     Pending,
     /// An error with this HTTP status, 400 to 599: `request_error` follows with the response.
     Status(u16),
@@ -21,7 +21,7 @@ impl Answer {
             Answer::Declined => abi::DECLINED,
             Answer::Ok => abi::OK,
             Answer::Pending => abi::PENDING,
-            // Smaller numbers are other results.
+            // Smaller numbers have other meanings.
             Answer::Status(status) if u32::from(status) < abi::STATUS_MIN => abi::FAILED,
             Answer::Status(status) => status.into(),
         }

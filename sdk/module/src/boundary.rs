@@ -77,7 +77,7 @@ struct Stateful<T> {
     handler: T,
 }
 
-/// Nothing unwinds into the server.
+/// Catches panics, so that nothing unwinds into the server.
 fn guard<T>(host: Host, on_panic: T, work: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<&str>().copied();
@@ -91,28 +91,28 @@ fn guard<T>(host: Host, on_panic: T, work: impl FnOnce() -> T) -> T {
 
 /// # Safety
 ///
-/// `pointer` is one that `factory`, `connection_open` or `request_open` returned as this type, and was not given back.
+/// `pointer` was returned by `factory`, `connection_open` or `request_open` as this type, and has not been given back.
 unsafe fn shared<'a, T>(pointer: *mut c_void) -> &'a T {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { &*pointer.cast::<T>() }
 }
 
 /// # Safety
 ///
-/// As [`shared`]; nobody else uses it until the caller's function returns.
+/// As [`shared`]; nobody else uses the pointer until the caller's function returns.
 unsafe fn owned<'a, T>(pointer: *mut c_void) -> &'a mut T {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { &mut *pointer.cast::<T>() }
 }
 
-/// Takes state back and drops it.
+/// Takes ownership of state and drops it.
 ///
 /// # Safety
 ///
-/// As [`shared`]; it is not used again.
+/// As [`shared`]; the pointer is not used again.
 unsafe fn dropped<T>(host: Host, pointer: *mut c_void) {
     if !pointer.is_null() {
-        // SAFETY: the caller's; it was a box.
+        // SAFETY: guaranteed by the caller; the pointer came from a box.
         guard(host, (), || drop(unsafe { Box::from_raw(pointer.cast::<T>()) }));
     }
 }
@@ -121,7 +121,7 @@ fn text<'a>(text: abi::Text) -> &'a str {
     if text.len == 0 {
         return "";
     }
-    // SAFETY: the server keeps the configuration until the function returns that it was passed to.
+    // SAFETY: the server keeps the configuration until the function that it was passed to returns.
     std::str::from_utf8(unsafe { slice::from_raw_parts(text.ptr.cast(), text.len) }).unwrap_or_default()
 }
 
@@ -155,7 +155,7 @@ fn told(host: Host, result: Result<(), String>) -> u32 {
 }
 
 extern "C-unwind" fn factory<M: Module>(host: *const abi::Host) -> *mut c_void {
-    // SAFETY: the server keeps its table until the module was recycled.
+    // SAFETY: the server keeps its table until the module has been recycled.
     let host = Host(unsafe { &*host });
     Box::into_raw(Box::new(Slot::<M> { host, module: OnceLock::new() })).cast()
 }
@@ -287,7 +287,7 @@ extern "C-unwind" fn request_close<M: Module>(request: *mut c_void) {
     }
 }
 
-/// Runs a request hook. Without state, creating it has panicked.
+/// Runs a request hook. If there is no state, creating it panicked.
 fn on_request<M: Module>(request: *mut c_void, run: impl FnOnce(&mut M::Request, Host) -> u32) -> u32 {
     if request.is_null() {
         return abi::FAILED;
@@ -340,7 +340,8 @@ extern "C-unwind" fn response_body<M: Module>(
     })
 }
 
-/// Exports the symbol that makes this library a module: its name, then the type. Once per library.
+/// Exports the symbol that makes this library a module. Takes the module's name, then its type. Use it once per
+/// library.
 #[macro_export]
 macro_rules! export_module {
     ($name:literal, $module:ty) => {

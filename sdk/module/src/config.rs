@@ -8,7 +8,7 @@ pub struct Config<'a> {
     pub server_version: &'a str,
     /// Such as `linux-x86_64`.
     pub platform: &'a str,
-    /// The name that the module has in `[[server.modules]]`.
+    /// The module's name in `[[server.modules]]`.
     pub module_name: &'a str,
     /// Version of the REST API.
     pub api_version: u32,
@@ -23,7 +23,7 @@ impl Config<'_> {
         self.settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value)
     }
 
-    /// All of them.
+    /// All values of the `config` table.
     pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
         self.settings.iter().copied()
     }

@@ -33,7 +33,7 @@ pub enum Text {
     Host,
     /// Address and port of the peer.
     Peer,
-    /// Of a response over HTTP/1: the reason after the status, if it is not the usual one.
+    /// The reason phrase of an HTTP/1 response, if it is not the usual one.
     Reason,
 }
 
@@ -50,7 +50,8 @@ impl Text {
     }
 }
 
-/// One request and its response, inside a hook. Functions that change something return false if the value is invalid.
+/// One request and its response, inside a hook. Functions that change a value return `false` if the new value is
+/// invalid.
 pub struct Exchange<'a> {
     raw: *mut abi::Exchange,
     host: Host,
@@ -62,7 +63,7 @@ impl Exchange<'_> {
         Exchange { raw, host, hook: PhantomData }
     }
 
-    /// Empty if it is not UTF-8.
+    /// Empty if the text is not UTF-8.
     pub fn text(&self, what: Text) -> &str {
         view(self, (self.host.0.text)(self.raw, what.code())).map_or("", |text| std::str::from_utf8(text).unwrap_or(""))
     }
@@ -91,7 +92,7 @@ impl Exchange<'_> {
         (self.host.0.set_header)(self.raw, of.code(), bytes(name.as_bytes()), bytes(value.as_ref())) == abi::OK
     }
 
-    /// Adds a value to those of a header.
+    /// Adds a value to a header.
     pub fn add_header(&mut self, of: Side, name: &str, value: impl AsRef<[u8]>) -> bool {
         (self.host.0.add_header)(self.raw, of.code(), bytes(name.as_bytes()), bytes(value.as_ref())) == abi::OK
     }
@@ -109,7 +110,7 @@ impl Exchange<'_> {
         (self.host.0.set_status)(self.raw, status.into()) == abi::OK
     }
 
-    /// A body, if the module has the flag for whole bodies or a module set the body.
+    /// A body, if the module has the flag for complete bodies or a module set the body.
     pub fn body(&self, of: Side) -> Option<&[u8]> {
         view(self, (self.host.0.body)(self.raw, of.code()))
     }
@@ -118,7 +119,7 @@ impl Exchange<'_> {
         (self.host.0.set_body)(self.raw, of.code(), bytes(body.as_ref())) == abi::OK
     }
 
-    /// From now on the handler's `request_body` or `response_body` gets this body.
+    /// From now on, the handler's `request_body` or `response_body` gets this body.
     pub fn filter_body(&mut self, of: Side) -> bool {
         (self.host.0.filter_body)(self.raw, of.code()) == abi::OK
     }

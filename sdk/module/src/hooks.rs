@@ -20,7 +20,7 @@ impl Hooks {
     pub const REQUEST_BODY: Hooks = Hooks(1 << 8);
     pub const RESPONSE_BODY: Hooks = Hooks(1 << 9);
 
-    /// In constants, where `|` is not possible.
+    /// The same as `|`, for constants.
     pub const fn and(self, other: Hooks) -> Hooks {
         Hooks(self.0 | other.0)
     }
@@ -46,14 +46,14 @@ impl BitOr for Hooks {
 pub struct Flags {
     /// Hooks may block, so they run on separate threads for the module.
     pub blocking: bool,
-    /// `before_request` and `request` get the whole request body.
+    /// `before_request` and `request` get the complete request body.
     pub whole_request: bool,
-    /// `response` gets the whole response body.
+    /// `response` gets the complete response body.
     pub whole_response: bool,
 }
 
 impl Flags {
-    /// None of them, for constants.
+    /// No flags, for constants.
     pub const NONE: Flags = Flags { blocking: false, whole_request: false, whole_response: false };
 
     pub(crate) fn bits(self) -> u32 {

@@ -1,8 +1,8 @@
-//! The server's functions outside of hooks.
+//! The server's functions outside hooks.
 
 use snaphook_module_abi as abi;
 
-/// The server, from a module.
+/// The server, as seen by a module.
 #[derive(Clone, Copy)]
 pub struct Host(pub(crate) &'static abi::Host);
 
@@ -35,7 +35,7 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// Makes the server call the hook again, soon. From any thread, also before the hook returned.
+    /// Makes the server call the hook again soon. May be called from any thread, even before the hook returns.
     pub fn resume(self) {
         (self.host.0.resume)(self.token);
     }

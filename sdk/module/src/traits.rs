@@ -14,14 +14,14 @@ pub trait Module: Send + Sync + Sized + 'static {
     type Request: RequestHandler;
     /// The hooks that this module has; others are never called.
     const HOOKS: Hooks;
-    /// How they are called.
+    /// How the server calls the hooks.
     const FLAGS: Flags = Flags::NONE;
 
     /// Starts the module; on an error the server does not start.
     fn activate(host: Host, config: &Config<'_>) -> Result<Self, String>;
 
-    /// Called after `activate`, and after each reload of the configuration. On an error the old configuration stays in
-    /// use.
+    /// Called after `activate`, and after each reload of the configuration. On an error, the previous configuration
+    /// stays in use.
     fn config_change(&self, _config: &Config<'_>) -> Result<(), String> {
         Ok(())
     }
@@ -83,12 +83,12 @@ pub trait RequestHandler: Send + 'static {
         Answer::Declined
     }
 
-    /// A piece of the request body, after [`Exchange::filter_body`].
+    /// A chunk of the request body, after [`Exchange::filter_body`].
     fn request_body(&mut self, _bytes: &[u8], _is_last: bool, _output: &mut Output<'_>) -> Filtered {
         Filtered::Unchanged
     }
 
-    /// A piece of the response body, after [`Exchange::filter_body`].
+    /// A chunk of the response body, after [`Exchange::filter_body`].
     fn response_body(&mut self, _bytes: &[u8], _is_last: bool, _output: &mut Output<'_>) -> Filtered {
         Filtered::Unchanged
     }

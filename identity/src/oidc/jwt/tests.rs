@@ -1,4 +1,4 @@
-//! Tokens that are good, and all kinds that are not. RSA is in `tests/oidc`, where an issuer makes the keys.
+//! Valid tokens, and all kinds of invalid ones. RSA is tested in `tests/oidc`, where an issuer creates the keys.
 
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -18,7 +18,7 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A key of each kind; `kid` is `p256`, `p384` and `ed`.
+/// An issuer with one key of each kind, with the key ids `p256`, `p384` and `ed`.
 struct Issuer {
     p256: EcdsaKeyPair,
     p384: EcdsaKeyPair,
@@ -54,7 +54,7 @@ impl Issuer {
         KeySet::parse(keys.to_string().as_bytes()).unwrap()
     }
 
-    /// Signs with the key that the header names, whatever algorithm it names.
+    /// Signs with the key that the header names, regardless of the algorithm that it names.
     fn sign(&self, header: &str, payload: &str) -> String {
         let signed = format!("{}.{}", encode(header), encode(payload));
         let random = SystemRandom::new();
@@ -88,7 +88,7 @@ fn check(token: &str, keys: &KeySet) -> Result<Verified, Refusal> {
     verify(token, keys, ISSUER, AUDIENCE, NOW)
 }
 
-/// What a refusal says.
+/// The message of a refusal.
 fn reason(refusal: Refusal) -> String {
     match refusal {
         Refusal::UnknownKey => "unknown key".to_owned(),
@@ -192,7 +192,7 @@ fn hostile_headers_are_refused() {
         let reason = reason(check(&issuer.sign(header, &good), &keys).unwrap_err());
         assert!(reason.contains(expected), "{header}: {reason}");
     }
-    // A key that the token brings along is not looked at.
+    // A key inside the token is ignored.
     let other = Issuer::new();
     let own = json!({"alg": "EdDSA", "kid": "ed", "jwk": {"kty": "OKP", "crv": "Ed25519", "x": encode(other.ed.public_key())}});
     assert!(reason(check(&other.sign(&own.to_string(), &good), &keys).unwrap_err()).contains("signature"));
@@ -216,7 +216,7 @@ fn signatures_decide() {
             with(&signature[1..]),
             with(&[&signature[..], &[0]].concat()),
         ];
-        // The public key as the secret of a symmetric algorithm.
+        // The public key used as the secret of a symmetric algorithm.
         let secret = hmac::Key::new(hmac::HMAC_SHA256, issuer.ed.public_key().as_ref());
         let signed = format!("{}.{}", parts[0], parts[1]);
         wrong.push(with(hmac::sign(&secret, signed.as_bytes()).as_ref()));
@@ -255,7 +255,7 @@ fn forms_are_read_strictly() {
     for token in rows {
         assert!(matches!(check(&token, &keys), Err(Refusal::Malformed(_))), "{token}");
     }
-    // Bits that no encoder sets: another text of the same token.
+    // Unused bits that no encoder sets, so that the same token has another text.
     let mut last = token.clone();
     let replaced = match last.pop().unwrap() {
         'A' => 'B',
@@ -265,7 +265,7 @@ fn forms_are_read_strictly() {
     };
     last.push(replaced);
     assert!(matches!(check(&last, &keys), Err(Refusal::Malformed(_))), "{last}");
-    // Claims with one name twice, and claims that are none, rightly signed.
+    // Claims with a duplicate name, and payloads that are not claims, correctly signed.
     for payload in
         [claims(json!({})).replacen('{', r#"{"sub":"admin","#, 1), "[]".to_owned(), "7".to_owned(), String::new()]
     {

@@ -28,7 +28,7 @@ impl Blobs {
     pub(super) fn put(&self, sha256: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path("put_blob", sha256)?;
         let _writing = locked(&self.writing);
-        // An existing file may be the result of a write whose last step failed, or damaged.
+        // An existing file may be damaged, or the result of a write whose last step failed.
         let is_there = matches!(self.get("put_blob", sha256), Ok(Some(_)));
         let put = if is_there { sync_folder(&self.path) } else { write_durably(&path, bytes) };
         put.map_err(fault("put_blob", &path))

@@ -85,7 +85,7 @@ impl Groups {
         self.all().is_empty()
     }
 
-    /// Writes imported groups to the file. They are in use after [`Groups::reload`].
+    /// Writes imported groups to the file. They take effect with [`Groups::reload`].
     pub(super) fn import(&self, records: &[LogRecord]) -> Result<()> {
         let changes: Vec<ProgressLine> = records
             .iter()
@@ -120,7 +120,7 @@ impl Groups {
     }
 
     pub(super) fn create(&self, group: &Group, start: Position) -> Result<()> {
-        // Locked until the end, so that nobody else creates or drops it in the meantime.
+        // Locked until the end, so that nobody else creates or drops a group in the meantime.
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(member) = groups.get(&group.name) {
             self.refilter(member, &group.filter);
@@ -246,7 +246,7 @@ impl Groups {
 
     pub(super) fn lag(&self, name: &str) -> Result<(u64, Position)> {
         let member = self.member("lag", name)?;
-        // A snapshot; the counting after it needs no lock that claims and appends wait for.
+        // A snapshot, so that counting needs no lock that claims and appends wait for.
         let (filter, cursor, floor, active) = {
             let state = locked(&member.state);
             let active = state.group.active().map(|(position, stream, more)| (position, more.then(|| stream.clone())));
@@ -263,7 +263,7 @@ impl Groups {
         Ok((count, if count == 0 { head } else { floor }))
     }
 
-    /// How many events between two positions pass two filters. The log is only locked for a part of them at a time.
+    /// How many events between two positions match two filters. The log is locked for only a part of them at a time.
     fn count(&self, within: &EventFilter, filter: &EventFilter, mut after: Position, until: Position) -> u64 {
         let mut count = 0;
         loop {
@@ -460,7 +460,7 @@ mod tests {
     use super::super::FileEventStore;
     use super::*;
 
-    /// More events than are counted at once.
+    /// More events than are counted under one lock.
     #[tokio::test]
     async fn a_long_lag_is_counted_in_parts() {
         let folder = tempfile::tempdir().unwrap();
@@ -471,14 +471,14 @@ mod tests {
         let batch: Vec<_> = (0..events).flat_map(|_| [any("m", "i"), any("other", "i")]).collect();
         append_all(&store, &batch, false).await;
         assert_eq!(store.lag("g").await.unwrap(), (events, 0));
-        // The rest of the one stream, up to where the group has looked, and what is after that.
+        // The rest of the claimed event's stream up to the group's cursor, and all events after the cursor.
         let claimed = store.claim("g", 10, Duration::from_secs(60)).await.unwrap();
         assert_eq!((claimed.len(), store.lag("g").await.unwrap()), (1, (events, 0)));
         store.ack("g", &[(claimed[0].event.position, claimed[0].token)]).await.unwrap();
         assert_eq!(store.lag("g").await.unwrap(), (events - 1, 2));
     }
 
-    /// What a claim has looked at, and not written yet, is written by the next one although writing all anew failed.
+    /// If rewriting the file fails, the next call writes the changes that a claim has not written yet.
     #[tokio::test]
     async fn a_rewrite_that_fails_loses_no_event() {
         let folder = tempfile::tempdir().unwrap();
@@ -489,7 +489,7 @@ mod tests {
         for name in ["g", "long"] {
             store.create_group(&Group { name: name.into(), filter: EventFilter::default() }, 0).await.unwrap();
         }
-        // In the way of the new file.
+        // Prevents the new file from being created.
         std::fs::create_dir_all(folder.path().join("groups.jsonl.new/x")).unwrap();
         let note = "n".repeat(60_000);
         for _ in 0..20 {
@@ -502,7 +502,7 @@ mod tests {
         scan(&mut locked(&member.state), &store.shared.log(), 10, 2);
         store.groups.compact().unwrap_err();
         store.ack("g", &[]).await.unwrap();
-        // Killed, and opened again.
+        // As if the process had been killed.
         drop((member, store));
         std::fs::remove_dir_all(folder.path().join("groups.jsonl.new")).unwrap();
         let store = FileEventStore::open(folder.path()).unwrap();

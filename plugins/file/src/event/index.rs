@@ -31,7 +31,7 @@ pub(super) struct Index {
     pub(super) time: Millis,
 }
 
-/// One event.
+/// The location of one event.
 #[derive(Clone, Copy)]
 pub(super) struct IndexEntry {
     pub(super) position: Position,
@@ -77,7 +77,7 @@ impl Segment {
     }
 }
 
-/// The location of one event's line.
+/// The location of an event's line.
 #[derive(Clone, Copy)]
 pub(super) struct LineLocation {
     pub(super) segment: usize,

@@ -253,7 +253,7 @@ fn apply(groups: &mut BTreeMap<String, Stored>, change: ProgressLine) -> Option<
 mod tests {
     use super::*;
 
-    /// The cursor of a group that is there comes with what is pending, so a new filter alone passes over nothing.
+    /// A group's stored cursor is consistent with its pending events, so a new filter alone does not skip events.
     #[test]
     fn a_new_filter_leaves_the_cursor() {
         let mut groups = BTreeMap::new();

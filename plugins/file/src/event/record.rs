@@ -15,7 +15,7 @@ use snaphook_driver::{Actor, Cause, Event, EventKind, Holder, Json, Position, Pr
 
 use crate::text::{join, present, split};
 
-/// A line as it is written.
+/// A line to write.
 #[derive(Serialize)]
 pub(super) struct LineOut<'a> {
     /// Number of the line in its segment, starting at 1.
@@ -68,7 +68,7 @@ pub(super) struct Segment<'a> {
     pub(super) after: Position,
 }
 
-/// An event as it is written.
+/// An event to write.
 #[derive(Serialize)]
 pub(super) struct EventOut<'a> {
     position: Position,

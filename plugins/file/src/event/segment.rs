@@ -64,7 +64,7 @@ pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)>
             );
         }
         if end.lines == 0 {
-            // The first line is synced before anything follows it: a longer file contained more.
+            // The first line is synced before anything follows it, so a longer file was damaged.
             if !grows || bytes.len() > first_line(identity, after)?.len() {
                 return Err(damaged(&path, 1, 0, "expected the first line of a segment, found none"));
             }

@@ -1,4 +1,4 @@
-//! Logs of several segments, and failures that no file system gives on demand.
+//! Logs with several segments, and failures that no file system produces on demand.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -49,11 +49,11 @@ async fn a_log_goes_over_many_segments() {
     }
     let paths = segments(folder.path());
     assert!(paths.len() > 5, "{paths:?}");
-    // A torn tail is one of the last segment only.
+    // Only the last segment may have a torn tail.
     let middle = std::fs::read(&paths[2]).unwrap();
     std::fs::write(&paths[2], &middle[..middle.len() - 10]).unwrap();
     assert_eq!(open(folder.path()).err().unwrap().kind(), ErrorKind::Corrupt);
-    // None may be missing but the last ones.
+    // Only the last segments may be missing.
     std::fs::remove_file(&paths[2]).unwrap();
     let error = open(folder.path()).err().unwrap();
     assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("follows position"), "{error}");
@@ -82,7 +82,7 @@ async fn positions_of_an_imported_log_may_have_gaps() {
     assert_eq!(store.read(&page, None).await.unwrap().events[0].position, 7);
 }
 
-/// A file that cannot be written stands for a disk that fails, also when what it did is to be undone.
+/// A file that cannot be written simulates a failing disk, which also prevents the write from being undone.
 #[tokio::test]
 async fn a_disk_that_fails_leaves_it_uncertain_until_it_works_again() {
     let folder = TempDir::new().unwrap();
@@ -94,7 +94,7 @@ async fn a_disk_that_fails_leaves_it_uncertain_until_it_works_again() {
     assert_eq!(error.kind(), ErrorKind::Uncertain, "{error}");
     assert!(store.health().await.is_err());
     assert_eq!(store.append(&[any("m", "b")], false).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    // Something of it is behind the end.
+    // A part of the failed write follows the end of the log.
     std::fs::write(&path, [&std::fs::read(&path).unwrap()[..], b"{\"crc\":"].concat()).unwrap();
     swap(&store, writable);
     store.health().await.unwrap();
@@ -118,12 +118,12 @@ async fn claims_without_an_event_wait_for_the_next_write() {
     store.forget_claims("two", 10).await.unwrap();
     append_one(&store, any("m", "a")).await;
     store.reserve(&[key("three")]).await.unwrap();
-    // As killed: what no append followed is gone, all else is there.
+    // As if the process had been killed: changes without a following append are lost, all others are kept.
     drop(store);
     let store = open(folder.path()).unwrap();
     assert!(store.holder("one").await.unwrap().is_some());
     assert_eq!((store.holder("two").await.unwrap(), store.holder("three").await.unwrap()), (None, None));
-    // Many do not wait.
+    // Large changes are written at once.
     let many: Vec<_> = (0..200).map(|number| key(&format!("{number} {}", "x".repeat(10_000)))).collect();
     store.reserve(&many).await.unwrap();
     drop(store);
@@ -136,7 +136,7 @@ async fn claims_alone_do_not_end_a_segment() {
     let folder = TempDir::new().unwrap();
     let store = open(folder.path()).unwrap();
     let key = |number: u64| (format!("{number} {}", "x".repeat(60_000)), Stream::of_instance("m", "a"));
-    // Each of these is more than waits for an event, and more than a segment.
+    // Each reservation is larger than the limit for waiting changes and than a segment.
     for number in 0..60 {
         store.reserve(&[key(number)]).await.unwrap();
     }

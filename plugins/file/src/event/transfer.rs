@@ -36,7 +36,7 @@ pub(super) struct Export {
 
 struct Snapshot {
     shared: Arc<OpenLog>,
-    /// Ordinals of the next event and of the first event after the copy.
+    /// Ordinals of the next event to export and of the first event after the copy.
     next: u32,
     end: u32,
     claims: VecDeque<(Arc<str>, Arc<Holder>)>,

@@ -88,7 +88,7 @@ impl LogWriter {
         let Some(tail) = &self.tail else { return Ok(Vec::new()) };
         let count = bodies.len();
         let (bytes, spans) = lines(tail, &self.waiting, bodies).map_err(unwritable(operation))?;
-        // Stays if the work panics.
+        // Stays set if the work panics.
         self.state = WriterState::Unknown(bytes.len());
         let written = write_all_at(&tail.file, &bytes, tail.bytes).and_then(|()| tail.file.sync_data());
         if let Err(error) = written {

@@ -13,7 +13,7 @@ pub(super) struct Dirty {
 #[derive(Debug, Default)]
 pub(super) struct DirtyModel {
     pub(super) ids: HashSet<String>,
-    /// A change of the model converted instances to this version or a later one.
+    /// Set if a change of the model converted instances: rows with this version or a later one must be written.
     pub(super) from_version: Option<u64>,
 }
 

@@ -1,8 +1,8 @@
-//! Bringing the files of instances up to date, beside the changes of others: only the last of many changes to an
-//! instance is written.
+//! Updates the files of instances in the background. If an instance changes often, only its last state is written.
 //!
-//! A cycle begins a journal, writes what changed before that, then the state, and then the older journals are not needed
-//! any more. It may fail or be killed at any point: until the state is replaced, the journals have everything.
+//! A cycle starts a new journal, writes the files for all earlier changes, then the state, and then removes the older
+//! journals, which are no longer needed. It may fail or be killed at any point: until the state is replaced, the
+//! journals contain all changes.
 
 use std::io;
 use std::path::Path;
@@ -22,16 +22,16 @@ use super::writer::ModelWriter;
 use crate::fault::fault;
 use crate::task::locked;
 
-/// How long changes are let come before they are written.
+/// How long changes are collected before they are written.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a cycle that failed is not tried again.
+/// The pause after a failed cycle.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Instances that are looked up at once.
+/// How many instances are looked up at once.
 const ROWS_AT_ONCE: usize = 256;
 
-/// The thread that writes. It ends when the store is closed or dropped.
+/// The writing thread. It ends when the store is closed or dropped.
 pub(super) fn run(shared: &OpenModels) {
     let mut failed = false;
     while !shared.is_stopping() {
@@ -64,7 +64,7 @@ fn is_dirty(writer: Option<&ModelWriter>) -> bool {
     writer.is_some_and(|writer| !writer.dirty.is_empty())
 }
 
-/// Removes garbage while there is nothing else to do.
+/// Removes garbage while nothing needs to be written.
 fn remove_garbage(shared: &OpenModels) -> io::Result<()> {
     while !shared.is_stopping() && !is_dirty(locked(&shared.writer).as_ref()) {
         let mut garbage = locked(&shared.garbage);
@@ -90,16 +90,16 @@ fn cycle(shared: &OpenModels) -> Result<()> {
     written
 }
 
-/// What one cycle writes.
+/// The changes that one cycle writes.
 pub(super) struct Cycle {
     dirty: Dirty,
     pub(super) state: StoreState,
 }
 
 impl Cycle {
-    /// Takes what is to be written. What comes from now on goes into another journal.
+    /// Takes the changes to write. Later changes go into another journal.
     pub(super) fn begin(writer: &mut ModelWriter, instances: &Instances) -> Result<Cycle> {
-        // One that is empty serves again, so that cycles which fail leave no more of them.
+        // Reuse an empty journal, so that failed cycles do not leave more and more journals.
         if !writer.journal.is_empty() {
             writer.journal = Journal::create(&writer.folder, writer.journal.number + 1)?;
         }
@@ -158,7 +158,7 @@ impl Cycle {
         state::write(store, &self.state)?;
         locked(&shared.garbage).add(self.dirty.gone.drain(..).map(|folder| folder_of(store, &folder)));
         for number in journal::list(store)?.into_iter().filter(|number| *number < self.state.journal) {
-            // One that stays is removed at the next start.
+            // A journal that cannot be removed is removed at the next start.
             let _ = journal::remove(store, number);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Folders of models that are gone.
+//! Folders of dropped models.
 
 use std::fs;
 use std::io;
@@ -11,19 +11,19 @@ use super::folders::{INSTANCES, number_of};
 use crate::fault::fault;
 use crate::folder::names_in;
 
-/// Files that are removed before looking for something better to do.
+/// How many files are removed before checking for more important work.
 const FILES_AT_ONCE: usize = 256;
 
-/// Folders that no model has. Removing many files takes long, so it is done beside everything else.
+/// Folders that belong to no model. Removing many files takes long, so it is done in the background.
 #[derive(Debug, Default)]
 pub(super) struct Garbage(Vec<PathBuf>);
 
 impl Garbage {
-    /// Finds what is there besides the folders that models have.
+    /// Finds the folders that belong to no model.
     pub(super) fn find(store: &Path, wanted: &[&str]) -> Result<Garbage> {
         let folder = store.join(INSTANCES);
         let names = make_folder(&folder).and_then(|()| names_in(&folder)).map_err(fault("open", &folder))?;
-        // Only what looks like ours.
+        // Only consider folders with names that this driver assigns.
         let is_garbage = |name: &&String| number_of(name) > 0 && !wanted.contains(&name.as_str());
         Ok(Garbage(names.iter().filter(is_garbage).map(|name| folder.join(name)).collect()))
     }
@@ -42,7 +42,7 @@ impl Garbage {
         self.0.extend(folders);
     }
 
-    /// Removes some files. An error costs the folder its removal until the store is opened again.
+    /// Removes some files. If this fails, the folder is only removed after the store is opened again.
     pub(super) fn remove_some(&mut self) -> io::Result<()> {
         let Some(folder) = self.0.last() else { return Ok(()) };
         let mut entries = match fs::read_dir(folder) {

@@ -1,7 +1,7 @@
 //! Opens a model store: reads the files as of the state, then applies the journals.
 //!
-//! A file is as of a checkpoint at or after the state's. Journal entries of an instance are applied again unless the
-//! file already contains them.
+//! A file reflects the state at or after the checkpoint of `state.json`. Journal entries of an instance are applied
+//! again unless the file already contains them.
 //!
 //! Everything here can be rebuilt from the log. So a store whose files are inconsistent (because somebody changed them,
 //! the disk damaged them, or the system crashed before they were synced) starts empty, and the server rebuilds it.
@@ -50,7 +50,7 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// An empty store, whatever files exist.
+    /// An empty store, regardless of existing files.
     fn empty(store: &Path) -> Result<Loaded> {
         let garbage = Garbage::find(store, &[])?;
         let next_folder = garbage.next_folder();
@@ -75,7 +75,7 @@ fn load(store: &Path) -> Result<Loaded> {
         };
     };
     let boot = state::boot();
-    // If the boot is unknown, it may have been a different one.
+    // If the boot is unknown, the system may have been restarted.
     if state.closed.is_none() && (boot.is_empty() || state.boot != boot) {
         return Err(StoreState::doubtful(store, "the system ended before the store was closed"));
     }
@@ -109,7 +109,7 @@ struct Redo {
     loaded: Loaded,
     /// The checkpoint of each instance's file, by model.
     applied: HashMap<String, HashMap<String, Position>>,
-    /// Incomplete files. The journals have their contents.
+    /// Incomplete files. The journals contain their data.
     broken: HashSet<PathBuf>,
 }
 

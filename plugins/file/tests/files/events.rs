@@ -19,7 +19,7 @@ async fn all(store: &dyn EventStore) -> Vec<Event> {
     store.read(&query, None).await.unwrap().events
 }
 
-/// A log with three writes, the last of two events, and a group that has something to say.
+/// A log with three writes, the last one with two events, and a group with progress.
 async fn fill(folder: &Path) {
     let store = open_event(folder).await.unwrap();
     append_one(&*store, create("m", "a", r#"{"n": 1}"#)).await;
@@ -61,12 +61,12 @@ async fn a_torn_tail_is_cut_wherever_it_ends() {
         drop(store);
         assert_eq!(std::fs::metadata(&segment).unwrap().len(), last as u64);
     }
-    // What a power failure leaves of a write, before and after the end of a line.
+    // The possible remains of a write after a power failure, before and after the end of a line.
     for tail in [&[0; 3000][..], b"{\"crc\":\"0\0\0\0\0\0\0\0\0\0\"}\n", b"{\"crc\":\"0\0\0\0\0\0\0\0\0\0\"}\n\0\0"] {
         std::fs::write(&segment, [&bytes[..last], tail].concat()).unwrap();
         assert_eq!(open_event(folder.path()).await.unwrap().head().await.unwrap(), 2);
     }
-    // The log goes on behind it.
+    // The log continues after the truncated tail.
     let store = open_event(folder.path()).await.unwrap();
     assert_eq!(append_one(&*store, any("m", "e")).await, 3);
     store.close().await.unwrap();
@@ -109,13 +109,13 @@ async fn damage_is_named_with_its_place() {
     let words = [SEGMENT, "line `3`", offset.as_str(), "expected checksum", "found"];
     refused(open_event(folder.path()).await, ErrorKind::Corrupt, &words);
     assert_eq!(std::fs::read(&segment).unwrap(), flipped, "a damaged file is left as it is");
-    // A line that is missing, or there twice.
+    // A line that is missing or duplicated.
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     for lines in [[lines[0], lines[2], lines[3], lines[4]], [lines[0], lines[1], lines[1], lines[2]]] {
         std::fs::write(&segment, lines.concat()).unwrap();
         refused(open_event(folder.path()).await, ErrorKind::Corrupt, &["expected line", "found line"]);
     }
-    // A read checks too.
+    // Reads verify lines too.
     std::fs::write(&segment, &bytes).unwrap();
     let store = open_event(folder.path()).await.unwrap();
     std::fs::write(&segment, &flipped).unwrap();
@@ -156,7 +156,7 @@ async fn files_of_others_stay_and_are_no_part_of_the_log() {
     assert_eq!(names(&folder.path().join("blobs")), ["README"]);
     assert!(folder.path().join("README").exists() && folder.path().join("1.jsonl").exists());
     assert!(folder.path().join("report.new").exists() && !folder.path().join("groups.jsonl.new").exists());
-    // Segments of another log, and those whose mark is gone.
+    // Segments of another log, and segments whose marker is missing.
     let other = TempDir::new().unwrap();
     fill(other.path()).await;
     std::fs::copy(other.path().join(SEGMENT), folder.path().join(SEGMENT)).unwrap();
@@ -237,11 +237,11 @@ async fn a_full_disk_stores_nothing() {
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     assert_eq!((store.head().await.unwrap(), all(&*store).await.len() as u64), (position, position));
     refused(store.health().await, ErrorKind::Full, &[]);
-    // A crash now leaves what was answered.
+    // After a crash at this point, everything acknowledged still exists.
     let crashed = TempDir::new().unwrap();
     copy(&path, crashed.path()).unwrap();
     assert_eq!(open_event(crashed.path()).await.unwrap().head().await.unwrap(), position);
-    // With room again it goes on.
+    // Once there is free space, writing continues.
     std::fs::remove_file(disk.0.join("filler")).unwrap();
     store.health().await.unwrap();
     let next = create("m", "after", "{}");

@@ -1,5 +1,4 @@
-//! What is particular to stores that are files: who may open them, files that cannot be used or are damaged, what is
-//! left of them after a crash.
+//! Properties of stores in files: who may open them, unusable or damaged files, and the remains after a crash.
 
 mod errors;
 mod events;
@@ -50,7 +49,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The one file whose name begins and ends so.
+/// The only file whose name has this beginning and end.
 fn file(folder: &Path, start: &str, end: &str) -> PathBuf {
     let found: Vec<String> =
         names(folder).into_iter().filter(|name| name.starts_with(start) && name.ends_with(end)).collect();
@@ -58,7 +57,7 @@ fn file(folder: &Path, start: &str, end: &str) -> PathBuf {
     folder.join(&found[0])
 }
 
-/// Copies a folder as a crash would leave it.
+/// Copies a folder in the state that a crash would leave.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
@@ -81,7 +80,7 @@ fn flips(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
     })
 }
 
-/// A file system of one MiB in memory. `None` where none can be mounted.
+/// A memory file system of one MiB; `None` if it cannot be mounted.
 fn tiny_disk(folder: &Path) -> Option<TinyDisk> {
     if !cfg!(target_os = "linux") {
         return None;
@@ -129,7 +128,8 @@ async fn a_folder_has_one_store_that_is_opened_once() {
     refused(open_model(folder.path()).await, ErrorKind::Config, &["in use"]);
     refused(open_error(folder.path()).await, ErrorKind::Config, &["in use"]);
     store.close().await.unwrap();
-    // Also while nobody has it open, and dropping without closing frees it too.
+    // Another type of store is also rejected while nobody has the folder open; dropping a store without closing it
+    // releases its folder too.
     refused(open_model(folder.path()).await, ErrorKind::Config, &["event log"]);
     drop(open_event(folder.path()).await.unwrap());
     refused(open_error(folder.path()).await, ErrorKind::Config, &["event log"]);
@@ -145,7 +145,7 @@ async fn a_store_of_another_process_is_refused() {
     use std::io::{BufRead as _, BufReader};
     const FOLDER: &str = "SNAPHOOK_FILE_TEST_FOLDER";
     if let Some(folder) = std::env::var_os(FOLDER) {
-        // The other process: it holds the store until its input ends.
+        // The child process: it keeps the store open until its input ends.
         let _store = open_event(Path::new(&folder)).await.unwrap();
         println!("\nit is open");
         std::io::stdin().lines().for_each(drop);
@@ -162,7 +162,7 @@ async fn a_store_of_another_process_is_refused() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "it is open"));
     refused(open_event(folder.path()).await, ErrorKind::Config, &["in use", "another process"]);
-    // However it ends.
+    // The lock is released however the process ends.
     child.kill().unwrap();
     child.wait().unwrap();
     open_event(folder.path()).await.unwrap();

@@ -17,7 +17,7 @@ async fn define(store: &dyn ModelStore, version: u64, carry: &CarryOver, positio
     store.define(0, None, &shape("m", version, &[], &[]), carry, position).await.unwrap();
 }
 
-/// Everything of the model, and the checkpoint.
+/// All instances of the model, and the checkpoint.
 async fn all(store: &dyn ModelStore) -> (Vec<(String, String)>, Position) {
     let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
     let found = store.query("m", &query, &Budget::unlimited()).await.unwrap().items;
@@ -86,7 +86,8 @@ async fn files_follow_the_instances() {
     store.close().await.unwrap();
 }
 
-/// What is in the journal alone, what is in some of the files already, and a journal that is cut anywhere.
+/// Crashes while changes are only in the journal, while they are in some of the files, and with a journal truncated
+/// anywhere.
 #[tokio::test]
 async fn a_crash_at_any_moment_leaves_a_whole_state() {
     let folder = TempDir::new().unwrap();
@@ -118,7 +119,7 @@ async fn a_crash_at_any_moment_leaves_a_whole_state() {
             crashed.push(crash(folder.path()));
         }
         if round % 20 == 10 {
-            // Some of the files are written meanwhile.
+            // Let some of the files be written in the meantime.
             tokio::time::timeout(DEADLINE, wait_for_files(folder.path())).await.unwrap();
         }
     }
@@ -127,7 +128,7 @@ async fn a_crash_at_any_moment_leaves_a_whole_state() {
         let state = all(&*open_model(copied.path()).await.unwrap()).await;
         assert!(state.1 == 0 || states.contains(&state), "{state:?}");
     }
-    // Dropped without closing: as killed.
+    // Dropped without closing, as if the process had been killed.
     let journal = |folder: &Path| names(folder).into_iter().rfind(|name| name.starts_with("journal-")).unwrap();
     let bytes = std::fs::read(folder.path().join(journal(folder.path()))).unwrap();
     for cut in (0..=bytes.len()).step_by(37) {
@@ -135,14 +136,15 @@ async fn a_crash_at_any_moment_leaves_a_whole_state() {
         copy(folder.path(), copied.path()).unwrap();
         std::fs::write(copied.path().join(journal(copied.path())), &bytes[..cut]).unwrap();
         let state = all(&*open_model(copied.path()).await.unwrap()).await;
-        // A journal that ends before what files have already is no crash of the server, and nothing to trust.
+        // A journal that ends before changes that are already in files is not the result of a server crash; the store
+        // may start empty.
         assert!(state.1 == 0 || states.contains(&state), "{cut}: {state:?}");
     }
     assert_eq!(all(&*open_model(folder.path()).await.unwrap()).await, states[60]);
 }
 
-/// A copy as a crash at this moment leaves it. No crash has files from before and a state from after one another, so it
-/// is taken again if the state was replaced meanwhile.
+/// A copy as a crash at this moment would leave it. No crash leaves files from before one state and a state from after
+/// it, so the copy is repeated if the state was replaced in the meantime.
 fn crash(folder: &Path) -> TempDir {
     let started = Instant::now();
     loop {
@@ -171,7 +173,7 @@ async fn files_that_do_not_fit_are_not_served() {
         change(folder.path());
         let store = open_model(folder.path()).await.unwrap();
         let found = (store.log().await.unwrap(), all(&*store).await);
-        // It works again at once.
+        // The store works again at once.
         if found.1.1 == 0 {
             define(&*store, 1, &CarryOver::default(), 1).await;
             store.apply(0, &[created(2, "m", "a", &json!({}))], 2).await.unwrap();
@@ -196,7 +198,7 @@ async fn files_that_do_not_fit_are_not_served() {
     assert_eq!(with(&|folder| std::fs::remove_file(folder.join("state.json")).unwrap()).await.1.1, 0);
     let doubled = |folder: &Path| assert!(std::fs::copy(one(folder), instances(folder).join("0=c.json")).is_ok());
     assert_eq!(with(&doubled).await, empty);
-    // Others' files are no instances.
+    // Files of other programs are not instances.
     let foreign = |folder: &Path| std::fs::write(instances(folder).join("README"), "mine").unwrap();
     assert_eq!(with(&foreign).await, whole);
 }
@@ -205,7 +207,7 @@ async fn files_that_do_not_fit_are_not_served() {
 async fn what_another_start_of_the_system_left_open_is_not_trusted() {
     let folder = TempDir::new().unwrap();
     fill(folder.path()).await;
-    // Opened and not closed.
+    // Opened but not closed.
     drop(open_model(folder.path()).await.unwrap());
     assert_eq!(all(&*open_model(folder.path()).await.unwrap()).await.1, 3);
     let path = folder.path().join("state.json");
@@ -225,7 +227,8 @@ async fn every_name_is_a_file_everywhere() {
     let folder = TempDir::new().unwrap();
     let mut position = 0;
     for model in hostile::MODELS.iter().chain(&["é", "a/b", "UPPER", ""]) {
-        // Closing waits five seconds for files at most, and a busy disk takes longer for those of all models.
+        // A new store for each model: closing a store writes files for at most five seconds, which may not be enough
+        // for all models on a busy disk.
         let store = open_model(folder.path()).await.unwrap();
         position += 1;
         store.define(0, None, &shape(model, 1, &[], &[]), &CarryOver::default(), position).await.unwrap();
@@ -292,7 +295,7 @@ async fn a_full_disk_changes_nothing() {
     std::fs::remove_file(disk.0.join("filler")).unwrap();
     let started = Instant::now();
     loop {
-        // What waits to be written to files may still have the room for itself.
+        // Changes that wait to be written to files may still take up the free space.
         let applied = store.apply(0, &[created(position + 1, "m", "after", &json!({}))], position + 1).await;
         if applied.is_ok() {
             break;

@@ -1,4 +1,4 @@
-//! What is particular to secrets that are files.
+//! Properties of secrets in files.
 
 use std::path::Path;
 

@@ -13,7 +13,7 @@ use snaphook_driver::{
 use super::{Log, Member, MemoryEventStore};
 use crate::locked;
 
-/// How many records one call returns. They are in memory anyway.
+/// How many records one call returns; they are in memory in any case.
 const RECORDS_MAX: usize = 100;
 
 struct Snapshot {

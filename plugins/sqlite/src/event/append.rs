@@ -17,7 +17,7 @@ use super::{claims, import};
 use crate::fault::fault;
 use crate::key::Key;
 
-/// The cached end of the log, as committed; during an import, as it will be.
+/// The cached end of the log as of the last commit; during an import, including uncommitted events.
 pub(super) struct Log {
     pub(super) end: LogEnd,
     pub(super) names: Arc<Names>,

@@ -86,6 +86,6 @@ pub(super) fn forget(connection: &Connection, prefix: &str, limit: u32) -> rusql
     let mut delete = connection.prepare_cached(
         "DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3)",
     )?;
-    // No key of the server continues with the last Unicode character.
+    // No key of the server has the last Unicode character after a prefix.
     delete.execute(params![prefix, format!("{prefix}\u{10ffff}"), limit]).map(|count| count as u64)
 }

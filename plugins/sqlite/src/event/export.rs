@@ -50,7 +50,7 @@ impl Export {
     pub(super) fn begin(shared: &Arc<OpenLog>, groups: Option<&Groups>) -> Result<Export> {
         let begin = |connection: &Connection, sql: &str| -> Result<i64> {
             connection.execute_batch("BEGIN").map_err(fault("export"))?;
-            // A transaction begins with its first read.
+            // SQLite begins a transaction with its first read.
             connection.query_row(sql, [], |row| row.get(0)).map_err(fault("export"))
         };
         let log = open_reader(shared.readers.path())?;

@@ -7,12 +7,12 @@ use snaphook_driver::time::Millis;
 
 use crate::database::Format;
 
-/// Events, claims and blobs. `events_stream` serves both a stream's last event and its history, `events_model` a
-/// model's events in order, `events_definitions` the start of the server.
+/// Events, claims and blobs. The index `events_stream` serves a stream's last event and its history, `events_model`
+/// serves a model's events in order, and `events_definitions` the start of the server.
 ///
-/// `log` has one row, the log's identity; it is made when a file without it is opened.
+/// `log` has one row with the log's identity, which is created when a file without it is opened.
 ///
-/// `models` turns a model's id into a small number. `instance` and `id` hold 16 bytes for a UUID, else text;
+/// `models` maps a model's id to a small number. `instance` and `id` contain 16 bytes for a UUID, otherwise text;
 /// columns that are long or rarely read come last.
 pub(super) const FORMAT: Format = Format {
     name: "event log",
@@ -66,7 +66,7 @@ pub(super) fn replica() -> &'static Format {
         id: 0x534e_484e, // "SNHN"
         version: 1,
         schema: SCHEMA.get_or_init(|| format!("{EVENTS}{};{}", LOG, REPLICA)),
-        // The shared log has everything; after a power failure the file is older, but consistent.
+        // The shared log contains everything; after a power failure the file may be older, but it is consistent.
         synchronous: "NORMAL",
         cache_kib: 16 * 1024,
         log_pages: 16384,

@@ -421,7 +421,7 @@ mod tests {
         let store = SqliteEventStore::open(&folder.path().join("events.db")).unwrap();
         let groups = &store.groups;
         groups.create(&group("old"), 5).unwrap();
-        // As a caller holds it that acknowledges at this moment.
+        // The group as another caller has it that is acknowledging an event at this moment.
         let old = groups.member("ack", "old").unwrap();
         groups.remove("old").unwrap();
         groups.create(&group("new"), 7).unwrap();

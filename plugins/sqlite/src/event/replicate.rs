@@ -129,7 +129,7 @@ impl LogWriter {
         }
     }
 
-    /// All nodes reject the same imports, and a rejected import leaves nothing.
+    /// All nodes reject the same imports, and a rejected import has no effect.
     fn import_part(&mut self, records: &[LogRecord]) -> Result<ChangeOutcome> {
         self.execute("SAVEPOINT import").map_err(fault("replicate"))?;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));

@@ -126,7 +126,7 @@ mod tests {
         shared.writing("append", |writer| writer.append(batch, atomic, &shared.names)).unwrap()
     }
 
-    /// Whether an instance can be created, which is then undone.
+    /// Whether an instance can be created; the creation is rolled back.
     fn is_new(store: &SqliteEventStore, id: &str) -> bool {
         let undone = Append { expected: Expected::At(u64::MAX), ..any("m", "never") };
         let answers = append(store, &[create("m", id, "{}"), undone], true);
@@ -156,7 +156,7 @@ mod tests {
         drop(store);
         let store = SqliteEventStore::open(&path).unwrap();
         check(&store);
-        // What was rolled back is forgotten, also where the model was new with it.
+        // The cache does not keep anything that was rolled back, even if the model was new.
         let undone = Append { expected: Expected::At(u64::MAX), ..any("m", "never") };
         append(&store, &[create("late", &uuid(50), "{}"), undone], true);
         let answers = append(&store, &[create("later", &uuid(40), "{}"), create("later", &uuid(50), "{}")], false);

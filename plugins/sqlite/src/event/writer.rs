@@ -107,7 +107,7 @@ impl LogWriter {
             .and_then(|()| work(&self.connection))
             .and_then(|value| self.connection.execute_batch("COMMIT").map(|()| value));
         if result.is_err() {
-            // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
+            // SQLite may have rolled back automatically; then this fails and nothing is left to do.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
         // Before anything else can be appended; a reopened file has this setting from the start.
@@ -133,7 +133,7 @@ impl LogWriter {
         atomic: bool,
         published: &RwLock<Arc<Names>>,
     ) -> Result<Vec<Result<Appended, Conflict>>> {
-        // Stays if the work panics.
+        // Stays set if the work panics.
         self.state = WriterState::Unknown;
         let names = Arc::clone(&self.log.names);
         let result = self.transaction(batch, atomic);
@@ -152,7 +152,7 @@ impl LogWriter {
     /// Imports records of an export into the log; see [`snaphook_driver::EventStore::import`].
     pub(super) fn import(&mut self, records: &[LogRecord], published: &RwLock<Arc<Names>>) -> Result<()> {
         self.execute("BEGIN IMMEDIATE").map_err(fault("import"))?;
-        // Stays if the work panics.
+        // Stays set if the work panics.
         self.state = WriterState::Unknown;
         let (end, names) = (self.log.end, Arc::clone(&self.log.names));
         let put = import::begin(&self.connection)
@@ -161,7 +161,7 @@ impl LogWriter {
         // Nothing was appended, and the cached end of the log is no longer valid.
         self.log.tails = Tails::default();
         if let Err(error) = put {
-            // If it was the commit that failed, the file is opened again before the next write.
+            // If the commit failed, the file is reopened before the next write.
             if self.execute("ROLLBACK").is_ok() {
                 self.state = WriterState::Failed;
             }
@@ -184,7 +184,7 @@ impl LogWriter {
         let (judged, Written { end, tails }) = match written {
             Ok(written) => written,
             Err(error) => {
-                // SQLite may have rolled back by itself; then this fails, and there is nothing to do.
+                // SQLite may have rolled back automatically; then this fails and nothing is left to do.
                 let _ = self.execute("ROLLBACK");
                 return Err(error);
             }
@@ -218,7 +218,7 @@ mod tests {
     use crate::event::claims;
     use crate::event::format::FORMAT;
 
-    /// What is appended after it would else be acknowledged and not on the disk.
+    /// Otherwise later appends would be acknowledged although they are not on the disk.
     #[test]
     fn a_reservation_that_fails_leaves_the_log_synced() {
         let folder = tempfile::tempdir().unwrap();

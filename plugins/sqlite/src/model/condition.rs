@@ -88,7 +88,7 @@ fn write_condition(sql: &mut Statement, table: &Table, condition: &Condition, bo
     let from_below = matches!(condition.operator, Operator::Gt(_) | Operator::Gte(_));
     let from_above = matches!(condition.operator, Operator::Lt(_) | Operator::Lte(_));
     if bounded.is_some_and(|key| if key.descending { from_above } else { from_below }) {
-        // The plus sign has no other effect.
+        // The plus sign only prevents the use of the index for this condition.
         operand.value.insert(0, '+');
     }
     match &condition.operator {
@@ -135,7 +135,7 @@ pub(super) fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
         Operator::Has(_) if operand.kind.is_none() => Fixed::Class,
         Operator::Ne(_) | Operator::Nin(_) | Operator::Exists(true) => one_class,
         Operator::Exists(false) => Fixed::Value,
-        // These never match.
+        // These operators never match here.
         Operator::Eq(_)
         | Operator::Lt(_)
         | Operator::Lte(_)
@@ -147,7 +147,7 @@ pub(super) fn fixed_by(operand: &Operand, operator: &Operator) -> Fixed {
     }
 }
 
-/// The condition that there is a value. If only one class means that, it is an equation, so that the following columns
+/// The condition that there is a value. If only one class means that, it is an equality, so that the following columns
 /// of an index can be used.
 pub(super) fn present(operand: &Operand) -> String {
     let operator = if operand.kind.is_some() { "= 0".to_owned() } else { format!("< {}", operand.class_absent()) };
@@ -179,7 +179,8 @@ pub(super) fn class_of(operand: &Operand, value: &Value) -> Option<i64> {
 fn compare(sql: &mut Statement, operand: &Operand, operator: &str, value: &Value) {
     match class_of(operand, value) {
         None => sql.push("FALSE"),
-        // Values of different classes are never equal, and if there is one class, NULL compares with nothing.
+        // Values of different classes are never equal; if there is only one class, comparisons with NULL are never
+        // true.
         Some(_) if !operand.indexed && (operand.kind.is_some() || operator == "=") => {
             sql.push(&format!("{} {operator} ", operand.value));
             sql.bind(bound(value));

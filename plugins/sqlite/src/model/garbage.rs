@@ -1,4 +1,4 @@
-//! Removes tables that belong to no model any more: the table before a change, or a prepared table that is not used.
+//! Removes tables that no longer belong to a model: the table before a change, or a prepared table that is not used.
 //!
 //! SQLite drops a table in one step, whose time grows with the table. So its rows are deleted first, a few at a time
 //! between other commits. Tables left by a crash are found when the file is opened.

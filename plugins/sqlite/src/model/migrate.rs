@@ -13,7 +13,7 @@ use crate::fault::fault;
 
 /// Whether a change needs no new table: the rows and the indexes stay as they are.
 pub(super) fn is_in_place(old: &Table, new: &ModelShape, carry: &CarryOver) -> bool {
-    // These numbers are only for comparison and never used.
+    // These numbers are only used for the comparison and never stored.
     let follower = Table::follow(Some(old), new, &mut Counter(u64::MAX / 2));
     let names = |table: &Table| table.index_definitions().into_iter().map(|(name, _)| name).collect::<HashSet<_>>();
     carry.is_empty() && names(old) == names(&follower)

@@ -71,8 +71,8 @@ impl OpenModels {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
     }
 
-    /// Runs work that moves the checkpoint to `position`, in one transaction with it, unless it is there already;
-    /// see [`moves_checkpoint`].
+    /// Runs work that moves the checkpoint to `position`, both in one transaction, unless the checkpoint is already
+    /// there; see [`moves_checkpoint`].
     pub(super) fn writing(
         &self,
         operation: &'static str,
@@ -183,7 +183,7 @@ impl OpenModels {
             }
             match self.table(model) {
                 None => return Ok(none()),
-                // A different model was redefined.
+                // Another model was redefined.
                 Some(same) if Arc::ptr_eq(&same, &table) => return result,
                 Some(_) => {}
             }

@@ -60,7 +60,7 @@ impl Order {
             Some(given) => free.get(given.keys).copied().unwrap_or(keys.len()),
             None => 0,
         };
-        // If SQLite must sort some of it anyway, it only uses the index for a condition that the index serves.
+        // If SQLite must sort some of the rows anyway, it only uses the index for a condition that the index serves.
         let by_class = free.first().copied().filter(|_| given.is_some_and(|given| !given.by_id));
         let by_class = by_class.filter(|first| keys[*first].fixed < Fixed::Class);
         Order { keys, given: count, by_class }

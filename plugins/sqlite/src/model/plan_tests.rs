@@ -1,4 +1,4 @@
-//! How SQLite answers queries: from which indexes, in how many steps.
+//! Checks how SQLite executes queries: which indexes it uses, and how many steps it needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn table(indexes: &[&[&str]]) -> (Connection, Table) {
     made(&shape)
 }
 
-/// The table of a shape, in memory.
+/// Creates the table of a shape in memory.
 fn made(shape: &ModelShape) -> (Connection, Table) {
     let table = Table::follow(None, shape, &mut Counter(0));
     let connection = Connection::open_in_memory().unwrap();
@@ -134,7 +134,7 @@ fn filters_and_sorts_are_answered_from_indexes() {
     }
 }
 
-/// Only what is equal but for the id is sorted then, at most as much as has one value.
+/// Then only rows with equal keys are sorted by id, so at most the rows with one value.
 #[test]
 fn an_index_serves_the_other_direction_too() {
     let indexes: &[&[&str]] = &[&["status", "-total"], &["-total"], &["any"]];
@@ -165,13 +165,13 @@ fn short_queries() {
     for (filter, sort, short) in [
         (vec![], vec![], true),
         (vec![], vec!["-total"], true),
-        // Equal ones must be sorted by id.
+        // Rows with equal values must be sorted by id.
         (vec![], vec!["total"], false),
         (vec![], vec!["any"], false),
         (vec!["status"], vec!["-total"], true),
-        // All that are equal must be sorted by id.
+        // All rows with this status must be sorted by id.
         (vec!["status"], vec![], false),
-        // Many may be passed over.
+        // Many rows may be skipped.
         (vec!["any"], vec!["-total"], false),
         (vec!["status", "total"], vec![], true),
         (vec!["status", "any"], vec![], true),
@@ -214,7 +214,7 @@ fn equality_and_ranges_are_searched_not_scanned() {
     }
 }
 
-/// An index on the first sort key serves every page: equal ones are sorted, no others are looked at.
+/// An index on the first sort key serves every page: rows with equal keys are sorted, and no other rows are read.
 #[test]
 fn an_index_on_the_first_sort_key_serves_all_pages() {
     let number = |class: i64, text: &str| pack(class, Sql::Blob(number_key(text)));
@@ -225,7 +225,7 @@ fn an_index_on_the_first_sort_key_serves_all_pages() {
         ("total", &["total", "-any"], vec![number(0, "5"), none(3)], 3),
         ("total", &["total", "two words", "status"], vec![number(0, "5"), text(0, "x"), text(0, "y")], 3),
         ("total", &["total", "any"], vec![none(1), text(2, "x")], 1),
-        // Read from its end, class by class.
+        // The index is read backwards, class by class.
         ("-total", &["total", "any"], vec![number(0, "5"), text(2, "x")], 3),
         ("any", &["-any", "total"], vec![number(1, "5"), none(1)], 5),
     ] {
@@ -234,12 +234,12 @@ fn an_index_on_the_first_sort_key_serves_all_pages() {
         let name = format!("{sort:?} after {cursor:?} by {index}:\n{plan}");
         assert_eq!(plan.lines().filter(|line| line.starts_with("SEARCH m1 USING INDEX")).count(), parts, "{name}");
         assert!(!plan.contains("SCAN"), "{name}");
-        // Those that equal the cursor in the index are sorted as a whole.
+        // Rows that equal the cursor in the index's key are sorted as a whole.
         assert!(plan.matches("USE TEMP B-TREE FOR ORDER BY").count() <= 1, "{name}");
     }
 }
 
-/// Steps of SQLite's machine for one page, over a table of 20,000 rows with 10 of each `a`.
+/// Steps of SQLite's virtual machine for one page, over a table of 20,000 rows with 10 rows for each value of `a`.
 fn steps(sort: &[&str], filter: &[(&str, Operator)], cursor: bool) -> i32 {
     let shape = ModelShape {
         model: "m".into(),
@@ -296,7 +296,7 @@ fn later_pages_cost_what_the_first_one_costs() {
         let later = steps(&sort, &filter, true);
         assert!(later < 3000, "{sort:?} and {filter:?}: {later} steps");
     }
-    // Without an index: the whole table.
+    // Without an index, the whole table is read.
     assert!(steps(&["c"], &[], false) > 100_000);
 }
 
@@ -310,7 +310,7 @@ fn create(position: u64, id: &str, data: String) -> Event {
     .unwrap()
 }
 
-/// A store with rows of some size in one model.
+/// A store with one model and rows of a certain size.
 async fn filled(folder: &tempfile::TempDir, rows: u64, text: &str) -> SqliteModelStore {
     let store = SqliteModelStore::open(&folder.path().join("models.db")).unwrap();
     let shape = ModelShape {
@@ -335,7 +335,8 @@ fn like(pattern: &str) -> Filter {
 const GENEROUS: Limits =
     Limits { steps: u64::MAX, time: Duration::from_secs(3600), memory: 64 << 20, wait: Duration::from_secs(3600) };
 
-/// Long reads have their own few places; short ones are answered meanwhile, and what waits too long is told so.
+/// Long reads have a few separate permits; short reads finish in the meantime, and a read that waits too long gets an
+/// error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_reads_do_not_hold_up_short_ones() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -368,7 +369,7 @@ async fn long_reads_do_not_hold_up_short_ones() {
     store.close().await.unwrap();
 }
 
-/// Keys that no index gives are kept in memory while SQLite sorts.
+/// Sort keys that no index provides are kept in memory while SQLite sorts.
 #[tokio::test]
 async fn long_sort_keys_are_counted() {
     let folder = tempfile::TempDir::new().unwrap();

@@ -27,8 +27,8 @@ pub(super) fn build(
     abandoned: &Arc<AtomicBool>,
 ) -> Result<u64> {
     let gone = || DriverError::new(ErrorKind::Unavailable, "prepare", "the caller is gone");
-    // Checked under the writer's lock, here and below: a caller that prepares after this one was given up comes later,
-    // and its table must stay.
+    // Checked under the writer's lock, here and below: if this call was abandoned and another caller has prepared a
+    // table since then, that table must stay.
     if !discard_unless(shared, &new.model, abandoned) {
         return Err(gone());
     }

@@ -1,7 +1,8 @@
-//! Measures how much more a call through a library costs than one to a linked driver: `head` of the driver `memory`.
+//! Measures how much longer a call through a library takes than a call to a linked driver: `head` of the driver
+//! `memory`.
 //!
 //! `cargo xtask plugins --release && cargo run --release -p snaphook-driver-loader --example overhead --
-//! target/plugins/memory/libsnaphook_memory.so`. It prints microseconds per call, of the best of some rounds.
+//! target/plugins/memory/libsnaphook_memory.so` prints the microseconds per call in the best of several rounds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ const CALLS: u32 = 20_000;
 fn main() {
     let file: PathBuf = std::env::args_os().nth(1).expect("the path of libsnaphook_memory").into();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    // On a thread of the runtime, as the server's requests are.
+    // On a thread of the runtime, like the server's requests.
     runtime.block_on(async { tokio::spawn(measure(file)).await.unwrap() });
 }
 

@@ -10,7 +10,7 @@ use crate::loaded::Loaded;
 use crate::outcome::{CallOutcome, LibraryAnswer, Stage};
 use crate::threads::ALL_MAX;
 
-/// The call that an outcome belongs to.
+/// The kind of call, which decides how its outcome is reported.
 #[derive(Clone, Copy)]
 pub(crate) enum Operation {
     Open,
@@ -25,7 +25,7 @@ impl Operation {
         }
     }
 
-    /// The kind of an error after which the outcome is unknown.
+    /// The error kind if the outcome is unknown.
     fn unknown(self, without_effect: ErrorKind) -> ErrorKind {
         match self {
             Operation::Method(method) if method.changes() => ErrorKind::Uncertain,
@@ -34,7 +34,7 @@ impl Operation {
     }
 }
 
-/// The bytes of the response.
+/// Returns the bytes of the response.
 pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcome: CallOutcome) -> Result<Vec<u8>> {
     let name = plugin.name();
     let error = |kind, message: String| Err(DriverError::new(kind, operation.name(), message));
@@ -59,7 +59,7 @@ pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcom
     }
 }
 
-/// The error is a clause that describes the answer.
+/// Separates success, the driver's error, and an unreadable answer, which the outer error describes as a clause.
 fn read_answer(LibraryAnswer { status, bytes }: LibraryAnswer) -> Result<Result<Vec<u8>>, String> {
     let bytes = bytes?;
     match status {

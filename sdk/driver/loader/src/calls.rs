@@ -20,17 +20,17 @@ const SHARDS: usize = 16;
 
 static TABLE: [Mutex<Option<HashMap<u64, Call>>>; SHARDS] = [const { Mutex::new(None) }; SHARDS];
 
-/// Calls in the table.
+/// The number of calls in the table.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// On a runtime thread that is running a library's function: the calls that were answered in the meantime.
+    /// While a runtime thread runs a library's function: the calls that were answered in the meantime.
     static HELD: RefCell<Option<Vec<u64>>> = const { RefCell::new(None) };
 }
 
 struct Call {
     plugin: Arc<Loaded>,
-    /// `None` once there is an outcome or nobody waits any more.
+    /// `None` once there is an outcome or nobody waits any longer.
     waiter: Option<oneshot::Sender<CallOutcome>>,
     /// An answer that has not been delivered to its waiter yet.
     held: Option<LibraryAnswer>,
@@ -45,7 +45,7 @@ struct Call {
     late: Option<Ending>,
 }
 
-/// Adds a new call to the table; `None` if the plugin has too many.
+/// Adds a call to the table; `None` if the plugin has too many unanswered calls.
 pub(crate) fn begin(
     plugin: &Arc<Loaded>,
     time: Duration,
@@ -60,7 +60,7 @@ pub(crate) fn begin(
         held: None,
         answered: false,
         stage: Stage::Queued,
-        // A time too large for the clock is replaced by a long one.
+        // If the deadline exceeds the clock's range, use a distant one.
         deadline: now.checked_add(time).unwrap_or(now + Duration::from_secs(1 << 30)),
         is_late: false,
         ending: None,
@@ -84,7 +84,7 @@ pub(crate) fn enter(number: u64) -> bool {
     entered.unwrap_or(false)
 }
 
-/// Notes that the library's function returned or threw an exception. Returns whether the call must be cancelled.
+/// Records that the library's function returned or threw an exception. Returns whether the call must be cancelled.
 pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
     let left = with(number, |call| {
         call.stage = Stage::Returned;
@@ -112,13 +112,13 @@ pub(crate) fn leave(number: u64, is_thrown: bool) -> bool {
     !is_over && is_abandoned
 }
 
-/// Notes that nobody waits any more. Returns whether the call must be cancelled. `ending` is kept until the call ends
-/// or is given up.
+/// Records that nobody waits any longer. Returns whether the call must be cancelled. `ending` is kept until the call
+/// ends or is given up.
 pub(crate) fn abandon(number: u64, ending: Option<Ending>) -> bool {
     let stage = with(number, |call| {
         call.waiter = None;
         call.ending = ending;
-        // Nobody waits for it for as long as its own time may be.
+        // Nobody waits any longer, so the ordinary call deadline is enough.
         call.deadline = call.deadline.min(Instant::now() + call.plugin.deadlines.call);
         (call.stage, call.answered)
     });
@@ -139,7 +139,7 @@ pub(crate) fn complete(number: u64, status: u32, copy: impl FnOnce() -> Result<V
         Deliver(Option<oneshot::Sender<CallOutcome>>, Stage),
         Hold,
     }
-    // A thread that ends has none of these any more, and is not the runtime's.
+    // A thread that is terminating has no thread-locals any more; it is not a runtime thread.
     let is_held = HELD.try_with(|held| held.borrow().is_some()).unwrap_or(false);
     let then = with(number, |call| {
         if call.answered || call.stage == Stage::Queued {
@@ -201,7 +201,7 @@ pub(crate) fn sweep(now: Instant) {
             }
             call.is_late = true;
             call.ending = None;
-            // Before the waiter learns that it is late.
+            // Count it before the waiter learns that the call is late.
             call.late = call.overdue.as_ref().map(Outstanding::add);
             match call.stage {
                 Stage::Queued => over.push(*number),

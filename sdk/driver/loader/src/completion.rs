@@ -8,7 +8,7 @@ use crate::{calls, library};
 /// Longest response: several times the largest page of a store.
 const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
-/// The completion of a call.
+/// Returns the completion for a call.
 pub(crate) fn of(call: u64) -> Completion {
     Completion { call, complete }
 }

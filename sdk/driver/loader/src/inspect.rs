@@ -16,14 +16,14 @@ use crate::description::describe;
 use crate::fault::{Fault, LoadError};
 use crate::library::Library;
 
-/// The first byte of an answer, which gives its kind; its length follows as four bytes, little endian.
+/// The first byte of an answer, which gives its type; the length follows as four bytes, little endian.
 const DESCRIPTION: u8 = b'+';
 const REFUSAL: u8 = b'-';
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u32 = 4 << 20;
 
-/// How many bytes are kept from the end of the process's standard error.
+/// How many bytes from the end of the process's standard error are kept.
 const LAST_WORDS_BYTES_MAX: usize = 1 << 10;
 
 /// Loads a library in this process and reads its description.

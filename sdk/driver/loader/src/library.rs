@@ -49,7 +49,7 @@ impl Library {
         check_code(SYMBOL, entry as usize)?;
         let mut descriptor = std::ptr::null();
         guarded(&mut || descriptor = entry()).map_err(|Thrown| Fault::Thrown(SYMBOL))?;
-        // SAFETY: a library that exports the symbol keeps its descriptor where it is for as long as it is loaded.
+        // SAFETY: a library that exports the symbol does not move its descriptor while it is loaded.
         let descriptor = unsafe { read_descriptor(descriptor) }?;
         let missing = |field| Fault::Field { field, fault: "is null".to_owned() };
         let open = descriptor.open.ok_or_else(|| missing("open"))?;
@@ -102,14 +102,14 @@ fn bytes(bytes: &[u8]) -> Bytes {
 #[cfg(unix)]
 unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
     use libloading::os::unix;
-    // Bind all symbols now, so that a missing one is reported now; expose none of them to other libraries. SAFETY: the
-    // caller's.
+    // Bind all symbols now, so that a missing one is reported now; expose none of them to other libraries. SAFETY:
+    // guaranteed by the caller.
     unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL) }.map(Into::into)
 }
 
 #[cfg(not(unix))]
 unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { libloading::Library::new(path) }
 }
 
@@ -144,7 +144,7 @@ unsafe fn read_bytes(field: &'static str, bytes: Bytes, max: usize) -> Result<Ve
     if bytes.len == 0 {
         return Err(Fault::Field { field, fault: "is empty".to_owned() });
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { copy(bytes, max) }.map_err(|fault| Fault::Field { field, fault })
 }
 
@@ -152,7 +152,7 @@ unsafe fn read_bytes(field: &'static str, bytes: Bytes, max: usize) -> Result<Ve
 ///
 /// As [`copy`].
 unsafe fn read_text(field: &'static str, text: Text) -> Result<String, Fault> {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     let bytes = unsafe { read_bytes(field, Bytes { ptr: text.ptr.cast(), len: text.len }, TEXT_BYTES_MAX) }?;
     String::from_utf8(bytes).map_err(|_| Fault::Field { field, fault: "is not UTF-8".to_owned() })
 }
@@ -168,7 +168,7 @@ pub(crate) unsafe fn copy(bytes: Bytes, max: usize) -> Result<Vec<u8>, String> {
         0 => Ok(Vec::new()),
         _ if ptr.is_null() => Err(format!("is null, with {len} bytes")),
         _ if len > max => Err(format!("has {len} bytes, at most {max} are allowed")),
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         _ => Ok(unsafe { std::slice::from_raw_parts(ptr, len) }.to_vec()),
     }
 }

@@ -173,12 +173,12 @@ impl Loaded {
                 }
             }
         };
-        // Without a thread nothing is cancelled.
+        // If the thread cannot be started, calls are not cancelled.
         let _ = std::thread::Builder::new().name("plugin-cancel".into()).spawn(cancel);
         sender
     }
 
-    /// Counts an answer to a number that belongs to no call, or no longer does.
+    /// Counts an answer whose number belongs to no call, or no longer does.
     pub(crate) fn answered_none(number: u64) {
         let plugins = PLUGINS.read().unwrap_or_else(PoisonError::into_inner);
         let plugin = usize::try_from(number >> NUMBER_BITS).ok().and_then(|number| plugins.get(number)).cloned();
@@ -191,7 +191,7 @@ impl Loaded {
         }
     }
 
-    /// Counts a fault; the first one of its kind is logged.
+    /// Counts a fault. Only the first one of each kind is logged.
     fn count(&self, count: &AtomicU64, what: &str) {
         if count.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!("plugin `{}` ({}) {what}; further cases are only counted", self.name(), self.file.display());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Calls of one store that nobody waits for any more and that have not ended yet.
+/// Calls of one store that have not ended although nobody waits for them any longer.
 #[derive(Default)]
 pub(crate) struct Outstanding {
     count: AtomicUsize,
@@ -23,11 +23,11 @@ impl Outstanding {
         self.count.load(Ordering::SeqCst) == 0
     }
 
-    /// Waits until there are none.
+    /// Waits until none is left.
     pub(crate) async fn ended(&self) {
         while !self.is_empty() {
             let mut ended = pin!(self.ended.notified());
-            // Enabled before the count is checked again, so that no end is missed.
+            // Enable before checking the count again, so that no notification is missed.
             ended.as_mut().enable();
             if !self.is_empty() {
                 ended.await;
@@ -36,7 +36,7 @@ impl Outstanding {
     }
 }
 
-/// Stands for such a call; dropping it marks the call as ended.
+/// One such call; dropping this marks the call as ended.
 pub(crate) struct Ending(Arc<Outstanding>);
 
 impl Drop for Ending {

@@ -19,7 +19,7 @@ use crate::outstanding::Outstanding;
 use crate::threads::NoThread;
 use crate::{calls, completion, watch};
 
-/// Opens a store of the driver with that index.
+/// Opens a store of the driver with this index.
 pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, context: OpenContext) -> Result<Opened> {
     let refuse = |kind, message: String| Err(DriverError::new(kind, "open", message));
     let Some(description) = plugin.description.drivers.get(driver) else {

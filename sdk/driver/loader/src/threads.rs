@@ -63,7 +63,7 @@ impl Threads {
         Ok(())
     }
 
-    /// Notes that a call did not return in time.
+    /// Records that a call did not return in time.
     pub(crate) fn lost(&self) {
         let mut state = self.lock();
         state.lost += 1;
@@ -73,7 +73,7 @@ impl Threads {
         }
     }
 
-    /// Notes that one of them has returned after all.
+    /// Records that one of them has returned after all.
     pub(crate) fn came_back(&self) {
         let mut state = self.lock();
         state.lost = state.lost.saturating_sub(1);

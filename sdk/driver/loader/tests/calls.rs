@@ -1,4 +1,4 @@
-//! Plugins that break the rules while they run: each fault costs its call, and everything else goes on.
+//! Plugins that violate the interface at run time: each violation affects only its own call.
 
 mod support;
 
@@ -13,17 +13,17 @@ use snaphook_driver_loader::{Deadlines, Faults, Plugin};
 use snaphook_driver_testkit::sample::any;
 use support::{driver_file, hostile};
 
-/// Until something is given up that should be there at once, on a machine that does other things.
+/// Timeout for results that should arrive at once, even on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
-/// The deadline where some calls are not answered in time; the others are, also on a machine that does other things.
+/// The deadline for tests in which some calls miss it; the other calls meet it even on a busy machine.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// The deadline where none is answered in time.
+/// The deadline for tests in which every call misses it.
 const VERY_SHORT: Duration = Duration::from_millis(200);
 
 fn file(test: &str) -> PathBuf {
-    // A library of its own for each test: what one releases is released in its library.
+    // A separate library for each test, because a library's state is shared by all of its users.
     hostile(test, "calls.c", &[])
 }
 
@@ -49,7 +49,7 @@ async fn event(plugin: &Plugin) -> Arc<dyn EventStore> {
     }
 }
 
-/// Waits until the plugin's faults are so.
+/// Waits until the plugin's fault counters match.
 async fn until(plugin: &Plugin, expected: impl Fn(Faults) -> bool) -> Faults {
     let started = Instant::now();
     while !expected(plugin.faults()) {
@@ -77,9 +77,9 @@ async fn answers_that_cannot_be_read() {
         ("odd-error", "the answer of the plugin `h` is an error that cannot be read"),
     ];
     for (name, message) in cases {
-        // A list, as a secret that is missing has a response that is empty.
+        // `list`, because the response to `get` for an absent secret is empty.
         assert_error(store.list(name).await.unwrap_err(), ErrorKind::Unexpected, message);
-        // Nobody knows what was stored.
+        // It is unknown whether the secret was stored.
         assert_error(store.put(name, b"", None).await.unwrap_err(), ErrorKind::Uncertain, message);
     }
     assert!(store.list("fine").await.unwrap().is_empty());
@@ -104,13 +104,13 @@ async fn wrong_counts() {
 async fn answers_to_no_call() {
     let plugin = load("twice", LONG);
     let store = secure(&plugin).await;
-    // Often, so that some of them run on a thread of the runtime.
+    // Many times, so that some calls run on a runtime thread.
     for _ in 0..20 {
         for name in ["twice", "made-up", "nobody"] {
             assert_eq!(store.get(name).await.unwrap(), None);
         }
     }
-    // `nobody` names no plugin.
+    // The number in `nobody` belongs to no plugin, so those answers are not counted.
     until(&plugin, |faults| faults.answered_none == 40 && faults.unanswered == 0).await;
     store.close().await.unwrap();
 }
@@ -134,7 +134,7 @@ async fn late_answers() {
 async fn answers_after_the_end() {
     let plugin = load("after-close", SHORT);
     let store = secure(&plugin).await;
-    // What was answered is counted until its function has returned, a moment later.
+    // An answered call is counted until its function has returned.
     until(&plugin, |faults| faults.unanswered == 0).await;
     let waiting = tokio::spawn({
         let store = Arc::clone(&store);
@@ -156,15 +156,15 @@ async fn calls_that_are_never_answered() {
     let plugin = load("never", SHORT);
     let store = secure(&plugin).await;
     assert_error(store.get("never").await.unwrap_err(), ErrorKind::Unavailable, "did not answer the call within");
-    // Nobody waits for it any more: it is not given up, but counted.
+    // A call without a waiter is not given up, but it counts as unanswered.
     assert!(tokio::time::timeout(Duration::ZERO, store.get("never")).await.is_err());
     assert_eq!(store.get("fine").await.unwrap(), None);
     store.close().await.unwrap();
-    // Those that were answered are forgotten a moment after that.
+    // Answered calls are removed slightly later.
     assert_eq!(until(&plugin, |faults| faults.unanswered == 2).await.given_up, 1);
 }
 
-/// What became of an append whose time is over is not known before it ends: until then the store is not healthy.
+/// The outcome of an append past its deadline is unknown until the append ends, so the store is unhealthy until then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_append() {
     let plugin = load("late-append", SHORT);
@@ -189,13 +189,13 @@ async fn functions_that_throw() {
         assert_error(store.get("throw").await.unwrap_err(), ErrorKind::Unexpected, message);
     }
     assert_error(store.put("throw", b"", None).await.unwrap_err(), ErrorKind::Uncertain, message);
-    // It counts as answered.
+    // The call was answered before the exception, so it counts as answered.
     assert_eq!(store.get("twice throw").await.unwrap(), None);
     until(&plugin, |faults| faults.thrown == 22).await;
     store.close().await.unwrap();
 }
 
-/// On a thread of the runtime: the other one serves on, and the timers of both.
+/// The function blocks one runtime thread: the other thread continues, and so do all timers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_that_does_not_return() {
     for name in ["block", "answer-first"] {
@@ -206,7 +206,7 @@ async fn a_function_that_does_not_return() {
             let store = Arc::clone(&shared);
             tokio::spawn(async move { store.get(name).await })
         };
-        // Until the method counts as quick.
+        // Make the method count as quick.
         for _ in 0..20 {
             call("fine").await.unwrap().unwrap();
         }
@@ -249,7 +249,7 @@ async fn functions_that_hold_all_threads() {
         let mut refused = None;
         for call in calls {
             let error = call.await.unwrap();
-            // Whoever had no thread has changed nothing.
+            // A call that got no thread has changed nothing.
             match error.to_string().contains("did not return from the call") {
                 true => assert_eq!(error.kind(), ErrorKind::Uncertain),
                 false => assert_eq!(error.kind(), ErrorKind::Unavailable),
@@ -262,16 +262,16 @@ async fn functions_that_hold_all_threads() {
     };
     let message = "the plugin `h` cannot be called: 64 of its calls did not return, so it gets no more threads";
     assert_error(refused, ErrorKind::Unavailable, message);
-    // Another plugin has threads of its own, and so has the same file when it is loaded again.
+    // Another plugin has its own threads, and so does the same file when it is loaded again.
     let other = load("exhausted", LONG);
     secure(&other).await.get("release").await.unwrap();
     until(&plugin, |faults| faults.stuck == 0 && faults.unanswered == 0).await;
-    // The threads are there again.
+    // The threads are available again.
     secure(&plugin).await.close().await.unwrap();
     store.close().await.unwrap();
 }
 
-/// On a runtime with one thread nothing runs where it comes in.
+/// On a runtime with one thread, no call runs on the caller's thread.
 #[tokio::test]
 async fn a_runtime_with_one_thread() {
     let plugin = load("one-thread", SHORT);
@@ -294,7 +294,7 @@ async fn what_a_plugin_does_not_bring() {
     assert_error(open(1, Store::Secure).await.err().unwrap(), ErrorKind::Invalid, "has no driver 1");
 }
 
-/// A read that waits for events ends when it is dropped, and waiting is no reason to be given up.
+/// A read that waits for events ends when it is dropped, and its waiting time does not count towards its deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_and_cancelling() {
     let plugin = Plugin::load(&driver_file("memory"), Deadlines { call: SHORT, whole: LONG }).unwrap();
@@ -314,7 +314,7 @@ async fn waiting_and_cancelling() {
     store.close().await.unwrap();
 }
 
-/// What a store that is dropped held is free again.
+/// The resources of a dropped store are released.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_store_is_closed() {
     let plugin = Plugin::load(&driver_file("sqlite"), Deadlines::default()).unwrap();

@@ -1,4 +1,4 @@
-//! The conformance suites of every driver as a library, and of the example in C.
+//! The conformance suites for every driver as a library, and for the example in C.
 
 mod support;
 
@@ -37,7 +37,7 @@ mod stdout {
     snaphook_driver_testkit::error_suite!(library("stdout"), {});
 }
 
-/// The cases of each kind of call.
+/// One case for each kind of call.
 mod crud {
     use super::{WithRecords, library};
 
@@ -71,7 +71,8 @@ mod in_c {
     snaphook_driver_testkit::secure_suite!(library_in_c(), {});
 }
 
-/// Drivers whose own store is another server: what crosses is the same, so the cases are those of each kind of call.
+/// Drivers whose store is another server. The messages are the same as for other drivers, so one case for each kind of
+/// call is enough.
 mod postgres {
     use super::{WithPostgres, library};
 

@@ -1,4 +1,4 @@
-//! Files that are no plugins of this server: one clear error each, and the process goes on.
+//! Files that are not plugins for this server: each fails with one clear error, and the process continues.
 
 mod support;
 
@@ -10,14 +10,14 @@ use snaphook_driver::wire::PluginDescription;
 use snaphook_driver_loader::{Deadlines, Fault, LoadError, Plugin, inspect, inspect_in_child};
 use support::{driver_file, hostile};
 
-/// Enough for a process that loads a library, on a machine that does other things.
+/// Enough time for a process that loads a library, even on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
 async fn in_child(file: &Path, deadline: Duration) -> Result<PluginDescription, LoadError> {
     inspect_in_child(Path::new(env!("CARGO_BIN_EXE_inspect-plugin")), &[], file, deadline).await
 }
 
-/// The fault of a library that is loaded here and in a child: both say the same.
+/// The fault of a library, which must be the same whether it is loaded here or in a child process.
 #[track_caller]
 fn fault(file: &Path) -> String {
     let here = inspect(file).unwrap_err();
@@ -44,7 +44,7 @@ fn files_that_are_no_libraries() {
     assert!(fault(&empty).contains("too short"), "{}", fault(&empty));
     let none = folder.path().join("none.so");
     assert!(fault(&none).contains("No such file"), "{}", fault(&none));
-    // One that is cut off may also end the process that loads it.
+    // Loading a truncated library may also crash the process.
     let whole = std::fs::read(load("whole", &[])).unwrap();
     let cut = folder.path().join("cut.so");
     std::fs::write(&cut, &whole[..whole.len() / 3]).unwrap();
@@ -70,7 +70,7 @@ fn other_versions_and_sizes() {
     assert_eq!(inspect(&other).unwrap_err().to_string(), format!("plugin `{}`: {}", other.display(), fault(&other)));
     let small = load("small", &["-DENTRY=plugin.struct_size = 16"]);
     assert!(fault(&small).starts_with("its descriptor has 16 bytes, expected at least "), "{}", fault(&small));
-    // A library of a later server has more at the end.
+    // The descriptor of a library for a later version is longer.
     inspect(&load("large", &["-DENTRY=plugin.struct_size = 4096"])).unwrap();
 }
 
@@ -146,7 +146,7 @@ async fn initialisers_that_do_not_return() {
     assert!(error.to_string().contains("is not loaded after 300ms"), "{error}");
 }
 
-/// What it prints is not taken for the answer, and how it behaves at its end does not matter.
+/// Printed text is not mistaken for the answer, and behaviour at exit does not matter.
 #[tokio::test]
 async fn initialisers_that_print() {
     let print = "(void)!write(1, \"+\\1\\0\\0\\0x hello\", 12); atexit((void (*)(void))pause)";

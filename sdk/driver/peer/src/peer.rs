@@ -25,7 +25,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// largest record and a little more.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
 
-/// Headers that belong to the connection and its messages, so the settings must not contain them.
+/// Headers that belong to the connection and its messages; the settings must not contain them.
 const HEADERS_OF_MESSAGES: [&str; 4] = ["connection", "content-length", "host", "transfer-encoding"];
 
 /// Headers whose values are not secret and help to understand a message.
@@ -174,7 +174,7 @@ impl Peer {
             is_whole: false,
             secrets: self.secrets.clone(),
         };
-        // The status tells what happened, even if reading the body fails.
+        // The status gives the outcome, even if reading the body fails.
         let body = &mut found.body;
         let read = async {
             let mut length = 0;

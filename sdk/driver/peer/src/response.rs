@@ -27,7 +27,7 @@ pub enum Verdict {
     Done,
     /// A retry may succeed, and this attempt may have succeeded.
     Passing,
-    /// There is nothing at the address.
+    /// The address does not exist.
     Absent,
     /// The content of the request is rejected, and a retry would be rejected too.
     Refused,
@@ -79,13 +79,13 @@ impl Response {
         self.secrets.quote(text, !self.is_whole)
     }
 
-    /// Whether the response is a web page: from a gateway, a login, or a server that is not the API.
+    /// Whether the response is a web page: from a gateway, a login page, or a server that is not the API.
     fn is_page(&self) -> bool {
         self.begins_with(b"<")
             && matches!(self.media_type().as_deref(), None | Some("text/html" | "application/xhtml+xml"))
     }
 
-    /// Whether its body looks like an error of an API: JSON, plain text, or empty.
+    /// Whether the body looks like an error of an API: JSON, plain text, or empty.
     fn is_of_api(&self) -> bool {
         let is_json = |media_type: &str| media_type.ends_with("/json") || media_type.ends_with("+json");
         match self.media_type().as_deref() {

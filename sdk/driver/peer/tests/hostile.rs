@@ -1,4 +1,4 @@
-//! Peers that are broken, slow or hostile cost one request, bounded in time and memory.
+//! A broken, slow or hostile peer only affects one request, within limits of time and memory.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ async fn headers_of_the_settings_are_sent() {
     }
 }
 
-/// A peer that sends back what it got: in its body, and where it redirects to.
+/// A peer that echoes the request in the body and in the target of a redirect.
 #[tokio::test]
 async fn echoes_of_secrets_are_not_shown() {
     let server = Server::start(|request| {
@@ -103,7 +103,7 @@ async fn bodies_are_kept_up_to_a_bound() {
         let response = get(&server, LONG, max).await.unwrap();
         assert_eq!((response.body.as_slice(), response.is_whole), (kept.as_bytes(), is_whole), "{max}");
     }
-    // Without end, fast: dropped at a bound. Without end, slow: dropped at the deadline.
+    // An endless fast response is dropped at the size limit, an endless slow one at the deadline.
     let server = Server::start(|_| Reply::Endless(b"HTTP/1.1 200 OK\r\n\r\nx".to_vec()));
     let response = get(&server, LONG, 5).await.unwrap();
     assert_eq!((response.status, response.body.as_slice(), response.is_whole), (200, b"xxxxx".as_slice(), false));
@@ -139,14 +139,14 @@ async fn every_fault_ends_within_the_deadline_and_has_one_message() {
         assert!(!failure.contains('\n') && !failure.contains("/base"), "{what}: {failure}");
         assert!(started.elapsed() < Duration::from_secs(10), "{what}");
     }
-    // What repeats interim responses for ever.
+    // Interim responses that never stop.
     let server = Server::start(|_| Reply::Raw(b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100_000)));
     assert!(get(&server, LONG, 100).await.is_err());
-    // Nobody listens.
+    // Nobody listens on the port.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let peer = Peer::new(&format!("http://{address}"), None, LONG).unwrap();
     assert!(peer.send(Method::GET, "", None, 0).await.unwrap_err().to_string().contains("refused"));
-    // TLS spoken to a server that has none.
+    // TLS to a server without TLS.
     let server = Server::start(|_| Reply::status(200));
     if let Ok(peer) = Peer::new(&server.url("").replace("http:", "https:"), None, SHORT) {
         assert!(peer.send(Method::GET, "", None, 0).await.is_err());

@@ -10,7 +10,7 @@ use snaphook_driver_abi::{Bytes, Completion, ERROR, OK};
 pub(crate) struct PendingAnswer {
     /// `None` once the answer has been given.
     completion: Option<Completion>,
-    /// The kind of an error that leaves open what was done.
+    /// The error kind if the outcome is unknown.
     lost: ErrorKind,
 }
 

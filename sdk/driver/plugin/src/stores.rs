@@ -33,7 +33,7 @@ pub(crate) struct Stores {
 
 struct OpenStore {
     service: Service,
-    /// Declared after the service, which may need the runtime while it is dropped.
+    /// Declared after the service, because the service may need the runtime while it is dropped.
     runtime: Arc<Runtime>,
 }
 
@@ -141,7 +141,7 @@ impl Stores {
         Ok((driver, store, context))
     }
 
-    /// The runtime, which exists while a store is open.
+    /// The runtime, which exists while any store is open.
     fn runtime(&self) -> Result<Arc<Runtime>> {
         let mut current = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = current.upgrade() {
@@ -162,7 +162,7 @@ fn closes(method: Method) -> bool {
     matches!(method, Method::SecureClose | Method::EventClose | Method::ModelClose | Method::ErrorClose)
 }
 
-/// Removes a call from those that wait when it ends.
+/// Removes a call from the waiting calls when it ends.
 struct Forget {
     stores: &'static Stores,
     call: u64,

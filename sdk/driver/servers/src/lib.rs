@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// How long a server may take to answer after its start.
 const START: Duration = Duration::from_secs(30);
 
-/// How long it may take to end. A server may inherit ignored signals from this process: a shell lets background
+/// How long a server may take to end. It may inherit ignored signals from this process, because a shell lets background
 /// processes ignore some.
 const END: Duration = Duration::from_secs(10);
 
@@ -65,7 +65,7 @@ const JANITOR: &str =
     r#"cat >/dev/null; kill -QUIT "$(cat "$1/process")"; sleep 1; kill -KILL "$(cat "$1/process")"; rm -rf "$1""#;
 
 impl Server {
-    /// Starts one in a new folder. `command` may be called again, for the same folder, after the server ended.
+    /// Starts a server in a new folder. `command` may be called again for the same folder after the server has ended.
     fn start(
         name: &'static str,
         folder: TempDir,
@@ -80,7 +80,7 @@ impl Server {
         server
     }
 
-    /// Restarts it, in the same folder and on the same port.
+    /// Restarts the server in the same folder and on the same port.
     pub fn restart(&mut self) {
         self.end(Signal::Terminate);
         self.run();
@@ -102,7 +102,7 @@ impl Server {
         }
     }
 
-    /// Stops it, and waits until none of its threads runs.
+    /// Stops the process, and waits until none of its threads runs.
     pub fn pause(&self) {
         if let Some(child) = &self.child {
             send(Signal::Pause, child.id());
@@ -126,7 +126,7 @@ impl Server {
         self.folder.path()
     }
 
-    /// Starts it and waits until it accepts connections.
+    /// Starts the process and waits until it accepts connections.
     fn run(&mut self) {
         let log = self.folder.path().join("log");
         let file = std::fs::File::options().append(true).create(true).open(&log).unwrap();
@@ -171,7 +171,7 @@ fn runs(process: u32) -> bool {
     })
 }
 
-/// A port on which nobody is listening now. Another process may take it before the server does; then the start fails.
+/// A port on which nobody is listening. If another process takes it before the server does, the start fails.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
 }

@@ -7,13 +7,14 @@ use tempfile::TempDir;
 
 use crate::{Server, free_port, program};
 
-/// Names the folder of the program where it is not in `PATH`: `cargo xtask test` puts it below the target folder.
+/// The environment variable for the folder of the program if it is not in `PATH`: `cargo xtask test` puts it below the
+/// target folder.
 pub const FOLDER: &str = "SNAPHOOK_NATS";
 
 const PROGRAM: &str = "nats-server";
 const FILE_STORE: &str = "8GB";
 
-/// Starts one server; `sync_interval` as its configuration has it (`always` for durable writes).
+/// Starts one server; `sync_interval` is a value of its configuration (`always` for durable writes).
 pub fn start(sync_interval: &'static str) -> Server {
     start_with(sync_interval, String::new())
 }
@@ -23,12 +24,12 @@ pub fn start_in(folder: &Path, sync_interval: &'static str) -> Server {
     run(folder.join(PROGRAM), sync_interval, FILE_STORE, String::new())
 }
 
-/// The same with more lines in its configuration.
+/// The same with additional lines in its configuration.
 pub fn start_with(sync_interval: &'static str, lines: String) -> Server {
     run(installed(), sync_interval, FILE_STORE, lines)
 }
 
-/// Starts one server that stores no more than that, such as `2MB`.
+/// Starts one server that stores at most this much, such as `2MB`.
 pub fn start_small(max_file_store: &'static str) -> Server {
     run(installed(), "always", max_file_store, String::new())
 }

@@ -10,14 +10,14 @@ use tempfile::TempDir;
 
 use crate::{Server, program};
 
-/// Who may connect, without a password: the server listens on the loopback interface only.
+/// The user, who needs no password: the server listens only on the loopback interface.
 pub const USER: &str = "snaphook";
 pub const DATABASE: &str = "postgres";
 
-/// Starts a server with these settings beside its own (`name=value`).
+/// Starts a server with these additional settings (`name=value`).
 pub fn start(settings: &'static [&'static str]) -> Server {
     let folder = TempDir::new().unwrap();
-    // It refuses to run as root; it then runs as the user that Debian's package creates.
+    // PostgreSQL does not run as root, so it runs as the user that Debian's package creates.
     let user = is_root().then(|| user("postgres"));
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
     user.iter().for_each(|(user, group)| chown(folder.path(), Some(*user), Some(*group)).unwrap());
@@ -54,7 +54,7 @@ fn as_user(name: &str, user: Option<(u32, u32)>) -> Command {
     command
 }
 
-/// Where Debian has the programs of each version, newest first.
+/// The folders in which Debian installs the programs of each version, newest first.
 fn versions() -> Vec<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
@@ -71,7 +71,7 @@ fn is_root() -> bool {
     id.stdout.trim_ascii() == b"0"
 }
 
-/// A user's number and that of its group.
+/// The ids of a user and of its group.
 fn user(name: &str) -> (u32, u32) {
     let number = |flag: &str| -> u32 {
         let id = Command::new("id").args([flag, name]).output().unwrap();

@@ -10,12 +10,12 @@ use crate::{Server, program};
 /// The settings of a server that must not lose anything.
 pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
-/// Starts a server with these settings beside its own, such as [`DURABLE`].
+/// Starts a server with these additional settings, such as [`DURABLE`].
 pub fn start(settings: &'static [&'static str]) -> Server {
     start_with("--port", settings.iter().map(|setting| (*setting).to_owned()).collect())
 }
 
-/// The same with TLS only: files with the certificate and its key, as PEM.
+/// The same with TLS only, with PEM files of the certificate and its key.
 pub fn start_with_tls(settings: &'static [&'static str], certificate: PathBuf, key: PathBuf) -> Server {
     let files = [("--tls-cert-file", certificate), ("--tls-key-file", key)];
     let mut own: Vec<String> = ["--port", "0", "--tls-auth-clients", "no"].map(str::to_owned).into();

@@ -1,4 +1,4 @@
-//! Only checks a text, without building anything.
+//! Checks a text without building anything.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -4,10 +4,10 @@ use std::fmt;
 
 /// Maximum number of characters quoted in a message.
 const QUOTED_CHARS_MAX: usize = 100;
-/// Maximum length of a pointer; a longer one ends above the value with the fault.
+/// Maximum length of a pointer; a longer one ends at an enclosing value.
 const POINTER_BYTES_MAX: usize = 500;
 
-/// A fault with its place in the text.
+/// A fault and its location in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonError {
     fault: Fault,
@@ -28,7 +28,7 @@ pub enum Fault {
     End,
     /// Text follows the value.
     Trailing,
-    /// Something else was found where this was expected.
+    /// Something else was found in place of this.
     Expected(&'static str),
     /// A comma with nothing after it.
     TrailingComma,
@@ -40,7 +40,7 @@ pub enum Fault {
     /// A control character inside a string.
     ControlCharacter(u8),
     BadEscape,
-    /// `\ud800` to `\udfff` without its other half: no Unicode text contains it.
+    /// `\ud800` to `\udfff` without its other half, which no Unicode text contains.
     LoneSurrogate,
     /// A duplicate name in one object.
     Twice {
@@ -95,7 +95,7 @@ impl JsonError {
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.fault {
-            // The offset says where.
+            // The fault itself contains the offset.
             Fault::NotUtf8 { .. } => write!(f, "{}", self.fault),
             fault => write!(f, "{fault} at line {} column {}", self.line, self.column),
         }

@@ -89,7 +89,7 @@ pub fn unquote(quoted: &str) -> Option<Cow<'_, str>> {
     reader::unquote(quoted)
 }
 
-/// Finds trees in a type's own name. `cargo xtask tidy` finds those in the fields of a struct.
+/// Detects trees by the type's own name. `cargo xtask tidy` detects those in the fields of a struct.
 fn assert_no_tree<T>() {
     debug_assert!(
         !["serde_json::value::Value", "serde_json::map::Map", "serde_json::number::Number"]
@@ -136,7 +136,7 @@ impl Json {
         Json(text.into())
     }
 
-    /// Writes a value out once.
+    /// Serializes a value.
     pub fn from_value(value: &Value) -> Self {
         Json(value.to_string().into())
     }

@@ -1,7 +1,7 @@
-//! One pass over a JSON text. A [`Build`] decides what is built from its values.
+//! Reads a JSON text in one pass. A [`Build`] determines what is built from its values.
 //!
-//! The grammar is that of RFC 8259, applied strictly: no byte order mark, no half surrogates, no duplicate names in one
-//! object. Recursion ends at the limit of depth, and everything else is linear in the text.
+//! The grammar is that of RFC 8259, applied strictly: no byte order mark, no lone surrogates, no duplicate names in an
+//! object. Recursion is bounded by the depth limit, and everything else is linear in the text.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::error::{Fault, JsonError};
 /// catalog; wrappers around data add a few levels.
 pub const DEPTH_MAX: usize = 256;
 
-/// Digits of an exponent without leading zeros: comparisons, unique keys and the validator calculate with 64 bits.
+/// Digits of an exponent without leading zeros: comparisons, unique keys and the validator use 64-bit arithmetic.
 const EXPONENT_DIGITS_MAX: usize = 15;
 
 /// Limits for one text.
@@ -48,18 +48,18 @@ pub trait Build {
 
     fn null(&mut self) -> Self::Value;
     fn boolean(&mut self, value: bool) -> Self::Value;
-    /// A number as it is written.
+    /// A number as it appears in the text.
     fn number(&mut self, text: &str) -> Self::Value;
-    /// A string without quotes and escapes.
+    /// The content of a string, without quotes and escapes.
     fn string(&mut self, text: Cow<'_, str>) -> Self::Value;
     fn item(&mut self, list: &mut Self::List, item: Self::Value);
     fn list(&mut self, list: Self::List) -> Self::Value;
-    /// Returns `false` if the object has that name already.
+    /// Returns `false` if the object already has that name.
     fn member(&mut self, object: &mut Self::Object, name: Cow<'_, str>, value: Self::Value) -> bool;
     fn object(&mut self, object: Self::Object) -> Self::Value;
 }
 
-/// Reads one text, with nothing after it but spaces.
+/// Reads one text; only whitespace may follow the value.
 pub fn read<B: Build>(text: &str, limits: Limits, build: &mut B) -> Result<(B::Value, Shape), JsonError> {
     let limits = Limits { depth: limits.depth.min(DEPTH_MAX), ..limits };
     let mut reader = Reader::new(text, limits);
@@ -80,11 +80,11 @@ pub(super) fn unquote(quoted: &str) -> Option<Cow<'_, str>> {
 struct Reader<'a> {
     text: &'a str,
     bytes: &'a [u8],
-    /// Offset of the next byte; of the fault, once there is one.
+    /// Offset of the next byte or, once there is a fault, of the fault.
     at: usize,
     limits: Limits,
     shape: Shape,
-    /// Once there is a fault: the names and indexes that lead to it, the last one first.
+    /// The names and indexes that lead to the fault, if there is one, the last one first.
     path: Vec<String>,
 }
 
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Steps over the first bracket of a list or object. Returns whether it ends at once.
+    /// Skips the opening bracket of a list or object. Returns whether the closing one follows immediately.
     fn open(&mut self, depth: usize, close: u8) -> Result<bool, Fault> {
         if depth > self.limits.depth {
             return Err(Fault::TooDeep { max: self.limits.depth });
@@ -147,14 +147,14 @@ impl<'a> Reader<'a> {
         Ok(self.close(close))
     }
 
-    /// Steps over the last bracket of a list or object, if it is there.
+    /// Skips the closing bracket of a list or object, if it is next.
     fn close(&mut self, close: u8) -> bool {
         let closes = self.peek() == Some(close);
         self.at += usize::from(closes);
         closes
     }
 
-    /// Steps over a comma. Returns whether another part follows.
+    /// Skips a comma. Returns whether another part follows.
     fn goes_on(&mut self, close: u8, expected: &'static str) -> Result<bool, Fault> {
         self.spaces();
         if self.close(close) {
@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
         Ok(build.object(object))
     }
 
-    /// A fault in the item or member of this index or name.
+    /// Records that a fault is in the item or member with this index or name.
     #[cold]
     fn below(&mut self, step: String, fault: Fault) -> Fault {
         self.path.push(step);
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
         if word.as_bytes().starts_with(rest) { Err(Fault::End) } else { Err(Fault::Expected("a value")) }
     }
 
-    /// Steps over digits and returns how many there are.
+    /// Skips digits and returns their number.
     fn digits(&mut self) -> usize {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
         self.at - start
     }
 
-    /// Steps over digits, of which there must be one.
+    /// Skips digits; there must be at least one.
     fn some_digits(&mut self) -> Result<(), Fault> {
         match (self.digits(), self.peek()) {
             (0, None) => Err(Fault::End),
@@ -308,7 +308,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Steps to the next quote, backslash or control character, or to the end.
+    /// Skips to the next quote, backslash or control character, or to the end.
     fn plain(&mut self) {
         const ONES: u64 = 0x0101_0101_0101_0101;
         const HIGHS: u64 = 0x8080_8080_8080_8080;
@@ -358,7 +358,7 @@ impl<'a> Reader<'a> {
                     }
                     _ => unit,
                 };
-                // Only halves of surrogate pairs are invalid here.
+                // Only lone surrogates are invalid here.
                 char::from_u32(code).ok_or_else(|| {
                     self.at = start;
                     Fault::LoneSurrogate
@@ -371,7 +371,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Four hexadecimal digits. `start`: the place of the escape.
+    /// Reads four hexadecimal digits. `start` is the offset of the escape.
     fn unit(&mut self, start: usize) -> Result<u32, Fault> {
         let mut unit = 0;
         for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! The reader on text of every kind: what it takes, what it rejects and with which words.
+//! The reader with texts of all kinds: which texts it accepts, and with which messages it rejects others.
 
 use serde_json::json;
 
@@ -26,7 +26,7 @@ fn names_that_serde_json_uses_are_names() {
                 assert_eq!(parse(&text).unwrap(), expected);
                 assert_eq!(parse(&format!("[{{\"x\":{text}}}]")).unwrap()[0]["x"], expected);
                 let json = Json::trusted(text.as_str());
-                // Written as text, as a tree, and inside something else.
+                // The value as text, as a tree, and inside another value.
                 assert_eq!(parse(&Json::from_value(&expected)).unwrap(), expected);
                 assert_eq!(parse(&serde_json::to_string(&json).unwrap()).unwrap(), expected);
                 assert_eq!(json!({ "a": json })["a"], expected);
@@ -134,7 +134,7 @@ fn a_fault_has_a_pointer() {
     ] {
         assert_eq!(parse(text).unwrap_err().pointer(), pointer, "{text}");
     }
-    // Never long: then it ends above the fault.
+    // A pointer is never long: it ends at an enclosing value.
     let long = "n".repeat(300);
     assert_eq!(parse(&format!(r#"{{"{long}":{{"{long}":x}}}}"#)).unwrap_err().pointer(), format!("/{long}"));
     let deep = "[".repeat(1000);

@@ -14,29 +14,29 @@ use crate::time::Millis;
 /// The verdict on a batch. The store writes it atomically.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged<'a> {
-    /// One for each append.
+    /// The result of each append.
     pub answers: Vec<Result<Appended, Conflict>>,
     /// The rows to write, in order.
     pub accepted: Vec<Accepted<'a>>,
-    /// After the rows, claims that have expired by this time are removed: the [`REMOVALS_MAX`](super::REMOVALS_MAX)
-    /// that expired first, by key where times are equal. The store then passes their number to the end
-    /// ([`LogEnd::removed`]). No result depends on a removal, only the visible claims.
+    /// If set, the store removes, after the rows, claims that have expired by this time: the
+    /// [`REMOVALS_MAX`](super::REMOVALS_MAX) that expired first, ordered by key where times are equal. Then it passes
+    /// their number to the end of the log ([`LogEnd::removed`]). No result depends on a removal; it only affects which
+    /// claims are visible.
     pub removal: Option<Millis>,
-    /// The end of the log after the batch. The time of its next removal is the old one until [`LogEnd::removed`] is
-    /// called.
+    /// The end of the log after the batch. Its next removal time does not change until [`LogEnd::removed`] is called.
     pub end: LogEnd,
 }
 
 impl<'a> Judged<'a> {
-    /// The ends of all streams with a new event, for stores that write all rows at once.
+    /// The ends of all streams with new events, for stores that write all rows at once.
     pub fn tails(&self) -> BTreeMap<StreamRef<'a>, Tail> {
         let mut tails = BTreeMap::new();
-        // In order, so that the last one of a stream wins.
+        // In order, so that the last row of a stream determines its tail.
         tails.extend(self.accepted.iter().map(|row| (row.stream(), row.tail())));
         tails
     }
 
-    /// All keys whose holders change, with their holders after all rows; `None`: nobody.
+    /// All keys whose holders change, with their holders after all rows; `None` means that nobody holds the key.
     pub fn claims(&self) -> BTreeMap<&'a str, Option<HolderRef<'a>>> {
         let mut claims = BTreeMap::new();
         claims.extend(self.accepted.iter().flat_map(Accepted::keys));
@@ -63,21 +63,21 @@ impl<'a> Accepted<'a> {
         Tail { position: self.appended.position, ended: self.append.event.kind.ends_stream() }
     }
 
-    /// The keys that the row changes, in order, with their new holders. The last one of a key counts.
+    /// The keys that the row changes, in order, with their new holders. If a key occurs twice, its last holder counts.
     fn keys(&self) -> impl Iterator<Item = (&'a str, Option<HolderRef<'a>>)> + use<'a> {
         let released = self.append.releases.iter().map(|key| (key.as_str(), None));
         released.chain(self.claims().map(|(key, holder)| (key, Some(holder))))
     }
 
-    /// The keys that the row takes, in order, with their new holders. The last one of a key counts.
+    /// The keys that the row takes, in order, with their new holders. If a key occurs twice, its last holder counts.
     pub fn claims(&self) -> impl Iterator<Item = (&'a str, HolderRef<'a>)> + use<'a> {
         let (stream, position) = (self.stream(), self.appended.position);
         self.append.claims.iter().map(move |claim| (claim.key.as_str(), holder(claim, stream, position)))
     }
 }
 
-/// Judges a batch of appends to a log that ends at `end`. With `atomic`, nothing is written if one append has a conflict.
-/// Fails only if the state does.
+/// Judges a batch of appends to a log that ends at `end`. With `atomic`, nothing is written if any append has a
+/// conflict. Returns an error only if the state does.
 pub fn judge<'a>(end: LogEnd, batch: &'a [Append], atomic: bool, log: &mut impl LogState) -> Result<Judged<'a>> {
     let tails = HashMap::with_capacity(batch.len());
     let mut judge = Judge { log, end, tails, claims: HashMap::new(), instances: BTreeMap::new() };
@@ -132,7 +132,7 @@ impl<'a, L: LogState> Judge<'_, 'a, L> {
         Ok(Ok(appended))
     }
 
-    /// `expected`, `requires` and `quiet`.
+    /// Checks `expected`, `requires` and `quiet`.
     fn check(&mut self, append: &'a Append, stream: StreamRef<'a>) -> Result<Result<(), Conflict>> {
         if append.expected != Expected::Any {
             let Tail { position: last, ended } = self.tail(stream)?;

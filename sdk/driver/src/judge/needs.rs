@@ -7,12 +7,12 @@ use crate::append::{Append, Expected, Holder};
 use crate::error::Result;
 use crate::event::{Position, StreamRef};
 
-/// Everything that [`judge`](super::judge) may query from a [`LogState`] for a batch.
+/// Everything that [`judge`](super::judge) may request from a [`LogState`] for a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs<'a> {
-    /// Their last events.
+    /// Streams whose last events are needed.
     pub streams: BTreeSet<StreamRef<'a>>,
-    /// Their holders.
+    /// Keys whose holders are needed.
     pub keys: BTreeSet<&'a str>,
     /// Models whose last instance event is needed, if it is after this position.
     pub quiet: BTreeMap<&'a str, Position>,
@@ -37,7 +37,7 @@ impl<'a> Needs<'a> {
     }
 }
 
-/// A [`LogState`] that was loaded before, according to [`Needs`]. Anything absent from it is not in the log.
+/// A [`LogState`] that was loaded in advance according to [`Needs`]. Whatever it lacks is not in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known<'a> {
     pub tails: BTreeMap<StreamRef<'a>, Tail>,

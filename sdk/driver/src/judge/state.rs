@@ -73,12 +73,12 @@ pub const REMOVALS_MAX: usize = 256;
 /// The end of a log, and the time of its next removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEnd {
-    /// Of the last event; 0 if there is none.
+    /// Position of the last event; 0 if there is none.
     pub position: Position,
-    /// Of the last event.
+    /// Time of the last event.
     pub time: Millis,
-    /// The first batch that ends at or after it removes expired claims. Stores with several judging nodes must store
-    /// it.
+    /// The first batch whose end is at or after this time removes expired claims. Stores in which several nodes judge
+    /// must store this time.
     pub next_removal: Millis,
 }
 
@@ -86,7 +86,7 @@ impl LogEnd {
     /// The end of a log without events.
     pub const EMPTY: LogEnd = LogEnd { position: 0, time: Millis::MIN, next_removal: Millis::MIN };
 
-    /// Records the number of claims of a removal: if there may be more, the next batch continues.
+    /// Records how many claims a removal removed: if there may be more, the next batch continues.
     pub fn removed(&mut self, count: usize) {
         let pause = if count < REMOVALS_MAX { REMOVAL_MILLIS } else { 0 };
         self.next_removal = self.time.saturating_add(pause);

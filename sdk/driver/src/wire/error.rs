@@ -10,7 +10,7 @@ pub fn encode_error(error: &DriverError) -> Vec<u8> {
     proto::Error::from(error).encode_to_vec()
 }
 
-/// The error of these bytes. Invalid bytes are an error themselves.
+/// The error with these bytes. Invalid bytes are an error themselves.
 pub fn decode_error(bytes: &[u8]) -> DriverError {
     match proto::Error::decode(bytes) {
         Ok(error) => error.into(),
@@ -44,7 +44,7 @@ impl From<&DriverError> for proto::Error {
             causes.push(cause.to_string());
             source = cause.source();
         }
-        // Many errors include their cause in their own text.
+        // The text of many errors already includes their cause.
         causes.dedup_by(|cause, before| before.contains(cause.as_str()));
         proto::Error {
             kind: kind.map_or(proto::ErrorKind::Unexpected, |(_, kind)| *kind).into(),

@@ -281,7 +281,7 @@ impl TryFrom<proto::EventFilter> for EventFilter {
     }
 }
 
-/// Without a filter all events match.
+/// Without a filter, all events match.
 fn filter(filter: Option<proto::EventFilter>) -> Result<EventFilter, Malformed> {
     filter.map_or_else(|| Ok(EventFilter::default()), EventFilter::try_from)
 }

@@ -24,7 +24,7 @@ pub(super) fn to_wire(filter: &Filter) -> Vec<proto::Condition> {
     }
 }
 
-/// The caller has checked its depth.
+/// The caller has checked the depth.
 pub(super) fn from_wire(conditions: Vec<proto::Condition>) -> Result<Filter, Malformed> {
     conditions.into_iter().map(Filter::try_from).collect::<Result<_, _>>().map(Filter::And)
 }

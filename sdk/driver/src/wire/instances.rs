@@ -166,7 +166,7 @@ impl TryFrom<proto::ModelQueryResponse> for InstancePage {
 }
 
 impl From<&Budget> for proto::Budget {
-    /// The remaining steps and wait; time and memory are those of one read.
+    /// The remaining steps and waiting time; time and memory are the limits of one read.
     fn from(budget: &Budget) -> Self {
         let Limits { steps, time, memory, .. } = budget.limits();
         proto::Budget {

@@ -17,7 +17,7 @@ use crate::json::Limits;
 /// many times its length.
 const VALUES_MAX: usize = 1 << 20;
 
-/// Why bytes cannot be converted to the other form: a clause without a full stop.
+/// Why bytes cannot be converted to the other form, as a clause without a full stop.
 #[derive(Debug)]
 pub struct JsonMappingError(String);
 
@@ -36,12 +36,12 @@ impl de::Error for JsonMappingError {
 }
 
 impl Method {
-    /// The name of the message that it takes.
+    /// The name of its request message.
     pub fn request(self) -> String {
         self.message_name("Request")
     }
 
-    /// The name of the message that it returns.
+    /// The name of its response message.
     pub fn response(self) -> String {
         self.message_name("Response")
     }
@@ -52,7 +52,7 @@ impl Method {
     }
 }
 
-/// A message of that name, as JSON.
+/// Converts a message of that name to JSON.
 pub fn to_json(message: &str, bytes: &[u8]) -> Result<Vec<u8>, JsonMappingError> {
     let message = DynamicMessage::decode(descriptor(message)?, bytes)
         .map_err(|error| JsonMappingError(format!("it is no such message: {error}")))?;
@@ -63,7 +63,7 @@ pub fn to_json(message: &str, bytes: &[u8]) -> Result<Vec<u8>, JsonMappingError>
     Ok(json.into_inner())
 }
 
-/// JSON as a message of that name. Unknown members are ignored.
+/// Converts JSON to a message of that name. Unknown members are ignored.
 pub fn from_json(message: &str, json: &[u8]) -> Result<Vec<u8>, JsonMappingError> {
     let limits = Limits { values: VALUES_MAX, ..Limits::default() };
     let tree = crate::json::utf8(json).and_then(|text| crate::json::parse_within(text, limits));

@@ -44,7 +44,7 @@ pub fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Malformed> {
     M::decode(bytes).map_err(|error| Malformed(format!("it is no such message: {error}")))
 }
 
-/// The number of readable top-level fields, counted up to one too many.
+/// The number of readable top-level fields; counting stops when it exceeds the maximum.
 fn count_fields(mut bytes: &[u8]) -> usize {
     use prost::encoding::{DecodeContext, decode_key, skip_field};
     let mut count = 0;
@@ -62,7 +62,7 @@ pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T, Malformed>
     value.ok_or_else(|| Malformed::missing(field))
 }
 
-/// Text that must be JSON: nobody checks data from the other side again.
+/// Parses text that must be JSON, because data from the other side is not checked again.
 pub(super) fn json(field: &str, text: String) -> Result<Json, Malformed> {
     json::check(&text).map_err(|error| Malformed(format!("`{field}` is no JSON: {error}")))?;
     Ok(Json::trusted(text))

@@ -26,7 +26,7 @@ macro_rules! methods {
                 }
             }
 
-            /// The last part of its address at a remote driver.
+            /// The last part of its path on a remote driver.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Method::$method => $name,)*
@@ -52,7 +52,7 @@ macro_rules! methods {
     (@ changes) => { true };
 }
 
-// A new method is one line here, its messages in `proto/driver.proto`, and its place in `service` and `client`.
+// To add a method, add one line here, its messages in `proto/driver.proto`, and its handling in `service` and `client`.
 methods! {
     SecureHealth = 1 Secure "health" reads;
     SecureClose = 2 Secure "close" changes;
@@ -122,7 +122,7 @@ impl Method {
         Method::ALL.iter().copied().find(|method| method.number() == number)
     }
 
-    /// The method at that address of a remote driver.
+    /// The method at that path of a remote driver.
     pub fn from_path(store: &str, name: &str) -> Option<Method> {
         Method::ALL.iter().copied().find(|method| method.store().as_str() == store && method.name() == name)
     }

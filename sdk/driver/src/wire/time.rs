@@ -6,10 +6,10 @@ use super::message::decode;
 use super::method::Method;
 use super::proto;
 
-/// For a call whose work does not grow with the store.
+/// The time limit of a call whose work does not grow with the store.
 pub const CALL_TIME: Duration = Duration::from_secs(30);
 
-/// For work on everything that is stored. No call may take longer.
+/// The time limit of a call that works on everything in the store. No call may take longer.
 pub const WHOLE_TIME: Duration = Duration::from_secs(60 * 60);
 
 impl Method {
@@ -41,7 +41,7 @@ impl Method {
         if self.is_whole() { WHOLE_TIME } else { CALL_TIME.saturating_add(own).min(WHOLE_TIME) }
     }
 
-    /// The additional time in a request: the waiting time of a read, the budget of a query.
+    /// The additional time that a request asks for: the waiting time of a read, or the budget of a query.
     pub fn own_time(self, request: &[u8]) -> Duration {
         let budget =
             |budget: Option<proto::Budget>| budget.map_or(0, |budget| budget.time_ms.saturating_add(budget.wait_ms));

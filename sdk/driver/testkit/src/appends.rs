@@ -1,4 +1,4 @@
-//! Random appends. They use few names and close times, so that most conditions concern something recent.
+//! Random appends. They use few names and close times, so that most conditions refer to something recent.
 
 use snaphook_driver::time::Millis;
 use snaphook_driver::{Append, Claim, Event, EventKind, Expected, Holder, Position, Quiet, Require, Stream};
@@ -12,7 +12,7 @@ pub const KEYS: [&str; 5] = ["", "a", "a\0", "b", "é"];
 
 const MODELS: [&str; 3] = ["m", "n", "mn"];
 
-/// Texts, and UUIDs that are not listed in numeric order.
+/// Texts, and UUIDs that are not in numeric order.
 const INSTANCES: [&str; 6] = [
     "a",
     "b",
@@ -24,7 +24,7 @@ const INSTANCES: [&str; 6] = [
 
 const ROWS_MAX: usize = 6;
 
-/// Times differ by multiples of this, or are equal.
+/// Times are equal or differ by multiples of this.
 const STEP: Millis = 7_000;
 
 /// A client that appends at random.

@@ -1,4 +1,4 @@
-//! Cases of the cost of reads (budgets, cancellation, bounded scans), and of values that databases tend to misread.
+//! Cases for the cost of reads (budgets, cancellation, bounded scans), and for values that databases tend to misread.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub async fn a_dropped_read_ends(subject: &Subject) {
     let events: Vec<_> =
         (0..2000_u64).map(|number| created(2 + number, "m", &format!("i{number:04}"), &json!({"t": text}))).collect();
     store.apply(0, &events, 3000).await.unwrap();
-    // More than 10^10 comparisons of characters.
+    // More than 10^10 character comparisons.
     let filter = vec![condition(&["t"], Like(format!("%{}_b%", "a".repeat(400))))];
     let budget = Budget::new(GENEROUS);
     let read = tokio::spawn({

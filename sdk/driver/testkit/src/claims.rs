@@ -1,4 +1,4 @@
-//! Cases of claims that are reserved and released without an event.
+//! Cases for claims that are reserved and released without an event.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Cases of the error store.
+//! Cases for the error store.
 
 use snaphook_driver::{ErrorQuery, ErrorRecord, ErrorStore, EventKind, Json, PAGE_BYTES_MAX, Stream};
 
@@ -90,7 +90,7 @@ pub async fn records_are_listed(subject: &Subject) {
     for (model, hook, expected) in
         [(None, None, 4), (Some("m"), None, 3), (None, Some("h"), 3), (Some("m"), Some("h"), 2), (Some("x"), None, 0)]
     {
-        // Neither the cursor nor the limit of a page matters.
+        // `count` ignores the cursor and the limit.
         let query = ErrorQuery {
             model: model.map(str::to_owned),
             hook: hook.map(str::to_owned),
@@ -126,7 +126,7 @@ pub async fn pages_end_early(subject: &Subject) {
         }
     }
     assert_eq!(ids.concat(), "0123456789");
-    // A page that contains the last record says so, whatever the limit.
+    // `full` is `false` on a page with the last record, even if the page reaches the limit.
     for (limit, full) in [(2, true), (3, false)] {
         let after = Some("6".to_owned());
         let page = store.list(&ErrorQuery { after, limit, ..ErrorQuery::default() }).await.unwrap();

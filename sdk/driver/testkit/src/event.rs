@@ -1,4 +1,4 @@
-//! Cases of the event log itself.
+//! Cases for the event log itself.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub async fn a_log_has_an_identity(subject: &Subject) {
     store.close().await.unwrap();
     drop(store);
     let store = subject.event().await;
-    // After a loss, the store has a different log with another identity.
+    // A store that is not durable now has a new log with another identity.
     assert_eq!(store.identity() == identity, durable);
     store.close().await.unwrap();
 }
@@ -157,7 +157,7 @@ pub async fn rows_fail_for_themselves(subject: &Subject) {
     let answers = append_all(&*store, &[create("m", "a", "{}"), create("m", "b", "{}")], false).await;
     assert!(answers.iter().all(Result::is_err));
     assert_eq!(all(&*store, EventFilter::default()).await.len(), 2);
-    // A model that only appears in a failed row leaves nothing behind that affects later appends.
+    // A model that only appears in a failed row does not affect later appends.
     let ghost = Append { expected: Expected::At(9), ..create("ghost", "a", "{}") };
     let answers = append_all(&*store, &[ghost, create("other", "a", "{}")], false).await;
     assert!(answers[0].is_err() && answers[1].is_ok());
@@ -299,7 +299,7 @@ pub async fn claims_move_and_are_released(subject: &Subject) {
     let answer = try_append(&*store, change("a", &["one"], &["two"])).await;
     assert!(matches!(answer, Err(Conflict::Claimed { .. })), "{answer:?}");
     assert!(store.holder("two").await.unwrap().is_some());
-    // If two replace the same holder, one succeeds.
+    // If two appends replace the same holder, only one succeeds.
     let held = store.holder("one").await.unwrap().unwrap().position;
     let replacing = |id: &str, position| Append {
         claims: vec![Claim { replaces: Some(position), ..claim("one") }],
@@ -339,7 +339,7 @@ pub async fn claims_expire(subject: &Subject) {
         value: Some(value),
     };
     assert_eq!(store.holder("k").await.unwrap(), Some(held.clone()));
-    // Until it expires it is held like any other claim, and the conflict contains the value stored with it.
+    // Until it expires, the key is held like any other, and the conflict contains the value stored with the claim.
     let early = try_append(&*store, at("b", start + HOUR - 1, vec![claim("k")])).await;
     assert_eq!(early, Err(Conflict::Claimed { key: "k".into(), holder: held.clone() }));
     let store = if store.capabilities().durable {
@@ -354,7 +354,7 @@ pub async fn claims_expire(subject: &Subject) {
     let holder = store.holder("k").await.unwrap().unwrap();
     assert_eq!((holder.position, holder.value.as_deref()), (second, Some("2")));
     assert!(try_append(&*store, at("c", start + 2 * HOUR, vec![claim("k")])).await.is_err());
-    // The same holder may extend the claim, also to one that never expires.
+    // The same holder may extend the claim, even to one that never expires.
     append_one(&*store, at("b", start + 2 * HOUR, vec![claim("k")])).await;
     assert!(try_append(&*store, at("c", start + 9 * HOUR, vec![claim("k")])).await.is_err());
     // Expired claims are removed while other events are appended.
@@ -560,7 +560,7 @@ pub async fn large_events(subject: &Subject) {
         assert!(page.events[0].data.as_ref().is_some_and(|found| found.as_str() == data), "{}", data.len());
     }
     assert_eq!(all(&*store, EventFilter::default()).await.len(), expected.len());
-    // A page ends before it is too large, and says so; the next pages contain the rest.
+    // A page ends before it is too large, and reports that; the next pages contain the rest.
     for number in 0..3 {
         let data = format!("{{\"é\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 10));
         expected.push((append_one(&*store, create("m", &format!("more{number}"), &data)).await, data));

@@ -1,4 +1,4 @@
-//! Cases of exports and imports.
+//! Cases for exports and imports.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn undelayed(mut records: Vec<LogRecord>) -> Vec<LogRecord> {
     records
 }
 
-/// Imports them a few at a time. Before the end, everything can be compared.
+/// Imports records, a few at a time. Before the import is finished, everything can be compared.
 async fn import(store: &dyn EventStore, left: &[LogRecord], expected: &[LogRecord]) {
     for part in left.chunks(7) {
         store.import(part).await.unwrap();
@@ -49,7 +49,7 @@ fn group(name: &str) -> Group {
     Group { name: name.into(), filter: EventFilter { model: Some("m".into()), ..EventFilter::default() } }
 }
 
-/// Fills a log with a bit of everything: groups in each state, claims that moved, blobs, unusual names.
+/// Fills a log with a variety of data: groups in each state, claims that moved, blobs, unusual names.
 async fn fill(store: &dyn EventStore) {
     append_one(store, append(event(EventKind::ModelCreated, &Stream::of_model("m"), Some(r#"{"n": 1.50}"#)))).await;
     for index in 0..40 {
@@ -112,7 +112,7 @@ pub async fn a_copy_has_everything(subject: &Subject) {
     import(&*restored, &copied, &copied).await;
     assert_ne!(restored.identity(), store.identity());
     let check = async |restored: &dyn EventStore| {
-        // Delays are exact to the millisecond, everything else is exact.
+        // Delays are accurate to the millisecond, and everything else is exact.
         let again = records(restored).await;
         assert_eq!(again.len(), copied.len());
         for (found, expected) in again.iter().zip(&copied) {
@@ -170,7 +170,7 @@ pub async fn a_copy_is_of_one_moment(subject: &Subject) {
     let mut export = store.export().await.unwrap();
     let head = store.head().await.unwrap();
     assert_eq!(export.head(), head);
-    // The export contains nothing that happens after this point, whichever part is read later.
+    // The export contains nothing that happens after this point, no matter when a part is read.
     let first = export.next().await.unwrap();
     let claims = vec![Claim::new("later")];
     append_one(&*store, Append { claims, releases: vec!["k0001".into()], ..any("first of its model", "i") }).await;
@@ -243,7 +243,7 @@ pub async fn an_interrupted_import_goes_on(subject: &Subject) {
     }
     fill(&*store).await;
     let copied = records(&*store).await;
-    // Among the events, the claims, the blobs and the groups.
+    // Cuts among the events, the claims, the blobs and the groups.
     for cut in [1, 30, 50, copied.len() - 4, copied.len() - 1, copied.len()] {
         let other = subject.another();
         let part = other.event().await;

@@ -1,4 +1,4 @@
-//! Random trees of conditions, with and without sorting, against random documents: every driver must agree with
+//! Random condition trees, with and without sorting, on random documents: every driver must agree with
 //! [`snaphook_driver::Filter::matches`].
 
 use std::cmp::Ordering;

@@ -1,4 +1,4 @@
-//! Cases of consumer groups.
+//! Cases for consumer groups.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ pub async fn streams_do_not_wait_for_each_other(subject: &Subject) {
     ack(&*store, "g", &first[0]).await;
     assert_eq!(positions(&store.claim("g", 10, LEASE).await.unwrap()), [of["a"][1]]);
     let (left, floor) = store.lag("g").await.unwrap();
-    // Open: both later events of `a`, the later one of `b`, `c`, and the two fresh ones.
+    // Not acknowledged: both later events of `a`, the later one of `b`, `c`, and the two new ones.
     assert_eq!((left, floor), (6, of["a"][1] - 1));
     store.close().await.unwrap();
 }
@@ -175,7 +175,7 @@ pub async fn notes_stay_with_their_event(subject: &Subject) {
             store.release("g", first, delivery.token, Duration::ZERO, note).await.unwrap();
         }
         expected = note.map(str::to_owned).or(expected);
-        // The old owner cannot store a note any more.
+        // The old owner can no longer store a note.
         assert!(!store.renew("g", first, delivery.token, LEASE, Some("late")).await.unwrap());
         store.release("g", first, delivery.token, Duration::ZERO, Some("late")).await.unwrap();
         if store.capabilities().durable {
@@ -287,7 +287,7 @@ pub async fn unknown_groups_are_refused(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// A stream that is stuck behind a long backlog, with many other streams.
+/// A stream that is stuck behind a long backlog, among many other streams.
 pub async fn a_long_backlog(subject: &Subject) {
     const COUNT: usize = 20_000;
     let store = subject.event().await;
@@ -337,7 +337,7 @@ pub async fn progress_survives_reopening(subject: &Subject) {
     }
     let deliveries = store.claim("g", 3, LEASE).await.unwrap();
     assert_eq!(positions(&deliveries), written[..3]);
-    // `a` is done, `b` is held, `c` failed once and waits.
+    // `a` is done, `b` is held, `c` failed once and is delayed.
     ack(&*store, "g", &deliveries[0]).await;
     store.release("g", written[2], deliveries[2].token, Duration::ZERO, None).await.unwrap();
     let lag = store.lag("g").await.unwrap();

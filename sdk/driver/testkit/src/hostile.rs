@@ -1,5 +1,5 @@
 //! Names that a client may choose and that have a special meaning somewhere: in SQL, in SQLite, in JSON, in file
-//! systems, in the stores themselves. Every driver is tested with them in every operation that takes names.
+//! systems, or in the stores themselves. Every driver is tested with them in every operation that takes names.
 
 /// Ids that a model may have: `^[a-z0-9][a-z0-9_-]{0,62}$`.
 pub const MODELS: &[&str] = &[
@@ -26,7 +26,7 @@ pub const MODELS: &[&str] = &[
     "rtree",
     "generate_series",
     "completion",
-    // Two models, one of which is named as an index or a search table of the other might be.
+    // A model, and others that are named like possible index or search tables of it.
     "m",
     "m_content",
     "m_data",
@@ -225,8 +225,8 @@ pub fn properties() -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    // Names that only differ beyond a length at which they might be truncated. The longest is still within the limit if
-    // each of its characters is written as an escape.
+    // Names that only differ beyond a length at which they might be truncated. Even if each character is written as an
+    // escape, the longest name is within the limit.
     for length in [63, 64, 255, 1024, 10_921] {
         names.push("n".repeat(length));
         names.push(format!("{}m", "n".repeat(length)));

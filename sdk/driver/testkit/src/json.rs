@@ -1,4 +1,4 @@
-//! Hostile JSON: a generator that knows the value it has written, and a parser that shares no code with ours.
+//! Hostile JSON: a generator that knows the value that it has written, and a parser that shares no code with ours.
 //!
 //! [`Tree`] is deliberately not serde_json's `Value`, whose readers give some names a special meaning.
 
@@ -17,7 +17,7 @@ pub enum Tree {
     Object(Vec<(String, Tree)>),
 }
 
-/// Names that some component could mistake for its own.
+/// Names that some component might mistake for its own.
 pub const HOSTILE_NAMES: [&str; 28] = [
     "$serde_json::private::RawValue",
     "$serde_json::private::Number",
@@ -49,7 +49,7 @@ pub const HOSTILE_NAMES: [&str; 28] = [
     "id",
 ];
 
-/// Texts that some component could interpret as more than text.
+/// Texts that some component might interpret as more than text.
 const HOSTILE_TEXTS: [&str; 14] = [
     "",
     "12",
@@ -138,7 +138,7 @@ impl Generator {
                 members.push((name, value));
             }
         }
-        // As the only member, as serde_json expects them.
+        // As the only member, which is how serde_json represents its own values.
         if self.one_in(6) {
             let name = HOSTILE_NAMES[self.below(2)].to_owned();
             let text = HOSTILE_TEXTS[self.below(HOSTILE_TEXTS.len())].to_owned();
@@ -194,7 +194,7 @@ impl Generator {
         let most = if self.one_in(4) { 40 } else { 6 };
         match self.below(most) {
             0 => self.digits(&mut text, 1),
-            // The first digit is not zero.
+            // The first digit must not be zero.
             more => {
                 text.push(char::from(b'1' + self.below(9) as u8));
                 self.digits(&mut text, more);
@@ -388,8 +388,8 @@ pub fn reference(bytes: &[u8]) -> Result<Tree, String> {
 }
 
 impl Tree {
-    /// Whether two trees are the same value: members in any order, numbers by their digits, whatever the spelling of
-    /// the exponent (`1E+2` is `1e2`, but not `100`).
+    /// Whether two trees are the same value: members in any order, and numbers by their digits, regardless of the
+    /// spelling of the exponent (`1E+2` is `1e2`, but not `100`).
     pub fn is_same(&self, other: &Tree) -> bool {
         match (self, other) {
             (Tree::Number(left), Tree::Number(right)) => written(left) == written(right),

@@ -22,7 +22,7 @@ const MARK: &str = "snaphook-testkit:";
 /// How long a process runs at most if nobody kills it.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// How often a process is killed.
+/// How many times a process is killed.
 const ROUNDS: usize = 5;
 
 /// Why a case of this module is skipped.
@@ -44,7 +44,7 @@ fn run_and_kill(subject: &Subject, case: &str, folder: &Path, lines: usize) -> V
     // Everything printed before the kill is read, because it was acknowledged.
     while output.read_until(b'\n', &mut line).unwrap() > 0 {
         let text = String::from_utf8_lossy(&line);
-        // The harness prints the name of the case on the same line as the first number.
+        // The test harness prints the name of the case on the same line as the first number.
         if let Some((_, number)) = text.split_once(MARK)
             && text.ends_with('\n')
         {
@@ -73,7 +73,7 @@ fn is_child() -> bool {
     std::env::var_os(FOLDER_VARIABLE).is_some()
 }
 
-/// Every acknowledged append is there completely, once, with its claim; none is there partially.
+/// Every acknowledged append exists completely, exactly once, with its claim; no append exists partially.
 pub async fn appended_events_survive_a_kill(subject: &Subject) {
     if is_child() {
         return;
@@ -175,7 +175,7 @@ pub async fn the_checkpoint_fits_the_instances(subject: &Subject) {
         assert!(checkpoint >= *printed.last().unwrap(), "round {round}: {checkpoint} after {printed:?}");
         let query = InstanceQuery { limit: 1000, ..InstanceQuery::default() };
         let found = store.query("m", &query, &Budget::unlimited()).await.unwrap().items;
-        // Position p > 1 writes instance p % 50; so the last 50 positions are there.
+        // Position p > 1 writes instance p % 50, so the last 50 positions are present.
         let expected = (2..=checkpoint).rev().take(50);
         let mut expected: Vec<(String, Position)> = expected.map(|position| (id(position), position)).collect();
         expected.sort();
@@ -211,7 +211,7 @@ pub async fn apply_until_killed(subject: &Subject) {
     }
 }
 
-/// The properties of the model in a version; versions alternate.
+/// The properties of the model in a version; they alternate between versions.
 fn turn(version: u64) -> (&'static str, snaphook_driver::ModelShape) {
     let name = if version % 2 == 1 { "a" } else { "b" };
     (name, shape("m", version, &[(name, snaphook_driver::ColumnKind::Integer)], &[&[name]]))

@@ -1,4 +1,4 @@
-//! Cases of the limits that all stores share: everything within them can be applied and searched for.
+//! Cases for the limits that all stores share: everything within them can be applied and searched for.
 
 use snaphook_driver::limits::{
     INSTANCE_ID_BYTES_MAX, LIST_LENGTH_MAX, LISTS_MAX, MODEL_ID_BYTES_MAX, NESTING_MAX, NUMBER_BYTES_MAX,
@@ -174,7 +174,7 @@ fn value(random: &mut Random, names: &[String], depth: usize, out: &mut String) 
             out.push('}');
         }
         4 if depth > 2 => {
-            // Straight down.
+            // A chain of nested lists or objects.
             let levels = 1 + random.below(depth - 1);
             let object = random.below(2) == 0;
             (0..levels).for_each(|_| out.push_str(if object { "{\"0\":" } else { "[" }));

@@ -1,5 +1,5 @@
-//! Cases of a connection that is lost at every step of a call. Whichever byte it ends at, the caller learns the outcome
-//! or that the outcome is uncertain, acknowledged data is there, nothing is there twice, and the next call works.
+//! Cases for a connection that is lost at every step of a call. Wherever the connection breaks, the caller learns the
+//! outcome or that the outcome is uncertain, acknowledged data exists, nothing exists twice, and the next call works.
 //!
 //! Usually each direction of a call is cut at a dozen places; with [`LONG_VARIABLE`], after every single byte.
 
@@ -22,10 +22,10 @@ use crate::cut::{Cut, Direction, Proxy};
 use crate::model::define;
 use crate::sample::{create, created, digest, shape};
 
-/// If this is set in the environment, every place is tried. `cargo xtask test --long` sets it.
+/// If this environment variable is set, every place is tried. `cargo xtask test --long` sets it.
 pub const LONG_VARIABLE: &str = "SNAPHOOK_TEST_LONG";
 
-/// Places per direction in a short run, besides the first and the last bytes.
+/// Places per direction in a short run, in addition to the first and the last bytes.
 const PLACES: usize = 8;
 
 /// Longer than anything that a case waits for.
@@ -118,9 +118,9 @@ impl Line {
         format!("{:?}", *self.cut.lock().unwrap())
     }
 
-    /// Carries out a step again and again, each time with another cut. A step begins with its number.
+    /// Carries out a step repeatedly, each time with another cut. The step gets the number of its repetition.
     async fn at_every_cut(&self, step: impl AsyncFn(u64)) {
-        // Nothing is cut in the first call; no later call is shorter.
+        // The first call is not cut; no later call is shorter.
         step(0).await;
         let (to_host, to_driver) = *self.passed.lock().unwrap();
         assert!(to_host > 0 && to_driver > 0, "nothing passed the proxy");
@@ -192,7 +192,7 @@ async fn append_batches(connector: &dyn Connector, batch: impl Fn(u64) -> Vec<Ap
             assert_eq!(found.id, append.event.id, "{}", line.place());
             match row {
                 Ok(appended) => assert_eq!(found.position, appended.position, "{}", line.place()),
-                // It was stored the first time.
+                // The event was stored by the first attempt.
                 Err(Conflict::Stream { last, .. }) => assert_eq!(found.position, last, "{}", line.place()),
                 Err(Conflict::Batch) => {}
                 Err(conflict) => panic!("{}: {conflict:?}", line.place()),
@@ -287,7 +287,7 @@ pub async fn put_blob(connector: &dyn Connector) {
     .await;
 }
 
-/// A read never has an uncertain outcome, and half of a response counts as none.
+/// A read never has an uncertain outcome, and a partial response counts as none.
 pub async fn read(connector: &dyn Connector) {
     let line = Line::open(connector, Store::Event).await;
     let store = line.event();
@@ -355,7 +355,7 @@ pub async fn put_secret(connector: &dyn Connector) {
             Ok(version) => assert_eq!(version, 1, "{}", line.place()),
             Err(_) => match store.put(&name, b"sealed", Some(0)).await {
                 Ok(version) => assert_eq!(version, 1, "{}", line.place()),
-                // It was stored the first time.
+                // The secret was stored by the first attempt.
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{}: {error}", line.place()),
             },
         }

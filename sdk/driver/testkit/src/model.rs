@@ -1,4 +1,4 @@
-//! Cases of the data that a model store keeps.
+//! Cases for the data that a model store keeps.
 
 use serde_json::{Value, json};
 use snaphook_driver::{
@@ -214,7 +214,7 @@ pub async fn data_is_carried_over(subject: &Subject) {
         created(5, "m", "full", &json!({"c": 1, "d": 2, "e": null})),
         created(6, "other", "untouched", &json!({"a": 1})),
     ];
-    // More than a driver may want to keep in memory at once.
+    // More instances than a driver may want to keep in memory at once.
     events.extend((0..2500).map(|number| created(7 + number, "m", &format!("many{number}"), &json!({"a": number}))));
     store.apply(0, &events, 5000).await.unwrap();
     let after = shape("m", 2, &[("a", Integer), ("b", Integer), ("d", Any)], &[&["b"]]);
@@ -248,7 +248,7 @@ pub async fn columns_and_indexes_change(subject: &Subject) {
         shape("m", 3, &[("a", Any), ("c", Boolean)], &[&["a"], &["c"]]),
         shape("m", 4, &[], &[]),
         shape("m", 5, &[("b", Integer), ("a", Text), ("A", Integer)], &[&["A", "a", "b"]]),
-        // Other types, the same index.
+        // Different types, the same index.
         shape("m", 6, &[("b", Number), ("a", Text), ("A", Text)], &[&["A", "a", "b"]]),
     ];
     define(&*store, &shapes[0], 1).await;

@@ -1,4 +1,4 @@
-//! Cases of hostile names: no name that a client may choose collides with anything in a store.
+//! Cases for hostile names: no name that a client may choose collides with anything in a store.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -164,7 +164,7 @@ pub async fn properties(subject: &Subject) {
         }
     };
     answers("at first").await;
-    // Changes to them only concern the driver itself.
+    // The rest changes the models, which only concerns the driver itself.
     if subject.tries_transport_only() {
         return store.close().await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Cases that nodes with a shared log depend on: conditions that apply whichever node writes, ordered times, and
+//! Cases that nodes with a shared log depend on: conditions that apply no matter which node writes, ordered times, and
 //! notifications between nodes.
 
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ pub async fn nodes_know_of_each_other(subject: &Subject) {
     store.announce(&node("b", 1), long).await.unwrap();
     store.announce(&node("a", 2), long).await.unwrap();
     assert_eq!(store.nodes().await.unwrap(), [node("a", 2), node("b", 1)]);
-    // The last announcement counts.
+    // The most recent announcement counts.
     let moved = Node { address: "[::1]:80".into(), ..node("b", 7) };
     store.announce(&moved, long).await.unwrap();
     assert_eq!(store.nodes().await.unwrap(), [node("a", 2), moved.clone()]);

@@ -13,7 +13,7 @@ pub struct Request {
     pub method: String,
     /// The path with the query.
     pub path: String,
-    /// Names in lower case.
+    /// The names are in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
@@ -30,9 +30,9 @@ impl Request {
 pub enum Reply {
     /// A complete response: status, headers and body.
     Response(u16, Vec<(&'static str, String)>, Vec<u8>),
-    /// These bytes, whatever they mean; then the connection ends.
+    /// These bytes, whatever they mean; then the connection is closed.
     Raw(Vec<u8>),
-    /// These bytes, and then the last one repeatedly, as long as the client reads.
+    /// These bytes, and then the last one repeatedly while the client reads.
     Endless(Vec<u8>),
     /// Nothing, while the connection stays open.
     Stall,

@@ -1,5 +1,5 @@
-//! Cases of prepared changes, and of changes that are deferred during a replay. The result must equal that of a direct
-//! change.
+//! Cases for prepared changes, and for changes that are deferred during a replay. The result must equal that of a
+//! direct change.
 
 use serde_json::{Value, json};
 use snaphook_driver::ColumnKind::{Any, Integer, Text};
@@ -101,7 +101,7 @@ pub async fn a_prepared_change_is_the_plain_one(subject: &Subject) {
             store.define(0, Some(&before), &noted, &CarryOver::default(), 5500).await.unwrap();
             assert_eq!(store.definitions().await.unwrap(), std::slice::from_ref(&noted), "{name}");
             store.apply(0, &[created(5600, "m", "late", &json!({"a": 7, "b": "b7"}))], 5600).await.unwrap();
-            // The content of the record is only known now.
+            // The content of the record is not known before this point.
             let record = snaphook_driver::Json::trusted(format!("{{\"of\":{prepared}}}"));
             let after = ModelShape { record, ..after.clone() };
             store.define(0, Some(&noted), &after, &carry, 6000).await.unwrap();
@@ -154,12 +154,12 @@ pub async fn what_is_prepared_may_be_given_up(subject: &Subject) {
     assert_eq!(ids(&*store, "m", &is("a", 7)).await, ["i7"]);
     store.apply(0, &[created(4001, "m", "late", &json!({"a": 7}))], 4001).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("a", 7)).await, ["i7", "late"]);
-    // A different change from the prepared one.
+    // A change that differs from the prepared one.
     let other = shape("m", 2, &[("c", Integer)], &[&["c"]]);
     store.define(0, Some(&before), &other, &renaming(&[("a", "c")], &[]), 4002).await.unwrap();
     assert_eq!(ids(&*store, "m", &is("c", 7)).await, ["i7", "late"]);
     assert!(ids(&*store, "m", &is("b", 7)).await.is_empty());
-    // Dropped and defined again while a change is prepared.
+    // The model is dropped and defined again while a change is prepared.
     store.prepare(&shape("m", 3, &[("b", Integer)], &[&["b"]]), &renaming(&[("c", "b")], &[])).await.unwrap();
     store.drop_model(0, "m", 4003).await.unwrap();
     define(&*store, &before, 4004).await;

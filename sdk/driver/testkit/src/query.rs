@@ -1,5 +1,5 @@
-//! Cases of filters, sorts and pages. [`snaphook_driver::compare`] defines their meaning; every driver must agree with
-//! it.
+//! Cases for filters, sorts and pages. [`snaphook_driver::compare`] defines their meaning, and every driver must agree
+//! with it.
 
 use std::cmp::Ordering;
 

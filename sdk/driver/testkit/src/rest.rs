@@ -1,5 +1,5 @@
 //! Servers for drivers that need one: a REST API in memory, and a collector that accepts everything. The openers here
-//! connect a driver to them, whichever way the driver itself is opened.
+//! connect a driver to these servers, however the driver itself is opened.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

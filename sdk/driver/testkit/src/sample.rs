@@ -1,4 +1,4 @@
-//! Events and instances to test with.
+//! Events and instances for tests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -102,7 +102,7 @@ pub fn bare(data: &Value) -> InstanceView<'_> {
     InstanceView { id: "", created_at: 0, updated_at: 0, revision: 0, position: 0, data }
 }
 
-/// `-a.b` is descending by the path `a`, `b`.
+/// `-a.b` means descending by the path `a`, `b`.
 pub fn sort_key(text: &str) -> SortKey {
     let (descending, path) = text.strip_prefix('-').map_or((false, text), |path| (true, path));
     SortKey { path: path.split('.').map(str::to_owned).collect::<Vec<_>>().into(), descending }
@@ -118,7 +118,7 @@ pub fn created(position: Position, model: &str, id: &str, data: &Value) -> Event
     change(EventKind::InstanceCreated, position, model, id, Some(&data.to_string()))
 }
 
-/// The seeds of a property test: one that is the same in every run and a new one, or only the requested one.
+/// The seeds of a property test: a fixed one, and the requested one or else a new one.
 pub fn seeds() -> impl Iterator<Item = u64> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = std::env::var("SNAPHOOK_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now);
@@ -133,7 +133,7 @@ impl Random {
         Random(seed.max(1))
     }
 
-    /// Below `bound`.
+    /// A random number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

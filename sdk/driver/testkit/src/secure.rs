@@ -1,4 +1,4 @@
-//! Cases of the secure store.
+//! Cases for the secure store.
 
 use snaphook_driver::{ErrorKind, PAYLOAD_BYTES_MAX, Sealed};
 

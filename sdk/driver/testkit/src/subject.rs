@@ -145,7 +145,7 @@ impl Subject {
     pub fn skip(&self, why: &str) {
         SKIPPED.fetch_add(1, Ordering::Relaxed);
         let module = self.module.map_or(String::new(), |module| format!("{module}::"));
-        // A test binary whose standard error is closed has nobody to tell.
+        // If the standard error of a test binary is closed, the line is lost.
         let _ = writeln!(std::io::stderr(), "skipped: {module}{}: {why}", self.case);
     }
 }

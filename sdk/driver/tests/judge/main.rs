@@ -1,7 +1,7 @@
-//! The judge against the naive log, on random appends.
+//! Compares the judge with the naive log, on random appends.
 //!
-//! `SNAPHOOK_JUDGE_APPENDS` is how many there are; by default so many that a run takes a few seconds. Seeds are numbered
-//! from 1, so a failure happens again in a run of the same length or more.
+//! `SNAPHOOK_JUDGE_APPENDS` sets their number; the default takes a few seconds. Seeds are numbered from 1, so a failure
+//! is reproduced by any run of the same length or more.
 
 mod stores;
 
@@ -12,7 +12,7 @@ use snaphook_driver_testkit::appends::{Client, KEYS, may_be_held};
 use snaphook_driver_testkit::naive::NaiveLog;
 use stores::{ByNet, ByRow};
 
-/// Batches of one log: enough that claims expire and are removed, few enough that its history is searched quickly.
+/// Batches per log: enough for claims to expire and be removed, few enough for the history to be searched quickly.
 const BATCHES: usize = 25;
 
 const APPENDS: u64 = 100_000;
@@ -31,7 +31,7 @@ fn verdicts_are_those_of_the_naive_log() {
     assert!((done / 5..done * 4 / 5).contains(&accepted), "{accepted} of {done}: neither outcome is rare");
 }
 
-/// Runs one log; returns how many appends there were, and how many succeeded.
+/// Runs one log. Returns the number of appends, and how many of them succeeded.
 fn compare(seed: u64) -> (u64, u64) {
     let (mut client, mut naive) = (Client::new(seed), NaiveLog::default());
     let (mut by_row, mut by_net) = (ByRow::default(), ByNet::default());
@@ -51,7 +51,7 @@ fn compare(seed: u64) -> (u64, u64) {
         assert_eq!(by_row.end.position, naive.head(), "{}", context());
         assert_eq!(by_row.tails, by_net.tails, "{}", context());
         for key in KEYS {
-            // One store removes what has expired, the other never does.
+            // One store removes expired claims, the other never does.
             assert!(may_be_held(&naive, key, by_row.holders.get(key)), "{}", context());
             assert_eq!(by_net.holders.get(key), naive.holder(key), "{}", context());
         }
@@ -59,7 +59,7 @@ fn compare(seed: u64) -> (u64, u64) {
     (rows, accepted)
 }
 
-/// If the rules changed, [`VERSION`] goes up. If only the random appends did, take the new digest.
+/// If the rules changed, increase [`VERSION`]. If only the random appends changed, update the digest.
 #[test]
 fn this_version_gives_the_verdicts_that_it_gave() {
     const DIGEST: (u32, u64) = (1, 9_468_893_997_363_045_838);
@@ -79,7 +79,7 @@ fn this_version_gives_the_verdicts_that_it_gave() {
     assert_eq!((VERSION, digest.finish()), DIGEST);
 }
 
-/// An append that finds the log empty may stand at its very end too.
+/// Judging an empty batch on an empty log changes nothing.
 #[test]
 fn a_log_without_events_has_no_time() {
     let judged = judge(LogEnd::EMPTY, &[], true, &mut ByRow::default()).expect("a state that does not fail");

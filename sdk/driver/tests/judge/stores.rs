@@ -1,11 +1,11 @@
-//! Two stores in memory that write what the judge says: one row after the other, and the sum of the rows.
+//! Two stores in memory that write what the judge decides: one row after the other, or the sum of the rows.
 
 use std::collections::BTreeMap;
 
 use snaphook_driver::judge::{Judged, Known, LogEnd, LogState, Needs, REMOVALS_MAX, Tail};
 use snaphook_driver::{Append, Holder, Position, Result, Stream, StreamRef};
 
-/// Asked while the judge runs. Removes claims that have expired.
+/// Queried while the judge runs. Removes expired claims.
 pub(crate) struct ByRow {
     pub(crate) end: LogEnd,
     pub(crate) tails: BTreeMap<Stream, Tail>,
@@ -49,7 +49,7 @@ impl LogState for ByRow {
     }
 
     fn last_of_instances(&mut self, model: &str, since: Position) -> Result<Position> {
-        // Where that is not found, anything up to there may be said.
+        // If the last position is at or before `since`, any position up to `since` may be returned.
         Ok(self.instances.get(model).copied().filter(|last| *last > since).unwrap_or(since))
     }
 
@@ -58,7 +58,7 @@ impl LogState for ByRow {
     }
 }
 
-/// Loaded before the judge runs, with nothing but what the batch needs. Keeps claims that have expired.
+/// Loaded before the judge runs, with only what the batch needs. Keeps expired claims.
 pub(crate) struct ByNet {
     pub(crate) end: LogEnd,
     pub(crate) tails: BTreeMap<Stream, Tail>,

@@ -1,4 +1,4 @@
-//! Modules, called through their descriptor as a server does.
+//! Calls modules through their descriptor, as a server does.
 #![expect(unsafe_code, reason = "takes the place of the server")]
 
 use std::ptr::{null, null_mut};
@@ -9,7 +9,7 @@ use crate::{Answer, ConnectionHandler, Filtered, Flags, RequestHandler, Side, Te
 
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The server's side of an exchange; responses only, since the sides do not differ in what crosses.
+/// The server's side of an exchange; only responses, because requests cross the boundary in the same way.
 #[derive(Default)]
 struct Served {
     headers: Vec<(String, Vec<u8>)>,
@@ -60,7 +60,7 @@ extern "C" fn header(exchange: *mut abi::Exchange, _: u32, name: abi::Bytes) -> 
 extern "C" fn all_headers(exchange: *mut abi::Exchange, _: u32, to: *mut abi::Header, capacity: usize) -> usize {
     let headers = &served(exchange).headers;
     for (index, (name, value)) in headers.iter().enumerate().take(capacity) {
-        // SAFETY: the module has room for `capacity` of them.
+        // SAFETY: the module provides space for `capacity` headers.
         unsafe { to.add(index).write(abi::Header { name: lent(name.as_bytes()), value: lent(value) }) };
     }
     headers.len()
@@ -212,7 +212,7 @@ impl RequestHandler for TriedRequest {
     fn request_error(&mut self, _: &mut Exchange<'_>, status: u16) -> Answer {
         match status {
             500 => panic!("at {status}"),
-            // Below what a status may be.
+            // Smaller than any status.
             _ => Answer::Status(3),
         }
     }
@@ -246,7 +246,7 @@ fn with_config(settings: &[(&str, &str)], call: impl FnOnce(*const abi::Config) 
     })
 }
 
-/// One test, since the log is shared.
+/// One test only, because the log is shared.
 #[test]
 fn a_module_through_its_descriptor() {
     let it = descriptor::<Tried>("tried", "1");

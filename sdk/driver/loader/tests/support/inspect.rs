@@ -1,4 +1,4 @@
-//! What tests start to inspect a library in a process of its own, as the server starts itself.
+//! The program that tests start to inspect a library in a separate process, as the server does with its own program.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

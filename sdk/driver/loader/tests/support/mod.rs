@@ -1,4 +1,4 @@
-//! Where tests find libraries: those of the drivers, and those that are compiled of C here.
+//! The libraries for tests: those of the drivers, and libraries that are compiled here from C.
 
 #![allow(dead_code, reason = "each file of tests uses a part of this")]
 
@@ -14,16 +14,16 @@ use snaphook_driver::{OpenContext, Result, Store};
 use snaphook_driver_loader::{Deadlines, Plugin};
 use snaphook_driver_testkit::Opener;
 
-/// The drivers that are built as libraries here.
+/// The drivers that are built here as libraries.
 const DRIVERS: [&str; 9] = ["memory", "sqlite", "file", "stdout", "crud", "http", "postgres", "nats", "redis"];
 
-/// Set in processes that a case of the testkit starts: what they load was built before.
+/// Set in processes that a case of the testkit starts: the libraries were already built.
 const IN_CHILD: &str = "SNAPHOOK_TESTKIT_FOLDER";
 
-/// A driver as a library, for the suites of the testkit.
+/// A driver loaded as a library, for the suites of the testkit.
 pub(crate) struct Library {
     plugin: Plugin,
-    /// Whether the same driver runs the suites linked in.
+    /// Whether the same driver also runs the suites linked.
     is_linked_too: bool,
 }
 
@@ -38,18 +38,19 @@ impl Opener for Library {
     }
 }
 
-/// The driver of that name in `plugins/`.
+/// The library of the driver with this name in `plugins/`.
 pub(crate) fn library(name: &'static str) -> Library {
     Library { plugin: loaded(&driver_file(name)), is_linked_too: true }
 }
 
-/// The example in C, which brings secure storage.
+/// The example in C, which provides secure storage.
 pub(crate) fn library_in_c() -> Library {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../c/examples/secure.c");
     Library { plugin: loaded(&compiled("secure", &source, &[])), is_linked_too: false }
 }
 
-/// The file of the driver of that name: of `SNAPHOOK_PLUGINS`, which `cargo xtask plugins` fills, or built here.
+/// The library file of the driver with this name: from the folder `SNAPHOOK_PLUGINS`, which `cargo xtask plugins`
+/// fills, or built here.
 pub(crate) fn driver_file(name: &str) -> PathBuf {
     let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     match std::env::var_os("SNAPHOOK_PLUGINS") {
@@ -58,7 +59,7 @@ pub(crate) fn driver_file(name: &str) -> PathBuf {
     }
 }
 
-/// The folder of this build's profile, with the libraries in it.
+/// The folder of this build's profile, which contains the libraries.
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -75,12 +76,12 @@ fn built() -> &'static Path {
     })
 }
 
-/// A library of a file in C beside this one, with `flags` such as `-DTWICE`.
+/// A library compiled from a C file in `tests/hostile`, with `flags` such as `-DTWICE`.
 pub(crate) fn hostile(name: &str, file: &str, flags: &[&str]) -> PathBuf {
     compiled(name, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile").join(file), flags)
 }
 
-/// Compiles a library once per process, into the target folder.
+/// Compiles a library into the target folder, once per process.
 fn compiled(name: &str, source: &Path, flags: &[&str]) -> PathBuf {
     static COMPILED: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +93,7 @@ fn compiled(name: &str, source: &Path, flags: &[&str]) -> PathBuf {
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join(format!("{name}{}", std::env::consts::DLL_SUFFIX));
     if std::env::var_os(IN_CHILD).is_none() {
-        // Another process may have loaded the file of before: it gets a new one under the same name.
+        // Another process may have loaded the previous file, so it is replaced, not overwritten.
         let new = folder.join(format!("{name}.{}", std::process::id()));
         let mut cc = Command::new("cc");
         cc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-fexceptions", "-pthread"]);
@@ -113,7 +114,7 @@ fn loaded(file: &Path) -> Plugin {
     plugin.clone()
 }
 
-/// The folder that holds `deps/` with this test.
+/// The folder that contains `deps/` with this test.
 fn profile_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let deps = test.parent().unwrap();

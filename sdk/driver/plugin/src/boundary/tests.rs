@@ -1,4 +1,4 @@
-//! The functions of the descriptor as a server calls them, with a driver that panics and waits.
+//! Calls the functions of the descriptor as a server does, with a driver that panics and waits.
 #![expect(unsafe_code, reason = "plays the server, which reads what the plugin passes")]
 
 use std::collections::HashMap;
@@ -17,12 +17,12 @@ const LONG: Duration = Duration::from_secs(20);
 
 type Answers = HashMap<u64, Vec<Result<Vec<u8>>>>;
 
-/// The answers to each call.
+/// The answers to each call, by call number.
 static ANSWERS: Mutex<Option<Answers>> = Mutex::new(None);
 static ANSWERED: Condvar = Condvar::new();
 
 extern "C" fn complete(call: u64, status: u32, response: Bytes) {
-    // SAFETY: the plugin's bytes are there until this returns.
+    // SAFETY: the plugin keeps its bytes valid until this function returns.
     let bytes = unsafe { copy(response) };
     let answer = if status == OK { Ok(bytes) } else { Err(decode_error(&bytes)) };
     ANSWERS.lock().unwrap().get_or_insert_default().entry(call).or_default().push(answer);
@@ -34,7 +34,7 @@ fn completion() -> Completion {
     Completion { call: CALLS.fetch_add(1, Ordering::Relaxed), complete }
 }
 
-/// The one answer to a call.
+/// The only answer to a call.
 fn answer(call: u64) -> Result<Vec<u8>> {
     let is_missing = |answers: &mut Option<Answers>| !answers.as_ref().is_some_and(|all| all.contains_key(&call));
     let (mut answers, wait) = ANSWERED.wait_timeout_while(ANSWERS.lock().unwrap(), LONG, is_missing).unwrap();
@@ -108,7 +108,7 @@ fn descriptor() -> &'static Descriptor {
 
 fn start(function: impl Fn(&'static Descriptor, Bytes, Completion), request: &[u8]) -> u64 {
     let completion = completion();
-    // A copy that is gone when the function has returned.
+    // A copy that is freed when the function has returned.
     let request = request.to_vec();
     function(descriptor(), Bytes { ptr: request.as_ptr(), len: request.len() }, completion);
     completion.call

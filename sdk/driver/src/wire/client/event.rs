@@ -203,7 +203,7 @@ impl EventStore for Client {
     }
 }
 
-/// An export at the other side. Dropping this closes it there.
+/// An export on the other side. Dropping it closes the export there.
 struct Export {
     client: Client,
     number: u64,
@@ -228,7 +228,7 @@ impl Drop for Export {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let transport: Arc<dyn Transport> = Arc::clone(&self.client.transport);
         let request = proto::EventExportCloseRequest { export: self.number }.encode_to_vec();
-        // If this fails, the other side closes it after a while.
+        // If this fails, the other side closes the export after a while.
         runtime.spawn(async move { drop(transport.call(Method::EventExportClose, request).await) });
     }
 }

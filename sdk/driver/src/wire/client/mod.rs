@@ -21,12 +21,12 @@ use crate::error::{DriverError, ErrorKind, Result};
 /// Transports the bytes of calls to one opened store.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Performs one call. `ErrorKind::Unavailable` means that nothing was done, `ErrorKind::Uncertain` that it may have
-    /// been. Dropping the future abandons the call.
+    /// Performs one call. `ErrorKind::Unavailable` means that the call had no effect, `ErrorKind::Uncertain` that it
+    /// may have had one. Dropping the future abandons the call.
     async fn call(&self, method: Method, request: Vec<u8>) -> Result<Vec<u8>>;
 }
 
-/// A store over a [`Transport`]; implements all four traits, of which the other side serves one.
+/// A store over a [`Transport`]. It implements all four traits, of which the other side serves one.
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<dyn Transport>,
@@ -35,13 +35,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// An opened store, with the description from the other side.
+    /// An opened store, as described by the other side.
     pub fn new(transport: Arc<dyn Transport>, opened: proto::OpenResponse) -> Client {
         let capabilities = opened.capabilities.map_or(Capabilities::LEAST, Capabilities::from);
         Client { transport, capabilities, log: opened.log }
     }
 
-    /// As a store of that kind.
+    /// Returns the client as a store of that kind.
     pub fn into_opened(self, store: Store) -> Opened {
         match store {
             Store::Secure => Opened::Secure(Arc::new(self)),

@@ -1,5 +1,5 @@
-//! Repeats the server's checks of calls, because over a wire the caller may be anybody. A request that passes fulfils
-//! its method's contract, as far as this can be checked without the store.
+//! Repeats the server's checks of calls, because anybody may call over the wire. A request that passes fulfils its
+//! method's contract, as far as this can be checked without the store.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -25,13 +25,13 @@ const GROUP_BYTES_MAX: usize = 128;
 /// Longest identity of a log, and id of a record.
 const ID_BYTES_MAX: usize = 128;
 
-/// Longest lease, and longest delay of an event: stores need not support later times.
+/// Longest lease, and longest delay of an event: stores need not support longer ones.
 const LEASE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Positions are signed in most databases.
+/// Most databases use signed integers for positions.
 const POSITIONS: RangeInclusive<u64> = 1..=i64::MAX as u64;
 
-/// The problem of a request, as a clause without a full stop.
+/// The fault of a request, as a clause without a full stop.
 pub(super) type Check = Result<(), String>;
 
 /// A request whose values can be checked.
@@ -105,7 +105,7 @@ checked! {
     EventLagRequest: self => group(&self.group);
     EventPutBlobRequest: self => digest(&self.sha256);
     EventGetBlobRequest: self => digest(&self.sha256);
-    // The service keeps the numbers of exports itself.
+    // The service manages the numbers of exports.
     EventExportNextRequest: self => Ok(());
     EventExportCloseRequest: self => Ok(());
     EventImportRequest: self => all(&self.records, record);
@@ -145,7 +145,7 @@ checked! {
         maybe(&record.event, stored_event)
     });
     ErrorListRequest: self => items(self.query.as_ref().map_or(0, |query| query.limit));
-    // Neither the limit nor the position of a page matters.
+    // `count` ignores the limit and the cursor.
     ErrorCountRequest: self => Ok(());
     ErrorGetRequest: self => length("id", &self.id, 1..=ID_BYTES_MAX);
     ErrorRemoveRequest: self => length("id", &self.id, 1..=ID_BYTES_MAX);
@@ -155,7 +155,7 @@ fn all<T>(items: &[T], check: impl Fn(&T) -> Check) -> Check {
     items.iter().try_for_each(check)
 }
 
-/// Missing values are checked when the request is parsed.
+/// Missing values are detected when the request is parsed.
 fn maybe<T>(value: &Option<T>, check: impl Fn(&T) -> Check) -> Check {
     value.as_ref().map_or(Ok(()), check)
 }
@@ -241,7 +241,7 @@ fn event(event: &proto::Event) -> Check {
     }
 }
 
-/// An event that is already in the log may have been written under larger limits.
+/// An event in the log may have been written under larger limits.
 fn stored_event(event: &proto::Event) -> Check {
     model(&event.model)?;
     maybe(&event.instance, |id| instance(id))?;
@@ -281,7 +281,7 @@ fn new_group(new: &proto::Group) -> Check {
     maybe(&new.filter, filter)
 }
 
-/// A log may have been written under other limits, so the content of its events is left to the store.
+/// A log may have been written under other limits, so the store checks the content of its events.
 fn record(record: &proto::LogRecord) -> Check {
     use proto::log_record::Record;
     match &record.record {

@@ -16,7 +16,7 @@ use crate::wire::message::{Malformed, required};
 use crate::wire::method::Method;
 use crate::wire::proto;
 
-/// Concurrent exports. Each makes the store keep data that others overwrite.
+/// Maximum number of concurrent exports. Each makes the store keep old data that others overwrite.
 const EXPORTS_MAX: usize = 4;
 
 /// An export without calls for this long is closed.
@@ -220,7 +220,7 @@ impl Exports {
         Ok(Arc::clone(&export.export))
     }
 
-    /// Called with every call of the store, so that an abandoned export keeps no data for long.
+    /// Called with every call of the store, so that an abandoned export does not keep data for long.
     fn close_idle(&self) {
         self.locked().retain(|_, export| export.used.elapsed() < EXPORT_IDLE);
     }

@@ -8,19 +8,19 @@ use crate::error::{DriverError, ErrorKind, Result};
 use crate::wire::message::{Malformed, decode};
 use crate::wire::method::Method;
 
-/// The request of a method, with checked values.
+/// Reads the request of a method and checks its values.
 pub(super) fn read<M: Message + Default + Checked>(method: Method, bytes: &[u8]) -> Result<M> {
     let request: M = decode(bytes).map_err(refuse(method))?;
     request.check().map_err(|fault| DriverError::new(ErrorKind::Invalid, method.name(), fault))?;
     Ok(request)
 }
 
-/// A request that cannot be read.
+/// The error for an unreadable request.
 pub(super) fn refuse(method: Method) -> impl Fn(Malformed) -> DriverError {
     move |fault| DriverError::new(ErrorKind::Invalid, method.name(), format!("the request cannot be read: {fault}"))
 }
 
-/// A method of another kind of store.
+/// The error for a method of another kind of store.
 pub(super) fn foreign(method: Method, store: Store) -> DriverError {
     let message = format!("`{}/{}` was called on {store} storage", method.store(), method.name());
     DriverError::new(ErrorKind::Invalid, method.name(), message)
