@@ -347,6 +347,7 @@ fn text(text: &str) -> Text {
 unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Error> {
     use libloading::os::unix;
     // Resolve all symbols now, so that missing ones are reported now, and make none visible to other libraries.
+    // SAFETY: as required of the caller.
     unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL) }.map(Into::into)
 }
 
