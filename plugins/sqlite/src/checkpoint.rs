@@ -10,14 +10,14 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use snaphook_driver::{DriverError, ErrorKind, Result};
 
-use crate::database::Format;
+use crate::database::{Format, locked};
 use crate::fault::fault;
 use crate::flush::flush;
 use crate::log_room::LogRoom;
@@ -49,10 +49,6 @@ struct CheckpointerState {
 }
 
 impl CheckpointerState {
-    fn lengthened(&self) -> std::sync::MutexGuard<'_, Option<Arc<File>>> {
-        self.lengthened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Lets the thread sleep unless there was a commit after number `seen`. The order of accesses matches that of the
     /// writer, which first counts a commit and then checks this, so that one of the two sees the other.
     fn rest(&self, seen: u32) {
@@ -120,7 +116,7 @@ impl Checkpointer {
     pub(crate) fn after_commit(&mut self, writer: &Connection) {
         let pages = self.shared.pages.load(Ordering::Relaxed);
         if let Some(file) = self.room.as_mut().and_then(|room| room.keep(pages)) {
-            *self.shared.lengthened() = Some(file);
+            *locked(&self.shared.lengthened) = Some(file);
             self.wake();
         }
         match self.shared.state.load(Ordering::Acquire) {
@@ -164,7 +160,7 @@ impl Drop for Checkpointer {
 
 fn run(connection: Connection, shared: &CheckpointerState) {
     loop {
-        let lengthened = shared.lengthened().take();
+        let lengthened = locked(&shared.lengthened).take();
         if let Some(file) = lengthened {
             // If this fails, the next commit waits for the disk, or fails too.
             let _ = file.sync_data();
