@@ -99,7 +99,9 @@ impl Permit {
     pub(crate) fn take(guard: &Arc<Guard>, module: &Arc<Standing>, limit: Duration) -> Option<Permit> {
         let spare = SPARE.load(Ordering::Relaxed);
         guard.runtime.as_ref()?;
-        let slot = (0..LOOKS).find_map(|look| {
+        // Without spare threads, no slot will ever be free.
+        let looks = if spare == 0 { 0 } else { LOOKS };
+        let slot = (0..looks).find_map(|look| {
             if look > 0 {
                 std::hint::spin_loop();
             }
