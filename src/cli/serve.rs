@@ -79,8 +79,9 @@ pub(super) fn on_all_cores(workers: usize, work: impl Future<Output = Result<()>
         .build()
         .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
     let result = runtime.block_on(work);
-    // Everything was closed; a thread that still waits for something has nothing to finish.
-    runtime.shutdown_background();
+    // Everything was closed, and the process is about to exit. Threads outside of the runtime may still be in a hook
+    // that was given up; if the runtime were shut down, their next look at one of its timers would panic.
+    std::mem::forget(runtime);
     result
 }
 
