@@ -29,11 +29,9 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
     section("format");
     let formatted = run_command(cargo().args(["fmt", "--all", "--check"]).current_dir(root()));
-    let mut clippy = cargo();
-    clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).current_dir(root());
-    // These checks use the cores while tests wait.
-    let beside = vec![test::Job::new("clippy", clippy), test::Job::new("deny", deny::command()?)];
-    let tested = test::everything(false, beside);
+    // It uses the cores while tests wait.
+    let beside = vec![test::Job::new("deny", deny::command()?)];
+    let tested = test::everything(&test::Mode { is_long: false, is_linted: true }, beside);
     let checked = windows();
     println!("\n=== durations ===\n{}", durations());
     let failures: Vec<String> = [formatted, tested, checked].into_iter().filter_map(Result::err).collect();

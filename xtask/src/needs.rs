@@ -314,7 +314,9 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     // A separate target folder: the one of this checkout may be locked by another build.
     let built = tools.join("build");
     let mut install = crate::shell::cargo();
-    install.args(["install", "--quiet", "--locked", "--force", NAME, "--version", CARGO_DENY, "--root"]).arg(&tools);
+    // It runs for seconds, so compiling it with optimisation would take longer than it saves.
+    install.args(["install", "--quiet", "--locked", "--debug", "--force", NAME, "--version", CARGO_DENY, "--root"]);
+    install.arg(&tools);
     run(install.arg("--target-dir").arg(&built))?;
     // The build files are never used again.
     std::fs::remove_dir_all(&built).map_err(|error| format!("cannot remove {}: {error}", built.display()))?;

@@ -67,10 +67,15 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// The compiler next to that cargo: another one may come first in `PATH`.
+/// The compiler next to that cargo.
 pub(crate) fn rustc() -> Command {
-    let beside = std::env::var_os("CARGO").map(|cargo| PathBuf::from(cargo).with_file_name("rustc"));
-    Command::new(beside.filter(|path| path.is_file()).unwrap_or_else(|| "rustc".into()))
+    Command::new(beside_cargo("rustc").unwrap_or_else(|| "rustc".into()))
+}
+
+/// A program of the toolchain: next to that cargo, because another one may come first in `PATH`, or else in `PATH`.
+pub(crate) fn beside_cargo(name: &str) -> Option<PathBuf> {
+    let beside = std::env::var_os("CARGO").map(|cargo| PathBuf::from(cargo).with_file_name(name));
+    beside.filter(|path| path.is_file()).or_else(|| find_program(name))
 }
 
 /// Whether a skipped test counts as a failure: with `CI=true`, as .ci/run and the services for it set it. The tests

@@ -9,15 +9,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::lints::Lints;
 use crate::repository::root;
 use crate::shell::{Result, cargo};
 
 /// `--tests` also builds the programs that tests start. Libraries are included: tests load those of the drivers, and in
 /// one build they share their dependencies.
-const BUILD: [&str; 5] = ["build", "--workspace", "--lib", "--examples", "--tests"];
+const BUILD: [&str; 6] = ["build", "--workspace", "--lib", "--bins", "--examples", "--tests"];
 
-/// One line of JSON for each build result; messages for people go to standard error.
-const MESSAGES: &str = "--message-format=json-render-diagnostics";
+/// One line of JSON for each build result and each message of the compiler. The progress goes to standard error.
+const MESSAGES: &str = "--message-format=json";
 
 /// How often to check for new output of cargo.
 const LOOK: Duration = Duration::from_millis(200);
@@ -34,6 +35,14 @@ pub(super) struct Program {
     pub(super) folder: PathBuf,
 }
 
+/// What was built.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Built {
+    pub(super) programs: Vec<Program>,
+    /// How many warnings there were.
+    pub(super) warnings: usize,
+}
+
 /// A running cargo. It is killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Compiling {
@@ -43,26 +52,25 @@ pub(super) struct Compiling {
 }
 
 impl Compiling {
-    pub(super) fn start() -> Result<Compiling> {
+    pub(super) fn start(lints: &Lints) -> Result<Compiling> {
         let failed = |error: std::io::Error| format!("cannot start `cargo {}`: {error}", BUILD.join(" "));
         let (built, said) = (NamedTempFile::new().map_err(failed)?, NamedTempFile::new().map_err(failed)?);
         let mut command = cargo();
         command.args(BUILD).arg(MESSAGES).current_dir(root()).stdin(Stdio::null());
+        lints.apply(&mut command);
         command.stdout(built.reopen().map_err(failed)?).stderr(said.reopen().map_err(failed)?);
         Ok(Compiling { cargo: command.spawn().map_err(failed)?, built, said })
     }
 
-    /// Prints the output of cargo until it ends, and returns the programs.
-    pub(super) fn finish(mut self) -> Result<Vec<Program>> {
+    /// Prints the output of cargo until it ends, then what the compiler had to say.
+    pub(super) fn finish(mut self) -> Result<Built> {
         let failed = |error: std::io::Error| format!("cannot follow `cargo {}`: {error}", BUILD.join(" "));
         let said = self.said.reopen().map_err(failed)?;
         let status = follow(said, &mut self.cargo).map_err(failed)?;
-        if !status.success() {
-            return Err(format!("`cargo {}` failed: {status}", BUILD.join(" ")));
-        }
-        let mut built = String::new();
-        self.built.reopen().and_then(|mut file| file.read_to_string(&mut built)).map_err(failed)?;
-        programs(&built)
+        let mut messages = String::new();
+        self.built.reopen().and_then(|mut file| file.read_to_string(&mut messages)).map_err(failed)?;
+        let built = read(&messages)?;
+        if status.success() { Ok(built) } else { Err(format!("`cargo {}` failed: {status}", BUILD.join(" "))) }
     }
 }
 
@@ -85,12 +93,19 @@ fn follow(mut said: File, child: &mut Child) -> std::io::Result<ExitStatus> {
     }
 }
 
-/// The test programs in cargo's list of build results (NDJSON).
-fn programs(built: &str) -> Result<Vec<Program>> {
-    let mut programs = Vec::new();
-    for line in built.lines() {
+/// Reads cargo's build results (NDJSON) and prints the compiler's messages among them.
+fn read(messages: &str) -> Result<Built> {
+    let mut built = Built::default();
+    for line in messages.lines() {
         let message: Value =
             serde_json::from_str(line).map_err(|error| format!("cannot read what cargo says ({line}): {error}"))?;
+        if message["reason"] == "compiler-message" {
+            let said = &message["message"];
+            eprint!("{}", said["rendered"].as_str().unwrap_or_default());
+            // The compiler also counts its warnings, in a message about no place.
+            let is_summary = said["spans"].as_array().is_none_or(Vec::is_empty);
+            built.warnings += usize::from(said["level"] == "warning" && !is_summary);
+        }
         if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
             continue;
         }
@@ -98,7 +113,7 @@ fn programs(built: &str) -> Result<Vec<Program>> {
         let target = &message["target"];
         let manifest = PathBuf::from(text(&message["manifest_path"])?);
         let folder = manifest.parent().unwrap_or(Path::new(".")).to_owned();
-        programs.push(Program {
+        built.programs.push(Program {
             package: package(&text(&message["package_id"])?, &folder),
             target: text(&target["name"])?,
             is_unit: !target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test")),
@@ -106,8 +121,8 @@ fn programs(built: &str) -> Result<Vec<Program>> {
             folder,
         });
     }
-    programs.sort_by(|a, b| (&a.folder, !a.is_unit, &a.target).cmp(&(&b.folder, !b.is_unit, &b.target)));
-    Ok(programs)
+    built.programs.sort_by(|a, b| (&a.folder, !a.is_unit, &a.target).cmp(&(&b.folder, !b.is_unit, &b.target)));
+    Ok(built)
 }
 
 /// The name in `path+file:///a/folder#name@0.1.0`; cargo omits it if the folder has the same name.
@@ -121,11 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_found_among_what_cargo_builds() {
+    fn programs_and_warnings_are_found_among_what_cargo_says() {
         let built = r#"
 {"reason":"compiler-artifact","package_id":"path+file:///a/nats#snaphook-nats@0.1.0","manifest_path":"/a/nats/Cargo.toml","target":{"kind":["test"],"name":"faults"},"profile":{"test":true},"executable":"/t/faults-1"}
 {"reason":"compiler-artifact","package_id":"path+file:///a/nats#snaphook-nats@0.1.0","manifest_path":"/a/nats/Cargo.toml","target":{"kind":["lib"],"name":"snaphook_nats"},"profile":{"test":false},"executable":null}
 {"reason":"compiler-artifact","package_id":"path+file:///a/xtask#0.1.0","manifest_path":"/a/xtask/Cargo.toml","target":{"kind":["bin"],"name":"xtask"},"profile":{"test":true},"executable":"/t/xtask-2"}
+{"reason":"compiler-message","message":{"level":"warning","rendered":"","spans":[{"line_start":1}]}}
+{"reason":"compiler-message","message":{"level":"note","rendered":"","spans":[{"line_start":1}]}}
+{"reason":"compiler-message","message":{"level":"warning","rendered":"","spans":[]}}
 {"reason":"build-finished","success":true}"#;
         let program = |package: &str, target: &str, is_unit, file: &str, folder: &str| Program {
             package: package.into(),
@@ -134,13 +152,15 @@ mod tests {
             file: file.into(),
             folder: folder.into(),
         };
+        let built = read(built.trim_start()).unwrap();
         assert_eq!(
-            programs(built.trim_start()).unwrap(),
+            built.programs,
             [
                 program("snaphook-nats", "faults", false, "/t/faults-1", "/a/nats"),
                 program("xtask", "xtask", true, "/t/xtask-2", "/a/xtask"),
             ]
         );
-        assert!(programs("warning: no JSON").unwrap_err().contains("warning: no JSON"));
+        assert_eq!(built.warnings, 1);
+        assert!(read("warning: no JSON").unwrap_err().contains("warning: no JSON"));
     }
 }

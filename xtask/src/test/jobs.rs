@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::compile::Program;
 use super::lanes::Job;
+use super::lints::Lints;
 use super::prepare::TestSetup;
 use super::scratch::Scratch;
 use crate::repository::root;
@@ -34,6 +35,7 @@ pub(super) fn of(
     prepared: &TestSetup,
     scratch: Option<&Scratch>,
     is_long: bool,
+    lints: &Lints,
 ) -> (Vec<Job>, Vec<Job>) {
     let in_memory = |program: &Program| {
         let mut command = test(program, prepared);
@@ -77,7 +79,7 @@ pub(super) fn of(
         timed(&mut command);
         rest.push(Job::new(title, command));
     }
-    rest.push(Job::new("tests in documentation", documentation(prepared)));
+    rest.push(Job::new("tests in documentation", documentation(prepared, lints)));
     (first, rest)
 }
 
@@ -95,9 +97,10 @@ fn timed(command: &mut Command) -> &mut Command {
     command.args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1")
 }
 
-/// Tests in comments, which cargo compiles when it runs them.
-fn documentation(prepared: &TestSetup) -> Command {
+/// Tests in comments, which cargo compiles when it runs them, with the libraries that were compiled with the same lints.
+fn documentation(prepared: &TestSetup, lints: &Lints) -> Command {
     let mut command = cargo();
+    lints.apply(&mut command);
     command.args(["test", "--workspace", "--doc", "--no-fail-fast"]).args(prepared.excluded_packages()).arg("--");
     command.args(prepared.skipped_tests()).envs(prepared.environment.iter().cloned()).current_dir(root());
     command

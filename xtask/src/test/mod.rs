@@ -4,6 +4,7 @@
 mod compile;
 mod jobs;
 mod lanes;
+mod lints;
 mod prepare;
 mod report;
 mod scratch;
@@ -15,6 +16,7 @@ use crate::shell::{Result, cargo, is_ci, run as run_command, section};
 use crate::{plugins, tidy};
 use compile::Compiling;
 pub(crate) use lanes::Job;
+use lints::Lints;
 use prepare::TestSetup;
 use scratch::Scratch;
 
@@ -24,18 +26,29 @@ pub(crate) fn run(args: &[String]) -> Result {
         _ => (false, args),
     };
     let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
-    if args.is_empty() { everything(is_long, Vec::new()) } else { named(is_long, args) }
+    if args.is_empty() { everything(&Mode { is_long, is_linted: false }, Vec::new()) } else { named(is_long, args) }
+}
+
+/// How [`everything`] runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mode {
+    /// Whether tests that take minutes are included.
+    pub(crate) is_long: bool,
+    /// Whether a warning of clippy, or of the compiler, is a failure.
+    pub(crate) is_linted: bool,
 }
 
 /// Runs every test. They are compiled while their requirements are prepared, and run in two lanes. The second lane
 /// starts with `beside`.
-pub(crate) fn everything(is_long: bool, beside: Vec<Job>) -> Result {
-    let compiling = Compiling::start()?;
+pub(crate) fn everything(mode: &Mode, beside: Vec<Job>) -> Result {
+    let lints = if mode.is_linted { Lints::clippy()? } else { Lints::default() };
+    let compiling = Compiling::start(&lints)?;
     let mut prepared = prepare::prepare()?;
-    prepared.is_long(is_long);
+    prepared.is_long(mode.is_long);
     let tidied = tidied(&prepared)?;
-    section("compile the tests");
-    let programs = compiling.finish()?;
+    section(if mode.is_linted { "compile the tests, with clippy" } else { "compile the tests" });
+    let built = compiling.finish()?;
+    let linted = lints.verdict(built.warnings);
     prepared.environment.push((PLUGINS, plugins::collect(false)?));
     section("tests");
     let scratch = Scratch::new();
@@ -43,11 +56,12 @@ pub(crate) fn everything(is_long: bool, beside: Vec<Job>) -> Result {
         Some(scratch) => println!("files of tests are in memory, in {}", scratch.folder().display()),
         None => println!("files of tests are on the disk: no file system in memory is fit for them"),
     }
-    let (first, rest) = jobs::of(&programs, &prepared, scratch.as_ref(), is_long);
+    let (first, rest) = jobs::of(&built.programs, &prepared, scratch.as_ref(), mode.is_long, &lints);
     let ended = lanes::run(first, beside.into_iter().chain(rest).collect())?;
     let tested = report::print(&ended);
     said_again(&prepared);
-    tested.and(tidied)
+    let failures: Vec<String> = [linted, tested, tidied].into_iter().filter_map(Result::err).collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
 }
 
 /// Runs the tests that the arguments name as cargo does, one program after another.
