@@ -105,6 +105,23 @@ fn text(record: &Value, name: &str) -> String {
     }
 }
 
+/// A message on one line: the first, and if that ends in a colon also what it announces. `--json` has all of it.
+///
+/// A Python traceback announces its exception after lines about places, which are indented; a panic in Rust has its
+/// message in the second line.
+fn summary(message: &str) -> String {
+    const TRACEBACK: &str = "Traceback (most recent call last):";
+    let mut lines = message.lines();
+    let first = lines.next().unwrap_or_default();
+    // A table of the configuration, which would permit what was denied, is not for one line.
+    let second =
+        lines.take_while(|line| !line.starts_with('[')).find(|line| !line.is_empty() && !line.starts_with(' '));
+    match second.filter(|_| first.ends_with(':')) {
+        Some(second) => format!("{} {second}", first.strip_suffix(TRACEBACK).unwrap_or(first).trim_end()).trim().into(),
+        None => first.to_owned(),
+    }
+}
+
 async fn list(global: &Global, which: &Which, json: bool) -> Result<()> {
     if json {
         return each(global, which, output::line).await;
@@ -112,8 +129,7 @@ async fn list(global: &Global, which: &Which, json: bool) -> Result<()> {
     let mut rows = Vec::new();
     each(global, which, |record| {
         let hook = format!("{}.{}/{}", text(&record, "model"), text(&record, "phase"), text(&record, "hook"));
-        // The first line says what it is; `--json` has the rest.
-        let message = text(&record, "message").lines().next().unwrap_or_default().to_owned();
+        let message = summary(&text(&record, "message"));
         let columns = ["id", "time", "attempts", "cause"].map(|name| text(&record, name));
         let [id, time, attempts, cause] = columns;
         rows.push(vec![id, time, hook, attempts, cause, message]);
@@ -230,4 +246,28 @@ async fn drop(global: &Global, chosen: &Chosen) -> Result<()> {
 /// Fails if something that was named is not there.
 fn all_found(missing: &[String]) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::summary;
+
+    #[test]
+    fn one_line_says_what_it_is() {
+        let traceback = "Traceback (most recent call last):\n  File \"/0/app.py\", line 4, in check\nValueError: no";
+        for (message, expected) in [
+            ("threw Error: no (line 1, column 2)\n  at f", "threw Error: no (line 1, column 2)"),
+            (traceback, "ValueError: no"),
+            (&format!("the hook gave up: {traceback}"), "the hook gave up: ValueError: no"),
+            ("panicked at src/lib.rs:1:2:\nno\nnote", "panicked at src/lib.rs:1:2: no"),
+            (
+                "denied; to allow it, add to config.toml:\n[[grants]]\nread = ['x']",
+                "denied; to allow it, add to config.toml:",
+            ),
+            ("Traceback (most recent call last):", "Traceback (most recent call last):"),
+            ("", ""),
+        ] {
+            assert_eq!(summary(message), expected, "{message}");
+        }
+    }
 }

@@ -56,8 +56,8 @@ fn everything_in_memory() {
         (items.len() == 2).then_some(items)
     });
     assert_eq!(errors[0]["cause"], "exception");
-    api.request("POST", "/rebuild").send();
-    eventually("the store is rebuilt", || (api.get(INSTANCES).status == 200).then_some(()));
+    api.request("POST", "/rebuild").send().expect(202);
+    eventually("the rebuild is done", || (api.get("/rebuild").expect(200).json()["state"] == "done").then_some(()));
     assert_eq!(list(), before);
     // A restart loses what is in memory.
     let server = server.restart();
