@@ -170,7 +170,7 @@ impl Compiled {
             }
         };
         if faults.is_empty() {
-            let message = "does not fit the schema; saying where takes too many steps".to_owned();
+            let message = "does not fit the schema; finding the place takes too many steps".to_owned();
             return Ok(Err(vec![Fault { pointer: String::new(), message }]));
         }
         Ok(Err(faults))

@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(said(a(r#"{"a":5}"#).string()), "/a: is a number, expected a string");
         assert_eq!(
             said(a(r#"{"a":"\ud800"}"#).string()),
-            "/a: is not JSON: an escape is half of a surrogate pair (\\ud800 to \\udfff), which is no Unicode text"
+            "/a: is not JSON: an escape is half of a surrogate pair (\\ud800 to \\udfff), which is not valid Unicode"
         );
         assert_eq!(said(a(r#"{"a":[1,2,3]}"#).items::<2>("a list")), "/a: has more than 2 items");
         assert_eq!(said(a(r#"{"a":{}}"#).items::<2>("a list")), "/a: is an object, expected a list");
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(said(a(r#"{"a":1.5}"#).number()), "/a: is a number, expected a whole number");
         assert_eq!(
             said(a(r#"{"a":{"b":1,"b":2}}"#).tree()),
-            "/a: is not JSON: property `b` stands twice in one object"
+            "/a: is not JSON: property `b` appears twice in one object"
         );
     }
 

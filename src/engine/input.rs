@@ -200,7 +200,7 @@ mod tests {
             (r#""schema":{},"indexes":{}"#, "`/indexes` is an object, expected a list of lists of property names"),
             (r#""schema":{},"renames":{"a/b":5}"#, "`/renames/a~1b` is a number, expected the new name"),
             (r#""schema":{},"renames":[]"#, "`/renames` is an array, expected an object of old and new names"),
-            (r#""schema":{},"rules":{"read":{},"read":{}}"#, "`/rules` is not JSON: property `read` stands twice"),
+            (r#""schema":{},"rules":{"read":{},"read":{}}"#, "`/rules` is not JSON: property `read` appears twice"),
             (r#""indexes":[]"#, "`/schema` is missing, expected a JSON Schema of type object"),
         ] {
             let error = model_version(format!("{{{members}}}").as_bytes()).expect_err("must be refused");

@@ -176,7 +176,7 @@ fn a_model_store_of_an_older_format_is_built_again() {
     models.execute_batch("PRAGMA user_version = 1; DROP TABLE _models").expect("changed");
     drop(models);
     let server = server.restart_ended();
-    assert_eq!(lines(&server, "it is built again from the event log"), 1, "{}", server.log().join("\n"));
+    assert_eq!(lines(&server, "it is rebuilt from the event log"), 1, "{}", server.log().join("\n"));
     for model in ["json_each", "sqlite_master", "m"] {
         eventually("it is there", || (status(&server, model) == 200).then_some(()));
         server.client().get(&format!("/models/{model}/instances?filter[n][eq]=1")).expect(200);

@@ -41,7 +41,7 @@ pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcom
     match outcome {
         CallOutcome::Answered(answer) => read_answer(answer).unwrap_or_else(|fault| {
             plugin.faults().garbage(plugin);
-            error(operation.unknown(ErrorKind::Unexpected), format!("the answer of the plugin `{name}` {fault}"))
+            error(operation.unknown(ErrorKind::Unexpected), format!("the response of the plugin `{name}` {fault}"))
         }),
         CallOutcome::Thrown => {
             let message = format!("the plugin `{name}` panicked or threw an exception");
@@ -49,10 +49,12 @@ pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcom
         }
         CallOutcome::Late(Stage::Queued) => error(
             ErrorKind::Unavailable,
-            format!("the plugin `{name}` had no thread for the call within {time:?}: at most {ALL_MAX} run its calls"),
+            format!(
+                "the plugin `{name}` had no thread for the call within {time:?}: at most {ALL_MAX} threads run its calls"
+            ),
         ),
         CallOutcome::Late(stage) => {
-            let what = if stage == Stage::Running { "return from" } else { "answer" };
+            let what = if stage == Stage::Running { "return from" } else { "respond to" };
             let message = format!("the plugin `{name}` did not {what} the call within {time:?}");
             error(operation.unknown(ErrorKind::Unavailable), message)
         }

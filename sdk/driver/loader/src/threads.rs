@@ -53,7 +53,7 @@ impl Threads {
             return Err(NoThread(format!("{} of its calls did not return, so it gets no more threads", state.lost)));
         }
         if state.work.len() >= WAITING_MAX {
-            return Err(NoThread(format!("{WAITING_MAX} of its calls wait for a thread")));
+            return Err(NoThread(format!("{WAITING_MAX} of its calls are already waiting for a thread")));
         }
         if state.idle <= state.work.len() && state.all < SERVING_MAX + state.lost && state.all < ALL_MAX {
             self.start(&mut state)?;

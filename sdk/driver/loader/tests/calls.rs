@@ -69,12 +69,12 @@ async fn answers_that_cannot_be_read() {
     let plugin = load("garbage", LONG);
     let store = secure(&plugin).await;
     let cases = [
-        ("garbage", "cannot be read: it is no such message"),
-        ("no-utf8", "cannot be read: it is no such message"),
-        ("odd-status", "the answer of the plugin `h` has status 7, expected 0 or 1"),
-        ("null", "the answer of the plugin `h` is null, with 10 bytes"),
-        ("huge", "the answer of the plugin `h` has 18446744073709551615 bytes, at most 268435456 are allowed"),
-        ("odd-error", "the answer of the plugin `h` is an error that cannot be read"),
+        ("garbage", "cannot be read: it is not a valid message"),
+        ("no-utf8", "cannot be read: it is not a valid message"),
+        ("odd-status", "the response of the plugin `h` has status 7, expected 0 or 1"),
+        ("null", "the response of the plugin `h` is null, with 10 bytes"),
+        ("huge", "the response of the plugin `h` has 18446744073709551615 bytes, at most 268435456 are allowed"),
+        ("odd-error", "the response of the plugin `h` is an error that cannot be read"),
     ];
     for (name, message) in cases {
         // `list`, because the response to `get` for an absent secret is empty.
@@ -172,7 +172,7 @@ async fn a_late_append() {
     store.health().await.unwrap();
     let late = store.append(&[any("later", "a")], false).await;
     assert_error(late.unwrap_err(), ErrorKind::Uncertain, "did not answer the call within 1s");
-    let message = "an append whose time is over has not ended";
+    let message = "an append that timed out is still running";
     assert_error(store.health().await.unwrap_err(), ErrorKind::Unavailable, message);
     assert_eq!(store.holder("release").await.unwrap(), None);
     until(&plugin, |faults| faults.unanswered == 0).await;
