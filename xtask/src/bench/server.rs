@@ -96,7 +96,11 @@ impl ServerFolder {
                 return Err(format!("the server ended with {status}: {}", server.last_log()));
             }
             if started.elapsed() > START_TIMEOUT {
-                return Err(format!("no answer {} s after the start: {}", START_TIMEOUT.as_secs(), server.last_log()));
+                return Err(format!(
+                    "no response {} s after the start: {}",
+                    START_TIMEOUT.as_secs(),
+                    server.last_log()
+                ));
             }
             // Short compared with the 60 ms that a start may take.
             std::thread::sleep(Duration::from_micros(500));

@@ -16,7 +16,7 @@ const TEMPLATE: &str = "sdk/templates/python/wit/deps/hook/hook.wit";
 
 pub(super) fn build(folder: &Path, tool: &Path) -> Result {
     if std::fs::read(root().join(TEMPLATE)).ok() != std::fs::read(package()).ok() {
-        return Err(format!("{TEMPLATE} is not the WIT package; copy it from {}", package().display()));
+        return Err(format!("{TEMPLATE} does not match the WIT package; copy it from {}", package().display()));
     }
     for (directory, world, name) in GUESTS {
         let directory = root().join(directory);

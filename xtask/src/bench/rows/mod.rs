@@ -105,7 +105,7 @@ fn press_creates(server: &Server, connections: usize, run: Duration) -> Result<L
 /// The position of the last event.
 fn head(client: &mut Client) -> Result<u64> {
     let page = client.call("GET", "/events?limit=1", "")?;
-    page["head"].as_u64().ok_or_else(|| format!("`GET /events` tells no head: {page}"))
+    page["head"].as_u64().ok_or_else(|| format!("the response of `GET /events` has no `head`: {page}"))
 }
 
 /// Imports creates until the log has that many events; fails after `within`. Returns the number of events.
