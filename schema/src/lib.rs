@@ -78,7 +78,7 @@ pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         match result {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => panic!("a thread for schemas cannot be made: {error}"),
+            Err(error) => panic!("a thread for schemas cannot be started: {error}"),
         }
     })
 }

@@ -27,7 +27,9 @@ impl Discovery {
     pub(super) fn new(issuer: &str) -> Result<Discovery, String> {
         let url = Url::parse(issuer).map_err(|error| format!("`issuer` is not a valid address: {error}"))?;
         if !is_acceptable(&url, true) {
-            return Err("`issuer` must begin with `https://`; `http://` is for the loopback interface only".to_owned());
+            return Err(
+                "`issuer` must begin with `https://`; `http://` is allowed only on the loopback interface".to_owned()
+            );
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err("`issuer` contains `?` or `#`, expected an address without them".to_owned());

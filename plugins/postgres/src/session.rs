@@ -319,7 +319,7 @@ impl Session {
     }
 
     fn late(&self) -> DriverError {
-        DriverError::new(ErrorKind::Unavailable, self.operation, "PostgreSQL did not answer in time")
+        DriverError::new(ErrorKind::Unavailable, self.operation, "PostgreSQL did not respond in time")
     }
 
     /// The connection of [`Held::Own`], if it is still usable.

@@ -80,7 +80,7 @@ struct Connection {
 impl Load<'_> {
     /// Warms up for a fifth of the time, then measures.
     pub(crate) fn run(&self) -> Result<LoadOutcome> {
-        let mut poll = Poll::new().map_err(|error| format!("cannot make an event loop: {error}"))?;
+        let mut poll = Poll::new().map_err(|error| format!("cannot create an event loop: {error}"))?;
         let mut connections = (0..self.connections)
             .map(|index| self.connect(&poll, index))
             .collect::<std::io::Result<Vec<_>>>()

@@ -38,7 +38,7 @@ impl Bench {
     /// The same for another build of the server.
     pub(crate) fn place_of(&self, binary: &Path, name: &str, extra: &str) -> Result<ServerFolder> {
         let folder = self.scratch.path().join(name);
-        std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
         // The port is free now; the server binds it a moment later.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = address.map_err(|error| format!("no free port: {error}"))?;

@@ -25,7 +25,7 @@ pub(super) fn build(folder: &Path, tool: &Path) -> Result {
         if !is_stale(&output, &[directory.join("app.py"), worlds.clone(), package(), tool.to_owned()]) {
             continue;
         }
-        let wit = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?;
+        let wit = tempfile::tempdir().map_err(|error| format!("cannot create a temporary folder: {error}"))?;
         let copy = |from: &Path, to: &str| {
             let to = wit.path().join(to);
             let made =

@@ -77,7 +77,7 @@ impl Meter {
         loop {
             self.look(self.budget.check())?;
             if Instant::now() > deadline {
-                let message = "PostgreSQL did not answer in time";
+                let message = "PostgreSQL did not respond in time";
                 return Err(DriverError::new(ErrorKind::Unavailable, self.operation, message).into());
             }
             if let Ok(value) = tokio::time::timeout(LOOK, work.as_mut()).await {
