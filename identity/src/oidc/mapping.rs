@@ -57,7 +57,7 @@ impl Mapping {
     }
 }
 
-/// A list of texts, or one text with names between spaces or commas.
+/// A list of strings, or one string with names between spaces or commas.
 fn names(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Array(all) => all.iter().map(|name| name.as_str().map(str::to_owned)).collect(),

@@ -112,7 +112,7 @@ async fn settings_that_cannot_be_are_refused_without_their_secrets() {
         (json!({"url": url, "name": "a.b"}), "`name` is `a.b`, expected 1 to 64 letters"),
         (json!({"url": url, "name": ""}), "`name` is ``"),
         (json!({"url": url, "replicas": 0}), "`replicas` is 0, expected 1 to 5"),
-        (json!({"url": url, "durability": "replicated"}), "needs 3 at least"),
+        (json!({"url": url, "durability": "replicated"}), "needs at least 3"),
         (json!({"url": url, "user": "u"}), "only one of `user` and `password` is given"),
         (json!({"url": url, "user": "u", "password": "hunter2", "token": "hunter2"}), "more than one of"),
         (json!({"url": url, "credentials": "none.creds"}), "the file in `credentials` cannot be used"),

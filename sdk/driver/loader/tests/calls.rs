@@ -290,7 +290,7 @@ async fn what_a_plugin_does_not_bring() {
     let plugin = load("absent", LONG);
     let open = |driver, store| plugin.open(driver, store, OpenContext::new(Map::new(), "."));
     let error = open(0, Store::Model).await.err().unwrap();
-    assert_error(error, ErrorKind::Unsupported, "the driver `h` brings no model storage");
+    assert_error(error, ErrorKind::Unsupported, "the driver `h` provides no model storage");
     assert_error(open(1, Store::Secure).await.err().unwrap(), ErrorKind::Invalid, "has no driver 1");
 }
 

@@ -100,7 +100,7 @@ fn descriptors_with_wrong_fields() {
             "plugin.description.len -= 2",
             "the description of its drivers cannot be read: it is not a valid message",
         ),
-        ("other-name", "plugin.name.ptr = \"x\"", "its name is `h`, that of the descriptor `x`"),
+        ("other-name", "plugin.name.ptr = \"x\"", "its name is `h`, but that of the descriptor is `x`"),
         (
             "no-drivers",
             "plugin.description.ptr = no_drivers; plugin.description.len = sizeof(no_drivers) - 1",
