@@ -103,7 +103,7 @@ impl Lane {
         match tokio::time::timeout(wait, Arc::clone(&self.places).acquire_owned()).await {
             Ok(place) => Ok(place.ok()),
             Err(_) => Err(overloaded(format!(
-                "the query could not start within {:.1} s, too many others are running",
+                "the query waited {:.1} s for its turn, too many others are running",
                 budget.limits().wait.as_secs_f64()
             ))),
         }

@@ -8,7 +8,7 @@ use snaphook_driver_abi::{ERROR, OK};
 
 use crate::loaded::Loaded;
 use crate::outcome::{CallOutcome, LibraryAnswer, Stage};
-use crate::threads::ALL_MAX;
+use crate::threads::SERVING_MAX;
 
 /// The kind of call, which decides how its outcome is reported.
 #[derive(Clone, Copy)]
@@ -50,7 +50,7 @@ pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcom
         CallOutcome::Late(Stage::Queued) => error(
             ErrorKind::Unavailable,
             format!(
-                "the plugin `{name}` had no thread for the call within {time:?}: at most {ALL_MAX} threads run its calls"
+                "the plugin `{name}` had no free thread for the call within {time:?}: at most {SERVING_MAX} calls run at once"
             ),
         ),
         CallOutcome::Late(stage) => {

@@ -73,7 +73,7 @@ impl Counts {
     }
 
     pub(crate) fn answered_late(&self, plugin: &Loaded) {
-        plugin.count(&self.answered_late, "responded to a call that was no longer waited for");
+        plugin.count(&self.answered_late, "responded to a call after its deadline");
     }
 
     pub(crate) fn thrown(&self, plugin: &Loaded) {

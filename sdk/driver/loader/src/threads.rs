@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How many threads may serve calls at once; further calls wait.
-const SERVING_MAX: usize = 16;
+pub(crate) const SERVING_MAX: usize = 16;
 
 /// The same, including threads whose function did not return.
-pub(crate) const ALL_MAX: usize = 64;
+const ALL_MAX: usize = 64;
 
 /// How many calls may wait for a thread; each keeps its request in memory.
 const WAITING_MAX: usize = 1024;
