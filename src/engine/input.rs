@@ -164,7 +164,7 @@ mod tests {
         refused(b" \n", "is empty");
         refused(br#"{"data":1} x"#, "trailing");
         refused(br#"{"data":1,}"#, "trailing comma");
-        refused(br#"{"data":1,"data":2}"#, "`/data` is there twice");
+        refused(br#"{"data":1,"data":2}"#, "`/data` appears twice");
         refused(br#"{"data":1,"foo":2}"#, "`/foo` is unknown, expected `id` or `data`");
         refused(br#"{"id":"a"}"#, "`/data` is missing, expected the instance's data");
         refused(br#"{"id":5,"data":{}}"#, "expected a string");

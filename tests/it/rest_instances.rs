@@ -117,7 +117,7 @@ fn broken_bodies() {
         (b"{\"data\":{\"total\":1e}}", ""),
         (b"\xef\xbb\xbf{\"data\":{}}", "a byte order mark (U+FEFF)"),
         (b"{\"data\":{\"name\":\"a\",\"name\":\"b\"}}", "name"),
-        (b"{\"data\":{},\"data\":{}}", "`/data` is there twice"),
+        (b"{\"data\":{},\"data\":{}}", "`/data` appears twice"),
         (b"{\"data\":{},\"revision\":1}", "`/revision` is unknown, expected `id` or `data`"),
         (b"{\"id\":\"a\"}", "`/data` is missing"),
         (b"{\"id\":7,\"data\":{}}", "expected a string"),

@@ -96,7 +96,7 @@ fn what_goes_wrong_costs_its_request() {
         ("calls", 500, "10001 host calls"),
         ("flood", 500, "the limit is 64 KiB"),
         ("note-large", 500, "a note of 4097 bytes"),
-        ("refuse-200", 500, "which is no status from 400 to 599"),
+        ("refuse-200", 500, "which is not a status from 400 to 599"),
         ("answer-103", 500, "it set a status"),
         ("many", 500, "it set a header"),
         ("long", 500, "it set a header"),
