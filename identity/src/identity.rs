@@ -63,10 +63,11 @@ impl Identity {
                     // Boxed, so that the future of every request is small.
                     None => Box::pin(verify(oidc, token, now)).await,
                 },
-                Some(_) => {
-                    Err(Denied::new(DeniedKind::Malformed, "the token is neither of this server nor of the issuer"))
-                }
-                None => Err(Denied::new(DeniedKind::Malformed, "the token is none of this server")),
+                Some(_) => Err(Denied::new(
+                    DeniedKind::Malformed,
+                    "the token was issued neither by this server nor by the issuer",
+                )),
+                None => Err(Denied::new(DeniedKind::Malformed, "the token was not issued by this server")),
             },
         };
         match &result {
@@ -91,7 +92,7 @@ impl Identity {
 async fn verify(oidc: &Oidc, token: &[u8], now: Millis) -> Result<Arc<Caller>, Denied> {
     match std::str::from_utf8(token) {
         Ok(token) => oidc.verify(token, now).await,
-        Err(_) => Err(Denied::new(DeniedKind::Malformed, "the token is no text")),
+        Err(_) => Err(Denied::new(DeniedKind::Malformed, "the token is not UTF-8")),
     }
 }
 
@@ -103,15 +104,13 @@ fn bearer(header: &[u8]) -> Result<&[u8], Denied> {
     }
     let (scheme, rest) = header.split_at(header.iter().position(|byte| *byte == b' ').unwrap_or(header.len()));
     if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Err(malformed("`Authorization` has another scheme than `Bearer`"));
+        return Err(malformed("`Authorization` has a scheme other than `Bearer`"));
     }
     let token = rest.trim_ascii();
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
     match !token.is_empty() && token.iter().all(is_part) {
         true => Ok(token),
-        false => {
-            Err(malformed("`Authorization` has no token after `Bearer`, or one with characters that no token has"))
-        }
+        false => Err(malformed("`Authorization` has no token after `Bearer`, or one with invalid characters")),
     }
 }
 

@@ -28,8 +28,8 @@ impl Scope {
         if let Some(bad) = patterns.iter().find(|pattern| !is_pattern(pattern)) {
             let shown: String = bad.chars().take(PATTERN_BYTES_MAX).collect();
             return Err(format!(
-                "`{}` in `models` describes no model, expected 1 to {PATTERN_BYTES_MAX} of a-z, 0-9, `_`, `-`, and `*` for \
-                 any text",
+                "`{}` in `models` is not a model id or glob, expected 1 to {PATTERN_BYTES_MAX} of a-z, 0-9, `_`, `-`, \
+                 and `*` for any text",
                 shown.escape_debug()
             ));
         }
@@ -91,7 +91,7 @@ mod tests {
         let long = "a".repeat(PATTERN_BYTES_MAX + 1);
         for bad in ["", "A", "a b", "a/b", "a?", "ä", "a\n", &long] {
             let reason = scope(&["ok", bad]).unwrap_err();
-            assert!(reason.contains("describes no model") && !reason.contains('\n'), "{reason}");
+            assert!(reason.contains("is not a model id or glob") && !reason.contains('\n'), "{reason}");
         }
         assert!(scope(&[]).unwrap_err().contains("empty"));
         assert!(scope(&vec!["a"; PATTERNS_MAX]).is_ok());

@@ -109,10 +109,8 @@ impl<S: Server> Way<S> {
         connection: &Connection,
     ) -> Result<Box<Exchange>, Response<Body>> {
         if let Some(module) = chain.missing() {
-            let detail = format!(
-                "the module `{}` is deactivated after failures; the server's log says more",
-                module.standing.name
-            );
+            let detail =
+                format!("the module `{}` is deactivated after failures; see the server's log", module.standing.name);
             return Err(self.server.problem(StatusCode::SERVICE_UNAVAILABLE, &detail));
         }
         for module in chain.modules.iter().filter(|module| module.wants.requests() && !module.is_skipped()) {
@@ -208,7 +206,7 @@ impl<S: Server> Way<S> {
                 Ok(Verdict::Ok) => return Asked::Ok(exchange),
                 Ok(Verdict::Status(status)) => {
                     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    let detail = format!("refused by the module `{}`", module.standing.name);
+                    let detail = format!("rejected by the module `{}`", module.standing.name);
                     return Asked::Error(exchange, status, detail);
                 }
                 Err(fault) => {
@@ -285,7 +283,7 @@ impl<S: Server> Way<S> {
     /// The final response. The modules' states are dropped with its body.
     fn sent(&mut self, exchange: Box<Exchange>, pieces: Vec<SharedHandler>) -> Response<Body> {
         let Exchange { response: Some(head), response_body, memory, .. } = *exchange else {
-            return self.server.problem(StatusCode::INTERNAL_SERVER_ERROR, "a module made no response");
+            return self.server.problem(StatusCode::INTERNAL_SERVER_ERROR, "a module returned no response");
         };
         let ResponseHead { status, mut headers, reason } = head;
         let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
@@ -319,7 +317,7 @@ impl<S: Server> Way<S> {
 }
 
 fn failure(module: &Module) -> String {
-    format!("the module `{}` failed; the server's log says more", module.standing.name)
+    format!("the module `{}` failed; see the server's log", module.standing.name)
 }
 
 /// A body, and the handlers to drop after it.

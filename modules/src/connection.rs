@@ -166,8 +166,7 @@ impl Filters {
             count += 1;
             let (module, handler) = &mut self.handlers[index];
             if count > STEPS_MAX {
-                let lie =
-                    Fault::Lied("its filter and that of another module answer each other without an end".to_owned());
+                let lie = Fault::Lied("its filter and that of another module keep writing to each other".to_owned());
                 return Err(counted::<()>(module, Err(lie)).err().map_or_else(ended, ended_by));
             }
             let filtered = handler.filter(to, bytes.clone(), is_last, &self.guard).await;

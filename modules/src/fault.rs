@@ -53,14 +53,14 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Threw => f.write_str("it panicked or threw an exception"),
-            Fault::Failed => f.write_str("it says that it failed"),
-            Fault::Late(limit) => write!(f, "it did not return or go on within {} ms", limit.as_millis()),
+            Fault::Failed => f.write_str("it reported a failure"),
+            Fault::Late(limit) => write!(f, "it did not return or resume within {} ms", limit.as_millis()),
             Fault::Lied(what) => write!(f, "{what}"),
             Fault::NoThread(why) => write!(f, "{why}"),
             Fault::NoMemory => {
-                f.write_str("the bytes that it is given or gives out do not fit into `server.limits.memory` now")
+                f.write_str("its input or output does not fit into `server.limits.memory` at the moment")
             }
-            Fault::Lost => f.write_str("what ran it is gone"),
+            Fault::Lost => f.write_str("the process, sandbox or thread that ran it has ended"),
         }
     }
 }

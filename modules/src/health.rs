@@ -96,10 +96,10 @@ impl Standing {
     pub fn strike(&self, fault: &Fault) {
         tracing::warn!("module `{}` failed: {fault}", self.name);
         if self.health.strike(fault, Instant::now()) {
-            let effect = if self.is_optional { "skipped" } else { "answered 503" };
+            let effect = if self.is_optional { "served without it" } else { "rejected with 503" };
             tracing::error!(
-                "module `{}` is deactivated: {}; it is called no more, and requests are {effect} until its library or its \
-                 configuration changes, or the server restarts",
+                "module `{}` is deactivated: {}; requests are {effect} until its library or its configuration changes, \
+                 or the server restarts",
                 self.name,
                 self.health.reason()
             );

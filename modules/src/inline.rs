@@ -164,7 +164,9 @@ fn watch() {
         if let Err(error) = started {
             // Without the watchdog, waiting for a hook that does not return would never end.
             SPARE.store(0, Ordering::Relaxed);
-            tracing::error!("modules run on threads of their own only, because no thread can be started: {error}");
+            tracing::error!(
+                "modules run only on their own threads, because the watchdog thread cannot be started: {error}"
+            );
         }
     });
     // Pairs with the fence in `sleep`: either `sleep` sees the taken slot, or this sees that the watchdog sleeps.

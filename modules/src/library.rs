@@ -96,7 +96,7 @@ impl Library {
         // SAFETY: the header says that a symbol of this name is a function of this type.
         let entry: Entry = *unsafe { code.get::<Entry>(SYMBOL.as_bytes()) }.map_err(|_| {
             format!(
-                "it does not export `{SYMBOL}`, so it is no module; see `snaphook_module.h`, or use \
+                "it does not export `{SYMBOL}`, so it is not a module; see `snaphook_module.h`, or use \
                  `snaphook_module::export_module!` in Rust"
             )
         })?;
@@ -114,7 +114,9 @@ impl Library {
         }
         if descriptor.flags & !FLAGS != 0 {
             let unknown = descriptor.flags & !FLAGS;
-            return Err(format!("it asks for what this server does not know (flags {unknown:#x}); use a newer server"));
+            return Err(format!(
+                "it needs features that this server does not know (flags {unknown:#x}); use a newer server"
+            ));
         }
         Ok(Library {
             // SAFETY: the header says that everything the descriptor points to is valid while the library is loaded.
@@ -362,7 +364,7 @@ unsafe fn open_local(path: &Path) -> Result<libloading::Library, libloading::Err
 /// `descriptor` is null or what the entry function of a loaded library returned.
 unsafe fn read_descriptor(descriptor: *const Descriptor) -> Result<Descriptor, String> {
     if descriptor.is_null() {
-        return Err(format!("`{SYMBOL}` gave no descriptor"));
+        return Err(format!("`{SYMBOL}` returned no descriptor"));
     }
     let start = descriptor.cast::<u8>();
     // SAFETY: whatever the version, a descriptor begins with these two numbers.
@@ -372,14 +374,14 @@ unsafe fn read_descriptor(descriptor: *const Descriptor) -> Result<Descriptor, S
     };
     if version != ABI_VERSION {
         return Err(format!(
-            "it has version {version} of the interface, this server has {ABI_VERSION}; build it with this server's \
-             `snaphook_module.h` or `snaphook-module`"
+            "it was built for version {version} of the interface, this server has {ABI_VERSION}; rebuild it with this \
+             server's `snaphook_module.h` or `snaphook-module`"
         ));
     }
     let least = offset_of!(Descriptor, activate);
     if size < least {
         return Err(format!(
-            "its descriptor has {size} bytes, expected {least} at least: `struct_size` must be `sizeof(snaphook_module)`"
+            "its descriptor has {size} bytes, expected at least {least}: `struct_size` must be `sizeof(snaphook_module)`"
         ));
     }
     let mut read = MaybeUninit::<Descriptor>::zeroed();

@@ -88,7 +88,7 @@ impl Native {
     ) -> Result<Native, String> {
         let threads = Threads::new(Arc::clone(&standing));
         let late = |fault: Fault| match fault {
-            Fault::Late(limit) => format!("it did not become active within {} s", limit.as_secs()),
+            Fault::Late(limit) => format!("it was not activated within {} s", limit.as_secs()),
             other => other.to_string(),
         };
         let library = threads.run(ACTIVATE_MAX, move || Library::load(&path)).await.map_err(late)??;
@@ -103,7 +103,7 @@ impl Native {
         let made = threads.run(ACTIVATE_MAX, move || theirs.make(host)).await.map_err(late)?;
         let module = made.map_err(|_| "its `factory` panicked or threw an exception".to_owned())?;
         if module.is_none() {
-            return Err("its `factory` made no module".to_owned());
+            return Err("its `factory` returned no module".to_owned());
         }
         let (paces, runtime) = (Paces::default(), Runtime::current());
         let instance = Arc::new(Instance { standing, library, module, limit, threads, paces, runtime });
@@ -143,7 +143,7 @@ impl Instance {
         };
         match self.threads.run(ACTIVATE_MAX, call).await {
             Ok(Ok(abi::OK)) => Ok(()),
-            Ok(Ok(abi::FAILED)) => Err(format!("its `{name}` failed; what it said of it is in the log")),
+            Ok(Ok(abi::FAILED)) => Err(format!("its `{name}` failed; see its messages in the log")),
             Ok(Ok(other)) => Err(format!("its `{name}` returned {other}, expected OK or FAILED")),
             Ok(Err(_)) => Err(format!("its `{name}` panicked or threw an exception")),
             Err(fault) => Err(format!("its `{name}`: {fault}")),
@@ -264,7 +264,7 @@ impl Runner for Native {
         let connection: Option<Arc<NativeConnection>> =
             connection.and_then(|connection| Arc::clone(&connection.0).downcast().ok());
         async move {
-            // The state is destroyed even if nobody waits for it any more.
+            // The state is destroyed even if the caller no longer waits for it.
             let owner = Arc::clone(instance);
             let opened = instance
                 .run(
@@ -432,14 +432,14 @@ impl Handler for NativeHandler {
                         }
                     }
                     (abi::PENDING, None) => {
-                        Err(Fault::Lied(format!("its `{}` is PENDING, but asked for no token", hook.name())))
+                        Err(Fault::Lied(format!("its `{}` returned PENDING, but requested no token", hook.name())))
                     }
                     (abi::DECLINED, _) => Ok(Verdict::Declined),
                     (abi::OK, _) => Ok(Verdict::Ok),
                     (abi::FAILED, _) => Err(Fault::Failed),
                     (status @ 400..=599, _) => Ok(Verdict::Status(status as u16)),
                     (other, _) => Err(Fault::Lied(format!(
-                        "its `{}` returned {other}, which is no result and no status from 400 to 599",
+                        "its `{}` returned {other}, which is neither a result nor a status from 400 to 599",
                         hook.name()
                     ))),
                 };
@@ -465,7 +465,7 @@ impl Handler for NativeHandler {
             let instance = Arc::clone(&open.instance);
             let memory = guard.memory();
             if !instance.library.has_filter(filter) {
-                return Err(Fault::Lied("it asked for the pieces of a body, but has no function for them".to_owned()));
+                return Err(Fault::Lied("it requested the pieces of a body, but has no filter for them".to_owned()));
             }
             let filtered = instance
                 .run(

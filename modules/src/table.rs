@@ -119,8 +119,7 @@ fn exchange<T>(handle: *mut abi::Exchange, otherwise: T, work: impl FnOnce(&mut 
 fn bytes<'a>(exchange: &mut Exchange, bytes: &'a Bytes, what: &str) -> Option<&'a [u8]> {
     let seen = view(bytes);
     if seen.is_none() {
-        exchange.lie =
-            Some(format!("it passed a view that cannot be as {what}: {} bytes at {:p}", bytes.len, bytes.ptr));
+        exchange.lie = Some(format!("it passed an invalid view as {what}: {} bytes at {:p}", bytes.len, bytes.ptr));
     }
     seen
 }
@@ -296,7 +295,7 @@ extern "C" fn write(handle: *mut abi::Output, to: u32, bytes: Bytes) -> u32 {
             match (side(to), view(&bytes)) {
                 (Some(side), Some(bytes)) => Some(code(output.write(side, bytes))),
                 (_, None) => {
-                    output.lie = Some("it wrote from a view that cannot be".to_owned());
+                    output.lie = Some("it wrote from an invalid view".to_owned());
                     None
                 }
                 _ => None,

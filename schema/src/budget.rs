@@ -78,13 +78,13 @@ impl fmt::Display for Excess {
         match self {
             Excess::Steps(steps) => write!(f, "it takes more than {steps} steps"),
             Excess::Time(time) => write!(f, "it takes more than {} ms", time.as_millis()),
-            Excess::Depth(_) => f.write_str("it is nested too deep"),
+            Excess::Depth(_) => f.write_str("it is nested too deeply"),
             Excess::Errors(errors) => write!(f, "it has more than {errors} errors"),
             Excess::Text(bytes, max) => {
-                write!(f, "a string of {bytes} bytes meets a pattern or format that takes {max} at most")
+                write!(f, "a string of {bytes} bytes is checked by a pattern or format that accepts at most {max}")
             }
-            Excess::Late => f.write_str("it was not done in time: the server is busy"),
-            Excess::Cancelled => f.write_str("nobody waits for it any more"),
+            Excess::Late => f.write_str("it did not finish in time: the server is busy"),
+            Excess::Cancelled => f.write_str("the caller no longer waits for it"),
         }
     }
 }

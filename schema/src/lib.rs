@@ -78,7 +78,7 @@ pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         match result {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => panic!("a thread for schemas cannot be made: {error}"),
+            Err(error) => panic!("a thread for schemas cannot be started: {error}"),
         }
     })
 }
@@ -170,7 +170,7 @@ impl Compiled {
             }
         };
         if faults.is_empty() {
-            let message = "does not fit the schema; saying where takes too many steps".to_owned();
+            let message = "does not fit the schema; finding the place takes too many steps".to_owned();
             return Ok(Err(vec![Fault { pointer: String::new(), message }]));
         }
         Ok(Err(faults))

@@ -78,7 +78,7 @@ pub(crate) fn one(error: &ValidationError<'_>) -> String {
         Kind::Contains => "has too few or too many items that fit `contains`".to_owned(),
         Kind::MaxProperties { limit } => format!("has more than {limit} properties"),
         Kind::MinProperties { limit } => format!("has fewer than {limit} properties"),
-        Kind::FalseSchema => "is not allowed: the schema takes no value here".to_owned(),
+        Kind::FalseSchema => "is not allowed: the schema allows no value here".to_owned(),
         Kind::Not { .. } => "fits the schema in `not`, which it must not".to_owned(),
         Kind::AnyOf { context } => alternatives("anyOf", context),
         Kind::OneOfNotValid { context } => alternatives("oneOf", context),
@@ -100,14 +100,14 @@ pub(crate) fn one(error: &ValidationError<'_>) -> String {
 fn reference(error: &ReferencingError) -> String {
     match error {
         ReferencingError::PointerToNowhere { pointer } => {
-            bounded(&format_args!("a reference leads to `{pointer}`, where the schema has nothing"))
+            bounded(&format_args!("a reference points to `{pointer}`, which does not exist in the schema"))
         }
         ReferencingError::NoSuchAnchor { anchor } | ReferencingError::InvalidAnchor { anchor } => {
-            bounded(&format_args!("a reference leads to the anchor `{anchor}`, which the schema does not have"))
+            bounded(&format_args!("a reference points to the anchor `{anchor}`, which does not exist in the schema"))
         }
         ReferencingError::InvalidPercentEncoding { pointer, .. }
         | ReferencingError::InvalidArrayIndex { pointer, .. } => {
-            bounded(&format_args!("a reference has `{pointer}`, which is no JSON Pointer"))
+            bounded(&format_args!("a reference contains `{pointer}`, which is not a JSON Pointer"))
         }
         ReferencingError::UnknownSpecification { specification } => {
             bounded(&format_args!("`$schema` is `{specification}`, expected a draft of JSON Schema from 4 to 2020-12"))
@@ -266,7 +266,7 @@ mod tests {
         }
         assert_eq!(
             said(&json!({"properties": {"p": false}}), &json!({"p": 1})),
-            ["/p is not allowed: the schema takes no value here"]
+            ["/p is not allowed: the schema allows no value here"]
         );
     }
 }

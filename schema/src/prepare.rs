@@ -39,7 +39,8 @@ pub(crate) fn prepare(tree: &Value) -> Result<PreparedSchema, Refusal> {
     let references = References::of(tree);
     if references.too_long {
         return Err(Refusal::TooComplex(format!(
-            "an identifier in it has more than {ID_BYTES_MAX} bytes, or the place of a subschema more than {PLACE_BYTES_MAX}"
+            "an identifier in it is longer than {ID_BYTES_MAX} bytes, or the path of a subschema longer than \
+             {PLACE_BYTES_MAX}"
         )));
     }
     let mut rewriting = Rewriting {
@@ -102,7 +103,7 @@ impl Rewriting<'_> {
         self.places_bytes += pointer.len() * (members.len() + 2);
         spend(pointer.len() as u64 * members.len() as u64 / 64);
         if self.places_bytes > PLACES_BYTES_MAX {
-            return Err(Refusal::TooComplex("its names are too long for how deep they are nested".to_owned()));
+            return Err(Refusal::TooComplex("the paths of its subschemas are too long in total".to_owned()));
         }
         let mut rewritten = Map::with_capacity(members.len() + 2);
         rewritten.insert(GUARD.to_owned(), Value::Bool(true));
@@ -192,7 +193,7 @@ impl Rewriting<'_> {
         self.patterns_bytes += pattern.memory;
         if self.patterns_bytes > PATTERNS_BYTES_MAX {
             return Err(Refusal::TooComplex(format!(
-                "its patterns take more than {} MiB when they are compiled",
+                "its compiled patterns take more than {} MiB",
                 PATTERNS_BYTES_MAX >> 20
             )));
         }

@@ -83,7 +83,7 @@ impl Definition {
         let rules = renamed(rules, renames);
         let checked = Rules::new(&self.schema, &rules).map_err(|error| DefinitionError {
             message: format!(
-                "the rules of the model stay, since `rules` was not sent, and they do not fit the new schema: {}; send \
+                "the model keeps its rules, since `rules` was not sent, but they do not fit the new schema: {}; send \
                  `rules` with it, or null to remove them",
                 error.message
             ),
@@ -132,7 +132,7 @@ pub fn change_of(old: &Schema, new: &Schema, renames: &[(String, String)]) -> Re
             return error(pointer, format!("the new schema still has `{from}`; a renamed property must be gone"));
         }
         if old.has_property(to) && !renames.iter().any(|(from, _)| from == to) {
-            return error(pointer, format!("the model has a property `{to}` already"));
+            return error(pointer, format!("the model already has a property `{to}`"));
         }
         if !targets.insert(to) {
             return error(pointer, format!("two properties are renamed to `{to}`"));
@@ -157,7 +157,7 @@ fn check_lists<L: AsRef<[String]>>(
             return error(pointer, format!("a list of 1 to {LIST_LENGTH_MAX} property names is expected"));
         }
         if !seen.insert(list) {
-            return error(pointer, "the same properties stand in two lists");
+            return error(pointer, "two lists contain the same properties");
         }
         let mut names = BTreeSet::new();
         for (column, name) in list.iter().enumerate() {
@@ -166,7 +166,7 @@ fn check_lists<L: AsRef<[String]>>(
                 return error(pointer, format!("the schema has no property `{name}`"));
             }
             if !names.insert(name.trim_start_matches('-')) {
-                return error(pointer, format!("`{name}` stands twice in one list"));
+                return error(pointer, format!("`{name}` appears twice in one list"));
             }
         }
     }

@@ -117,7 +117,7 @@ mod tests {
     fn refuses_what_is_read_in_two_ways() {
         assert_eq!(
             parse(r#"{"a":1,"b":{"x":1,"x":2}}"#).unwrap_err(),
-            "property `x` stands twice in one object, at `/b/x` of the data"
+            "property `x` appears twice in one object, at `/b/x` of the data"
         );
         assert_eq!(parse(r#"{"a":":{\":","b":1}"#).unwrap(), r#"{"a":":{\":","b":1}"#);
         assert!(parse(r"[1]").unwrap_err().contains("expected an object"));

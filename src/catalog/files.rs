@@ -172,7 +172,7 @@ fn read(path: &Path, errors: &mut Vec<FileError>) -> Option<Vec<u8>> {
 fn read_model(folder: &Path, id: String, errors: &mut Vec<FileError>) -> Option<ModelFiles> {
     if !is_model_id(&id) {
         let expected = "expected a-z, 0-9, `_` and `-`, at most 63, not starting with `_` or `-`";
-        fault(errors, folder, None, format!("the folder's name is no model id, {expected}"));
+        fault(errors, folder, None, format!("the folder's name is not a model id, {expected}"));
     }
     let document = read_document(&folder.join("model.json"), errors);
     let phases = read_phases(folder, errors);
@@ -183,7 +183,7 @@ fn read_document(path: &Path, errors: &mut Vec<FileError>) -> Option<Value> {
     let bytes = read(path, errors)?;
     let mut document = json::parse_bytes(&bytes)
         .map_err(|error| {
-            fault(errors, path, Some(error.line()), format!("no valid JSON: {error}"));
+            fault(errors, path, Some(error.line()), format!("not valid JSON: {error}"));
         })
         .ok()?;
     let Value::Object(members) = &document else {
@@ -266,7 +266,7 @@ fn unknown_file(folder: &Path, name: &str, errors: &mut Vec<FileError>) {
     }
     let Some((stem, "js" | "ts" | "wasm" | "toml")) = name.rsplit_once('.') else { return };
     if let Some(phase) = closest(stem, Phase::ALL.map(Phase::as_str)) {
-        fault(errors, &folder.join(name), None, format!("`{stem}` is no phase, did you mean `{phase}`?"));
+        fault(errors, &folder.join(name), None, format!("`{stem}` is not a phase, did you mean `{phase}`?"));
     }
 }
 
@@ -331,7 +331,7 @@ fn read_chain(
     errors: &mut Vec<FileError>,
 ) -> Option<Vec<BindingFile>> {
     let text = String::from_utf8(read(path, errors)?)
-        .map_err(|error| fault(errors, path, None, format!("no UTF-8 text: {error}")))
+        .map_err(|error| fault(errors, path, None, format!("not UTF-8 text: {error}")))
         .ok()?;
     let line_at = |span: Range<usize>| 1 + text[..span.start.min(text.len())].matches('\n').count();
     let file: ChainFile = toml::from_str(&text)
@@ -407,7 +407,7 @@ fn link_webhook(phase: Phase, link: &Link) -> Result<Webhook, String> {
         return Err("`url` and `secret` are for engine 'webhook'".to_owned());
     }
     if link.file.is_some() || link.artifact.is_some() || link.library.is_some() {
-        return Err("a webhook runs no code, expected `url` and `secret` alone".to_owned());
+        return Err("a webhook runs no code, expected only `url` and `secret`".to_owned());
     }
     if link.mode == Mode::Shadow {
         return Err("`shadow` is for pre hooks, a webhook is sent after the change".to_owned());
@@ -503,8 +503,9 @@ mod tests {
                 ("c/model.json", "[]"),
             ],
             &[
-                "A: the folder's name is no model id, expected a-z, 0-9, `_` and `-`, at most 63, not starting with `_` or `-`",
-                "A/model.json:2: no valid JSON: expected a value at line 2 column 11",
+                "A: the folder's name is not a model id, expected a-z, 0-9, `_` and `-`, at most 63, not starting with \
+                 `_` or `-`",
+                "A/model.json:2: not valid JSON: expected a value at line 2 column 11",
                 "b/model.json: `schema` is missing, expected a JSON Schema of type object",
                 "b/model.json: unknown member `id`: the id is the name of the folder",
                 "b/model.json: unknown member `shema`: did you mean `schema`?",
@@ -515,7 +516,7 @@ mod tests {
         check(
             &[MODEL, ("a/preCreate.js", ""), ("a/preCreate.ts", ""), ("a/postcreate.js", "")],
             &[
-                "a/postcreate.js: `postcreate` is no phase, did you mean `postCreate`?",
+                "a/postcreate.js: `postcreate` is not a phase, did you mean `postCreate`?",
                 "a/preCreate.ts: the phase has `preCreate.js` already, expected one file per phase",
             ],
         );
@@ -564,9 +565,9 @@ mod tests {
             &[MODEL, ("a/postCreate.toml", faults), ("a/preCreate.toml", link)],
             &[
                 "a/postCreate.toml:1: a webhook needs both `url` and `secret`, the name of the secret that signs",
-                "a/postCreate.toml:4: a webhook runs no code, expected `url` and `secret` alone",
+                "a/postCreate.toml:4: a webhook runs no code, expected only `url` and `secret`",
                 "a/postCreate.toml:7: `url` and `secret` are for engine 'webhook'",
-                "a/postCreate.toml:11: `url` is `a.example/in`, which is no URL: relative URL without a base",
+                "a/postCreate.toml:11: `url` is `a.example/in`, which is not a valid URL: relative URL without a base",
                 "a/postCreate.toml:14: `shadow` is for pre hooks, a webhook is sent after the change",
                 "a/preCreate.toml:1: a webhook is sent after the change, and `preCreate` runs before it: bind it to `postCreate`, `postUpdate` or `postDelete`",
             ],

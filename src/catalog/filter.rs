@@ -211,7 +211,7 @@ fn pattern(value: &FilterValue, place: &str) -> Result<String, String> {
 fn has(path: Path, kind: &Kind, value: &FilterValue, place: &str) -> Result<Filter, String> {
     let may_be_array = matches!(kind, Kind::Types(types) if types.is_empty() || types.contains("array"));
     if !may_be_array {
-        return Err(format!("{place}: `has` asks for an element of an array, and the property is none"));
+        return Err(format!("{place}: `has` tests the elements of an array, but the property is not an array"));
     }
     let is = |value| Filter::from(Condition { path: path.clone(), operator: Operator::Has(value) });
     Ok(match scalar(&Kind::Types(BTreeSet::new()), value, place)? {
@@ -239,7 +239,7 @@ fn scalar(kind: &Kind, value: &FilterValue, place: &str) -> Result<Scalar, Strin
     match (kind, value) {
         (Kind::Time, FilterValue::Text(text) | FilterValue::Json(Value::String(text))) => {
             let millis = time::parse(text).ok_or_else(|| {
-                format!("{place}: `{}` is no time, expected RFC 3339 such as 2026-01-31T12:00:00.000Z", shown(text))
+                format!("{place}: `{}` is not a time, expected RFC 3339 such as 2026-01-31T12:00:00.000Z", shown(text))
             })?;
             Ok(Scalar::One(Value::from(millis)))
         }
@@ -278,11 +278,9 @@ fn read(types: &BTreeSet<&str>, text: &str, place: &str) -> Result<Scalar, Strin
             let wanted: Vec<&str> = types.iter().copied().filter(|name| *name != "null").collect();
             let wanted = wanted.join(" or ");
             match wanted.as_str() {
-                "array" => {
-                    Err(format!("{place}: the property is array, which can only be asked for with `has` and `exists`"))
-                }
+                "array" => Err(format!("{place}: the property is array, which supports only `has` and `exists`")),
                 "object" | "array or object" | "" => {
-                    Err(format!("{place}: the property is {wanted}, which can only be asked for with `exists`"))
+                    Err(format!("{place}: the property is {wanted}, which supports only `exists`"))
                 }
                 _ => Err(format!("{place}: `{}` is not of type {wanted}", shown(text))),
             }

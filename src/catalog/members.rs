@@ -58,7 +58,7 @@ impl<'a> Part<'a> {
                 return Err(FieldError { pointer: pointer(&shown(name)), message });
             }
             if members[..row].iter().any(|(other, _)| other == name) {
-                return Err(FieldError { pointer: pointer(name), message: "is there twice".to_owned() });
+                return Err(FieldError { pointer: pointer(name), message: "appears twice".to_owned() });
             }
         }
         if more {
@@ -327,7 +327,7 @@ mod tests {
             (r#"{"a":1"#, ": is not JSON: the text ends inside a value at line 1 column 7"),
             (r#"{"a":1} x"#, ": is not JSON: trailing characters after the value at line 1 column 9"),
             (r#"{"a":1,"x~/":2}"#, "/x~0~1: is unknown, expected `a` or `b/c`"),
-            (r#"{"a":1,"a":2}"#, "/a: is there twice"),
+            (r#"{"a":1,"a":2}"#, "/a: appears twice"),
             (r#"{"$serde_json::private::Number":"1"}"#, "/$serde_json::private::Number: is unknown, expected"),
         ] {
             let found = said(members(text));
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(said(a(r#"{"a":5}"#).string()), "/a: is a number, expected a string");
         assert_eq!(
             said(a(r#"{"a":"\ud800"}"#).string()),
-            "/a: is not JSON: an escape is half of a surrogate pair (\\ud800 to \\udfff), which is no Unicode text"
+            "/a: is not JSON: an escape is half of a surrogate pair (\\ud800 to \\udfff), which is not valid Unicode"
         );
         assert_eq!(said(a(r#"{"a":[1,2,3]}"#).items::<2>("a list")), "/a: has more than 2 items");
         assert_eq!(said(a(r#"{"a":{}}"#).items::<2>("a list")), "/a: is an object, expected a list");
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(said(a(r#"{"a":1.5}"#).number()), "/a: is a number, expected a whole number");
         assert_eq!(
             said(a(r#"{"a":{"b":1,"b":2}}"#).tree()),
-            "/a: is not JSON: property `b` stands twice in one object"
+            "/a: is not JSON: property `b` appears twice in one object"
         );
     }
 

@@ -22,8 +22,8 @@ pub(super) fn place<'a>(what: &str, path: &'a str) -> Result<PathTarget<'a>, Str
     let known = || Meta::ALL.map(Meta::name).join(" ");
     Meta::from_name(path).map(PathTarget::Meta).ok_or_else(|| {
         format!(
-            "{what}: `{path}` is nothing that an instance has, expected one of {}; a property whose name begins with `$` is \
-             written `${path}`",
+            "{what}: `{path}` is not a field of an instance, expected one of {}; a property whose name begins with `$` \
+             is written `${path}`",
             known()
         )
     })

@@ -87,7 +87,7 @@ pub fn check_fields(model: &Model, paths: &[String]) -> Result<(), String> {
         }
         Ok(Some(Err(error))) => Err(error),
         Err(excess) => {
-            Err(format!("fields: the schema of `{}` takes too much to look them up: {excess}", model.record.id))
+            Err(format!("fields: looking them up in the schema of `{}` is too complex: {excess}", model.record.id))
         }
     }
 }
@@ -116,7 +116,7 @@ fn sort_key(model: &Model, key: &str) -> Result<SortKey, String> {
     let named: Vec<&str> = types.into_iter().filter(|name| *name != "null").collect();
     if !named.is_empty() && named.iter().all(|name| matches!(*name, "array" | "object")) {
         return Err(format!(
-            "sort: `{name}` is {}, and there is no order of these; sort by a string, number or boolean",
+            "sort: `{name}` is {}, which has no order; sort by a string, number or boolean",
             named.iter().map(|name| format!("an {name}")).collect::<Vec<_>>().join(" or ")
         ));
     }
@@ -191,13 +191,13 @@ mod tests {
             ("ok", "eq", "yes", "is not of type boolean"),
             ("n", "is", "5", "unknown operator `is`"),
             ("n", "exists", "maybe", "`true` or `false`"),
-            ("tags", "eq", "a", "can only be asked for with `has` and `exists`"),
-            ("map", "eq", "a", "can only be asked for with `exists`"),
-            ("name", "has", "a", "the property is none"),
+            ("tags", "eq", "a", "supports only `has` and `exists`"),
+            ("map", "eq", "a", "supports only `exists`"),
+            ("name", "has", "a", "the property is not an array"),
             ("n", "is", "5", "eq ne lt lte gt gte in nin like ilike has exists"),
             ("$name", "eq", "5", "written `$$name`"),
             ("$$name", "eq", "5", "no property `$name`"),
-            ("$created_at", "gt", "yesterday", "is no time"),
+            ("$created_at", "gt", "yesterday", "is not a time"),
             ("$revision", "gt", "x", "is not of type integer"),
         ] {
             let error = text(path, operator, value).unwrap_err();

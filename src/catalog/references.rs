@@ -111,7 +111,7 @@ impl Referenced {
             .unwrap_or_else(|| Referenced { id: uuid::Uuid::now_v7().simple().to_string(), by: Vec::new() });
         if let Err(place) = referenced.by.binary_search_by(|known| known.as_str().cmp(model)) {
             if referenced.by.len() == REFERRING_MAX {
-                return Err(format!("{REFERRING_MAX} models refer to it already, and more are not allowed"));
+                return Err(format!("{REFERRING_MAX} models already refer to it, which is the maximum"));
             }
             referenced.by.insert(place, model.to_owned());
         }
@@ -167,8 +167,8 @@ pub(super) fn of_schema(schema: &Schema, indexes: &[Vec<String>]) -> Result<Vec<
         let name = pointer.strip_prefix("/properties/").filter(|name| !name.contains('/')).map(unescape);
         let Some(property) = name else {
             let what = match pointer.strip_suffix("/items") {
-                Some(_) => "arrays of references are not supported; make a model whose instances refer to both sides",
-                None => "only a property of the data's top level can be a reference, and says so itself",
+                Some(_) => "arrays of references are not supported; create a model whose instances refer to both sides",
+                None => "only a property at the top level of the data can be a reference, declared in its own schema",
             };
             return error(at, what);
         };

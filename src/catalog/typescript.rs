@@ -14,7 +14,8 @@ const HANDLERS: [&str; 6] = ["PreCreate", "PostCreate", "PreUpdate", "PostUpdate
 pub fn module(model: &str, schema: &Value) -> String {
     let name = type_name(model);
     let mut out = format!(
-        "// The data of the model `{model}` and the handlers of its hooks. `snaphook hook types {model}` writes this file anew.\n\n\
+        "// The data of the model `{model}` and the handlers of its hooks. `snaphook hook types {model}` rewrites this \
+         file.\n\n\
          import type * as contract from \"@snaphook/hook\";\n\n"
     );
     let defs = ["$defs", "definitions"].into_iter().filter_map(|key| Some((key, schema.get(key)?.as_object()?)));

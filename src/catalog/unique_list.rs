@@ -89,7 +89,7 @@ fn form(names: &[String]) -> String {
     let each = format!("`\"unique\": [{}]`", each.join(","));
     match names {
         [_] => format!(
-            ": write {each}, or `\"unique\": [{{\"properties\":{},\"collation\":\"nocase\"}}]` where case does not count",
+            ": write {each}, or `\"unique\": [{{\"properties\":{},\"collation\":\"nocase\"}}]` to ignore case",
             list(names)
         ),
         _ => format!(
@@ -176,7 +176,7 @@ mod tests {
         for (text, expected) in [
             (
                 r#"["email"]"#,
-                r#"/0 is a string, expected a list of property names: write `"unique": [["email"]]`, or `"unique": [{"properties":["email"],"collation":"nocase"}]` where case does not count"#,
+                r#"/0 is a string, expected a list of property names: write `"unique": [["email"]]`, or `"unique": [{"properties":["email"],"collation":"nocase"}]` to ignore case"#,
             ),
             (
                 r#""email""#,

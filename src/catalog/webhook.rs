@@ -60,7 +60,7 @@ impl Webhook {
             return Err(format!("`url` has {} bytes, at most {URL_BYTES_MAX} are allowed", text.len()));
         }
         let shown = text.escape_debug();
-        let url = Url::parse(text).map_err(|error| format!("`url` is `{shown}`, which is no URL: {error}"))?;
+        let url = Url::parse(text).map_err(|error| format!("`url` is `{shown}`, which is not a valid URL: {error}"))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
             return Err(format!("`url` is `{shown}`, expected `https://` or `http://` and a host"));
         }
@@ -111,8 +111,8 @@ mod tests {
     fn what_cannot_work() {
         let long = format!("https://example.com/{}", "x".repeat(2048));
         for (url, secret, expected) in [
-            ("", "s", "no URL"),
-            ("example.com/in", "s", "no URL"),
+            ("", "s", "not a valid URL"),
+            ("example.com/in", "s", "not a valid URL"),
             ("ftp://example.com/in", "s", "expected `https://`"),
             ("file:///etc/passwd", "s", "expected `https://`"),
             ("https://u:p@example.com/", "s", "user name"),

@@ -41,7 +41,7 @@ impl Apply {
             None => global.config_without_drivers()?.hooks.directory,
         };
         if !directory.is_dir() {
-            return Err(Failure::new(format!("`{}` is no folder", directory.display())));
+            return Err(Failure::new(format!("`{}` is not a folder", directory.display())));
         }
         let files = read_directory(&directory).map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
@@ -88,7 +88,7 @@ pub(super) fn left_out(directory: &Path, models: usize) -> Vec<String> {
     if models == 0 {
         let shown = directory.display();
         notes.push(format!(
-            "`{shown}` holds no model: no folder in it has a `model.json`, so there is nothing to apply"
+            "`{shown}` contains no model: no folder in it has a `model.json`, so there is nothing to apply"
         ));
     }
     notes
@@ -101,7 +101,8 @@ pub(super) fn check_folder(config: &Config) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "`hooks.apply` is true, but `hooks.directory` is `{}`, which is no folder; make it, or set `apply = false`",
+        "`hooks.apply` is true, but `hooks.directory` is `{}`, which is not a folder; create it, or set `apply = \
+         false`",
         directory.display()
     )))
 }

@@ -47,7 +47,7 @@ impl Backup {
     pub(super) async fn run(&self, global: &Global) -> Result<()> {
         let shown = self.file.display();
         if self.file.exists() {
-            return Err(Failure::new(format!("`{shown}` is there already; a backup never replaces a file")));
+            return Err(Failure::new(format!("`{shown}` already exists; a backup never replaces a file")));
         }
         let failed = |error: std::io::Error| Failure::new(format!("`{shown}` cannot be written: {error}"));
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -86,7 +86,7 @@ async fn receive(mut answer: reqwest::Response, file: &mut File, bar: &ProgressB
         match answer.chunk().await {
             Ok(Some(piece)) => take(file, bar, &mut scanner, &piece)?,
             Ok(None) => return Ok(()),
-            Err(error) => return Err(Failure::Broken(format!("the server broke the backup off: {error}"))),
+            Err(error) => return Err(Failure::Broken(format!("the server aborted the backup: {error}"))),
         }
     }
 }
@@ -120,7 +120,7 @@ fn check(path: &Path) -> Result<(Header, Counts)> {
     bar.set_length(file.metadata().map_err(failed)?.len());
     let checked = backup::verify(file, |read| bar.set_position(read));
     bar.finish_and_clear();
-    checked.map_err(|damage| Failure::new(format!("no backup was made; what arrived is not whole: {damage}")))
+    checked.map_err(|damage| Failure::new(format!("no backup was created, the received data is damaged: {damage}")))
 }
 
 impl Restore {
@@ -128,7 +128,7 @@ impl Restore {
         let config = global.config()?;
         let shown = self.file.display();
         if !self.file.is_file() {
-            return Err(Failure::new(format!("`{shown}` is no file")));
+            return Err(Failure::new(format!("`{shown}` is not a file")));
         }
         refuse_if_served(&config).await?;
         let bar = output::progress_bar("restore");
@@ -147,7 +147,8 @@ impl Restore {
         ))?;
         if restored.counts.secrets > 0 {
             output::warn(format!(
-                "the secrets need their private key, which is not in the backup: put it where `{}` says before the start",
+                "the secrets need their private key, which is not in the backup: put it where `{}` expects it before \
+                 the start",
                 config.private_key
             ));
         }

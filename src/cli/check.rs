@@ -88,7 +88,7 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
         known.hooks.insert((hook.model.clone(), hook.name.clone()));
         if !known.secrets.contains(secret) {
             let set = format!("`snaphook secret set {secret}` stores it");
-            warnings.push(format!("hook `{hook}` is signed with secret `{secret}`, and no secret is called so; {set}"));
+            warnings.push(format!("hook `{hook}` is signed with secret `{secret}`, which does not exist; {set}"));
         }
     }
     known.models.extend(models.into_iter().map(|model| model.id));
@@ -104,11 +104,11 @@ fn warnings(global: &Global, config: &Config) -> Result<Vec<String>> {
         }
         for (what, patterns) in [("read", &grant.read), ("write", &grant.write)] {
             for pattern in patterns.iter().filter(|pattern| !known.models.iter().any(|model| matches(pattern, model))) {
-                warnings.push(at(grant, &format!("`{what}` names `{pattern}`, and no model is called so")));
+                warnings.push(at(grant, &format!("`{what}` names `{pattern}`, but there is no such model")));
             }
         }
         for pattern in grant.secret.iter().filter(|pattern| !known.secrets.iter().any(|name| matches(pattern, name))) {
-            warnings.push(at(grant, &format!("`secret` names `{pattern}`, and no secret is called so")));
+            warnings.push(at(grant, &format!("`secret` names `{pattern}`, but there is no such secret")));
         }
     }
     Ok(warnings)

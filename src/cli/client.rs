@@ -96,7 +96,7 @@ impl Client {
         &self.base
     }
 
-    /// A body that is no JSON, and its media type.
+    /// A body that is not valid JSON, and its media type.
     pub(super) async fn get_bytes(&self, path: &str) -> Result<(String, Vec<u8>)> {
         let response = self.send(self.request(Method::GET, path)).await?;
         let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -113,7 +113,7 @@ impl Client {
     pub(super) async fn models(&self) -> Result<Vec<Value>> {
         match self.get("/models").await?.get_mut("items").map(Value::take) {
             Some(Value::Array(models)) => Ok(models),
-            _ => Err(Failure::new(format!("{} answered no list of models", self.base))),
+            _ => Err(Failure::new(format!("{} returned no list of models", self.base))),
         }
     }
 
@@ -142,7 +142,7 @@ impl Client {
     pub(super) async fn tag(&self, path: &str) -> Result<String> {
         let response = self.send(self.request(Method::GET, path)).await?;
         let tag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
-        tag.ok_or_else(|| Failure::new(format!("{} answered no entity tag at `{path}`", self.base)))
+        tag.ok_or_else(|| Failure::new(format!("{} returned no entity tag at `{path}`", self.base)))
     }
 
     /// [`Client::put`], if what the tag belongs to is still as it was. Returns whether it was.
@@ -196,7 +196,7 @@ impl Client {
             let mut page = self.get(&with_query(path, &query)).await?;
             let items = match page.get_mut("items").map(Value::take) {
                 Some(Value::Array(items)) => items,
-                _ => return Err(Failure::new(format!("{} answered no list at `{path}`", self.base))),
+                _ => return Err(Failure::new(format!("{} returned no list at `{path}`", self.base))),
             };
             next = items.last().and_then(|last| cursor(&page, last));
             items.into_iter().try_for_each(&mut on)?;
@@ -221,10 +221,10 @@ impl Client {
     async fn reach(&self, request: RequestBuilder) -> Result<Response> {
         request.send().await.map_err(|error| match error.is_connect() {
             true => Failure::NoServer(format!(
-                "no server answers at {}; start one with `snaphook serve`, or name another with `--url`",
+                "no server responds at {}; start one with `snaphook serve`, or name another with `--url`",
                 self.base
             )),
-            false => Failure::Broken(format!("{} does not answer: {}", self.base, causes(&error))),
+            false => Failure::Broken(format!("{} does not respond: {}", self.base, causes(&error))),
         })
     }
 }
@@ -258,12 +258,12 @@ fn is_loopback(host: &str) -> bool {
 /// The body; `null` if there is none.
 async fn json(response: Response) -> Result<Value> {
     let bytes =
-        response.bytes().await.map_err(|error| Failure::new(format!("the answer broke off: {}", causes(&error))))?;
+        response.bytes().await.map_err(|error| Failure::new(format!("the response broke off: {}", causes(&error))))?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     snaphook_driver::json::parse_bytes(&bytes)
-        .map_err(|error| Failure::new(format!("the server's answer is no JSON: {error}")))
+        .map_err(|error| Failure::new(format!("the server's response is not valid JSON: {error}")))
 }
 
 /// An error answer becomes a failure with everything that its problem document says.
@@ -286,7 +286,7 @@ fn problem_text(status: StatusCode, problem: &Value) -> String {
     let mut message = match (text("detail").or_else(|| text("title")), text("hook")) {
         (Some(detail), Some(hook)) => format!("{detail} (hook `{hook}`)"),
         (Some(detail), None) => detail.to_owned(),
-        (None, _) => format!("the server answered {status}"),
+        (None, _) => format!("the server returned {status}"),
     };
     for error in problem.get("errors").and_then(Value::as_array).into_iter().flatten() {
         let part = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(problem_text(StatusCode::UNPROCESSABLE_ENTITY, &problem), "2 errors\n  /data/a: too long");
         let problem = json!({"detail": "no", "hook": "check"});
         assert_eq!(problem_text(StatusCode::UNPROCESSABLE_ENTITY, &problem), "no (hook `check`)");
-        assert_eq!(problem_text(StatusCode::BAD_GATEWAY, &Value::Null), "the server answered 502 Bad Gateway");
+        assert_eq!(problem_text(StatusCode::BAD_GATEWAY, &Value::Null), "the server returned 502 Bad Gateway");
     }
 
     #[tokio::test]
@@ -366,7 +366,7 @@ mod tests {
         assert!(matches!(error, Failure::NoServer(_)), "{error}");
         assert_eq!(
             error.to_string(),
-            format!("no server answers at {url}; start one with `snaphook serve`, or name another with `--url`")
+            format!("no server responds at {url}; start one with `snaphook serve`, or name another with `--url`")
         );
     }
 }

@@ -95,10 +95,11 @@ impl Report {
         if !rows.is_empty() {
             output::table(&["model", "version", "instances"], &rows)?;
         }
-        output::line(format!("the stores of {} hold the same", to.name()))?;
+        output::line(format!("the stores of {} contain the same data", to.name()))?;
         if transferred.counts.secrets > 0 {
             output::warn(format!(
-                "the secrets need their private key, which is not copied: put it where `{}` says before the start",
+                "the secrets need their private key, which is not copied: put it where `{}` expects it before the \
+                 start",
                 to.private_key
             ));
         }
@@ -111,5 +112,5 @@ fn failure(error: BackupError) -> Failure {
 }
 
 fn unapplied(error: crate::engine::Error) -> Failure {
-    Failure::new(format!("the models cannot be made from the log: {error}; run this again"))
+    Failure::new(format!("the models cannot be built from the log: {error}; run this again"))
 }

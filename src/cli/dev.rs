@@ -53,7 +53,7 @@ impl Dev {
         let directory = self.directory.clone().unwrap_or_else(|| config.hooks.directory.clone());
         if !directory.is_dir() {
             return Err(Failure::new(format!(
-                "`{}` is no folder; `snaphook init` makes a project that has one",
+                "`{}` is not a folder; `snaphook init` creates a project that has one",
                 directory.display()
             )));
         }
@@ -90,7 +90,7 @@ async fn serve_and_follow(config: crate::config::Config, directory: &Path, globa
 
 /// Until Ctrl-C.
 async fn interrupted() -> Result<()> {
-    tokio::signal::ctrl_c().await.map_err(|error| Failure::new(format!("signals cannot be listened to: {error}")))
+    tokio::signal::ctrl_c().await.map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))
 }
 
 /// Goes on until nobody reads the output.

@@ -44,8 +44,8 @@ impl DriverHost {
         }
         if token.is_none() && !self.listen.ip().is_loopback() {
             return Err(Failure::new(format!(
-                "`--listen {}` is reached from other machines, and without `--token` anybody there could read and change \
-                 everything; name a token, or listen on a loopback address",
+                "`--listen {}` is reachable from other machines, and without `--token` anybody there could read and \
+                 change everything; name a token, or listen on a loopback address",
                 self.listen
             )));
         }

@@ -62,7 +62,8 @@ fn new(name: &str, language: Language, kind: Kind, directory: &Path) -> Result<(
     let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     if !starts_well || name.len() > 63 || !name.bytes().all(plain) {
         return Err(Failure::new(format!(
-            "`{}` is no name of a module or an endpoint, expected 1 to 63 lowercase letters, digits and `-`, beginning with a letter",
+            "`{}` is not a valid name for a module or an endpoint, expected 1 to 63 lowercase letters, digits and `-`, \
+             beginning with a letter",
             name.escape_debug()
         )));
     }

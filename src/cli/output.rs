@@ -33,7 +33,7 @@ pub(super) fn bytes(bytes: &[u8], what: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if out.is_terminal() {
         let text = std::str::from_utf8(bytes).map_err(|_| {
-            Failure::new(format!("{what} is no text; name a file with `--out`, or send it into a pipe"))
+            Failure::new(format!("{what} is not text; name a file with `--out`, or send it into a pipe"))
         })?;
         out.write_all(plain(text).as_bytes())?;
     } else {

@@ -60,7 +60,8 @@ fn new(name: &str, language: Language, directory: &Path) -> Result<()> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.len() > 63 || !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(plain) {
         return Err(Failure::new(format!(
-            "`{}` is no name for a driver, expected a letter `a` to `z` and up to 62 of `a` to `z`, `0` to `9` and `-`",
+            "`{}` is not a valid driver name, expected a letter `a` to `z` and up to 62 of `a` to `z`, `0` to `9` and \
+             `-`",
             name.escape_debug()
         )));
     }

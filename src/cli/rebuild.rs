@@ -74,7 +74,7 @@ async fn offline(global: &Global) -> Result<()> {
             Ok(())
         }
         Err(error) => {
-            Err(Failure::new(format!("the rebuild failed: {error}; the next start goes on from where it stopped")))
+            Err(Failure::new(format!("the rebuild failed: {error}; the next start continues from where it stopped")))
         }
     }
 }

@@ -51,8 +51,8 @@ impl Secret {
         };
         if let Some(name) = names.into_iter().find(|name| !is_secret_name(name)) {
             return Err(Failure::new(format!(
-                "`{name}` is no name of a secret, expected 1 to 128 letters, digits, `.`, `_` and `-`, the first a letter \
-                 or digit"
+                "`{name}` is not a valid secret name, expected 1 to 128 letters, digits, `.`, `_` and `-`, the first a \
+                 letter or digit"
             )));
         }
         let value = match self {

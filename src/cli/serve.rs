@@ -143,7 +143,7 @@ async fn open_tokens(config: &Config, stores: &Stores) -> Result<Arc<Tokens>> {
     if config.auth.mode == AuthMode::Tokens {
         let file = &config.auth.admin_token;
         if tokens.ensure_admin(file, time::now()).await.map_err(failed)? {
-            tracing::info!("made the first token, of an admin: it is in `{}`", file.display());
+            tracing::info!("created the first token, of an admin: it is in `{}`", file.display());
         }
     }
     Ok(Arc::new(tokens))
@@ -204,7 +204,7 @@ async fn serve_until(
         },
     };
     if let Err(error) = tokens.close().await {
-        tracing::warn!("when tokens were last used cannot be kept: {error}");
+        tracing::warn!("when tokens were last used cannot be stored: {error}");
     }
     let asked = *stop.borrow_and_update();
     engine.close(asked.map_or(GRACE, |asked| GRACE.saturating_sub(asked.elapsed()))).await;
@@ -358,8 +358,7 @@ fn announce(config: &Config, address: &MountAddress, start: Instant) -> Result<(
 
 /// Holds the time of the first SIGINT or SIGTERM. A later one ends the process, unless it comes within [`ONE_STOP`].
 pub(super) fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
-    let mut signals =
-        Signals::new().map_err(|error| Failure::new(format!("signals cannot be listened to: {error}")))?;
+    let mut signals = Signals::new().map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(async move {
         signals.next().await;
@@ -371,7 +370,7 @@ pub(super) fn stop_signal() -> Result<watch::Receiver<Option<Instant>>> {
                 break code;
             }
         };
-        tracing::warn!("stopped at once; what was answered is in the event log");
+        tracing::warn!("stopped immediately; every acknowledged change is in the event log");
         engines::exit_at_once(code);
     });
     Ok(receiver)

@@ -22,7 +22,7 @@ pub(super) fn write_over(templates: &[&str], directory: &Path, values: &[(&str, 
     let shown = directory.display();
     let failed = |error: std::io::Error| Failure::new(format!("`{shown}` cannot be written: {error}"));
     if directory.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Failure::new(format!("`{shown}` is there already and holds files; name a folder that is new")));
+        return Err(Failure::new(format!("`{shown}` already exists and contains files; name a new folder")));
     }
     let mut files = BTreeMap::new();
     for template in templates {
@@ -94,7 +94,7 @@ mod tests {
                 assert!(!text.contains("{{name}}") && !text.contains("{{phase}}"), "{template}/{name}");
             }
             let again = write(template, folder.path(), &values).unwrap_err().to_string();
-            assert!(again.contains("is there already"), "{again}");
+            assert!(again.contains("already exists"), "{again}");
         }
         let folder = tempfile::tempdir().unwrap();
         let names = write_over(&["python", "python-post"], folder.path(), &values).unwrap();

@@ -130,7 +130,7 @@ impl TokenAccess {
                 made["token"]
                     .as_str()
                     .map(str::to_owned)
-                    .ok_or_else(|| Failure::new("the server gave no token".to_owned()))
+                    .ok_or_else(|| Failure::new("the server returned no token".to_owned()))
             }
             TokenAccess::Storage { tokens, .. } => {
                 let role = role.parse().map_err(|error| Failure::new(format!("`--role`: {error}")))?;

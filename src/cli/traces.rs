@@ -36,15 +36,17 @@ async fn headers(config: &Config, traces: &TracesConfig, stores: &Stores) -> Res
             HeaderSource::Secret(secret) => match stores.vault.get(secret).await {
                 Ok(Some(value)) => HeaderValue::from_bytes(value.expose()).ok(),
                 Ok(None) => {
-                    let what = format!("is the secret `{secret}`, but there is none; `snaphook secret set` makes one");
+                    let what =
+                        format!("is the secret `{secret}`, but there is none; `snaphook secret set` creates one");
                     return Err(fault(&what));
                 }
                 Err(error) => return Err(fault(&format!("is the secret `{secret}`, which cannot be read: {error}"))),
             },
         };
-        let mut value = value.ok_or_else(|| fault("has a value that no header may have"))?;
+        let mut value = value.ok_or_else(|| fault("has a value that is not allowed in a header"))?;
         value.set_sensitive(true);
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| fault("has a name that no header may have"))?;
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| fault("has a name that is not allowed for a header"))?;
         headers.insert(name, value);
     }
     Ok(headers)

@@ -64,7 +64,7 @@ fn oidc(mut section: Section<'_>) -> Option<OidcSettings> {
     let issuer = issuer?;
     let settings = OidcSettings { issuer: issuer.value.clone(), audience: audience?.value, role: role?.value, models };
     if let Err(reason) = Oidc::check(&settings) {
-        issuer.place.error(format!("is no issuer that can be used: {reason}"));
+        issuer.place.error(format!("is not a usable issuer: {reason}"));
         return None;
     }
     Some(settings)

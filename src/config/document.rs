@@ -52,7 +52,7 @@ impl<'a> ConfigDocument<'a> {
         for error in &errors {
             // The parser's message describes what it expected; it never holds text of the file.
             let line = error.span().map(|span| self.line_at(span.start));
-            self.error(line, format!("no valid TOML: {}", error.message()));
+            self.error(line, format!("not valid TOML: {}", error.message()));
         }
         errors.is_empty().then(|| table.into_inner())
     }
@@ -402,7 +402,10 @@ impl<'a> Value<'a> {
         let mut nested = |path: String, value| Value::new(self.document, path, value).json(secrets, hidden);
         match self.value {
             DeValue::String(text) if text.starts_with("secret:") && !secrets => {
-                self.error("is a `secret:` reference, which cannot work here: the secure storage is what holds the secrets; use `env:`");
+                self.error(
+                    "is a `secret:` reference, which cannot work here: the secure storage itself contains the \
+                     secrets; use `env:`",
+                );
                 None
             }
             DeValue::String(text) => {
@@ -422,7 +425,7 @@ impl<'a> Value<'a> {
             DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {
                 Some(number) => Some(Json::Number(number)),
                 None => {
-                    self.error("is no finite number");
+                    self.error("is not a finite number");
                     None
                 }
             },
@@ -456,7 +459,7 @@ impl Text<'_> {
     /// How the value is named in messages. What came from the environment is not shown: it may be a secret.
     pub(super) fn shown(&self) -> String {
         match &self.variable {
-            Some(name) => format!("what the environment variable `{name}` holds"),
+            Some(name) => format!("the value of the environment variable `{name}`"),
             None => format!("`{}`", self.value),
         }
     }

@@ -174,8 +174,8 @@ fn phase(text: &Text<'_>) -> Option<Phase> {
     let phase = Phase::from_name(&text.value);
     if phase.is_none() {
         let expected = match suggest::closest(&text.value, names) {
-            Some(name) => format!("no phase, did you mean `{name}`?"),
-            None => format!("no phase; phases are {}", list(&names)),
+            Some(name) => format!("not a phase, did you mean `{name}`?"),
+            None => format!("not a phase; phases are {}", list(&names)),
         };
         text.place.error(format!("is {}: {expected}", text.shown()));
     }
@@ -191,7 +191,7 @@ fn glob(text: Text<'_>) -> Option<String> {
     }
     if let Some(special) = text.value.chars().find(|character| "?[]{}\\".contains(*character)) {
         text.place
-            .error(format!("is {}, no glob: `{special}` has no meaning, only `*` stands for any text", text.shown()));
+            .error(format!("is {}, not a glob: `{special}` has no meaning, only `*` matches any text", text.shown()));
         return None;
     }
     Some(text.value)
@@ -295,7 +295,7 @@ fn environment(value: Value<'_>) -> BTreeMap<String, Option<String>> {
     for (name, value) in value.entries().unwrap_or_default() {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if !name.bytes().all(word) || name.bytes().next().is_none_or(|byte| byte.is_ascii_digit()) {
-            value.error("is no name of an environment variable, expected letters, digits and `_`");
+            value.error("is not a valid name of an environment variable, expected letters, digits and `_`");
         } else if value.is_true() {
             env.insert(name.to_owned(), None);
         } else if let Some(text) = value.text("its value, or true if the call may set it") {

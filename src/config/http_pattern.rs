@@ -39,7 +39,7 @@ impl HttpPattern {
         }
         let bare = authority.strip_suffix(":*");
         let parsed = Url::parse(&format!("{}{tail}", bare.unwrap_or(authority)))
-            .map_err(|error| format!("another URL, since this is no URL: {error}"))?;
+            .map_err(|error| format!("another URL, since this is not a valid URL: {error}"))?;
         if parsed.fragment().is_some() {
             return Err("a URL without `#`, which is never sent".to_owned());
         }
@@ -49,7 +49,7 @@ impl HttpPattern {
         }
         if host != "*" && host.rsplit('.').next().is_some_and(|label| label.contains('*')) {
             return Err(
-                "a host that does not end with `*`: at the end of the host it would open hosts of anybody".into()
+                "a host that does not end with `*`: at the end of the host it would match hosts of anybody".into()
             );
         }
         Ok(HttpPattern {

@@ -102,7 +102,7 @@ fn module_name(text: Text<'_>, names: &mut BTreeSet<String>) -> Option<String> {
         is_name.then(|| text.to_owned())
     })?;
     if !names.insert(name.clone()) {
-        text.place.error(format!("is `{name}`, which another module is called already"));
+        text.place.error(format!("is `{name}`, which is already the name of another module"));
         return None;
     }
     Some(name)

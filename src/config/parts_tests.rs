@@ -105,7 +105,7 @@ component = 'guard.wasm'
         ),
         (
             module("name = 'a'\nlibrary = 'a.so'").repeat(2),
-            "9: `server.modules.name` is `a`, which another module is called already",
+            "9: `server.modules.name` is `a`, which is already the name of another module",
         ),
         (module("name = 'a'\nlibrary = ''"), "7: `server.modules.library` is ``, expected a path"),
         (

@@ -229,13 +229,13 @@ fn connections(root: &mut Section<'_>) -> BTreeMap<String, DriverConfig> {
     for (name, value) in tables {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
         if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
-            value.error("is no name for a connection, expected 1 to 63 of `a` to `z`, `0` to `9`, `-` and `_`");
+            value.error("is not a valid connection name, expected 1 to 63 of `a` to `z`, `0` to `9`, `-` and `_`");
             continue;
         }
         let Some(mut section) = value.section() else { continue };
         let driver = section.string("driver");
         if !section.was_there("driver") {
-            section.missing("driver", "the name of a driver that knows connections");
+            section.missing("driver", "the name of a driver that supports connections");
         }
         let Some(driver) = driver else { continue };
         let mut hidden = Vec::new();
@@ -282,7 +282,7 @@ fn private_key(text: &Text<'_>) -> Option<String> {
         Some(("file" | "env", rest)) if !rest.is_empty() => Some(text.value.clone()),
         // Not shown, because somebody may have entered the key itself.
         _ => {
-            text.place.error(format!("names no place of an age identity, expected {expected}"));
+            text.place.error(format!("does not name the location of an age identity, expected {expected}"));
             None
         }
     }

@@ -107,12 +107,12 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetryConfig {
     let mut headers = BTreeMap::new();
     for (name, value) in section.value("headers").and_then(|value| value.entries()).unwrap_or_default() {
         if !is_header_name(name) {
-            value.error("is no name of a header, expected letters, digits and `-`");
+            value.error("is not a valid header name, expected letters, digits and `-`");
         } else if let Some(text) = value.secret_text() {
             match header_source(&text.value) {
                 Some(source) => drop(headers.insert(name.to_ascii_lowercase(), source)),
                 // Not shown, because it may be a password.
-                None => text.place.error("is no value of a header, expected visible ASCII, or 'secret:NAME'"),
+                None => text.place.error("is not a valid header value, expected visible ASCII, or 'secret:NAME'"),
             }
         }
     }
@@ -133,7 +133,7 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetryConfig {
             .and_then(|text| {
                 let listed = listed(&text);
                 if listed.is_none() {
-                    section.environment_error(HEADERS_VARIABLE, "is no list of `name=value` between commas");
+                    section.environment_error(HEADERS_VARIABLE, "is not a comma-separated list of `name=value`");
                 }
                 listed
             })
@@ -237,7 +237,7 @@ mod tests {
         for (name, value, says) in [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "is not the URL of a collector"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:hunter2@c", "is not the URL of a collector"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "a=1,b c=hunter2", "is no list of `name=value`"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=1,b c=hunter2", "is not a comma-separated list of `name=value`"),
         ] {
             let wrong = |asked: &str| (asked == name).then(|| value.to_owned());
             let file = if name.ends_with("HEADERS") { "otlp = 'http://d'\n" } else { "log-format = 'text'\n" };
@@ -263,9 +263,10 @@ mod tests {
             [
                 format!("config.toml:6: `telemetry.otlp` is `collector:4318`, expected {url}"),
                 "config.toml:7: `telemetry.sample` is out of range, expected a number from 0 to 1".to_owned(),
-                "config.toml:8: `telemetry.headers.a b` is no name of a header, expected letters, digits and `-`"
+                "config.toml:8: `telemetry.headers.a b` is not a valid header name, expected letters, digits and `-`"
                     .to_owned(),
-                "config.toml:8: `telemetry.headers.c` is no value of a header, expected visible ASCII, or 'secret:NAME'"
+                "config.toml:8: `telemetry.headers.c` is not a valid header value, expected visible ASCII, or \
+                 'secret:NAME'"
                     .to_owned(),
                 "config.toml:9: `telemetry.log-format` is `xml`, expected 'text' or 'json'".to_owned(),
                 "config.toml:10: `telemetry.service-name` is ``, expected a name of at most 100 bytes".to_owned(),

@@ -180,8 +180,10 @@ fn faults_of_sections() {
             "[connections]\nx = 7\n[connections.A]\ndriver = 'remote'\n[connections.main]\nurl = 'x'\n",
             &[
                 "config.toml:6: `connections.x` is a whole number, expected a table",
-                "config.toml:7: `connections.A` is no name for a connection, expected 1 to 63 of `a` to `z`, `0` to `9`, `-` and `_`",
-                "config.toml:9: `connections.main.driver` is missing, expected the name of a driver that knows connections",
+                "config.toml:7: `connections.A` is not a valid connection name, expected 1 to 63 of `a` to `z`, `0` to \
+                 `9`, `-` and `_`",
+                "config.toml:9: `connections.main.driver` is missing, expected the name of a driver that supports \
+                 connections",
             ],
         ),
         ("hooks = 3\n", &["config.toml:5: unknown key `auth.hooks`, known are `mode`, `oidc`"]),
@@ -191,9 +193,9 @@ fn faults_of_sections() {
             &[
                 "config.toml:6: `driver-event-storage.driver` is a whole number, expected a string",
                 "config.toml:10: `driver-secure-storage.path` is a `secret:` reference, which cannot work here: the secure \
-                 storage is what holds the secrets; use `env:`",
-                "config.toml:11: `driver-secure-storage.private-key` names no place of an age identity, expected 'file:PATH' \
-                 or 'env:NAME'",
+                 storage itself contains the secrets; use `env:`",
+                "config.toml:11: `driver-secure-storage.private-key` does not name the location of an age identity, \
+                 expected 'file:PATH' or 'env:NAME'",
             ],
         ),
         (
@@ -207,7 +209,8 @@ fn faults_of_sections() {
         (
             "[hooks]\nisolation = 'env:TOKEN'\ncache = 'secret:cache'\n",
             &[
-                "config.toml:6: `hooks.isolation` is what the environment variable `TOKEN` holds, expected 'call' or 'reuse'",
+                "config.toml:6: `hooks.isolation` is the value of the environment variable `TOKEN`, expected 'call' or \
+                 'reuse'",
                 "config.toml:7: `hooks.cache` is a `secret:` reference, which works only in the settings of the event, model \
                  and error storage and in `server.tls`",
             ],
@@ -242,7 +245,7 @@ fn faults_of_the_server() {
     assert_eq!(lines("server = 3\n")[0], "config.toml:1: `server` is a whole number, expected a table");
     let broken = lines("[server]\nmount-path = '/'\npassword = hunter2\n");
     assert_eq!(broken.len(), 1, "{broken:?}");
-    assert!(broken[0].starts_with("config.toml:3: no valid TOML: ") && !broken[0].contains("hunter2"), "{broken:?}");
+    assert!(broken[0].starts_with("config.toml:3: not valid TOML: ") && !broken[0].contains("hunter2"), "{broken:?}");
 }
 
 #[test]
@@ -294,11 +297,11 @@ fn faults_of_grants() {
             &[
                 "config.toml:6: `grants.model` is `Invoice`, expected a model id (a-z, 0-9, `_` and `-`, at most 63, not \
                  starting with `_` or `-`) or a glob",
-                "config.toml:7: `grants.phase` is `onCreate`: no phase; phases are `preCreate`, `postCreate`, `preUpdate`, \
-                 `postUpdate`, `preDelete`, `postDelete`",
-                "config.toml:7: `grants.phase` is `postcreate`: no phase, did you mean `postCreate`?",
+                "config.toml:7: `grants.phase` is `onCreate`: not a phase; phases are `preCreate`, `postCreate`, \
+                 `preUpdate`, `postUpdate`, `preDelete`, `postDelete`",
+                "config.toml:7: `grants.phase` is `postcreate`: not a phase, did you mean `postCreate`?",
                 "config.toml:7: `grants.phase` is a whole number, expected a phase",
-                "config.toml:8: `grants.read` is `[a`, no glob: `[` has no meaning, only `*` stands for any text",
+                "config.toml:8: `grants.read` is `[a`, not a glob: `[` has no meaning, only `*` matches any text",
                 "config.toml:9: `grants.hook` is `sha256:12`, expected `sha256:` and 64 lowercase hex digits, as `GET \
                  …/hooks/{phase}` shows them",
                 "config.toml:10: unknown key `grants.raed`, did you mean `grants.read`?",
@@ -320,7 +323,7 @@ fn faults_of_grants() {
                 &format!("config.toml:13: `grants.http` is `a.example/*`, expected {scheme}"),
                 &format!(
                     "config.toml:14: `grants.http` is `https://a.example*/`, expected a host that does not end with `*`: at the \
-                     end of the host it would open hosts of anybody{such}"
+                     end of the host it would match hosts of anybody{such}"
                 ),
                 &format!(
                     "config.toml:17: `grants.http` is `CONNECT https://a.example/`, expected another method than CONNECT, \
@@ -346,8 +349,8 @@ fn faults_of_grants() {
         (
             &format!("{process}process = [{{ program = '/bin/x', env = {{ 'A B' = 'x', C = 7 }}, shell = true }}]\n"),
             &[
-                "config.toml:8: `grants.process.env.A B` is no name of an environment variable, expected letters, digits and \
-                 `_`",
+                "config.toml:8: `grants.process.env.A B` is not a valid name of an environment variable, expected \
+                 letters, digits and `_`",
                 "config.toml:8: `grants.process.env.C` is a whole number, expected its value, or true if the call may set it",
                 "config.toml:8: unknown key `grants.process.shell`, known are `program`, `args`, `env`, `timeout`, `memory`, \
                  `output`",

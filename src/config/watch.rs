@@ -47,24 +47,24 @@ where
 fn report(handle: &ConfigHandle, check: impl Fn(&Config) -> Result<(), ConfigErrors>) {
     let name = handle.load().name();
     if handle.load().file.is_none() {
-        tracing::info!("there is no {name} to load again: the defaults hold");
+        tracing::info!("there is no {name} to reload: Snaphook uses its defaults");
         return;
     }
     match handle.reload(check) {
         Ok(reloaded) => {
             match reloaded.applied.is_empty() {
-                true => tracing::info!("{name} loaded again, nothing in it that takes effect has changed"),
-                false => tracing::info!("{name} loaded again, now in force: {}", reloaded.applied.join(", ")),
+                true => tracing::info!("{name} reloaded, nothing that takes effect without a restart has changed"),
+                false => tracing::info!("{name} reloaded, now in force: {}", reloaded.applied.join(", ")),
             }
             for key in reloaded.restart {
-                tracing::warn!("{name}: `{key}` has changed and needs a restart, it is left as it was");
+                tracing::warn!("{name}: `{key}` has changed and needs a restart, its previous value stays in force");
             }
         }
         Err(errors) => {
             for line in errors.lines() {
                 tracing::error!("{line}");
             }
-            tracing::error!("{name} is refused, the configuration before stays in force");
+            tracing::error!("{name} is rejected, the previous configuration stays in force");
         }
     }
 }
@@ -110,7 +110,8 @@ impl Changes {
 /// beside it; also watches the folder of a link's target.
 fn watch_files(files: &[PathBuf], changes: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let names = || files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-    let failed = |error: notify::Error| tracing::warn!("changes of {} are not seen ({error}); send SIGHUP", names());
+    let failed =
+        |error: notify::Error| tracing::warn!("changes of {} cannot be watched ({error}); send SIGHUP", names());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let only_read = matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. }));
         if !only_read {
@@ -142,7 +143,7 @@ impl Hangups {
     fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
         let signal =
-            signal(SignalKind::hangup()).inspect_err(|error| tracing::warn!("SIGHUP is not listened to: {error}")).ok();
+            signal(SignalKind::hangup()).inspect_err(|error| tracing::warn!("cannot listen for SIGHUP: {error}")).ok();
         Hangups { signal }
     }
 

@@ -20,7 +20,7 @@ pub(super) fn faults<'a>(
         let driver = &connection.driver;
         match find(driver) {
             Some(description) if description.connection.is_empty() => {
-                let message = format!("`{table}.driver`: the driver `{driver}` knows no connections");
+                let message = format!("`{table}.driver`: the driver `{driver}` does not support connections");
                 faults.push(ConfigError::new(connection.line, message));
             }
             Some(description) => faults.extend(settings::faults(&table, driver, &description.connection, connection)),
@@ -54,7 +54,7 @@ pub(super) fn faults_of_store(
         };
         if connection.driver != driver.name {
             return fault(format!(
-                "the connection `{name}` is one of the driver `{}`, expected one of `{}`",
+                "the connection `{name}` belongs to the driver `{}`, expected one of `{}`",
                 connection.driver, driver.name
             ));
         }
@@ -71,7 +71,7 @@ pub(super) fn faults_of_store(
         settings.map(move |setting| {
             let line = store_config.line_of(&setting.name);
             let message =
-                format!("`{table}.{}` stands beside `{key}`, expected it in `[connections.{name}]`", setting.name);
+                format!("`{table}.{}` is set beside `{key}`, expected it in `[connections.{name}]`", setting.name);
             ConfigError::new(line, message)
         })
     });

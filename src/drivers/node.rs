@@ -17,7 +17,9 @@ pub fn node_id(directory: &Path) -> Result<String, String> {
     match std::fs::read_to_string(&path) {
         Ok(text) => match uuid::Uuid::parse_str(text.trim()) {
             Ok(id) => Ok(id.to_string()),
-            Err(_) => Err(format!("`{}` holds no UUID; remove it, and the node gets a new id", path.display())),
+            Err(_) => {
+                Err(format!("`{}` does not contain a UUID; remove it, and the node gets a new id", path.display()))
+            }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path).map_err(fault),
         Err(error) => Err(fault(error)),
@@ -69,6 +71,6 @@ mod tests {
         assert_eq!(node_id(folder.path()).unwrap(), id);
         std::fs::write(folder.path().join(FILE), "no id").unwrap();
         let error = node_id(folder.path()).unwrap_err();
-        assert!(error.contains("node.id` holds no UUID"), "{error}");
+        assert!(error.contains("node.id` does not contain a UUID"), "{error}");
     }
 }

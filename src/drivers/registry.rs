@@ -89,12 +89,12 @@ impl Registry {
                     Some(known) => match &known.code {
                         Code::Linked(_) if config.replace.contains(name) => *known = registered,
                         Code::Linked(_) => faults.push(format!(
-                            "plugin `{}` brings the driver `{name}`, which the binary has; name it in `plugins.replace`, or \
-                             remove the file",
+                            "plugin `{}` provides the driver `{name}`, which the binary contains; name it in \
+                             `plugins.replace`, or remove the file",
                             plugin.name()
                         )),
                         Code::Library(other, _) => faults.push(format!(
-                            "the plugins `{}` and `{}` both bring the driver `{name}`; remove one",
+                            "the plugins `{}` and `{}` both provide the driver `{name}`; remove one",
                             other.name(),
                             plugin.name()
                         )),
@@ -106,7 +106,8 @@ impl Registry {
             drivers.iter().any(|driver| driver.description.name == *name && matches!(driver.code, Code::Library(..)))
         };
         for name in config.replace.iter().filter(|name| !is_replaced(name)) {
-            faults.push(format!("`plugins.replace` names the driver `{name}`, which no library of the folder brings"));
+            faults
+                .push(format!("`plugins.replace` names the driver `{name}`, which no library of the folder provides"));
         }
         if faults.is_empty() { Ok(Registry { drivers, plugins, is_whole: true }) } else { Err(faults) }
     }
@@ -142,7 +143,7 @@ impl Registry {
                 .filter(|driver| driver.stores.contains(&store))
                 .map(|driver| format!("`{}`", driver.name))
                 .collect();
-            format!("the driver `{name}` brings no {store} storage; those that do: {}", able.join(", "))
+            format!("the driver `{name}` provides no {store} storage; those that do: {}", able.join(", "))
         } else {
             let hint = closest(name, descriptions().map(|driver| driver.name.as_str()));
             let hint = hint.map_or(String::new(), |known| format!(", did you mean `{known}`?"));
@@ -241,8 +242,8 @@ mod tests {
                  `memory` (secure, event, model, error), `file` (secure, event, model, error), `sqlite` (event, model, \
                  error), `stdout` (error), `remote` (secure, event, model, error), `http` (error), `crud` (model), \
                  `postgres` (event, model, error), `redis` (secure), `nats` (secure, event)",
-                "config.toml:8: `driver-model-storage.driver`: the driver `stdout` brings no model storage; those that do: \
-                 `memory`, `file`, `sqlite`, `remote`, `crud`, `postgres`",
+                "config.toml:8: `driver-model-storage.driver`: the driver `stdout` provides no model storage; those \
+                 that do: `memory`, `file`, `sqlite`, `remote`, `crud`, `postgres`",
             ]
         );
     }
@@ -257,9 +258,9 @@ mod tests {
             ),
             [
                 "config.toml:7: unknown key `driver-event-storage.pth`, did you mean `driver-event-storage.path`?",
-                "config.toml:8: unknown key `driver-event-storage.sync`, the driver `sqlite` knows `path`",
-                "config.toml:11: `driver-model-storage.path` is no text, expected the path of a database file such as \
-                 `data/events.db`",
+                "config.toml:8: unknown key `driver-event-storage.sync`, the driver `sqlite` supports `path`",
+                "config.toml:11: `driver-model-storage.path` is not a string, expected the path of a database file \
+                 such as `data/events.db`",
                 "config.toml:14: unknown key `driver-error-storage.path`, the driver `stdout` has no settings",
                 "config.toml:17: `driver-secure-storage.path` is empty, expected the path of a folder such as `data/secrets` or \
                  `data/events`",
@@ -289,9 +290,8 @@ mod tests {
         );
         assert_eq!(
             faults(&format!("{connection}{}token = 'x'\n", named("main"))),
-            [
-                "config.toml:11: `driver-event-storage.token` stands beside `connection`, expected it in `[connections.main]`"
-            ]
+            ["config.toml:11: `driver-event-storage.token` is set beside `connection`, expected it in \
+                 `[connections.main]`"]
         );
         assert_eq!(
             faults("[driver-event-storage]\ndriver = 'remote'\n"),
@@ -303,7 +303,7 @@ mod tests {
                 "[connections.a]\ndriver = 'sqlite'\n[connections.b]\ndriver = 'x'\n[connections.c]\ndriver = 'remote'\nul = 7\n"
             ),
             [
-                "config.toml:6: `connections.a.driver`: the driver `sqlite` knows no connections",
+                "config.toml:6: `connections.a.driver`: the driver `sqlite` does not support connections",
                 "config.toml:8: `connections.b.driver`: there is no driver `x`",
                 "config.toml:10: `connections.c.url` is missing, expected the address of a driver's host such as \
                  `http://127.0.0.1:1400`",
@@ -359,7 +359,7 @@ mod tests {
         let faults = faults_of_file(&[], "[plugins]\nreplace = ['sqlite']\n");
         assert_eq!(
             faults,
-            ["config.toml: `plugins.replace` names the driver `sqlite`, which no library of the folder brings"]
+            ["config.toml: `plugins.replace` names the driver `sqlite`, which no library of the folder provides"]
         );
         let faults = faults_of_file(&[], "[plugins]\ndirectory = 'config.toml'\n");
         assert!(

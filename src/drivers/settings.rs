@@ -30,7 +30,7 @@ fn hint(table: &str, driver: &str, settings: &[Setting], key: &str) -> String {
         None if settings.is_empty() => format!("the driver `{driver}` has no settings"),
         None => {
             let known: Vec<_> = settings.iter().map(|setting| format!("`{}`", setting.name)).collect();
-            format!("the driver `{driver}` knows {}", known.join(", "))
+            format!("the driver `{driver}` supports {}", known.join(", "))
         }
     }
 }
@@ -41,17 +41,17 @@ fn fault(kind: SettingKind, value: &Value) -> Option<&'static str> {
         (SettingKind::Text | SettingKind::Secret | SettingKind::Connection, Value::String(text)) => {
             text.is_empty().then_some("is empty")
         }
-        (SettingKind::Text | SettingKind::Secret | SettingKind::Connection, _) => Some("is no text"),
-        (SettingKind::Number, value) => (!value.is_number()).then_some("is no number"),
+        (SettingKind::Text | SettingKind::Secret | SettingKind::Connection, _) => Some("is not a string"),
+        (SettingKind::Number, value) => (!value.is_number()).then_some("is not a number"),
         (SettingKind::Bool, value) => (!value.is_boolean()).then_some("is neither `true` nor `false`"),
         (SettingKind::List, Value::Array(items)) => {
-            (!items.iter().all(Value::is_string)).then_some("has something else than texts in it")
+            (!items.iter().all(Value::is_string)).then_some("contains something other than strings")
         }
-        (SettingKind::List, _) => Some("is no list"),
+        (SettingKind::List, _) => Some("is not a list"),
         (SettingKind::Table, Value::Object(members)) => {
-            (!members.values().all(Value::is_string)).then_some("has something else than texts in it")
+            (!members.values().all(Value::is_string)).then_some("contains something other than strings")
         }
-        (SettingKind::Table, _) => Some("is no table"),
+        (SettingKind::Table, _) => Some("is not a table"),
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(faults(json!({"url": "x"})), [""; 0]);
         assert_eq!(
             faults(json!({"token": 7})),
-            ["c: `t.url` is missing, expected an address", "c: `t.token` is no text, expected a token"]
+            ["c: `t.url` is missing, expected an address", "c: `t.token` is not a string, expected a token"]
         );
         assert_eq!(faults(json!({"url": "x", "tokn": "x"})), ["c: unknown key `t.tokn`, did you mean `t.token`?"]);
     }

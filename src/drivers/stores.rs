@@ -384,7 +384,7 @@ async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<St
             Ok(Some(secret)) => text(&name, &secret)?,
             Ok(None) => {
                 return Err(format!(
-                    "`secret:{name}` names a secret that is not there; set it with `snaphook secret set {name}`"
+                    "`secret:{name}` names a secret that does not exist; set it with `snaphook secret set {name}`"
                 ));
             }
             Err(VaultError::Name(message)) => return Err(message),
@@ -397,7 +397,7 @@ async fn resolve(settings: &Map<String, Value>, vault: &Vault) -> Result<(Map<St
 
 fn text(name: &str, secret: &Secret) -> Result<String, String> {
     String::from_utf8(secret.expose().to_vec())
-        .map_err(|_| format!("the secret `{name}` is no UTF-8 text, expected a text to put into the settings"))
+        .map_err(|_| format!("the secret `{name}` is not UTF-8 text, expected text for the settings"))
 }
 
 #[cfg(test)]
@@ -449,8 +449,8 @@ mod tests {
         let error = Stores::open(&config).await.err().unwrap().to_string();
         assert_eq!(
             error,
-            "config.toml:6: `driver-error-storage`: `secret:where` names a secret that is not there; set it with `snaphook \
-             secret set where`"
+            "config.toml:6: `driver-error-storage`: `secret:where` names a secret that does not exist; set it with \
+             `snaphook secret set where`"
         );
         let (secure, vault) = Stores::open_vault(&config).await.unwrap();
         vault.put("where", b"data/elsewhere.db").await.unwrap();

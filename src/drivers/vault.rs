@@ -172,7 +172,8 @@ fn check_name(name: &str) -> Result<(), VaultError> {
         return Ok(());
     }
     Err(VaultError::Name(format!(
-        "`{name}` is no name of a secret, expected 1 to 128 letters, digits, `.`, `_` and `-`, the first a letter or digit"
+        "`{name}` is not a valid secret name, expected 1 to 128 letters, digits, `.`, `_` and `-`, the first a letter \
+         or digit"
     )))
 }
 
@@ -181,7 +182,7 @@ pub(super) fn unseal(private_key: &str, directory: &Path, name: &str, sealed: &[
     if let Some(path) = private_key.strip_prefix("file:").map(|path| directory.join(path))
         && !path.exists()
     {
-        return Err(VaultError::Key(format!("the private key `{}` is not there", path.display())));
+        return Err(VaultError::Key(format!("the private key `{}` does not exist", path.display())));
     }
     decrypt(&identity(private_key, directory, 1)?, name, sealed, private_key)
 }
@@ -189,7 +190,7 @@ pub(super) fn unseal(private_key: &str, directory: &Path, name: &str, sealed: &[
 fn decrypt(identity: &Identity, name: &str, sealed: &[u8], key: &str) -> Result<Secret, VaultError> {
     let plain = age::decrypt(identity, sealed).map_err(|error| match error {
         age::DecryptError::NoMatchingKeys => VaultError::Key(format!(
-            "the secret `{name}` was encrypted for another key than the one in `{key}`; bring that key back, or set the \
+            "the secret `{name}` was encrypted for another key than the one in `{key}`; restore that key, or set the \
              secret again"
         )),
         error => VaultError::Damaged(format!("the secret `{name}` cannot be decrypted: {error}; set it again")),
@@ -225,8 +226,8 @@ fn file_identity(path: &Path, secrets: usize) -> Result<Identity, VaultError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && secrets == 0 => make_identity(path)
             .map_err(|error| VaultError::Key(format!("no age identity can be written to `{shown}`: {error}"))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(VaultError::Key(format!(
-            "`{shown}` is not there, but the storage holds secrets that only its key can read ({secrets}); bring the file \
-             back, or delete the secrets"
+            "`{shown}` does not exist, but the storage contains secrets that only its key can read ({secrets}); \
+             restore the file, or delete the secrets"
         ))),
         Err(error) => Err(VaultError::Key(format!("`{shown}` cannot be read: {error}"))),
     }
@@ -236,7 +237,7 @@ fn file_identity(path: &Path, secrets: usize) -> Result<Identity, VaultError> {
 fn parse_identity(text: &str, place: &str) -> Result<Identity, VaultError> {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     let identity = line.and_then(|line| line.parse::<Identity>().ok());
-    identity.ok_or_else(|| VaultError::Key(format!("{place} holds no age identity, expected `AGE-SECRET-KEY-1…`")))
+    identity.ok_or_else(|| VaultError::Key(format!("{place} contains no age identity, expected `AGE-SECRET-KEY-1…`")))
 }
 
 /// Writes a new identity, readable by the owner only, whole or not at all.
@@ -252,7 +253,7 @@ fn make_identity(path: &Path) -> std::io::Result<Identity> {
     // Another process that came first keeps its key, and this one fails.
     file.persist_noclobber(path).map_err(|error| error.error)?;
     std::fs::File::open(&folder)?.sync_all()?;
-    tracing::info!("made a private key for the secrets: `{}`; keep a copy of it in a safe place", path.display());
+    tracing::info!("created a private key for the secrets: `{}`; keep a copy of it in a safe place", path.display());
     Ok(identity)
 }
 
@@ -341,21 +342,21 @@ mod tests {
         assert_eq!(
             open(&store, folder.path()).await.unwrap_err(),
             format!(
-                "`{}` is not there, but the storage holds secrets that only its key can read (1); bring the file back, or \
-                 delete the secrets",
+                "`{}` does not exist, but the storage contains secrets that only its key can read (1); restore the \
+                 file, or delete the secrets",
                 path.display()
             )
         );
         std::fs::write(&path, Identity::generate().to_string().expose_secret()).unwrap();
         assert_eq!(
             open(&store, folder.path()).await.unwrap_err(),
-            "the secret `a` was encrypted for another key than the one in `file:keys/secret.key`; bring that key back, or set \
-             the secret again"
+            "the secret `a` was encrypted for another key than the one in `file:keys/secret.key`; restore that key, or \
+             set the secret again"
         );
         std::fs::write(&path, "# empty\n").unwrap();
         assert_eq!(
             open(&store, folder.path()).await.unwrap_err(),
-            format!("`{}` holds no age identity, expected `AGE-SECRET-KEY-1…`", path.display())
+            format!("`{}` contains no age identity, expected `AGE-SECRET-KEY-1…`", path.display())
         );
         std::fs::write(&path, text).unwrap();
         assert!(open(&store, folder.path()).await.is_ok());

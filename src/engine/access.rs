@@ -198,7 +198,8 @@ async fn cycle(events: &dyn EventStore, newest: &Cause) -> String {
     let newest = hooks.len() - 1;
     let start = hooks[..newest].iter().rposition(|hook| *hook == hooks[newest]).unwrap_or(0);
     format!(
-        "hooks set each other off {DEPTH_MAX} times in a row, so this write is refused: {}; let one of them look at `actor` or at the data before it writes",
+        "hooks set each other off {DEPTH_MAX} times in a row, so this write is rejected: {}; let one of them check \
+         `actor` or the data before it writes",
         hooks[start..].join(" > ")
     )
 }

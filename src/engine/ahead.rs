@@ -143,7 +143,8 @@ impl Ahead {
                     return page_of(rows, &Start { after: last, store }, model, query).map(|page| readable.page(page));
                 }
                 None if tries + 1 == TRIES => {
-                    let detail = format!("instances of `{model}` come and go faster than a page of them is read");
+                    let detail =
+                        format!("instances of `{model}` are created and deleted faster than a page of them is read");
                     return Err(Error::new(ErrorKind::Conflict, detail));
                 }
                 None => tries += 1,
@@ -264,7 +265,9 @@ impl Start {
         let (row, store) = match (cursor.strip_suffix('!'), cursor.split_once('.')) {
             (Some(row), _) => (row, StoreStart::End),
             (None, Some((row, store))) => (row, StoreStart::At((!store.is_empty()).then(|| store.to_owned()))),
-            (None, None) => return Err(Error::bad_request("the cursor is of another list, start again without one")),
+            (None, None) => {
+                return Err(Error::bad_request("the cursor belongs to another list, start again without one"));
+            }
         };
         let after = Cursor::decode(model, &InstanceQuery { cursor: Some(row.to_owned()), ..query.clone() })?;
         Ok(Start { after, store })

@@ -46,7 +46,7 @@ fn unfit(misfit: Misfit, hook: &BoundHook) -> Failure {
             (FailureCause::Amend, format!("amended data that does not fit the schema{first}"))
         }
         Misfit::TooLarge(message) | Misfit::TooComplex(message) => {
-            (FailureCause::Amend, format!("amended data that is not taken: {message}"))
+            (FailureCause::Amend, format!("amended data that is not accepted: {message}"))
         }
         Misfit::Unknown(error) => {
             (FailureCause::Overloaded, format!("amended data that could not be checked: {error}"))

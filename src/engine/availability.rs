@@ -56,7 +56,7 @@ impl Availability {
             self.begun.fetch_add(1, Ordering::AcqRel);
         }
         for gone in known.keys().filter(|model| !stuck.contains_key(*model)) {
-            tracing::info!(model = gone, "the model store has no event any more that it cannot take of this model");
+            tracing::info!(model = gone, "the model store no longer has an event of this model that it cannot apply");
         }
         match stuck.is_empty() {
             true => self.outages.fetch_and(!STUCK, Ordering::AcqRel),

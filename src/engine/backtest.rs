@@ -404,7 +404,7 @@ pub struct NoArtifacts;
 #[async_trait]
 impl Artifacts for NoArtifacts {
     async fn code(&self, artifact: &str) -> std::result::Result<bytes::Bytes, String> {
-        Err(format!("`{artifact}` is not there: only the hook itself is loaded"))
+        Err(format!("`{artifact}` is not available: only the hook itself is loaded"))
     }
 }
 

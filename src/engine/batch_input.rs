@@ -126,7 +126,7 @@ mod tests {
             "/operations/1/a~1b",
             "is unknown, expected `op`, `model`",
         );
-        refused(&one(r#"{"op":"delete","op":"delete"}"#), "/operations/1/op", "is there twice");
+        refused(&one(r#"{"op":"delete","op":"delete"}"#), "/operations/1/op", "appears twice");
         refused(&one(r#"{"model":"m"}"#), "/operations/1/op", "is missing, expected `create`");
         refused(&one(r#"{"op":"delete","id":"a"}"#), "/operations/1/model", "is missing, expected the id of a model");
         refused(

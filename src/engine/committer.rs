@@ -278,7 +278,7 @@ impl Queue {
         if waiting + appends > QUEUE_MAX || self.bytes + bytes > QUEUE_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::Overloaded,
-                format!("{waiting} changes wait to be written already; try again in a second"),
+                format!("{waiting} changes are already waiting to be written; try again in a second"),
             ));
         }
         self.bytes += bytes;
@@ -418,7 +418,7 @@ impl CommitterThread {
     fn guarded(&mut self, work: impl FnOnce(&mut CommitterThread)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
             let message = panic_message(&*panic);
-            tracing::error!("the committer panicked, it goes on after reading the log again: {message}");
+            tracing::error!("the committer panicked, it continues after reading the log again: {message}");
             let after = self.runtime.block_on(async { self.projector.lock().await.at() });
             let callers = Callers::Each(Vec::new());
             self.unknown = Some(Unknown { after, ids: Vec::new(), callers, reason: message.to_owned() });

@@ -104,7 +104,7 @@ impl Gate {
             if tokio::time::timeout_at(look, opened).await.is_err() && Instant::now() >= deadline {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
-                    format!("model `{model}` is being changed and takes no writes yet; try again in a moment"),
+                    format!("model `{model}` is being changed and accepts no writes yet; try again in a moment"),
                 ));
             }
         }
@@ -117,8 +117,9 @@ impl<'a> GateWaiter<'a> {
     fn new(count: &'a AtomicUsize, model: &str) -> Result<GateWaiter<'a>> {
         let one = GateWaiter(count);
         if count.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
-            let detail =
-                format!("{WAITING_MAX} writes wait for a change of model `{model}` already; try again in a second");
+            let detail = format!(
+                "{WAITING_MAX} writes are already waiting for a change of model `{model}`; try again in a second"
+            );
             return Err(Error::new(ErrorKind::Overloaded, detail));
         }
         Ok(one)

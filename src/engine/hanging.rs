@@ -112,7 +112,8 @@ pub(super) async fn watch(appending: Arc<Appending>, hangs: impl Fn() -> bool + 
 pub(super) fn hanging() -> Error {
     Error::new(
         ErrorKind::Storage,
-        "the event store does not come back from an append; this request wrote nothing, an earlier one may still be written",
+        "the event store does not return from an append; this request wrote nothing, an earlier one may still be \
+         written",
     )
 }
 
@@ -121,7 +122,7 @@ pub(super) fn unanswered() -> Error {
     Error::new(
         ErrorKind::Storage,
         format!(
-            "the event store has not answered for {} s, so whether this was written is not known, and it may still be \
+            "the event store has not responded for {} s, so whether this was written is not known, and it may still be \
              written later; read it before you try again, or try again with the same `Idempotency-Key`",
             APPEND_MAX.as_secs()
         ),

@@ -102,7 +102,7 @@ pub(super) async fn first_event(
     }
     if holder.value.as_ref().is_some_and(|digest| *digest != key.digest) {
         metrics.keys_reused.fetch_add(1, Ordering::Relaxed);
-        let detail = "the `Idempotency-Key` came before, with another body or from another actor; a new request \
+        let detail = "the `Idempotency-Key` was used before, with another body or from another actor; a new request \
                       needs a new key";
         return Err(Error::new(ErrorKind::KeyReused, detail));
     }

@@ -164,7 +164,7 @@ mod tests {
         refused(b" \n", "is empty");
         refused(br#"{"data":1} x"#, "trailing");
         refused(br#"{"data":1,}"#, "trailing comma");
-        refused(br#"{"data":1,"data":2}"#, "`/data` is there twice");
+        refused(br#"{"data":1,"data":2}"#, "`/data` appears twice");
         refused(br#"{"data":1,"foo":2}"#, "`/foo` is unknown, expected `id` or `data`");
         refused(br#"{"id":"a"}"#, "`/data` is missing, expected the instance's data");
         refused(br#"{"id":5,"data":{}}"#, "expected a string");
@@ -200,7 +200,7 @@ mod tests {
             (r#""schema":{},"indexes":{}"#, "`/indexes` is an object, expected a list of lists of property names"),
             (r#""schema":{},"renames":{"a/b":5}"#, "`/renames/a~1b` is a number, expected the new name"),
             (r#""schema":{},"renames":[]"#, "`/renames` is an array, expected an object of old and new names"),
-            (r#""schema":{},"rules":{"read":{},"read":{}}"#, "`/rules` is not JSON: property `read` stands twice"),
+            (r#""schema":{},"rules":{"read":{},"read":{}}"#, "`/rules` is not JSON: property `read` appears twice"),
             (r#""indexes":[]"#, "`/schema` is missing, expected a JSON Schema of type object"),
         ] {
             let error = model_version(format!("{{{members}}}").as_bytes()).expect_err("must be refused");

@@ -53,7 +53,7 @@ impl Jobs {
         if running >= RUNNING_MAX {
             return Err(Error::new(
                 ErrorKind::Overloaded,
-                format!("{running} jobs run already; wait until one is done, or cancel one"),
+                format!("{running} jobs are already running; wait until one is done, or cancel one"),
             ));
         }
         while jobs.len() >= KEPT_MAX {

@@ -63,7 +63,7 @@ impl Metrics {
         out.histogram("snaphook_commit_batch_seconds", help).distribution(&[], &self.batch_times.seconds());
         for (name, help, value) in [
             ("snaphook_events_appended", "Events appended to the event log", &self.appended),
-            ("snaphook_append_conflicts", "Appends refused by optimistic concurrency or a claim", &self.conflicts),
+            ("snaphook_append_conflicts", "Appends rejected by optimistic concurrency or a claim", &self.conflicts),
             ("snaphook_command_retries", "Commands tried again after a lost race", &self.retries),
             ("snaphook_deliveries", "Events handed to post hooks", &self.deliveries),
             ("snaphook_post_hook_failures", "Failed runs of post hooks, retried or not", &self.post_failures),
@@ -71,7 +71,7 @@ impl Metrics {
         ] {
             out.counter(name, help).sample(&[], value.load(Ordering::Relaxed));
         }
-        let help = "Requests whose idempotency key was known: the same request again, or another one that was refused";
+        let help = "Requests whose idempotency key was known: the same request again, or another one that was rejected";
         let mut keys = out.counter("snaphook_idempotency_keys_known", help);
         keys.sample(&[("request", "same")], self.keys_repeated.load(Ordering::Relaxed));
         keys.sample(&[("request", "other")], self.keys_reused.load(Ordering::Relaxed));
@@ -82,13 +82,13 @@ impl Metrics {
 pub(super) fn memory(out: &mut Exposition, budget: &MemoryBudget) {
     let help = "Bodies, trees, pages and responses in flight, by their size";
     out.gauge("snaphook_memory_bytes", help).sample(&[], budget.used());
-    let help = "Most that they may hold together (`server.limits.memory`)";
+    let help = "The most that they may use together (`server.limits.memory`)";
     out.gauge("snaphook_memory_limit_bytes", help).sample(&[], budget.limit());
 }
 
 /// Events that post hooks have not finished.
 pub(super) fn backlogs(out: &mut Exposition, backlogs: &[(String, u64)]) {
-    let help = "Events that the post hooks of a model have not dealt with";
+    let help = "Events that the post hooks of a model have not handled";
     let mut family = out.gauge("snaphook_post_hook_backlog", help);
     let (own, others) = backlogs.split_at(backlogs.len().min(SERIES_MAX));
     own.iter().for_each(|(model, count)| family.sample(&[("model", model)], count));
@@ -99,7 +99,7 @@ pub(super) fn backlogs(out: &mut Exposition, backlogs: &[(String, u64)]) {
 
 /// Loaded native libraries, also of hooks that are no longer bound: libraries are never unloaded.
 pub(super) fn libraries(out: &mut Exposition, libraries: &[(String, usize)]) {
-    let help = "Contents of a native library's file that the server's process holds, not sandboxed";
+    let help = "Contents of a native library's file that the server's process keeps loaded, not sandboxed";
     let mut family = out.gauge("snaphook_libraries_loaded", help);
     libraries.iter().for_each(|(file, count)| family.sample(&[("library", file)], count));
 }

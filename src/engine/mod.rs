@@ -179,7 +179,7 @@ impl Engine {
             self.core.stores.close().await;
         } else {
             tracing::error!(
-                "the event store does not come back from an append; the server ends without closing the stores"
+                "the event store does not return from an append; the server ends without closing the stores"
             );
         }
     }

@@ -155,9 +155,9 @@ impl Projection {
             return Err(Error::new(
                 ErrorKind::Storage,
                 format!(
-                    "the model store is at position {} of this log, which ends at {head}: events are lost, or an older copy \
-                     of the log was put in its place; bring the log back, or run `snaphook rebuild` to go on without what is \
-                     missing",
+                    "the model store is at position {} of this log, which ends at {head}: events are lost, or an older \
+                     copy of the log was put in its place; restore the log, or run `snaphook rebuild` to continue \
+                     without the missing events",
                     projection.at
                 ),
             ));
@@ -514,9 +514,9 @@ async fn check_log(events: &Arc<dyn EventStore>, store: &Arc<dyn ModelStore>) ->
     Err(Error::new(
         ErrorKind::Storage,
         format!(
-            "the model store is at position {checkpoint} of another log, {of}, while the event store has the log {log}: one of \
-             them is not of this server; correct the configuration, or run `snaphook rebuild` to make the model store again \
-             from this log"
+            "the model store is at position {checkpoint} of another log, {of}, while the event store has the log \
+             {log}: one of them does not belong to this server; correct the configuration, or run `snaphook rebuild` \
+             to rebuild the model store from this log"
         ),
     ))
 }
@@ -540,8 +540,8 @@ fn unusable(event: &Event) -> Option<String> {
         (_, EventKind::InstanceDeleted) => None,
         (None, kind) => Some(format!("`{kind}` without data")),
         (Some(data), _) => match snaphook_driver::json::typed::<&RawValue>(data) {
-            Err(error) => Some(format!("its data is no JSON: {error}")),
-            Ok(value) if !value.get().starts_with('{') => Some("its data is no JSON object".to_owned()),
+            Err(error) => Some(format!("its data is not valid JSON: {error}")),
+            Ok(value) if !value.get().starts_with('{') => Some("its data is not a JSON object".to_owned()),
             Ok(_) => None,
         },
     }

@@ -253,7 +253,7 @@ impl Projector {
         for (id, since) in served {
             if let Err(error) = guarded("create_group", self.events.create_group(&group_of(&id), since)).await {
                 // The model's task creates it at the next claim.
-                tracing::error!(model = id, "the consumer group cannot be made yet, post hooks wait: {error}");
+                tracing::error!(model = id, "the consumer group cannot be created yet, post hooks wait: {error}");
             }
             self.derived.lanes.serve(&id);
         }

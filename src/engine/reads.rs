@@ -94,7 +94,7 @@ impl Readable {
 fn began(cursor: &str, now: Millis) -> Result<(Millis, &str)> {
     let parts = cursor.split_once('~').and_then(|(began, rest)| Some((began.parse::<Millis>().ok()?, rest)));
     let (began, rest) =
-        parts.ok_or_else(|| Error::bad_request("the cursor is of another list, start again without one"))?;
+        parts.ok_or_else(|| Error::bad_request("the cursor belongs to another list, start again without one"))?;
     if began > now || began < now - LIST_MILLIS_MAX {
         return Err(Error::bad_request("the cursor is too old, start again without one"));
     }

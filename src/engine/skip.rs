@@ -132,7 +132,7 @@ pub(super) async fn skip(
     let reason = reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
         return Err(Error::bad_request(format!(
-            "`reason` has {} characters, expected 1 to {REASON_MAX}: who reads the log later wants to know why",
+            "`reason` has {} characters, expected 1 to {REASON_MAX}: readers of the log need to know why",
             reason.chars().count()
         )));
     }
@@ -151,7 +151,7 @@ pub(super) async fn skip(
         return Err(Error::new(
             ErrorKind::Conflict,
             format!(
-                "the event at {position} created model `{}`, so there is nothing without it; delete the model",
+                "the event at {position} created model `{}`, so the model cannot exist without it; delete the model",
                 event.model
             ),
         ));
@@ -305,6 +305,6 @@ pub(super) async fn last_definition(events: &dyn EventStore, model: &str) -> Res
 fn changed(position: Position) -> Error {
     Error::new(
         ErrorKind::Conflict,
-        format!("the model of the event at {position} was changed by somebody else meanwhile; look at it again"),
+        format!("the model of the event at {position} was changed by somebody else meanwhile; check it again"),
     )
 }

@@ -83,7 +83,7 @@ impl Stuck {
         tracing::error!(
             model,
             position,
-            "the model store cannot take an event, so its model is unavailable and all others go on: {reason}; \
+            "the model store cannot apply an event, so its model is unavailable, while all others continue: {reason}; \
              `snaphook events inspect {position}` shows it, then delete the model, or skip the event with `snaphook events \
              skip {position} --reason TEXT`"
         );
@@ -103,9 +103,9 @@ pub(super) fn stored(shape: &ModelShape) -> Result<Stored, String> {
 }
 
 pub(super) fn metrics(out: &mut Exposition, stuck: &BTreeMap<String, Stuck>) {
-    let help = "Models with an event that the model store cannot take";
+    let help = "Models with an event that the model store cannot apply";
     out.gauge("snaphook_models_unavailable", help).sample(&[], stuck.len());
-    let help = "Position of the event that the model store cannot take";
+    let help = "Position of the event that the model store cannot apply";
     let mut positions = out.gauge("snaphook_model_unavailable_position", help);
     stuck.iter().take(SERIES_MAX).for_each(|(model, stuck)| positions.sample(&[("model", model)], stuck.position));
 }

@@ -40,11 +40,11 @@ impl Part {
 
     const fn effect(self) -> &'static str {
         match self {
-            Part::Append => "writes are answered with 503",
+            Part::Append => "writes get 503",
             Part::Groups => "post hooks wait",
             Part::Apply => "the model store is unavailable and catches up from the log",
             Part::Errors => "post hooks that failed run again",
-            Part::Follow => "what other nodes write is not seen",
+            Part::Follow => "changes of other nodes are not seen",
         }
     }
 }

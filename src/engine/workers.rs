@@ -122,7 +122,7 @@ impl Queue {
         let full = |count: usize, of: &str| {
             Err(Error::new(
                 ErrorKind::Overloaded,
-                format!("{count} checks of large documents{of} wait; try again later"),
+                format!("{count} checks of large documents{of} are already waiting; try again later"),
             ))
         };
         if waiting.count >= WAITING_MAX {

@@ -80,7 +80,7 @@ impl Grantee {
             Grantee::Hook(hook) if capability.fits(hook.phase) => None,
             Grantee::Hook(hook) => Some(format!("phase {}: {}", hook.phase, capability.reason())),
             Grantee::Endpoint(_) | Grantee::Module(_) if capability == Capability::Amend => {
-                Some("what is no hook: it has no data that is about to be stored".to_owned())
+                Some("something other than a hook: it has no data that is about to be stored".to_owned())
             }
             Grantee::Endpoint(_) | Grantee::Module(_) => None,
         }

@@ -50,7 +50,7 @@ impl HostMemory {
         Err(Failure {
             cause: FailureCause::Memory,
             message: format!(
-                "the server needs {} for what the hook reads, sends or hands back, with {} in use, the limit `memory` is \
+                "the server needs {} for what the hook reads, sends or returns, with {} in use, the limit `memory` is \
                  {limit}; read or send less at once, or raise it in `[hooks]` or in a grant",
                 size(bytes),
                 size(used)

@@ -74,7 +74,7 @@ pub(super) fn read_with_stamp(directory: &Path, name: &str) -> Result<(Stamp, Ve
     let unreadable = |error: std::io::Error| format!("library `{name}` cannot be read: {error}");
     let before = std::fs::metadata(&path).map_err(unreadable)?;
     if !before.is_file() {
-        return Err(format!("`{name}` in the hooks directory is no file, expected a library"));
+        return Err(format!("`{name}` in the hooks directory is not a file, expected a library"));
     }
     if before.len() > LIBRARY_BYTES_MAX as u64 {
         let limit = format_size(LIBRARY_BYTES_MAX);
@@ -135,7 +135,7 @@ mod tests {
             ("folder/x.so", "is not the name"),
             ("a.so\0", "is not the name"),
             ("b.so", "there is no library `b.so`"),
-            ("folder", "is no file"),
+            ("folder", "is not a file"),
         ] {
             let error = read_with_stamp(&root, name).unwrap_err();
             assert!(error.contains(message), "{name}: {error}");

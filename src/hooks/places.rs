@@ -38,7 +38,7 @@ impl Places {
         if self.waiting.load(Ordering::Relaxed) > queue {
             return Err(Failure {
                 cause: FailureCause::Overloaded,
-                message: format!("{concurrency} calls of this hook run and {queue} wait already"),
+                message: format!("{concurrency} calls of this hook are running and {queue} are already waiting"),
                 limit: Some(format!("concurrency {concurrency}")),
             });
         }

@@ -222,7 +222,7 @@ impl std::fmt::Display for Shortage {
         match *self {
             Shortage::Never { wanted, most, limit } => write!(
                 f,
-                "the request takes {} of memory, more than the {} that one may have; send or ask for less, or raise \
+                "the request takes {} of memory, more than the {} that one may have; send or request less, or raise \
                  `server.limits.memory`, which is {}",
                 mib(wanted),
                 mib(most),
@@ -230,14 +230,14 @@ impl std::fmt::Display for Shortage {
             ),
             Shortage::Share { held, most } => write!(
                 f,
-                "the requests of this connection hold {} of memory and may hold {} together; read their responses \
+                "the requests of this connection use {} of memory and may use {} together; read their responses \
                  first, or use fewer requests at once",
                 mib(held),
                 mib(most)
             ),
             Shortage::Now { used, limit } => write!(
                 f,
-                "requests hold {} of memory, `server.limits.memory` is {}; try again in a second",
+                "requests use {} of memory, `server.limits.memory` is {}; try again in a second",
                 mib(used),
                 format_size(limit)
             ),

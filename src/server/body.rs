@@ -57,12 +57,12 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>> {
         // A page of another site may send a body without a type, but not with one of ours without a preflight request.
         if headers.contains_key(ORIGIN) {
             return Err(unsupported(
-                "`Content-Type` is missing, which only clients that are no browser may do".to_owned(),
+                "`Content-Type` is missing, which is allowed only for clients other than browsers".to_owned(),
             ));
         }
         return Ok(None);
     };
-    let text = value.to_str().map_err(|_| unsupported("`Content-Type` is no text".to_owned()))?;
+    let text = value.to_str().map_err(|_| unsupported("`Content-Type` is not text".to_owned()))?;
     let mut parts = text.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
     for parameter in parts {
@@ -333,7 +333,7 @@ impl Pace {
         self.waited += started.elapsed();
         frame.map_err(|_| {
             Problem::bad_request(format!(
-                "the body came too slowly: {} bytes in the {} s that were waited for it; send at least {} KiB a second, and \
+                "the body came too slowly: {} bytes in {} s; send at least {} KiB a second, and \
                  no pause of more than {} s",
                 self.bytes,
                 self.waited.as_secs(),

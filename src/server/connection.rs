@@ -286,7 +286,7 @@ async fn connection(
             }
             _ = ticks.tick() => {
                 if peer.0.tick() {
-                    tracing::debug!("a connection is cut off: its peer does not take a response");
+                    tracing::debug!("a connection is cut off: its peer does not accept a response");
                     return;
                 }
                 // hyper's own timer starts once it knows the HTTP version; until then this one applies.

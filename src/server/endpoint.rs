@@ -224,7 +224,7 @@ async fn answer<F: Run>(app: Arc<App>, route: Option<Arc<Route>>, needs: Needs, 
     let answered = async {
         outcome.catch_unwind().await.unwrap_or_else(|panic| {
             tracing::error!("a handler panicked: {}", message(&*panic));
-            let problem = Problem::new(ProblemType::Internal, "a fault of the server, its log says more");
+            let problem = Problem::new(ProblemType::Internal, "internal error, see the server's log");
             problem_document::response(&problem, &request_id)
         })
     };

@@ -9,7 +9,7 @@ pub(super) fn model(id: &str) -> Result<()> {
     match is_model_id(id) {
         true => Ok(()),
         false => Err(Problem::bad_request(format!(
-            "`{}` is no model id, expected `^[a-z0-9][a-z0-9_-]{{0,62}}$`",
+            "`{}` is not a model id, expected `^[a-z0-9][a-z0-9_-]{{0,62}}$`",
             shorten(id)
         ))),
     }
@@ -19,7 +19,7 @@ pub(super) fn instance(id: &str) -> Result<()> {
     match is_instance_id(id) {
         true => Ok(()),
         false => Err(Problem::bad_request(format!(
-            "`{}` is no instance id, expected `^[A-Za-z0-9][A-Za-z0-9._~-]{{0,127}}$`",
+            "`{}` is not an instance id, expected `^[A-Za-z0-9][A-Za-z0-9._~-]{{0,127}}$`",
             shorten(id)
         ))),
     }
@@ -28,7 +28,7 @@ pub(super) fn instance(id: &str) -> Result<()> {
 pub(super) fn phase(name: &str) -> Result<Phase> {
     Phase::from_name(name).ok_or_else(|| {
         let phases = Phase::ALL.map(Phase::as_str).join(" ");
-        Problem::bad_request(format!("`{}` is no phase, expected one of {phases}", shorten(name)))
+        Problem::bad_request(format!("`{}` is not a phase, expected one of {phases}", shorten(name)))
     })
 }
 
@@ -39,7 +39,7 @@ pub(super) fn secret(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Problem::bad_request(format!(
-        "`{}` is no name of a secret, expected `^[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}$`",
+        "`{}` is not a valid secret name, expected `^[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}$`",
         shorten(name)
     )))
 }
@@ -48,7 +48,7 @@ pub(super) fn secret(name: &str) -> Result<()> {
 pub(super) fn error(id: &str) -> Result<()> {
     match uuid::Uuid::try_parse(id) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Problem::bad_request(format!("`{}` is no id of an error, expected a UUID", shorten(id)))),
+        Err(_) => Err(Problem::bad_request(format!("`{}` is not the id of an error, expected a UUID", shorten(id)))),
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) fn error(id: &str) -> Result<()> {
 pub(super) fn job(id: &str) -> Result<()> {
     match uuid::Uuid::try_parse(id) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Problem::bad_request(format!("`{}` is no id of a job, expected a UUID", shorten(id)))),
+        Err(_) => Err(Problem::bad_request(format!("`{}` is not the id of a job, expected a UUID", shorten(id)))),
     }
 }
 

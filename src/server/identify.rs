@@ -45,7 +45,7 @@ pub(super) async fn admit(call: &mut Call, needs: Needs) -> Result<()> {
                 Problem::new(ProblemType::Unauthorized, "the token is not valid: it is unknown, revoked or expired")
             }
             DeniedKind::Unavailable => {
-                Problem::new(ProblemType::Unavailable, "the token cannot be checked now: its issuer does not answer")
+                Problem::new(ProblemType::Unavailable, "the token cannot be checked now: its issuer does not respond")
             }
         }
     })?;
@@ -89,7 +89,7 @@ fn header(call: &Call) -> Result<Option<&HeaderValue>> {
     let header = headers.next();
     match headers.next() {
         None => Ok(header),
-        Some(_) => Err(Problem::bad_request("the header `authorization` is there twice, expected one")),
+        Some(_) => Err(Problem::bad_request("the header `authorization` is set twice, expected one")),
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) async fn get(call: &Call) -> Result<Response> {
     let expand = query.list("expand")?;
     query.finish()?;
     if at.is_some() && expand.is_some() {
-        return Err(Problem::bad_request("`expand` shows what is there now, so it does not go with `at`"));
+        return Err(Problem::bad_request("`expand` shows the present state, so it cannot be combined with `at`"));
     }
     let expands = expands(call, model, expand.as_deref())?;
     let at = match at {
@@ -187,7 +187,7 @@ async fn write(call: &Call, model: &str, change: InstanceChange) -> Result<Respo
     let options = call.write_options(&mut query, &prefer, is_create)?;
     query.finish()?;
     if is_create && matches!(options.precondition, Precondition::Exists | Precondition::At(_)) {
-        let detail = "`If-Match` cannot hold for an instance that is to be created";
+        let detail = "`If-Match` cannot match for an instance that is to be created";
         return Err(Problem::new(ProblemType::PreconditionFailed, detail));
     }
     let changed = call.engine().writes.change(model, change, &options, &call.origin()).await;

@@ -62,7 +62,10 @@ pub(super) fn write_event(out: &mut Vec<u8>, event: &Event) {
     if let Some(fault) = fault {
         out.extend_from_slice(b",\"data_error\":");
         let position = event.position;
-        write_string(out, &format!("the data is no JSON: {fault}; `snaphook events inspect {position}` shows it"));
+        write_string(
+            out,
+            &format!("the data is not valid JSON: {fault}; `snaphook events inspect {position}` shows it"),
+        );
     }
     out.extend_from_slice(b",\"actor\":");
     match &event.actor {

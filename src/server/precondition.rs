@@ -35,7 +35,7 @@ pub(super) fn of_operation(if_match: &str, log: LogMark) -> Result<Precondition>
         Some(Tags::Any) => Ok(Precondition::Exists),
         Some(Tags::List(tags)) => one_of("if_match", &tags, log),
         None => Err(Problem::bad_request(format!(
-            "`if_match` is `{}`, expected an entity tag in quotes, such as the `ETag` of an answer",
+            "`if_match` is `{}`, expected an entity tag in quotes, such as the `ETag` of a response",
             shorten(if_match)
         ))),
     }
@@ -72,7 +72,7 @@ pub(super) fn of_read(headers: &HeaderMap, current: EntityTag) -> Result<Read> {
         let tag = String::from_utf8_lossy(&tag);
         return Err(Problem::new(
             ProblemType::PreconditionFailed,
-            format!("`If-Match` does not hold, the entity tag is {tag}"),
+            format!("`If-Match` does not match, the entity tag is {tag}"),
         ));
     }
     Ok(match tags(headers, IF_NONE_MATCH)? {
@@ -109,7 +109,7 @@ fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>> {
         let line = parse(value.as_bytes()).ok_or_else(|| {
             let seen = String::from_utf8_lossy(value.as_bytes());
             Problem::bad_request(format!(
-                "`{name}` is `{}`, expected `*` or entity tags in quotes, such as the `ETag` of an answer",
+                "`{name}` is `{}`, expected `*` or entity tags in quotes, such as the `ETag` of a response",
                 shorten(&seen)
             ))
         })?;

@@ -198,7 +198,7 @@ impl Problem {
 
     /// The route exists, but not for this method.
     pub(super) fn method_not_allowed(allow: String) -> Self {
-        let detail = format!("this path does not answer that method, only {allow}");
+        let detail = format!("this path does not support that method, only {allow}");
         Problem { allow: Some(allow.into_boxed_str()), ..Problem::new(ProblemType::MethodNotAllowed, detail) }
     }
 

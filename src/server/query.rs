@@ -38,7 +38,7 @@ impl<'a> Query<'a> {
         let Some(index) = self.pairs.iter().position(|(key, _)| key == name) else { return Ok(None) };
         let (_, value) = self.pairs.remove(index);
         if self.pairs.iter().any(|(key, _)| key == name) {
-            return Err(Problem::bad_request(format!("the parameter `{name}` is there twice, expected one")));
+            return Err(Problem::bad_request(format!("the parameter `{name}` is set twice, expected one")));
         }
         Ok(Some(value))
     }
@@ -94,8 +94,9 @@ impl<'a> Query<'a> {
         self.pairs = rest;
         let mut group = Group::default();
         for (key, value) in filters {
-            let wrong =
-                || Problem::bad_request(format!("`{}` is no filter, expected `filter[path][op]=value`", shorten(&key)));
+            let wrong = || {
+                Problem::bad_request(format!("`{}` is not a filter, expected `filter[path][op]=value`", shorten(&key)))
+            };
             let inner = key.strip_prefix("filter[").and_then(|key| key.strip_suffix(']')).ok_or_else(wrong)?;
             let (target, inner) = group.find(inner, &key)?;
             let (path, operator) = filter_key(inner).ok_or_else(wrong)?;
@@ -146,7 +147,7 @@ impl Group {
         match or_number(rest) {
             None => Ok((group, rest)),
             Some(_) => Err(Problem::bad_request(format!(
-                "`{}`: `or` may stand in `or` at most {OR_DEPTH_MAX} deep",
+                "`{}`: `or` is nested more than {OR_DEPTH_MAX} levels deep",
                 shorten(key)
             ))),
         }
@@ -183,7 +184,7 @@ pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>> {
     let is_escape =
         |at: usize| matches!(bytes.get(at + 1..at + 3), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     if let Some(at) = (0..bytes.len()).find(|at| bytes[*at] == b'%' && !is_escape(*at)) {
-        return Err(Problem::bad_request(format!("`%` at offset {at} of `{}` starts no escape", shorten(text))));
+        return Err(Problem::bad_request(format!("`%` at offset {at} of `{}` is not a valid escape", shorten(text))));
     }
     let spaced =
         if plus_is_space && text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
@@ -296,7 +297,7 @@ mod tests {
     fn escapes() {
         assert_eq!(decode("%41+%c3%a9", false).expect("valid"), "A+é");
         for bad in ["%", "%4", "%zz", "a%+1", "%é"] {
-            detail(decode(bad, true), "starts no escape");
+            detail(decode(bad, true), "is not a valid escape");
         }
         detail(decode("%ff", true), "UTF-8");
     }

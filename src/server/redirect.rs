@@ -86,7 +86,7 @@ fn respond<B>(request: &Request<B>, tls: &Tls, own: Option<IpAddr>, port: u16) -
     };
     let host = authority.and_then(host).filter(|host| is_own(host, tls, own));
     let (Some(host), false) = (host, request.method() == Method::CONNECT) else {
-        return response(StatusCode::BAD_REQUEST, "this server speaks https, and is not called so\n", None);
+        return response(StatusCode::BAD_REQUEST, "this server speaks https, but not under this name\n", None);
     };
     let port = if port == 443 { String::new() } else { format!(":{port}") };
     // OPTIONS may have `*` instead of a path.

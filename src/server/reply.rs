@@ -265,7 +265,7 @@ impl Reply {
     /// A response with a value as JSON.
     pub(super) fn serialize(self, value: &impl Serialize) -> Result<Response> {
         let text = serde_json::to_vec(value)
-            .map_err(|error| Problem::new(ProblemType::Internal, format!("the answer cannot be written: {error}")))?;
+            .map_err(|error| Problem::new(ProblemType::Internal, format!("the response cannot be written: {error}")))?;
         Ok(self.json(text))
     }
 

@@ -105,7 +105,7 @@ impl Call {
         let mut values = self.head.headers.get_all(name).iter();
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            return Err(Problem::bad_request(format!("the header `{name}` is there twice, expected one")));
+            return Err(Problem::bad_request(format!("the header `{name}` is set twice, expected one")));
         }
         let text = value.to_str();
         text.map(Some).map_err(|_| Problem::bad_request(format!("the header `{name}` is not visible ASCII")))

@@ -33,8 +33,8 @@ pub(super) fn refuse_others(call: &Call) -> Result<()> {
         let asked = shorten(asked);
         return Err(forbidden(match config.server.hosts.is_empty() {
             true => format!(
-                "the request is for `{asked}`; while no token is asked for, the server is served as `localhost` and as IP \
-                 addresses only, unless `server.limits.hosts` names it"
+                "the request is for `{asked}`; while no token is required, the server is served as `localhost` and as \
+                 IP addresses only, unless `server.limits.hosts` names it"
             ),
             false => format!("the request is for `{asked}`, which `server.limits.hosts` does not name"),
         }));

@@ -51,7 +51,7 @@ pub(super) async fn create(call: &Call, body: RequestBody) -> Result<Response> {
         }
     };
     let made = call.app.tokens.make(TokenRequest { name, role, models, expires_at }, time::now()).await?;
-    tracing::info!("token `{}` with the role `{}` is made by {}", made.info.name, made.info.role, call.actor());
+    tracing::info!("token `{}` with the role `{}` is created by {}", made.info.name, made.info.role, call.actor());
     Reply::new(StatusCode::CREATED)
         .location(&call.location(&["tokens", &made.info.name]))
         .serialize(&Made { info: &made.info, token: made.token.expose() })

@@ -48,7 +48,7 @@ fn lock(path: &Path) -> io::Result<File> {
     let lock = File::options().create(true).truncate(false).write(true).open(&name)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(in_use("another server has it")),
+        Err(TryLockError::WouldBlock) => Err(in_use("another server uses it")),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }
@@ -60,15 +60,15 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !metadata.file_type().is_socket() {
-        return Err(in_use("there is something else than a socket, which is left alone"));
+        return Err(in_use("it is not a socket, and is not replaced"));
     }
     match timeout(CONNECT_MAX, UnixStream::connect(path)).await {
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!("{}: removed, a server that did not end well left it", path.display());
+            tracing::info!("{}: removed, a server that did not shut down cleanly left it", path.display());
             fs::remove_file(path)
         }
         Ok(Err(error)) => Err(error),
-        Ok(Ok(_)) | Err(_) => Err(in_use("somebody listens there")),
+        Ok(Ok(_)) | Err(_) => Err(in_use("another process listens on it")),
     }
 }
 

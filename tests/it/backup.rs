@@ -279,7 +279,7 @@ fn a_backup_without_a_server_reads_the_stores() {
     create(&server.client(), "a");
     wait_for(&server.client(), "log", 1);
     let (_folder, file) = file();
-    // The stores are in use and no server answers at the configured address: the command fails instead of reading the
+    // The stores are in use and no server responds at the configured address: the command fails instead of reading the
     // stores.
     snaphook(server.directory(), &["backup", &file.display().to_string()]).fails(&["in use"]);
     assert!(!file.exists());
@@ -316,7 +316,7 @@ fn settings_that_name_secrets_are_restored_with_the_private_key() {
     let without_key = [
         "config.toml:6: `driver-error-storage`",
         "`secret:where`",
-        "data/secret.key` is not there",
+        "data/secret.key` does not exist",
         "write the setting out",
     ];
     snaphook(target.path(), &["restore", &shown]).fails(&without_key);
@@ -364,14 +364,14 @@ fn what_is_there_is_never_replaced_or_mixed() {
     snaphook(server.directory(), &["restore", &shown]).fails(&["in use"]);
     let mut server = server;
     server.stop();
-    snaphook(server.directory(), &["restore", &shown]).fails(&["holds data", "empty stores only"]);
+    snaphook(server.directory(), &["restore", &shown]).fails(&["contains data", "empty stores only"]);
     let server = server.restart_ended();
     assert_eq!(count(&server.client(), "task"), 1);
 
     // A second restore into the same folder fails.
     let other = empty();
     snaphook(other.path(), &["restore", &shown]).ok();
-    snaphook(other.path(), &["restore", &shown]).fails(&["holds data"]);
+    snaphook(other.path(), &["restore", &shown]).fails(&["contains data"]);
     // A server listens at the configured address, although it has other stores.
     let third = empty();
     let config = format!("[server]\nmount-address = '{}'\n[auth]\nmode = 'open'\n", server.address());
@@ -408,7 +408,7 @@ fn damage_is_found_before_anything_is_written() {
     }
     refused(&bytes[..bytes.len() - 1], "cut short");
     refused(&bytes[..bytes.len() / 2], "cut short");
-    refused(b"", "no backup");
+    refused(b"", "not a backup");
     refused(&[&bytes[..], b"x"].concat(), "follows the end");
 }
 
@@ -442,7 +442,7 @@ fn a_kill_leaves_no_backup_and_a_server_that_goes_on() {
     // The server notices that the client disconnected and accepts the next backup.
     eventually("a backup is made", || {
         let ended = backup(&server, &file);
-        assert!(ended.code == Some(0) || ended.said.contains("being made already"), "{}", ended.said);
+        assert!(ended.code == Some(0) || ended.said.contains("already being created"), "{}", ended.said);
         (ended.code == Some(0)).then_some(())
     });
     assert!(folder.path().join("shop.backup").is_file());

@@ -49,7 +49,9 @@ fn another_storage_holds_the_same() {
     configure(&server, "back.toml", &tables("sqlite", "back"));
     let folder = server.directory().to_owned();
     let said = snaphook(&folder, &["copy", "--to", "files.toml"]).ok();
-    for words in ["1 recorded errors, 1 secrets", "the stores of files.toml hold the same", "task", "private key"] {
+    for words in
+        ["1 recorded errors, 1 secrets", "the stores of files.toml contain the same data", "task", "private key"]
+    {
         assert!(said.contains(words), "{said}");
     }
     // Existing content is not copied again, and nothing else is mixed in.
@@ -96,14 +98,14 @@ fn only_empty_stores_are_filled() {
         foreign.push_str(&format!("[driver-{store}-storage]\ndriver = 'sqlite'\npath = '{place}/data/{store}s.db'\n"));
     }
     configure(&server, "foreign.toml", &foreign);
-    snaphook(folder, &["copy", "--to", "foreign.toml"]).fails(&["holds another log"]);
+    snaphook(folder, &["copy", "--to", "foreign.toml"]).fails(&["contains another log"]);
     let full =
         tables("sqlite", "fresh").replace("path = 'fresh/model.db'", &format!("path = '{place}/data/models.db'"));
     configure(&server, "full.toml", &full);
-    snaphook(folder, &["copy", "--to", "full.toml"]).fails(&["the model storage to copy to holds data"]);
+    snaphook(folder, &["copy", "--to", "full.toml"]).fails(&["the model storage to copy to contains data"]);
     let memory = tables("sqlite", "fresh").replace("driver = 'sqlite'\npath = 'fresh/event.db'", "driver = 'memory'");
     configure(&server, "memory.toml", &memory);
-    snaphook(folder, &["copy", "--to", "memory.toml"]).fails(&["keeps nothing"]);
+    snaphook(folder, &["copy", "--to", "memory.toml"]).fails(&["loses its data"]);
     snaphook(folder, &["copy", "--to", "nowhere.toml"]).fails(&["nowhere.toml"]);
     // The other server's data is unchanged.
     assert_eq!(all(&other.restart_ended().client(), "/models/task/instances")[0]["id"], "x");

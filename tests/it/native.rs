@@ -120,7 +120,7 @@ fn a_dry_run_tells_that_it_loaded_the_library() {
     assert!(tried["event"].is_object() && tried.get("warnings").is_none(), "{tried}");
     // A rejected library was loaded nevertheless.
     api.put("/models/order/hooks/postCreate", &binding("tells.so")).expect_problem(422, "invalid");
-    let told = |line: &String| line.contains("was refused, but stays loaded") && line.contains("not sandboxed");
+    let told = |line: &String| line.contains("was rejected, but stays loaded") && line.contains("not sandboxed");
     eventually("the log says it", || server.log().iter().any(told).then_some(()));
 }
 
@@ -164,8 +164,8 @@ fn what_cannot_work_is_refused_with_the_way_out() {
         (PATH, binding("../outside.so"), "is not the name of a file in the hooks directory"),
         (PATH, binding("/etc/passwd"), "is not the name of a file in the hooks directory"),
         (PATH, binding(""), "is not the name of a file in the hooks directory"),
-        (PATH, binding("text.so"), "hook `text` cannot be bound: `text.so`: the file is no shared library"),
-        (PATH, binding("other.so"), "hook `other` cannot be bound: `other.so`: the library has version 9"),
+        (PATH, binding("text.so"), "hook `text` cannot be bound: `text.so`: the file is not a shared library"),
+        (PATH, binding("other.so"), "hook `other` cannot be bound: `other.so`: the library uses version 9"),
         (PATH, binding("nothing.so"), "`nothing.so`: the library does not export `snaphook_hook`"),
         ("/models/order/hooks/postCreate", binding("check.so"), "has no function `react`, which `postCreate` needs"),
         (PATH, json!({"chain": [{"engine": "native", "source": "x"}]}), "name it in `library`"),
@@ -238,7 +238,7 @@ fn a_changed_file_runs_without_a_restart_and_calls_under_way_finish() {
     });
     let detail = failed["detail"].as_str().unwrap_or_default();
     assert!(
-        detail.contains("failed (load)") && detail.contains("`tells.so`: the file is no shared library"),
+        detail.contains("failed (load)") && detail.contains("`tells.so`: the file is not a shared library"),
         "{detail}"
     );
     assert!(compile(&server, "tells.so", TELLS, &["-DSAYS=four"]));
@@ -284,7 +284,7 @@ fn a_library_that_never_returns_costs_its_calls_and_nothing_else() {
     for _ in 0..4 {
         let (status, answer) = create(&server, 1.0);
         assert_eq!(status, 502, "{answer}");
-        kept_out |= answer["detail"].as_str().is_some_and(|detail| detail.contains("is kept out"));
+        kept_out |= answer["detail"].as_str().is_some_and(|detail| detail.contains("is disabled"));
         api.post("/models/other/instances", &json!({"data": {"name": "a"}})).expect(201);
     }
     assert!(kept_out);

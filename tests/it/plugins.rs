@@ -97,7 +97,10 @@ fn what_cannot_be_loaded_ends_the_start() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let refused = start("replace = ['memory']");
-    assert!(refused.contains("libsnaphook_sqlite.so` brings the driver `sqlite`, which the binary has"), "{refused}");
+    assert!(
+        refused.contains("libsnaphook_sqlite.so` provides the driver `sqlite`, which the binary contains"),
+        "{refused}"
+    );
     let refused = start(&format!("sha256 = ['{}']\nreplace = ['sqlite', 'memory']", "0".repeat(64)));
     for file in [&sqlite, &memory] {
         let line = format!("plugin `{}`: its digest ", file.display());
@@ -162,7 +165,7 @@ pub(crate) fn begun(language: &str) -> tempfile::TempDir {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     assert!(String::from_utf8_lossy(&made.stdout).contains("next: cd my-store && "));
     for (name, fault) in
-        [("my-store", "is there already"), ("../x", "no name for a driver"), ("-x", "unexpected argument")]
+        [("my-store", "already exists"), ("../x", "not a valid driver name"), ("-x", "unexpected argument")]
     {
         let refused = new(name);
         assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(fault), "{name}");

@@ -442,8 +442,8 @@ fn artifacts_by_their_first_digits() {
     let bound = bind(&format!("sha256:{}", &sha256(REJECT)[..8])).expect(200).json();
     assert_eq!(bound[0]["artifact"], format!("sha256:{}", sha256(REJECT)));
     for (artifact, says) in [
-        ("sha256:000", "is no digest, expected 4 to 64"),
-        ("sha256:zzzz", "is no digest"),
+        ("sha256:000", "is not a digest, expected 4 to 64"),
+        ("sha256:zzzz", "is not a digest"),
         ("sha256:00000000", "no hook has or had an artifact that begins with `sha256:00000000`"),
     ] {
         let problem = bind(artifact).expect_problem(422, "invalid");

@@ -117,7 +117,7 @@ fn broken_bodies() {
         (b"{\"data\":{\"total\":1e}}", ""),
         (b"\xef\xbb\xbf{\"data\":{}}", "a byte order mark (U+FEFF)"),
         (b"{\"data\":{\"name\":\"a\",\"name\":\"b\"}}", "name"),
-        (b"{\"data\":{},\"data\":{}}", "`/data` is there twice"),
+        (b"{\"data\":{},\"data\":{}}", "`/data` appears twice"),
         (b"{\"data\":{},\"revision\":1}", "`/revision` is unknown, expected `id` or `data`"),
         (b"{\"id\":\"a\"}", "`/data` is missing"),
         (b"{\"id\":7,\"data\":{}}", "expected a string"),
@@ -165,10 +165,10 @@ fn data_that_is_read_in_two_ways_is_named_by_its_pointer() {
         let answer = api.request(method, path).body(media_type, body).send();
         let problem = answer.expect_problem(400, "bad-request");
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
-        assert_eq!(problem["errors"][0]["message"], "property `city` stands twice in one object", "{problem}");
+        assert_eq!(problem["errors"][0]["message"], "property `city` appears twice in one object", "{problem}");
         // There is no line or column, which would refer to the text of the data only.
         assert_eq!(
-            problem["detail"], "property `city` stands twice in one object, at `/customer/city` of the data",
+            problem["detail"], "property `city` appears twice in one object, at `/customer/city` of the data",
             "{problem}"
         );
     }

@@ -44,7 +44,10 @@ fn a_folder_to_apply_that_is_not_there() {
     let folder = folder(&[]);
     for command in ["serve", "check"] {
         let (code, said) = run(folder.path(), &[command]);
-        assert!(code == Some(1) && said.contains("hooks.apply") && said.contains("no folder"), "{command}: {said}");
+        assert!(
+            code == Some(1) && said.contains("hooks.apply") && said.contains("is not a folder"),
+            "{command}: {said}"
+        );
     }
 }
 
@@ -52,14 +55,14 @@ fn a_folder_to_apply_that_is_not_there() {
 fn hooks_without_a_model() {
     let lost = folder(&[("hooks/lost/preCreate.js", HOOK)]);
     let (code, said) = run(lost.path(), &["apply"]);
-    assert!(code == Some(1) && said.contains("holds no model") && said.contains("hooks/lost` has hooks"), "{said}");
+    assert!(code == Some(1) && said.contains("contains no model") && said.contains("hooks/lost` has hooks"), "{said}");
     let (code, said) = run(lost.path(), &["check"]);
-    assert!(code == Some(0) && said.contains("warning: ") && said.contains("holds no model"), "{said}");
+    assert!(code == Some(0) && said.contains("warning: ") && said.contains("contains no model"), "{said}");
 
     let options = ServerOptions { hooks: "apply = true".into(), ..ServerOptions::default() };
     let mut server = Server::start_with(options);
     eventually("it is in the log", || {
-        server.log().iter().any(|line| line.contains("WARN") && line.contains("holds no model")).then_some(())
+        server.log().iter().any(|line| line.contains("WARN") && line.contains("contains no model")).then_some(())
     });
     server.stop();
     write(server.directory(), "hooks/whole/model.json", MODEL);
@@ -70,7 +73,7 @@ fn hooks_without_a_model() {
         let said = server.log();
         said.iter().any(|line| line.contains("WARN") && line.contains("lost` has hooks")).then_some(said)
     });
-    assert!(!said.iter().any(|line| line.contains("holds no model")), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("contains no model")), "{said:?}");
     let url = format!("http://{}", server.address());
     let (code, said) = run(server.directory(), &["--url", &url, "apply"]);
     assert!(code == Some(0) && said.contains("warning: ") && said.contains("lost` has hooks"), "{said}");

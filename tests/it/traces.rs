@@ -286,7 +286,7 @@ fn a_collector_that_is_not_there_or_does_not_answer_harms_nobody() {
                 create(&api, &[]);
                 (dropped() > Some(0)).then_some(())
             });
-            let lines = server.log().iter().filter(|line| line.contains("takes no spans")).count();
+            let lines = server.log().iter().filter(|line| line.contains("accepts no spans")).count();
             assert_eq!(lines, 1, "{endpoint}: it is said once");
         }
         let before = std::time::Instant::now();

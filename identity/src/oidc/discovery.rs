@@ -25,9 +25,11 @@ pub(super) struct Discovery {
 impl Discovery {
     /// An error is about the setting `issuer`.
     pub(super) fn new(issuer: &str) -> Result<Discovery, String> {
-        let url = Url::parse(issuer).map_err(|error| format!("`issuer` is no address: {error}"))?;
+        let url = Url::parse(issuer).map_err(|error| format!("`issuer` is not a valid address: {error}"))?;
         if !is_acceptable(&url, true) {
-            return Err("`issuer` must begin with `https://`; `http://` is for the loopback interface only".to_owned());
+            return Err(
+                "`issuer` must begin with `https://`; `http://` is allowed only on the loopback interface".to_owned()
+            );
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err("`issuer` contains `?` or `#`, expected an address without them".to_owned());
@@ -46,21 +48,22 @@ impl Discovery {
             _ => peer(&address).map_err(|reason| format!("`jwks_uri`: {reason}"))?,
         };
         let (_, peer) = self.keys.insert((address, peer));
-        let body = get(peer, "", KEYS_BYTES_MAX).await.map_err(|reason| format!("its keys: {reason}"))?;
-        KeySet::parse(&body).map_err(|reason| format!("its keys: {reason}"))
+        let body = get(peer, "", KEYS_BYTES_MAX).await.map_err(|reason| format!("`jwks_uri`: {reason}"))?;
+        KeySet::parse(&body).map_err(|reason| format!("`jwks_uri`: {reason}"))
     }
 
     fn address_of_keys(&self, body: &[u8]) -> Result<String, String> {
         let text = json::utf8(body).map_err(|error| error.to_string())?;
         let limits = Limits { depth: 16, values: 10_000 };
         let (tree, _) = json::parse_within(text, limits).map_err(|error| error.to_string())?;
-        let field =
-            |name: &str| tree.get(name).and_then(Value::as_str).ok_or_else(|| format!("it has no text `{name}`"));
+        let field = |name: &str| {
+            tree.get(name).and_then(Value::as_str).ok_or_else(|| format!("the document has no text `{name}`"))
+        };
         let issuer = field("issuer")?;
         if issuer != self.issuer {
             let shown: String = issuer.chars().take(200).collect();
             return Err(format!(
-                "its `issuer` is `{}`, expected `{}`, to the letter",
+                "the document's `issuer` is `{}`, expected exactly `{}`",
                 shown.escape_debug(),
                 self.issuer
             ));
@@ -69,7 +72,7 @@ impl Discovery {
         let is_secure = self.issuer.starts_with("https:");
         match Url::parse(address) {
             Ok(url) if is_acceptable(&url, !is_secure) => Ok(address.to_owned()),
-            _ => Err("its `jwks_uri` is no address that begins with `https://`".to_owned()),
+            _ => Err("the document's `jwks_uri` is not an address that begins with `https://`".to_owned()),
         }
     }
 }
@@ -96,11 +99,11 @@ fn peer(url: &str) -> Result<Peer, String> {
 async fn get(peer: &Peer, path: &str, body_max: usize) -> Result<Vec<u8>, String> {
     let response = peer.send(Method::GET, path, None, body_max).await.map_err(|failure| failure.to_string())?;
     if response.status != 200 {
-        return Err(format!("the issuer answered {}, expected 200", response.status));
+        return Err(format!("the issuer responded with {}, expected 200", response.status));
     }
     match response.is_whole {
         true => Ok(response.body),
-        false => Err(format!("the answer of the issuer is incomplete, or larger than {body_max} bytes")),
+        false => Err(format!("the response of the issuer is incomplete, or larger than {body_max} bytes")),
     }
 }
 

@@ -74,11 +74,11 @@ impl KeySet {
         let text = json::utf8(bytes).map_err(|error| error.to_string())?;
         let limits = Limits { depth: 16, values: 10_000 };
         let (tree, _) = json::parse_within(text, limits).map_err(|error| error.to_string())?;
-        let keys = tree.get("keys").and_then(Value::as_array).ok_or("it has no list `keys`")?;
+        let keys = tree.get("keys").and_then(Value::as_array).ok_or("the document has no list `keys`")?;
         let keys: Vec<Key> = keys.iter().filter_map(Key::parse).take(KEYS_MAX).collect();
         match keys.is_empty() {
             true => {
-                Err("it has no key for signatures that can be used (RSA of at least 2048 bits, P-256, P-384, Ed25519)"
+                Err("the document has no usable key for signatures (RSA of at least 2048 bits, P-256, P-384, Ed25519)"
                     .into())
             }
             false => Ok(KeySet(keys)),

@@ -56,8 +56,9 @@ pub(super) fn verify(
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Refusal::Malformed("the token has more than 16 KiB"));
     }
-    let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed("the token has no three parts"))?;
-    let (header, payload) = signed.split_once('.').ok_or(Refusal::Malformed("the token has no three parts"))?;
+    let (signed, signature) =
+        token.rsplit_once('.').ok_or(Refusal::Malformed("the token does not have three parts"))?;
+    let (header, payload) = signed.split_once('.').ok_or(Refusal::Malformed("the token does not have three parts"))?;
     if payload.contains('.') {
         return Err(Refusal::Malformed("the token has more than three parts"));
     }
@@ -68,12 +69,12 @@ pub(super) fn verify(
     let header =
         json::utf8(&header).ok().and_then(|text| json::parse_within(text, Limits { depth: 8, values: 64 }).ok());
     let Some((Value::Object(header), _)) = header else {
-        return Err(Refusal::Malformed("the header of the token is no JSON object with unique names"));
+        return Err(Refusal::Malformed("the header of the token is not a JSON object with unique names"));
     };
     let algorithm = check_header(&header)?;
     let id = match header.get("kid") {
         None => None,
-        Some(id) => Some(id.as_str().ok_or_else(|| refused("`kid` is no string"))?),
+        Some(id) => Some(id.as_str().ok_or_else(|| refused("`kid` is not a string"))?),
     };
     let mut candidates = keys.candidates(id).peekable();
     candidates.peek().ok_or(Refusal::UnknownKey)?;
@@ -98,7 +99,7 @@ pub(super) fn verify(
 fn check_header(header: &Map<String, Value>) -> Result<Algorithm, Refusal> {
     // Critical extensions, of which this server supports none.
     if header.contains_key("crit") || header.contains_key("b64") {
-        return Err(refused("its header asks for an extension (`crit`), which is not known"));
+        return Err(refused("its header requires an extension (`crit` or `b64`), which is not supported"));
     }
     if let Some(name) = header.get("typ") {
         let is_known = name.as_str().is_some_and(|name| TYPES.iter().any(|known| known.eq_ignore_ascii_case(name)));
@@ -115,7 +116,7 @@ fn check_header(header: &Map<String, Value>) -> Result<Algorithm, Refusal> {
 fn check_claims(claims: Claims, issuer: &str, audience: &str, now: Millis) -> Result<Verified, Refusal> {
     let tree = claims.tree();
     if !tree.is_object() {
-        return Err(refused("its claims are no object"));
+        return Err(refused("its claims are not an object"));
     }
     let now = now as f64 / 1000.0;
     if tree.get("iss").and_then(Value::as_str) != Some(issuer) {
@@ -134,12 +135,12 @@ fn check_claims(claims: Claims, issuer: &str, audience: &str, now: Millis) -> Re
         return Err(refused(format!("it expired {:.0} s ago", now - expires)));
     }
     if let Some(from) = seconds(tree, "nbf")?.filter(|from| *from > now + SKEW_SECONDS) {
-        return Err(refused(format!("it is valid only in {:.0} s (`nbf`)", from - now)));
+        return Err(refused(format!("it becomes valid in {:.0} s (`nbf`)", from - now)));
     }
     let subject = tree.get("sub").and_then(Value::as_str).unwrap_or_default();
     if subject.is_empty() || subject.len() > SUBJECT_BYTES_MAX || subject.chars().any(char::is_control) {
         return Err(refused(format!(
-            "`sub` is {}, expected a text of 1 to {SUBJECT_BYTES_MAX} bytes without control characters",
+            "`sub` is {}, expected a string of 1 to {SUBJECT_BYTES_MAX} bytes without control characters",
             shown(&tree["sub"])
         )));
     }

@@ -112,11 +112,11 @@ impl Keys {
     fn confirm(&self, set: KeySet) {
         let before = self.current.load();
         if self.attempts.borrow().failed {
-            tracing::info!("the issuer `{}` answers again", self.issuer);
+            tracing::info!("the issuer `{}` responds again", self.issuer);
         }
         let is_new = before.set != set;
         if is_new && before.confirmed.is_some() {
-            tracing::info!("the issuer `{}` has other keys than before", self.issuer);
+            tracing::info!("the keys of the issuer `{}` have changed", self.issuer);
         }
         let generation = before.generation + u64::from(is_new);
         self.current.store(Arc::new(Current { set, generation, confirmed: Some(Instant::now()) }));
@@ -128,8 +128,8 @@ impl Keys {
             return;
         }
         let consequence = match self.current.load().confirmed {
-            Some(_) => "the keys that are known stay in use for up to six hours",
-            None => "its tokens cannot be verified until it answers",
+            Some(_) => "the known keys stay in use for up to six hours",
+            None => "its tokens cannot be verified until it responds",
         };
         tracing::warn!("the keys of the issuer `{}` cannot be fetched: {reason}; {consequence}", self.issuer);
     }

@@ -33,10 +33,10 @@ impl Mapping {
         let role = self.role(claims)?;
         let Some(path) = self.models.as_deref().filter(|_| role != Role::Admin) else { return Ok((role, Scope::ALL)) };
         let found = claims.get(path).ok_or_else(|| {
-            format!("the claim `{path}` (`models`) is not there; let the issuer send a list of models, or `*` for all")
+            format!("the claim `{path}` (`models`) is missing; let the issuer send a list of models, or `*` for all")
         })?;
         let names = names(found).ok_or_else(|| {
-            format!("the claim `{path}` (`models`) is {}, expected a list of texts, or one text", shown(found))
+            format!("the claim `{path}` (`models`) is {}, expected a list of strings, or one string", shown(found))
         })?;
         let models = Scope::new(names).map_err(|reason| format!("the claim `{path}`: {reason}"))?;
         Ok((role, models))
@@ -44,7 +44,7 @@ impl Mapping {
 
     fn role(&self, claims: &Claims) -> Result<Role, String> {
         let path = &self.role;
-        let found = claims.get(path).ok_or_else(|| format!("the claim `{path}` (`role`) is not there"))?;
+        let found = claims.get(path).ok_or_else(|| format!("the claim `{path}` (`role`) is missing"))?;
         let role = match found {
             Value::String(name) => name.parse().ok(),
             // Issuers list all roles of a subject, including those of other services: use the highest known one.
@@ -57,7 +57,7 @@ impl Mapping {
     }
 }
 
-/// A list of texts, or one text with names between spaces or commas.
+/// A list of strings, or one string with names between spaces or commas.
 fn names(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Array(all) => all.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
@@ -89,13 +89,13 @@ mod tests {
             (r#"{"role":"Admin","models":"a"}"#, Err("expected `reader`")),
             (r#"{"role":"admin reader","models":"a"}"#, Err("expected `reader`")),
             (r#"{"role":{"admin":true},"models":"a"}"#, Err("expected `reader`")),
-            (r#"{"models":"a"}"#, Err("is not there")),
-            (r#"{"role":"reader"}"#, Err("is not there")),
+            (r#"{"models":"a"}"#, Err("is missing")),
+            (r#"{"role":"reader"}"#, Err("is missing")),
             (r#"{"role":"reader","models":null}"#, Err("expected a list")),
             (r#"{"role":"reader","models":[]}"#, Err("empty")),
             (r#"{"role":"reader","models":" , "}"#, Err("empty")),
             (r#"{"role":"reader","models":["a",7]}"#, Err("expected a list")),
-            (r#"{"role":"reader","models":["A"]}"#, Err("describes no model")),
+            (r#"{"role":"reader","models":["A"]}"#, Err("is not a model id or glob")),
         ];
         for (text, expected) in rows {
             match (mapping.apply(&Claims::parse(text).unwrap()), expected) {

@@ -106,11 +106,11 @@ impl Oidc {
         again.unwrap_or_else(|| {
             Err(match asked {
                 Asked::Answered => {
-                    Denied::new(DeniedKind::Refused, "the token of the issuer: its key is none of the issuer's")
+                    Denied::new(DeniedKind::Refused, "the token of the issuer: its key is not one of the issuer's keys")
                 }
                 Asked::Unavailable => Denied::new(
                     DeniedKind::Unavailable,
-                    "the token of the issuer: its key is not known, and the issuer does not answer",
+                    "the token of the issuer: its key is unknown, and the issuer does not respond",
                 ),
             })
         })
@@ -151,7 +151,7 @@ impl fmt::Debug for Oidc {
 
 fn read(settings: &OidcSettings) -> Result<(Mapping, Discovery), String> {
     if settings.audience.is_empty() {
-        return Err("`audience` is empty, expected what the issuer's tokens have as `aud`".to_owned());
+        return Err("`audience` is empty, expected the `aud` of the issuer's tokens".to_owned());
     }
     Ok((Mapping::new(&settings.role, settings.models.as_deref())?, Discovery::new(&settings.issuer)?))
 }

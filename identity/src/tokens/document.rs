@@ -56,14 +56,16 @@ impl List {
         let list: List = read(TOKENS, bytes)?;
         let is_sorted = list.tokens.is_sorted_by(|a, b| a.name < b.name);
         if list.format != FORMAT || list.tokens.len() > TOKENS_MAX || !is_sorted {
-            return Err(damaged(TOKENS, "its form is another one; was it written by a newer Snaphook?"));
+            return Err(damaged(TOKENS, "its format is not supported, a newer Snaphook may have written it"));
         }
         Ok(list)
     }
 
     pub(super) fn encode(tokens: &[Record]) -> Result<Vec<u8>, TokenError> {
         if tokens.len() > TOKENS_MAX {
-            return Err(TokenError::invalid(format!("there are {TOKENS_MAX} tokens, which is the most; revoke some")));
+            return Err(TokenError::invalid(format!(
+                "there are already {TOKENS_MAX} tokens, which is the maximum; revoke some"
+            )));
         }
         let bytes = write(&List { format: FORMAT, tokens: tokens.to_vec() })?;
         if bytes.len() > LIST_BYTES_MAX {
@@ -113,8 +115,8 @@ fn write(document: &impl Serialize) -> Result<Vec<u8>, TokenError> {
 
 fn damaged(entry: &str, reason: &str) -> TokenError {
     let message = format!(
-        "`{entry}` in the secure storage cannot be used: {reason}; restore it from a backup, or remove it there and make new \
-         tokens"
+        "`{entry}` in the secure storage cannot be used: {reason}; restore it from a backup, or remove it there and \
+         create new tokens"
     );
     TokenError::new(TokenErrorKind::Store, message)
 }
@@ -134,7 +136,7 @@ mod digest_text {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(D::Error::custom)?;
-        Digest::try_from(bytes).map_err(|_| D::Error::custom("a digest has 32 bytes"))
+        Digest::try_from(bytes).map_err(|_| D::Error::custom("expected a digest of 32 bytes"))
     }
 }
 

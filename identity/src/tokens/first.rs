@@ -36,8 +36,8 @@ impl Tokens {
         }
         if path.symlink_metadata().is_ok() {
             let message = format!(
-                "`{}` is there, but there are no tokens: it belongs to another or an earlier secure storage; move it away, \
-                 then the next start makes a new one",
+                "`{}` exists, but there are no tokens: it belongs to another or an earlier secure storage; move it \
+                 away, then the next start creates a new one",
                 path.display()
             );
             return Err(TokenError::new(TokenErrorKind::Store, message));

@@ -111,7 +111,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// Runs a change to its end even if nobody waits for it any more, so that the store and the tokens in memory do not
+/// Runs a change to its end even if the caller no longer waits for it, so that the store and the tokens in memory do not
 /// differ because a client disconnected.
 async fn to_its_end(change: impl Future<Output = Result<(), TokenError>> + Send + 'static) -> Result<(), TokenError> {
     let failed = |error| TokenError::new(TokenErrorKind::Store, format!("the tokens cannot be changed: {error}"));
@@ -119,7 +119,7 @@ async fn to_its_end(change: impl Future<Output = Result<(), TokenError>> + Send 
 }
 
 fn generate() -> Result<TokenText, TokenError> {
-    let failed = || TokenError::new(TokenErrorKind::Store, "the system has no random numbers for a token");
+    let failed = || TokenError::new(TokenErrorKind::Store, "the system provides no random numbers for a token");
     TokenText::generate().ok_or_else(failed)
 }
 

@@ -21,10 +21,11 @@ pub(super) async fn run(shared: Arc<TokenStore>) {
     let mut written = Instant::now();
     loop {
         ticks.tick().await;
-        let consequence = "the tokens that were read last stay in force, also those that another node revoked since";
+        let consequence =
+            "the tokens that were read last stay valid, including those that another node has revoked since";
         reading.report(shared.refresh().await, consequence);
         if written.elapsed() >= USAGE_INTERVAL {
-            writing.report(shared.write_uses().await, "the last use of tokens is known to this node only");
+            writing.report(shared.write_uses().await, "only this node knows when its tokens were last used");
             written = Instant::now();
         }
     }

@@ -50,11 +50,12 @@ impl TokenRequest {
         let TokenRequest { name, role, models, expires_at } = self;
         check_name(&name)?;
         if expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return Err(TokenError::invalid("`expires_at` is in the past, expected a time to come"));
+            return Err(TokenError::invalid("`expires_at` is in the past, expected a time in the future"));
         }
         let scope = models.map_or(Ok(Scope::ALL), Scope::new).map_err(TokenError::invalid)?;
         if role == Role::Admin && !scope.is_all() {
-            let message = "`models` limits readers and writers, an admin has all; leave it out, or choose another role";
+            let message =
+                "`models` limits readers and writers, an admin has access to all; omit it, or choose another role";
             return Err(TokenError::invalid(message));
         }
         Ok(Record { name, digest, role, models: scope.patterns(), created_at: now, expires_at })
@@ -77,8 +78,8 @@ pub(super) fn check_name(name: &str) -> Result<(), TokenError> {
     }
     let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
     Err(TokenError::invalid(format!(
-        "`{}` is no name of a token, expected 1 to {NAME_CHARS_MAX} letters, digits, `.`, `_` and `-`, the first a letter or \
-         digit",
+        "`{}` is not a valid token name, expected 1 to {NAME_CHARS_MAX} letters, digits, `.`, `_` and `-`, the first a \
+         letter or digit",
         shown.escape_debug()
     )))
 }
@@ -108,16 +109,16 @@ mod tests {
             (request("CI.deploy_2-x", Role::Writer, Some(&["order", "a*"]), Some(101)), None),
             (request("a", Role::Admin, None, None), None),
             (request("a", Role::Admin, Some(&["*"]), None), None),
-            (request("a", Role::Admin, Some(&["order"]), None), Some("an admin has all")),
+            (request("a", Role::Admin, Some(&["order"]), None), Some("an admin has access to all")),
             (request("a", Role::Reader, Some(&[]), None), Some("`models` is empty")),
-            (request("a", Role::Reader, Some(&["A b"]), None), Some("describes no model")),
+            (request("a", Role::Reader, Some(&["A b"]), None), Some("is not a model id or glob")),
             (request("a", Role::Reader, None, Some(100)), Some("in the past")),
-            (request("", Role::Reader, None, None), Some("no name")),
-            (request(".a", Role::Reader, None, None), Some("no name")),
-            (request("a/b", Role::Reader, None, None), Some("no name")),
-            (request("a\n", Role::Reader, None, None), Some("no name")),
-            (request("ä", Role::Reader, None, None), Some("no name")),
-            (request(&long, Role::Reader, None, None), Some("no name")),
+            (request("", Role::Reader, None, None), Some("is not a valid token name")),
+            (request(".a", Role::Reader, None, None), Some("is not a valid token name")),
+            (request("a/b", Role::Reader, None, None), Some("is not a valid token name")),
+            (request("a\n", Role::Reader, None, None), Some("is not a valid token name")),
+            (request("ä", Role::Reader, None, None), Some("is not a valid token name")),
+            (request(&long, Role::Reader, None, None), Some("is not a valid token name")),
         ];
         for (request, expected) in rows {
             let shown = format!("{request:?}");

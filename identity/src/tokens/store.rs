@@ -37,7 +37,7 @@ impl TokenStore {
             Ok(at) if tokens[at].digest == record.digest => Ok(false),
             Ok(_) => {
                 let message =
-                    format!("there is a token `{}` already; revoke it first, or choose another name", record.name);
+                    format!("a token `{}` already exists; revoke it first, or choose another name", record.name);
                 Err(TokenError::new(TokenErrorKind::Exists, message))
             }
             Err(at) => {
@@ -56,7 +56,7 @@ impl TokenStore {
                 Ok(true)
             }
             Some(first) if first.digest == record.digest => Ok(false),
-            Some(_) => Err(TokenError::new(TokenErrorKind::Exists, "there are tokens already")),
+            Some(_) => Err(TokenError::new(TokenErrorKind::Exists, "there are already tokens")),
         })
         .await
     }
@@ -104,7 +104,7 @@ impl TokenStore {
                 Err(error) => return Err(TokenError::store("tokens cannot be written to the secure storage", &error)),
             }
         }
-        let message = "other nodes changed the tokens all the time; try again";
+        let message = "other nodes kept changing the tokens; try again";
         Err(TokenError::new(TokenErrorKind::Store, message))
     }
 

@@ -8,13 +8,13 @@ use snaphook_driver_peer::{Method, Peer, Timeout};
 
 use crate::template::{Id, Template};
 
-pub(crate) const URL_EXPECTED: &str = "the address that all paths follow, such as `https://api.example.com/v1`";
+pub(crate) const URL_EXPECTED: &str = "the base address of the API, such as `https://api.example.com/v1`";
 pub(crate) const PATHS_EXPECTED: &str = "a table of paths such as `create = '/{model}'`, `update = '/{model}/{id}'`, `delete = '/{model}/{id}'`, `list = '/{model}'`, each with `{model}`";
 pub(crate) const METHODS_EXPECTED: &str =
     "a table of methods such as `create = 'POST'`, `update = 'PUT'`, `delete = 'DELETE'`";
 pub(crate) const HEADERS_EXPECTED: &str = "a table of headers for every request, such as `Prefer = 'return=minimal'`";
 pub(crate) const ID_EXPECTED: &str = "the name of the field that contains the id";
-pub(crate) const ID_IN_UPDATES_EXPECTED: &str = "`false` if the peer takes no id in the body of an update";
+pub(crate) const ID_IN_UPDATES_EXPECTED: &str = "`false` if the peer does not accept the id in the body of an update";
 pub(crate) const FIELDS_EXPECTED: &str = "a table of field names such as `revision = 'version'`, for model_version, revision, position, created_at, updated_at, data";
 pub(crate) const STATE_EXPECTED: &str = "the path of a folder such as `data/crud`";
 
@@ -153,7 +153,8 @@ impl CrudConfig {
         let call = |name: &str, method: &str, path: &str, id: Id| -> Result<Call> {
             let is_word = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
             let method = Method::from_bytes(method.as_bytes()).ok().filter(|_| is_word);
-            let method = method.ok_or_else(|| wrong(format!("`methods.{name}` is no method such as `POST`")))?;
+            let method =
+                method.ok_or_else(|| wrong(format!("`methods.{name}` is not an HTTP method such as `POST`")))?;
             let path = Template::parse(path, id).map_err(|reason| wrong(format!("`paths.{name}` {reason}")))?;
             Ok(Call { method, path })
         };

@@ -63,7 +63,7 @@ impl Courier {
             let Some(ended) = under_way.next().await else { return failure.map_or(Ok(()), Err) };
             let (key, sent) = ended.map_err(|error| match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => DriverError::new(ErrorKind::Unavailable, operation, "the process is ending"),
+                Err(_) => DriverError::new(ErrorKind::Unavailable, operation, "the process is shutting down"),
             })?;
             let sent = match sent {
                 Err(error) if error.kind() != ErrorKind::Invalid => Err(error),

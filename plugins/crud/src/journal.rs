@@ -68,7 +68,7 @@ impl Journal {
         while length < file.metadata()?.len() {
             let Some((entry, bytes)) = read(&mut reader) else {
                 let rest = file.metadata()?.len() - length;
-                tracing::warn!(path = %path.display(), rest, "the end of the journal is damaged and is cut off");
+                tracing::warn!(path = %path.display(), rest, "the end of the journal is damaged and is discarded");
                 break;
             };
             length += bytes;

@@ -128,7 +128,7 @@ impl CrudModelStore {
             && let Err(error) = self.shorten(work)
         {
             // The call has taken effect; the next one retries.
-            tracing::warn!(%error, path = %self.path.display(), "the journal cannot be shortened");
+            tracing::warn!(%error, path = %self.path.display(), "the journal cannot be compacted; the next change retries");
         }
         Ok(())
     }
@@ -224,11 +224,13 @@ impl CrudModelStore {
                 return Ok(());
             }
             if seen.len() > SWEPT_MAX {
-                let message =
-                    format!("the peer's lists of the new model show more than {SWEPT_MAX} records of an earlier state");
+                let message = format!(
+                    "the peer lists more than {SWEPT_MAX} records of an earlier state of the new model; delete them at \
+                     the peer"
+                );
                 return Err(DriverError::new(ErrorKind::Unavailable, "define", message).with("model", model));
             }
-            tracing::warn!(model, count = left.len(), "records that an earlier state left at the peer are deleted");
+            tracing::warn!(model, count = left.len(), "deleting records that an earlier state left at the peer");
             let aside = self.bring(work, "define", &left, Rejected::IsPutAside).await?;
             work.owed.retain(|key, _| !left.contains_key(key));
             work.rejected.extend(aside);
@@ -270,7 +272,7 @@ impl Complaints {
 
     fn log(&self) {
         if let Some(error) = self.first.values().next() {
-            tracing::warn!(count = self.count, %error, "the peer rejects records, which stay as they are there");
+            tracing::warn!(count = self.count, %error, "the peer rejected records; its copies stay unchanged");
         }
     }
 }
@@ -364,7 +366,7 @@ impl ModelStore for CrudModelStore {
             *counts.entry(model).or_default() += 1;
         }
         let failed = |(model, count): (&str, usize)| {
-            let error = DriverError::new(ErrorKind::Invalid, "end_replay", "the peer rejects records of it");
+            let error = DriverError::new(ErrorKind::Invalid, "end_replay", "the peer rejects records of this model");
             let error = error.with("count", count);
             let error = match complaints.first.remove(model) {
                 Some(reason) => error.because(reason),

@@ -40,7 +40,7 @@ impl Fields {
         let others = [model_version, revision, position, created_at, updated_at].into_iter().chain(data);
         for name in others.map(String::as_str).filter(|name| !name.is_empty()) {
             if name == OVERFLOW || !taken.insert(name) {
-                return Err(format!("`{name}` names two fields"));
+                return Err(format!("two fields are named `{name}`"));
             }
         }
         let named = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
@@ -110,7 +110,7 @@ impl Fields {
     /// The records in the response to a list: an array, or the array `items`, `data` or `results` of an object. An
     /// error says what the response is instead.
     pub(crate) fn records(&self, body: &[u8]) -> Result<Vec<Value>, String> {
-        let list = json::parse_bytes(body).map_err(|error| format!("is no JSON: {error}"))?;
+        let list = json::parse_bytes(body).map_err(|error| format!("is not valid JSON: {error}"))?;
         match list {
             Value::Array(records) => Ok(records),
             Value::Object(mut page) => ["items", "data", "results"]
@@ -120,7 +120,7 @@ impl Fields {
                     _ => None,
                 })
                 .ok_or_else(|| "is an object without the array `items`, `data` or `results`".to_owned()),
-            _ => Err("is no list".to_owned()),
+            _ => Err("is not a list".to_owned()),
         }
     }
 }

@@ -105,7 +105,7 @@ impl Remote {
             success(&response)?;
             if !response.is_whole {
                 return Err(Fault::Peer(format!(
-                    "the peer's list is cut short, or has more than {LIST_BYTES_MAX} bytes"
+                    "the peer's list is incomplete or larger than {LIST_BYTES_MAX} bytes"
                 )));
             }
             let records = self.fields.records(&response.body);
@@ -162,8 +162,8 @@ impl Remote {
             },
         };
         Err(Fault::Record(format!(
-            "the peer created the record `{}` instead of `{id}`, {became}; it must keep the ids that it is given: `id` names \
-             their field, and `paths.create` may contain `{{id}}`",
+            "the peer created the record `{}` instead of `{id}`, {became}; the peer must keep the given id: set `id` \
+             to the name of its field, or put `{{id}}` into `paths.create`",
             response.quoted(&found)
         )))
     }

@@ -118,7 +118,7 @@ pub(crate) fn take_up(entry: JournalEntry, instances: &mut Instances, owed: &mut
         JournalEntry::Begin { log, checkpoint } => *instances = Instances::new(log, checkpoint),
         JournalEntry::Model(shape) => instances.put_model(shape),
         JournalEntry::Row(instance) => {
-            let row = Row::new(instance).map_err(|error| damaged("an instance is no JSON").because(error))?;
+            let row = Row::new(instance).map_err(|error| damaged("an instance is not valid JSON").because(error))?;
             instances.put_row(row);
         }
         JournalEntry::Define { new, carry, position } => {

@@ -34,13 +34,15 @@ impl Template {
         while let Some((before, behind)) = rest.split_once('{') {
             let (name, behind) = behind.split_once('}').ok_or("has `{` without `}`")?;
             if !parts.is_empty() && !before.bytes().any(separates) {
-                return Err(format!("has nothing like `/` before `{{{name}}}`, so different ids may give one address"));
+                return Err(format!(
+                    "has no separator such as `/` before `{{{name}}}`, so different ids may result in the same address"
+                ));
             }
             parts.push(Part::Text(before.to_owned()));
             parts.push(match name {
                 "model" => Part::Model,
                 "id" if id != Id::Never => Part::Id,
-                _ => return Err(format!("contains `{{{name}}}`, which has no meaning there")),
+                _ => return Err(format!("contains `{{{name}}}`, which is not allowed there")),
             });
             rest = behind;
         }

@@ -342,10 +342,10 @@ async fn hostile_peers_are_errors() {
         assert_eq!(store.checkpoint().await.unwrap(), 1, "{what}");
     }
     for (what, reply, message) in [
-        ("no JSON", Reply::json(200, "<html>"), "list is no JSON"),
+        ("no JSON", Reply::json(200, "<html>"), "list is not valid JSON"),
         ("no list", Reply::json(200, "{}"), "without the array"),
-        ("endless", Reply::Endless(head("200 OK\r\n\r\n[")), "cut short"),
-        ("cut", Reply::Raw(head("200 OK\r\ncontent-length: 100\r\n\r\n[")), "cut short"),
+        ("endless", Reply::Endless(head("200 OK\r\n\r\n[")), "is incomplete or larger than"),
+        ("cut", Reply::Raw(head("200 OK\r\ncontent-length: 100\r\n\r\n[")), "is incomplete or larger than"),
     ] {
         let folder = TempDir::new().unwrap();
         let peer = Peer::start(move |_| reply.clone());

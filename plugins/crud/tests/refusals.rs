@@ -106,7 +106,7 @@ async fn records_under_ids_of_the_peer_go_again() {
         let error = store.apply(2, &[created(3, "m", "a", &json!({}))], 3).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         let text = error.to_string();
-        assert!(text.contains(expected) && text.contains("`paths.create` may contain `{id}`"), "{text}");
+        assert!(text.contains(expected) && text.contains("put `{id}` into `paths.create`"), "{text}");
         let left: Vec<String> = records(&all, "/m").into_keys().collect();
         let expected = if found == "kept" { vec!["kept", "other"] } else { vec!["other"] };
         assert_eq!(left, expected);

@@ -24,7 +24,7 @@ use snaphook_file::{FileEventStore, FileModelStore};
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
-        Poll::Pending => panic!("a call that was to be done at once was not"),
+        Poll::Pending => panic!("the call did not complete at once"),
     }
 }
 

@@ -296,7 +296,7 @@ impl FileEventStore {
         if self.groups.is_long() {
             let groups = Arc::clone(&self.groups);
             if let Err(error) = off_thread("ack", move || groups.compact()).await {
-                tracing::warn!("the progress of post hooks cannot be written anew: {error}");
+                tracing::warn!("the file with the progress of post hooks cannot be compacted: {error}");
             }
         }
     }

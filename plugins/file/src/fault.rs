@@ -11,5 +11,5 @@ pub(crate) fn closed(operation: &'static str) -> DriverError {
 
 /// The error for data that cannot be serialised as JSON.
 pub(crate) fn unwritable(operation: &'static str) -> impl Fn(serde_json::Error) -> DriverError {
-    move |error| DriverError::new(ErrorKind::Invalid, operation, "this cannot be written as JSON").because(error)
+    move |error| DriverError::new(ErrorKind::Invalid, operation, "the value cannot be written as JSON").because(error)
 }

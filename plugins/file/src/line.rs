@@ -131,7 +131,7 @@ pub(crate) fn walk<'a>(
     // If only the newline is damaged, the line and everything before it was written.
     let lost_newline = bytes[offset..].split_last().is_some_and(|(_, line)| check(line).is_ok());
     if lost_newline || (tail == Tail::Whole && end.bytes < bytes.len() as u64) {
-        return Err(damaged(path, number + 1, offset, "expected a whole line with a newline at its end"));
+        return Err(damaged(path, number + 1, offset, "expected a complete line that ends with a newline"));
     }
     end.torn = bytes.len() as u64 - end.bytes;
     Ok(end)

@@ -38,11 +38,14 @@ pub(crate) fn read(folder: &Path, store: &str) -> Result<Option<Marker>> {
     let refused =
         |message: String| Err(DriverError::new(ErrorKind::Config, "open", message).with("path", folder.display()));
     if marker.store != store {
-        return refused(format!("the folder holds another store ({}), give this one its own `path`", marker.store));
+        return refused(format!(
+            "the folder belongs to another store ({}); give this one its own `path`",
+            marker.store
+        ));
     }
     if marker.format != FORMAT {
         return refused(format!(
-            "the folder has format {}, this snaphook knows {FORMAT}; use the snaphook that wrote it or newer",
+            "the folder has format {}, this Snaphook supports {FORMAT}; use the Snaphook that wrote it, or a newer one",
             marker.format
         ));
     }

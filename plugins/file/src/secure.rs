@@ -44,7 +44,7 @@ impl FileSecureStore {
             }
         };
         let lock = FileLock::take(&path.join(LOCK), path)?;
-        private_folder(path).map_err(told("the folder cannot be made private"))?;
+        private_folder(path).map_err(told("the permissions of the folder cannot be restricted to its owner"))?;
         // Incomplete files left by a crash were never acknowledged.
         clear(path, |name| from_stem(name).is_some()).map_err(told("the folder cannot be written"))?;
         let mut old = Vec::new();
@@ -69,7 +69,7 @@ impl FileSecureStore {
     ) -> Result<T> {
         let folder = Arc::clone(&self.folder);
         tokio::task::spawn_blocking(move || work(&folder)).await.unwrap_or_else(|error| {
-            Err(DriverError::new(ErrorKind::Unexpected, operation, "the work was broken off").because(error))
+            Err(DriverError::new(ErrorKind::Unexpected, operation, "the background task ended early").because(error))
         })
     }
 }
@@ -171,7 +171,7 @@ impl Folder {
             Err(error) => return Err(self.fault(operation, error)),
         }
         let Some((head, sealed)) = bytes.split_first_chunk::<HEAD>() else {
-            return Err(DriverError::new(ErrorKind::Corrupt, operation, "the file of a secret is cut short")
+            return Err(DriverError::new(ErrorKind::Corrupt, operation, "the file of a secret is truncated")
                 .with("path", self.place(name).display()));
         };
         Ok(Some(Sealed { bytes: sealed.to_owned(), version: u64::from_be_bytes(*head) }))
@@ -200,7 +200,7 @@ impl Folder {
 
     fn fault(&self, operation: &'static str, error: std::io::Error) -> DriverError {
         let (kind, message) = match error.kind() {
-            IoKind::StorageFull | IoKind::QuotaExceeded => (ErrorKind::Full, "the disk is full, make room"),
+            IoKind::StorageFull | IoKind::QuotaExceeded => (ErrorKind::Full, "the disk is full; free some space"),
             _ => (ErrorKind::Unavailable, "the folder of secrets cannot be used"),
         };
         DriverError::new(kind, operation, message).with("path", self.path.display()).because(error)

@@ -19,6 +19,8 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     }
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(DriverError::new(ErrorKind::Unexpected, operation, "the work was broken off").because(error)),
+        Err(error) => {
+            Err(DriverError::new(ErrorKind::Unexpected, operation, "the background task ended early").because(error))
+        }
     }
 }

@@ -194,7 +194,7 @@ impl Buffer {
     }
 
     fn full(&self) -> DriverError {
-        let message = "the buffer is full of records that the peer has not taken";
+        let message = "the buffer is full of records that the peer has not accepted";
         DriverError::new(ErrorKind::Full, "record", message)
             .with("buffer", self.folder.display())
             .with("buffer-bytes", self.bytes_max)

@@ -6,7 +6,7 @@ use snaphook_driver_peer::Timeout;
 
 pub(crate) const URL_EXPECTED: &str = "the address that records are sent to, such as `https://logs.example.com/errors`";
 pub(crate) const BUFFER_EXPECTED: &str = "the path of a folder such as `data/errors-http`";
-pub(crate) const BUFFER_BYTES_EXPECTED: &str = "a number of bytes from 16777216";
+pub(crate) const BUFFER_BYTES_EXPECTED: &str = "a number of bytes, at least 16777216";
 pub(crate) const BATCH_EXPECTED: &str = "a number of records from 1 to 10000";
 
 /// Enough for the largest record with its log.
@@ -57,7 +57,7 @@ impl HttpConfig {
         ];
         match checks.into_iter().find(|(_, is_good, _)| !is_good) {
             Some((name, _, expected)) => {
-                Err(DriverError::new(ErrorKind::Config, "open", format!("`{name}` is wrong, expected {expected}")))
+                Err(DriverError::new(ErrorKind::Config, "open", format!("`{name}` is invalid, expected {expected}")))
             }
             None => Ok(config),
         }

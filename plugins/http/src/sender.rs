@@ -98,7 +98,7 @@ impl Sender {
                 BatchOutcome::Rejected(reason) => {
                     if !std::mem::replace(&mut is_rejecting, true) {
                         let file = dead_letters.path().display();
-                        tracing::error!(reason, %file, "a record was rejected for good and is kept in a file");
+                        tracing::error!(reason, %file, "a record was permanently rejected and is kept in a file");
                     }
                     bury(&dead_letters, reason, batch).await
                 }
@@ -163,7 +163,7 @@ impl Sender {
         let since = match self.outage.get() {
             Some((since, _)) => since,
             None => {
-                tracing::warn!(reason, "errors are not delivered, they wait in the buffer");
+                tracing::warn!(reason, "errors cannot be delivered and wait in the buffer");
                 Instant::now()
             }
         };

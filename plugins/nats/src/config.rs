@@ -19,15 +19,19 @@ const REPLICAS_MAX: u64 = 5;
 /// The keys of `[connections.NAME]`.
 pub(crate) const CONNECTION: &[Setting] = &[
     Setting::required("url", SettingKind::Secret, "addresses such as `nats://a:4222,nats://b:4222`"),
-    Setting::with_default("name", SettingKind::Text, "how the names of streams and buckets begin", "\"snaphook\""),
-    Setting::with_default("replicas", SettingKind::Number, "how many servers keep each stream, 1 to 5", "1"),
+    Setting::with_default("name", SettingKind::Text, "the prefix of the names of streams and buckets", "\"snaphook\""),
+    Setting::with_default("replicas", SettingKind::Number, "the number of servers that store each stream, 1 to 5", "1"),
     Setting::with_default(
         "durability",
         SettingKind::Text,
-        "`fsync`, `replicated` or `lazy`: when a write counts as kept",
+        "`fsync`, `replicated` or `lazy`: when a write counts as durable",
         "\"fsync\"",
     ),
-    Setting::optional("monitor", SettingKind::Text, "addresses of monitoring, such as `http://a:8222`"),
+    Setting::optional(
+        "monitor",
+        SettingKind::Text,
+        "addresses of the servers' monitoring endpoints, such as `http://a:8222`",
+    ),
     Setting::with_default("tls", SettingKind::Text, "`off` or `require`", "\"off\""),
     Setting::optional("ca", SettingKind::Text, "the path of a file with certificates (PEM)"),
     Setting::optional("credentials", SettingKind::Text, "the path of a `.creds` file"),
@@ -149,12 +153,12 @@ impl LinkConfig {
         }
         if self.durability == Durability::Replicated && self.replicas < 3 {
             return Err(fault(format!(
-                "`durability` is `replicated` with {} replicas, which needs 3 at least; raise `replicas` or use `fsync`",
+                "`durability` is `replicated` with {} replicas, which needs at least 3; raise `replicas` or use `fsync`",
                 self.replicas
             )));
         }
         if self.user.is_some() != self.password.is_some() {
-            return Err(fault("`user` and `password` are given together or not at all".to_owned()));
+            return Err(fault("only one of `user` and `password` is given, expected both or neither".to_owned()));
         }
         let ways = [self.credentials.is_some(), self.token.is_some(), self.user.is_some()];
         if ways.into_iter().filter(|way| *way).count() > 1 {
@@ -174,7 +178,7 @@ impl LinkConfig {
             .map(|(index, address)| {
                 address.parse().map_err(|_| {
                     let message =
-                        format!("address {} in `url` is none, expected one like `nats://host:4222`", index + 1);
+                        format!("address {} in `url` is invalid, expected one such as `nats://host:4222`", index + 1);
                     fault(message)
                 })
             })

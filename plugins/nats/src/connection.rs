@@ -73,7 +73,7 @@ impl Unstored {
             Unstored::Nobody => DriverError::new(
                 ErrorKind::Unavailable,
                 operation,
-                "no server takes messages of the stream now; JetStream may have no leader or be off",
+                "no server currently accepts messages for the stream; it may have no leader, or JetStream may be disabled",
             ),
             Unstored::Unknown => {
                 DriverError::new(ErrorKind::Unavailable, operation, "the server did not acknowledge a message in time")
@@ -108,7 +108,7 @@ impl Link {
                 return Err(DriverError::new(
                     ErrorKind::Unavailable,
                     operation,
-                    "there is no connection to NATS; it is tried again",
+                    "NATS is not connected; the driver keeps reconnecting",
                 ));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -157,11 +157,12 @@ impl Link {
             return fault(format!("the server has version {}, expected {major}.{minor} or newer", info.version));
         }
         if !info.jetstream {
-            return fault("JetStream is off at the server; its configuration needs `jetstream {}`".to_owned());
+            return fault("JetStream is disabled on the server; add `jetstream {}` to its configuration".to_owned());
         }
         if info.max_payload < PAYLOAD_LEAST {
             return fault(format!(
-                "the server takes messages of at most {} bytes, expected {PAYLOAD_LEAST}; raise `max_payload` in its configuration",
+                "the server accepts messages of at most {} bytes, expected {PAYLOAD_LEAST}; raise `max_payload` in its \
+                 configuration",
                 info.max_payload
             ));
         }

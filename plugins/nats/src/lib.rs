@@ -32,7 +32,7 @@ pub const DRIVER: Driver = Driver {
         Setting::with_default(
             "snapshots",
             SettingKind::Number,
-            "the number of messages between two snapshots for new nodes; 0: none",
+            "the number of messages between two snapshots for new nodes; 0: no snapshots",
             "100000",
         ),
     ],

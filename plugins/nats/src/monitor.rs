@@ -41,8 +41,8 @@ pub(crate) async fn check(config: &LinkConfig) -> Result<()> {
                 ErrorKind::Config,
                 "open",
                 format!(
-                    "the server writes to its disk every {} s only, but `durability` is `fsync`; set `sync_interval: always` in \
-                     its configuration, or another `durability`",
+                    "the server syncs its disk only every {} s, but `durability` is `fsync`; set `sync_interval: \
+                     always` in its configuration, or set another `durability`",
                     found.sync_interval / 1_000_000_000
                 ),
             )
@@ -51,8 +51,8 @@ pub(crate) async fn check(config: &LinkConfig) -> Result<()> {
     }
     if !is_known {
         tracing::warn!(
-            "nats: whether the server writes to its disk before it acknowledges could not be verified: `monitor` is not given; \
-             `durability` is `fsync`, for which its configuration must have `sync_interval: always`"
+            "nats: cannot verify that the server syncs its disk before it acknowledges, because `monitor` is not set; \
+             `durability` is `fsync`, which needs `sync_interval: always` in the server's configuration"
         );
     }
     Ok(())
@@ -72,20 +72,25 @@ async fn ask(address: &str) -> Result<JetStream> {
     let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
     let client = client.map_err(|_| fault("the HTTP client cannot start"))?;
     let response = client.get(format!("{}/jsz", address.trim_end_matches('/'))).send().await;
-    let mut response = response.map_err(|error| fault("monitoring cannot be reached").because(error.without_url()))?;
+    let mut response =
+        response.map_err(|error| fault("the monitoring endpoint cannot be reached").because(error.without_url()))?;
     if !response.status().is_success() {
-        return Err(fault("monitoring does not answer").with("status", response.status()));
+        return Err(fault("the monitoring endpoint did not respond with success").with("status", response.status()));
     }
     let mut body = Vec::new();
-    while let Some(chunk) =
-        response.chunk().await.map_err(|error| fault("monitoring cannot be reached").because(error.without_url()))?
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| fault("the monitoring endpoint cannot be reached").because(error.without_url()))?
     {
         body.extend_from_slice(&chunk);
         if body.len() > BYTES_MAX {
-            return Err(fault("monitoring answers too much"));
+            return Err(fault("the response of the monitoring endpoint is larger than 4 MiB"));
         }
     }
     let report: Report = snaphook_driver::json::typed_bytes(&body)
-        .map_err(|error| fault("what monitoring says cannot be read").because(error))?;
-    report.config.ok_or_else(|| fault("monitoring says nothing of JetStream; it is off at that server"))
+        .map_err(|error| fault("the response of the monitoring endpoint cannot be read").because(error))?;
+    report.config.ok_or_else(|| {
+        fault("the monitoring endpoint reports no JetStream configuration; JetStream is disabled on that server")
+    })
 }

@@ -68,7 +68,7 @@ impl Parts {
             return Err(DriverError::new(
                 ErrorKind::Invalid,
                 operation,
-                format!("{} bytes are too many for one call, at most {VALUE_BYTES_MAX} are possible", bytes.len()),
+                format!("one call has {} bytes, at most {VALUE_BYTES_MAX} are allowed", bytes.len()),
             ));
         }
         let id = new_log_identity();
@@ -94,7 +94,9 @@ impl Parts {
     /// Reads a value, which must exist because its reference was created after it.
     pub(crate) async fn get(&self, operation: &'static str, reference: &Reference) -> Result<Bytes> {
         if reference.size > VALUE_BYTES_MAX as u64 {
-            return Err(corrupt(operation, "a value has more bytes than possible").with("bytes", reference.size));
+            return Err(
+                corrupt(operation, "a value is larger than any that this driver writes").with("bytes", reference.size)
+            );
         }
         let parts = futures::stream::iter(0..count(reference.size))
             .map(|index| self.get_part(operation, self.subject_of(&reference.id, index)))
@@ -108,7 +110,7 @@ impl Parts {
             .freeze();
         if bytes.len() as u64 != reference.size || Sha256::digest(&bytes)[..] != reference.sha256[..] {
             return Err(
-                corrupt(operation, "the parts of a value do not give what was put together").with("id", &reference.id)
+                corrupt(operation, "the parts of a value do not match its size or checksum").with("id", &reference.id)
             );
         }
         Ok(bytes)
@@ -166,7 +168,7 @@ impl Parts {
         file.sync_all().await.map_err(&fault)?;
         match digest.finalize()[..] == reference.sha256[..] {
             true => Ok(()),
-            false => Err(corrupt(operation, "the parts of a file do not give what was put together")),
+            false => Err(corrupt(operation, "the parts of a file do not match its checksum")),
         }
     }
 
@@ -174,7 +176,7 @@ impl Parts {
     pub(crate) async fn remove(&self, id: &str) {
         let removed = self.stream.purge().filter(format!("{}.{id}.*", self.subject)).await;
         if let Err(error) = removed {
-            tracing::debug!(%error, id, "nats: the parts of a value that is no longer used stay");
+            tracing::debug!(%error, id, "nats: the parts of an unused value were not removed");
         }
     }
 

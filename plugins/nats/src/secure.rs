@@ -150,7 +150,7 @@ impl SecureStore for NatsSecureStore {
             }
         }
         self.forget(Some(record)).await;
-        Err(DriverError::new(ErrorKind::Unavailable, "put", "others write the same secret all the time")
+        Err(DriverError::new(ErrorKind::Unavailable, "put", "other nodes keep changing the same secret; try again")
             .with("name", name))
     }
 
@@ -168,7 +168,7 @@ impl SecureStore for NatsSecureStore {
                 return Ok(true);
             }
         }
-        Err(DriverError::new(ErrorKind::Unavailable, "delete", "others write the same secret all the time")
+        Err(DriverError::new(ErrorKind::Unavailable, "delete", "other nodes keep changing the same secret; try again")
             .with("name", name))
     }
 

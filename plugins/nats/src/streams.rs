@@ -95,7 +95,7 @@ async fn info_or_make(link: &Link, wanted: &Config) -> Result<Info> {
                     continue;
                 }
                 let is_wrong = error.code() == 400;
-                let message = "the server does not make the stream";
+                let message = "the server cannot create the stream";
                 let fault = DriverError::new(ErrorKind::Unavailable, "open", message)
                     .with("stream", &wanted.name)
                     .with("code", code)
@@ -150,7 +150,7 @@ fn check(found: &Config, wanted: &Config, durability: Durability) -> Result<()> 
             return Err(DriverError::new(
                 ErrorKind::Config,
                 "open",
-                format!("the stream has `{what}` {found}, expected {expected}; change it, or give another `name`"),
+                format!("the stream has `{what}` {found}, expected {expected}; change it, or set another `name`"),
             )
             .with("stream", &wanted.name));
         }

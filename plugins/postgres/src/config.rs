@@ -26,7 +26,7 @@ pub(crate) const CONNECTION: &[Setting] = &[
     Setting::optional("tls-ca", SettingKind::Text, "the path of a PEM file with the certificates of authorities"),
     Setting::with_default("schema", SettingKind::Text, SCHEMA_EXPECTED, "\"snaphook\""),
     Setting::with_default("pool", SettingKind::Number, POOL_EXPECTED, "8"),
-    Setting::with_default("pgbouncer", SettingKind::Bool, "whether PgBouncer stands before the server", "false"),
+    Setting::with_default("pgbouncer", SettingKind::Bool, "whether connections go through PgBouncer", "false"),
     Setting::with_default("durability", SettingKind::Text, DURABILITY_EXPECTED, "\"fsync\""),
 ];
 
@@ -135,7 +135,8 @@ impl PostgresConfig {
         let parts = [&self.host, &self.user, &self.password, &self.database];
         match &self.url {
             Some(_) if self.port.is_some() || parts.iter().any(|part| part.is_some()) => Err(wrong(
-                "`url` says where the server is; `host`, `port`, `user`, `password` and `database` stand in it",
+                "`url` already contains the server and the login; remove `host`, `port`, `user`, `password` and \
+                 `database`, or `url`",
             )),
             None if self.host.is_none() => Err(wrong(format!("`url` is missing, expected {URL_EXPECTED}, or `host`"))),
             _ => Ok(()),
@@ -147,7 +148,7 @@ impl PostgresConfig {
         let mut client = match &self.url {
             // The address and the cause are not shown, because they may contain a password.
             Some(url) => {
-                url.parse().map_err(|_| wrong(format!("`url` is no such address, expected {URL_EXPECTED}")))?
+                url.parse().map_err(|_| wrong(format!("`url` is not a valid address, expected {URL_EXPECTED}")))?
             }
             None => {
                 let mut client = tokio_postgres::Config::new();
@@ -163,7 +164,7 @@ impl PostgresConfig {
             return Err(wrong(format!("`url` names no host, expected {URL_EXPECTED}")));
         }
         if client.get_user().is_none() {
-            return Err(wrong("no user is named; put `user` beside `host`, or the user into `url`"));
+            return Err(wrong("no user is set; set `user` next to `host`, or put the user into `url`"));
         }
         let mode = match self.tls_mode(&client) {
             TlsMode::Off => SslMode::Disable,
@@ -237,7 +238,7 @@ mod tests {
     fn wrong_settings_are_refused() {
         for (settings, word) in [
             (json!({}), "`url` is missing"),
-            (json!({"url": "postgres://u@h/d", "port": 1}), "stand in it"),
+            (json!({"url": "postgres://u@h/d", "port": 1}), "already contains the server"),
             (json!({"host": "h", "schema": "Big"}), "lower-case"),
             (json!({"host": "h", "schema": "a\"b"}), "lower-case"),
             (json!({"host": "h", "schema": "pg_a"}), "lower-case"),
@@ -250,7 +251,7 @@ mod tests {
             assert!(error.kind() == ErrorKind::Config && error.to_string().contains(word), "{settings}: {error}");
         }
         for (settings, word) in [
-            (json!({"url": "postgres://u:secret@h:port/d"}), "no such address"),
+            (json!({"url": "postgres://u:secret@h:port/d"}), "is not a valid address"),
             (json!({"url": "postgres:///d?user=u"}), "no host"),
             (json!({"host": "h"}), "no user"),
         ] {

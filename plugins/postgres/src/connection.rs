@@ -32,7 +32,7 @@ const POOL_TIME: Duration = Duration::from_secs(10);
 /// Pause between two attempts to connect to a server that is starting.
 const START_PAUSE: Duration = Duration::from_millis(100);
 
-const LATE: &str = "PostgreSQL does not accept connections in time";
+const LATE: &str = "PostgreSQL did not accept a connection in time";
 
 /// The oldest supported server version.
 const VERSION_MIN: i32 = 130_000;
@@ -75,7 +75,7 @@ impl Database {
             }));
         }
         let pool = builder.build().map_err(|error| {
-            DriverError::new(ErrorKind::Unexpected, "open", "the pool cannot be made").because(error)
+            DriverError::new(ErrorKind::Unexpected, "open", "the connection pool cannot be created").because(error)
         })?;
         let database = Database {
             pool,
@@ -140,7 +140,7 @@ impl Database {
                 POOL_TIME.as_secs()
             ))),
             Ok(Err(PoolError::Timeout(_))) | Err(_) => Err(late(LATE.into())),
-            Ok(Err(error)) => Err(late("the pool gives no connection".into()).because(error)),
+            Ok(Err(error)) => Err(late("the connection pool provides no connection".into()).because(error)),
         }
     }
 
@@ -216,8 +216,8 @@ impl Database {
         }
         if encoding != "UTF8" {
             return wrong(format!(
-                "the database `{name}` is encoded in {encoding}, expected UTF8; make one with \
-                 `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
+                "the database `{name}` is encoded in {encoding}, expected UTF8; create one with `CREATE DATABASE … \
+                 ENCODING 'UTF8' TEMPLATE template0`"
             ));
         }
         if is_standby {

@@ -16,11 +16,11 @@ pub(crate) fn fault(operation: &'static str) -> impl Fn(Error) -> DriverError {
         None => {
             let causes = causes(&error);
             let (kind, message) = if causes.contains("does not support TLS") {
-                (ErrorKind::Config, "the server offers no TLS; turn it on there, or set `tls = 'off'`")
+                (ErrorKind::Config, "the server does not support TLS; enable it there, or set `tls = 'off'`")
             } else if is_lost(&error) {
                 (ErrorKind::Unavailable, "PostgreSQL cannot be reached")
             } else {
-                (ErrorKind::Unexpected, "PostgreSQL sent what cannot be read")
+                (ErrorKind::Unexpected, "the response of PostgreSQL cannot be read")
             };
             DriverError::new(kind, operation, message).because(causes)
         }
@@ -36,8 +36,8 @@ pub(crate) fn corrupt(operation: &'static str, message: impl Into<String>) -> Dr
 fn told(operation: &'static str, said: &DbError) -> DriverError {
     let (kind, advice) = kind(said.code());
     let message = match advice {
-        "" => format!("PostgreSQL refuses: {}", said.message()),
-        advice => format!("PostgreSQL refuses: {}; {advice}", said.message()),
+        "" => format!("PostgreSQL rejected the request: {}", said.message()),
+        advice => format!("PostgreSQL rejected the request: {}; {advice}", said.message()),
     };
     DriverError::new(kind, operation, message).with("SQLSTATE", said.code().code())
 }
@@ -47,14 +47,16 @@ fn kind(code: &SqlState) -> (ErrorKind, &'static str) {
         "53100" => (ErrorKind::Full, "the disk of the server is full"),
         "53300" => (ErrorKind::Unavailable, "raise `max_connections` of the server or lower `pool`"),
         "25006" => (ErrorKind::Unavailable, "the server is a standby; connect to the primary"),
-        "57014" | "55P03" => (ErrorKind::Unavailable, "the server did not get to it in time"),
+        "57014" | "55P03" => (ErrorKind::Unavailable, "the statement, or its wait for a lock, timed out"),
         "26000" | "42P05" => {
-            (ErrorKind::Config, "a connection pooler seems to stand before the server; set `pgbouncer = true`")
+            (ErrorKind::Config, "a connection pooler seems to be in front of the server; set `pgbouncer = true`")
         }
         "28000" | "28P01" => (ErrorKind::Config, "check `user` and `password`, and `pg_hba.conf` of the server"),
         "3D000" => (ErrorKind::Config, "create the database, or name another one"),
         "42501" => (ErrorKind::Config, "grant the role what it needs: its own schema, or CREATE on the database"),
-        "42P01" | "3F000" => (ErrorKind::Corrupt, "something removed a table of Snaphook; restore it from a backup"),
+        "42P01" | "3F000" => {
+            (ErrorKind::Corrupt, "a table of Snaphook or its schema is missing; restore it from a backup")
+        }
         "XX001" | "XX002" => (ErrorKind::Corrupt, ""),
         code if ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
             (ErrorKind::Unavailable, "")

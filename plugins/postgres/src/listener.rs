@@ -103,7 +103,7 @@ async fn look(waiters: &Waiters, database: &Database, head: &Sql) -> Result<()> 
 /// Listens and polls until the connection fails or all stores are closed.
 async fn listen(waiters: &Waiters, client: &Client, channel: &str, head: &Sql, told: &Notify) -> Result<()> {
     let late = |_| {
-        let message = "PostgreSQL did not answer in time";
+        let message = "PostgreSQL did not respond in time";
         DriverError::new(ErrorKind::Unavailable, "listen", message)
     };
     let listening = format!("LISTEN \"{channel}\"");

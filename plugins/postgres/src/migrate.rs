@@ -43,8 +43,8 @@ pub(crate) async fn migrate(database: &Database, tables: &Tables) -> Result<()> 
             ErrorKind::Config,
             "open",
             format!(
-                "the {} tables in the schema `{}` have version {found}, which is newer than {known}, the last one that this \
-                 program knows; run a newer one, or name another `schema`",
+                "the {} tables in the schema `{}` have version {found}, expected at most {known}; use a newer \
+                 Snaphook, or set another `schema`",
                 tables.store,
                 database.schema()
             ),

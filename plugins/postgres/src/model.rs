@@ -213,7 +213,7 @@ impl ModelStore for PostgresModelStore {
 
     async fn reset(&self, log: &str) -> Result<()> {
         if log.contains('\0') {
-            return Err(DriverError::new(ErrorKind::Invalid, "reset", "a log's identity holds no U+0000"));
+            return Err(DriverError::new(ErrorKind::Invalid, "reset", "the identity of a log must not contain U+0000"));
         }
         let mut writing = Writing::begin(&self.shared, "reset", CALL_TIME).await?;
         writing.batch("DELETE FROM @.model_tables").await?;

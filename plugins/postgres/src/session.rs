@@ -141,7 +141,7 @@ impl Session {
     pub(crate) fn client(&self) -> Result<&ClientWrapper> {
         match &self.held {
             Some(held) => Ok(held),
-            None => Err(DriverError::new(ErrorKind::Unavailable, self.operation, "the connection was given up")),
+            None => Err(DriverError::new(ErrorKind::Unavailable, self.operation, "the connection was abandoned")),
         }
     }
 
@@ -174,7 +174,7 @@ impl Session {
     /// The same for rows that were already read.
     pub(crate) fn only(&self, mut rows: Vec<Row>) -> Result<Row> {
         rows.pop().ok_or_else(|| {
-            let message = "something removed a row of Snaphook from the database; restore it from a backup";
+            let message = "a row of Snaphook is missing from the database; restore it from a backup";
             DriverError::new(ErrorKind::Corrupt, self.operation, message)
         })
     }
@@ -319,7 +319,7 @@ impl Session {
     }
 
     fn late(&self) -> DriverError {
-        DriverError::new(ErrorKind::Unavailable, self.operation, "PostgreSQL did not answer in time")
+        DriverError::new(ErrorKind::Unavailable, self.operation, "PostgreSQL did not respond in time")
     }
 
     /// The connection of [`Held::Own`], if it is still usable.

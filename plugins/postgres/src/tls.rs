@@ -82,7 +82,7 @@ fn roots(path: &Path) -> Result<RootCertStore> {
         roots.add(certificate).map_err(|error| wrong("a certificate of `tls-ca` cannot be used").because(error))?;
     }
     if roots.is_empty() {
-        return Err(wrong("the file of `tls-ca` holds no certificate"));
+        return Err(wrong("the file of `tls-ca` contains no certificate"));
     }
     Ok(roots)
 }

@@ -65,7 +65,8 @@ pub(crate) async fn change(
             }
             Ok(_) => {}
             Err(error) => {
-                let message = format!("nobody knows whether the server made this change: {lost}; read it again");
+                let message =
+                    format!("it is unknown whether the server made this change: {lost}; read the secret again");
                 return Err(pool.error(operation, ErrorKind::Uncertain, message).because(error));
             }
         }

@@ -10,11 +10,11 @@ pub(crate) const CONNECTION_EXPECTED: &str = "the name of a connection of this d
 pub(crate) const URL_EXPECTED: &str =
     "the address of a server such as `redis://127.0.0.1:6379` or `rediss://…` with TLS";
 pub(crate) const HOST_EXPECTED: &str = "the name or address of a server, instead of `url`";
-pub(crate) const PORT_EXPECTED: &str = "the port of the server at `host`, 6379 without it";
+pub(crate) const PORT_EXPECTED: &str = "the port of the server at `host`, 6379 by default";
 pub(crate) const TLS_EXPECTED: &str = "whether the server at `host` is reached with TLS";
-pub(crate) const USER_EXPECTED: &str = "the name of a user of the server, the default user without it";
+pub(crate) const USER_EXPECTED: &str = "the name of a user of the server, its default user if not set";
 pub(crate) const PASSWORD_EXPECTED: &str = "the password of that user";
-pub(crate) const DATABASE_EXPECTED: &str = "the number of a database of the server, 0 without it";
+pub(crate) const DATABASE_EXPECTED: &str = "the number of a database of the server, 0 by default";
 pub(crate) const PREFIX_EXPECTED: &str =
     "1 to 64 letters, digits, `.`, `_`, `:` and `-` with which the driver's keys begin";
 

@@ -61,7 +61,7 @@ impl From<RedisError> for Failure {
                 Failure::Refused { code: code.to_owned(), text: error.detail().unwrap_or_default().to_owned() }
             }
             None if error.is_io_error() => Failure::Lost(format!("the connection to the server broke: {error}")),
-            None => Failure::Lost("the server's response is none that Redis gives".into()),
+            None => Failure::Lost("the server's response is not one of Redis".into()),
         }
     }
 }
@@ -86,21 +86,21 @@ fn is_state(code: &str) -> bool {
 
 fn meaning(code: &str) -> (ErrorKind, &'static str) {
     match code {
-        "OOM" => (ErrorKind::Full, "the server's memory is full, raise its `maxmemory` or remove something"),
-        "NOAUTH" => (ErrorKind::Config, "the server asks for a password, set `password` of the connection"),
+        "OOM" => (ErrorKind::Full, "the server's memory is full, raise its `maxmemory` or delete data"),
+        "NOAUTH" => (ErrorKind::Config, "the server requires a password, set `password` of the connection"),
         "WRONGPASS" => (ErrorKind::Config, "the server does not accept this user and password"),
-        "NOPERM" => (ErrorKind::Config, "the server does not let this user do that, change the user's ACL"),
+        "NOPERM" => (ErrorKind::Config, "this user lacks the permission, change the user's ACL"),
         "READONLY" => (ErrorKind::Unavailable, "the server is a replica, expected the primary"),
         "MOVED" | "ASK" => (
             ErrorKind::Unavailable,
-            "the server is a node of a cluster and other nodes have these keys, name the node that the response names",
+            "the server is a cluster node and another node has these keys, set the address to the node in the response",
         ),
         "WRONGTYPE" => (
             ErrorKind::Corrupt,
             "a key of this store has been overwritten by something else, use a `prefix` that nobody else uses",
         ),
-        code if is_state(code) => (ErrorKind::Unavailable, "the server cannot do this now"),
-        _ => (ErrorKind::Unexpected, "the server refused the command"),
+        code if is_state(code) => (ErrorKind::Unavailable, "the server is temporarily unable to do this"),
+        _ => (ErrorKind::Unexpected, "the server rejected the command"),
     }
 }
 

@@ -48,7 +48,7 @@ impl Link {
                 None => Link::over(operation, target, stream).await?,
                 Some(tls) => {
                     let name = ServerName::try_from(target.host.clone()).map_err(|_| {
-                        let message = "the server's name is none that a certificate can have";
+                        let message = "the server's name cannot appear in a certificate";
                         DriverError::new(ErrorKind::Config, operation, message).with("server", target.address())
                     })?;
                     let stream = tls

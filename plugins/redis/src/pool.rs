@@ -54,10 +54,11 @@ impl Pool {
         let target = RedisServer::new(&connection.settings)?;
         if target.is_open() {
             let name = &connection.name;
-            tracing::warn!("the password of `connections.{name}` crosses the network in the clear, use TLS");
+            tracing::warn!("the password of `connections.{name}` is sent unencrypted, use TLS");
         }
         let tls = target.tls.then(tls::connector).transpose().map_err(|error| {
-            DriverError::new(ErrorKind::Config, "open", "no certificates can be checked here").because(error)
+            DriverError::new(ErrorKind::Config, "open", "TLS certificates cannot be verified on this machine")
+                .because(error)
         })?;
         let pool = Pool {
             name: connection.name.clone(),
@@ -157,7 +158,7 @@ impl Pool {
             Verdict::Unverified(what) => {
                 if !self.has_warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
-                        "`connections.{}`: the server does not show its configuration, so nobody verified {what}",
+                        "`connections.{}`: the server does not show its configuration, so Snaphook cannot verify {what}",
                         self.name
                     );
                 }

@@ -52,7 +52,7 @@ impl RedisSecureStore {
     }
 
     fn corrupt(&self, operation: &'static str, key: &str) -> DriverError {
-        let message = "a key is not what this driver writes, use a `prefix` that nobody else uses";
+        let message = "a key contains data that this driver did not write, use a `prefix` that nobody else uses";
         self.pool.error(operation, ErrorKind::Corrupt, message).with("key", key)
     }
 

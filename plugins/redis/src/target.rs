@@ -27,7 +27,7 @@ impl RedisServer {
         let mut target = match (&config.url, &config.host) {
             (Some(url), None) if config.port.is_none() && config.tls.is_none() => from_url(url)?,
             (Some(_), _) => {
-                return Err(wrong("`url` says where the server is: remove `host`, `port` and `tls`, or `url`"));
+                return Err(wrong("`url` already contains the server: remove `host`, `port` and `tls`, or `url`"));
             }
             (None, Some(host)) => RedisServer {
                 host: host.trim_matches(['[', ']']).to_owned(),
@@ -41,7 +41,8 @@ impl RedisServer {
                 return Err(wrong(format!("`url` is missing, expected {URL_EXPECTED}; or `host`, {HOST_EXPECTED}")));
             }
         };
-        let twice = |name: &str| wrong(format!("`url` and `{name}` both say it: remove one of them"));
+        let twice =
+            |name: &str| wrong(format!("`{name}` is set twice, in `url` and as its own setting: remove one of them"));
         if target.user.is_some() && config.user.is_some() {
             return Err(twice("user"));
         }
@@ -82,7 +83,7 @@ fn number<T: TryFrom<u64>>(name: &str, number: &Number, expected: &str) -> Resul
 }
 
 fn from_url(text: &str) -> Result<RedisServer> {
-    let not_one = || wrong(format!("`url` is no such address, expected {URL_EXPECTED}, without `?` and `#`"));
+    let not_one = || wrong(format!("`url` is not a valid address, expected {URL_EXPECTED}, without `?` and `#`"));
     let url = Url::parse(text).map_err(|_| not_one())?;
     let tls = match url.scheme() {
         "redis" => false,
@@ -103,9 +104,7 @@ fn from_url(text: &str) -> Result<RedisServer> {
     let database = match url.path().trim_matches('/') {
         "" => 0,
         number => number.parse().map_err(|_| {
-            wrong(
-                "the path of `url` is no number of a database, expected an address such as `redis://127.0.0.1:6379/0`",
-            )
+            wrong("the path of `url` is not a database number, expected an address such as `redis://127.0.0.1:6379/0`")
         })?,
     };
     let user = Some(url.username()).filter(|user| !user.is_empty()).map(decoded).transpose()?;
@@ -115,7 +114,7 @@ fn from_url(text: &str) -> Result<RedisServer> {
 
 fn decoded(text: &str) -> Result<String> {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Into::into).map_err(|_| wrong("a part of `url` is no UTF-8 once its escapes (`%41`) are decoded"))
+    decoded.map(Into::into).map_err(|_| wrong("a part of `url` is not UTF-8 after its escapes (`%41`) are decoded"))
 }
 
 /// The prefix becomes the hash tag of every key, so braces would change the cluster node of the keys.

@@ -95,8 +95,8 @@ fn judge(durability: Durability, found: &Found) -> Verdict {
     }
     if !weak.is_empty() {
         let message = format!(
-            "the server promises less than the connection's `durability` asks for: {}; change the server's configuration \
-             or `durability`",
+            "the server is less durable than the connection's `durability` requires: {}; change the server's \
+             configuration or `durability`",
             weak.join("; ")
         );
         return Verdict::Weak(message);

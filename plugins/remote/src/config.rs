@@ -8,7 +8,7 @@ use crate::encoding::Encoding;
 
 pub(crate) const URL_EXPECTED: &str = "the address of a driver's host such as `http://127.0.0.1:1400`";
 pub(crate) const ENCODING_EXPECTED: &str = "`json` or `protobuf`";
-pub(crate) const TOKEN_EXPECTED: &str = "the token that the host asks for";
+pub(crate) const TOKEN_EXPECTED: &str = "the token that the host requires";
 
 /// The settings below `driver = 'remote'` in the table of a store: a host, or the name of a connection.
 #[derive(Deserialize)]
@@ -34,7 +34,7 @@ impl StoreConfig {
                 Ok(StoreLocation::Shared(connection))
             }
             (Some(_), _) => {
-                fault("`connection` says where the host is; `url`, `encoding` and `token` belong into its table")
+                fault("`connection` is set; move `url`, `encoding` and `token` into the table of that connection")
             }
             (None, Some(url)) => {
                 let encoding = self.encoding.unwrap_or_default();
@@ -63,7 +63,7 @@ impl RemoteConfig {
         // Not shown, because it may contain a password.
         let wrong = || {
             let message =
-                format!("`url` is no such address, expected {URL_EXPECTED}, without user, password and query");
+                format!("`url` is not a valid address, expected {URL_EXPECTED}, without user, password and query");
             DriverError::new(ErrorKind::Config, "open", message)
         };
         let url = Url::parse(&self.url).map_err(|_| wrong())?;

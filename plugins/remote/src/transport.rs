@@ -41,7 +41,7 @@ impl HttpTransport {
         let authorization = config.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
         let mut authorization = authorization
             .transpose()
-            .map_err(|_| fault("`token` has characters that no HTTP header may have".into()))?;
+            .map_err(|_| fault("`token` has characters that are not allowed in an HTTP header".into()))?;
         if let Some(value) = &mut authorization {
             value.set_sensitive(true);
         }
@@ -116,7 +116,7 @@ impl HttpTransport {
         if status.is_success() {
             // A page from an intermediary is not a response, even if its text could be parsed as one.
             if encoding != Some(self.encoding) {
-                let message = format!("the response is no `{}`", self.encoding.media_type());
+                let message = format!("the response is not `{}`", self.encoding.media_type());
                 return Err(DriverError::new(ErrorKind::Uncertain, operation, message).with("url", url));
             }
             let message = self.encoding.read(response_message, bytes);
@@ -128,21 +128,23 @@ impl HttpTransport {
         let error = error.filter(|error| !error.operation.is_empty());
         Err(match (status, error) {
             (StatusCode::UNAUTHORIZED, _) | (StatusCode::FORBIDDEN, None) => {
-                let message = "the host refuses the token; set `token` to the one that it was started with";
+                let message = "the host rejects the token; set `token` to the one that the host was started with";
                 DriverError::new(ErrorKind::Config, operation, message).with("url", url)
             }
             (_, Some(error)) => error.into(),
             // An intermediary responded, or the server is not a host. It is unknown whether the request was forwarded.
             (status, None) if status.is_server_error() || is_passing(status) => {
-                DriverError::new(ErrorKind::Uncertain, operation, format!("the response is {status}")).with("url", url)
+                DriverError::new(ErrorKind::Uncertain, operation, format!("the response has status {status}"))
+                    .with("url", url)
             }
             (StatusCode::PAYLOAD_TOO_LARGE, None) => {
-                let message = format!("something before the host refuses so much; let it pass {BODY_BYTES_MAX} bytes");
+                let message = format!(
+                    "a proxy in front of the host rejects a request of this size; allow {BODY_BYTES_MAX} bytes there"
+                );
                 DriverError::new(ErrorKind::Config, operation, message).with("url", url)
             }
             (status, None) => {
-                let message =
-                    format!("the response is {status}, which no driver's host sends; is `url` the right one?");
+                let message = format!("the response has status {status}, which no driver host sends; check `url`");
                 DriverError::new(ErrorKind::Config, operation, message).with("url", url)
             }
         })
@@ -181,7 +183,7 @@ fn broken(operation: &str, url: &str, error: reqwest::Error) -> DriverError {
     let (kind, message) = if error.is_connect() {
         (ErrorKind::Unavailable, "the host cannot be reached")
     } else if error.is_timeout() {
-        (ErrorKind::Uncertain, "the host did not answer in time")
+        (ErrorKind::Uncertain, "the host did not respond in time")
     } else {
         (ErrorKind::Uncertain, "the connection broke")
     };

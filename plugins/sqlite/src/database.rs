@@ -68,7 +68,7 @@ pub(crate) fn open_writer(path: &Path, format: &Format) -> Result<Connection> {
         })?;
         tracing::info!(
             path = %path.display(),
-            "the {} has format {version}, this snaphook writes {}: it is built again from the event log",
+            "the {} has format {version}, this Snaphook writes {}; it is rebuilt from the event log",
             format.name,
             format.version
         );
@@ -129,7 +129,7 @@ fn older_version(connection: &Connection, format: &Format) -> Result<Option<i32>
         return Err(DriverError::new(
             ErrorKind::Config,
             "open",
-            format!("the file is no {} of snaphook, give another `path`", format.name),
+            format!("the file is not a Snaphook {}, set another `path`", format.name),
         ));
     }
     if version < format.version && format.derived {
@@ -140,7 +140,7 @@ fn older_version(connection: &Connection, format: &Format) -> Result<Option<i32>
             ErrorKind::Config,
             "open",
             format!(
-                "the file has format {version}, this snaphook knows {}; use the snaphook that wrote it or newer",
+                "the file has format {version}, this Snaphook supports {}; use the Snaphook that wrote it, or a newer one",
                 format.version
             ),
         ));
@@ -314,6 +314,8 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     }
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(DriverError::new(ErrorKind::Unexpected, operation, "the work was broken off").because(error)),
+        Err(error) => {
+            Err(DriverError::new(ErrorKind::Unexpected, operation, "the background task ended early").because(error))
+        }
     }
 }

@@ -19,11 +19,11 @@ pub(crate) fn corrupt(operation: &'static str, message: impl Into<String>) -> Dr
 fn classify(error: &Error) -> (ErrorKind, &'static str) {
     match error {
         Error::SqliteFailure(failure, _) => match failure.code {
-            ErrorCode::DiskFull => (ErrorKind::Full, "the disk is full, make room"),
+            ErrorCode::DiskFull => (ErrorKind::Full, "the disk is full; free some space"),
             ErrorCode::DatabaseCorrupt => (ErrorKind::Corrupt, "the database file is damaged"),
-            ErrorCode::NotADatabase => (ErrorKind::Corrupt, "the file is no SQLite database"),
+            ErrorCode::NotADatabase => (ErrorKind::Corrupt, "the file is not an SQLite database"),
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                (ErrorKind::Unavailable, "another program holds the database file")
+                (ErrorKind::Unavailable, "another program has locked the database file")
             }
             ErrorCode::SystemIoFailure => (ErrorKind::Unavailable, "the disk failed"),
             ErrorCode::OutOfMemory => (ErrorKind::Unavailable, "out of memory"),
@@ -32,11 +32,11 @@ fn classify(error: &Error) -> (ErrorKind, &'static str) {
                 (ErrorKind::Config, "the database file or its folder cannot be written")
             }
             ErrorCode::TooBig => (ErrorKind::Invalid, "the value is too large"),
-            _ => (ErrorKind::Unexpected, "SQLite refused"),
+            _ => (ErrorKind::Unexpected, "SQLite returned an error"),
         },
         Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..) | Error::IntegralValueOutOfRange(..) => {
             (ErrorKind::Corrupt, "a stored value cannot be read back")
         }
-        _ => (ErrorKind::Unexpected, "SQLite refused"),
+        _ => (ErrorKind::Unexpected, "SQLite returned an error"),
     }
 }

@@ -53,7 +53,9 @@ impl Lanes {
         guard.disarm();
         match result? {
             Turn::Done(value) => Ok(value),
-            Turn::Over => Err(DriverError::new(ErrorKind::Unexpected, operation, "a turn without an end is over")),
+            Turn::Over => {
+                Err(DriverError::new(ErrorKind::Unexpected, operation, "a query without a time slice was interrupted"))
+            }
         }
     }
 }
@@ -94,14 +96,14 @@ impl Lane {
             |why: String| DriverError::new(ErrorKind::Overloaded, operation, format!("{why}; try again in a moment"));
         let _waiting = WaitingRead::new(&self.waiting);
         if self.waiting.load(Ordering::Relaxed) > WAITING_MAX {
-            return Err(overloaded(format!("{WAITING_MAX} queries are waiting for their turn already")));
+            return Err(overloaded(format!("{WAITING_MAX} queries are already waiting for their turn")));
         }
         // A wait too long for the clock is unlimited.
         let wait = budget.wait_left().min(std::time::Duration::from_secs(24 * 60 * 60));
         match tokio::time::timeout(wait, Arc::clone(&self.places).acquire_owned()).await {
             Ok(place) => Ok(place.ok()),
             Err(_) => Err(overloaded(format!(
-                "the query did not get its turn within {:.1} s, too many others run",
+                "the query waited {:.1} s for its turn, too many others are running",
                 budget.limits().wait.as_secs_f64()
             ))),
         }

@@ -81,12 +81,12 @@ async fn files_of_others_are_refused() {
     Connection::open(path("events.db")).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     refused(open_event(folder.path(), "events.db").await, ErrorKind::Config, &["99", "newer"]);
     std::fs::write(path("noise.db"), "this is no database, whatever its name says. ".repeat(100)).unwrap();
-    refused(open_event(folder.path(), "noise.db").await, ErrorKind::Corrupt, &["no SQLite database", "noise.db"]);
+    refused(open_event(folder.path(), "noise.db").await, ErrorKind::Corrupt, &["not an SQLite database", "noise.db"]);
     assert!(std::fs::read_to_string(path("noise.db")).unwrap().starts_with("this is no database"));
     std::fs::create_dir(path("folder.db")).unwrap();
     refused(open_model(folder.path(), "folder.db").await, ErrorKind::Unavailable, &["cannot be opened", "folder.db"]);
     std::fs::write(path("file"), "").unwrap();
-    refused(open_event(folder.path(), "file/events.db").await, ErrorKind::Config, &["folder cannot be made"]);
+    refused(open_event(folder.path(), "file/events.db").await, ErrorKind::Config, &["folder cannot be created"]);
 }
 
 /// Anything that can be rebuilt from the log must not prevent a start.

@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             return json.loads(body) if body else {}
         except ValueError as error:
-            raise Failure(400, "ERROR_KIND_INVALID", f"the request is no JSON: {error}") from error
+            raise Failure(400, "ERROR_KIND_INVALID", f"the request is not valid JSON: {error}") from error
 
     def respond(self, status, message):
         body = json.dumps(message).encode()

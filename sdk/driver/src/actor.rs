@@ -161,7 +161,7 @@ impl<'de> Deserialize<'de> for Actor {
             type Value = Actor;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an actor: an object with `id` and `kind`, or a text")
+                f.write_str("an actor: an object with `id` and `kind`, or a string")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Actor, E> {

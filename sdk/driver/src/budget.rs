@@ -168,7 +168,7 @@ impl fmt::Display for Exceeded {
             Exceeded::Steps(max) => write!(f, "it needs more than {max} steps"),
             Exceeded::Time(max) => write!(f, "it takes longer than {:.1} s", max.as_secs_f64()),
             Exceeded::Memory(max) => write!(f, "it needs more than {} KiB of memory", max / 1024),
-            Exceeded::Cancelled => f.write_str("nobody waits for it any more"),
+            Exceeded::Cancelled => f.write_str("the caller no longer waits for it"),
         }
     }
 }

@@ -29,8 +29,8 @@ impl Cursor {
                 ErrorKind::TooComplex,
                 "query",
                 format!(
-                    "the page ends at `{}`, whose sort keys have {bytes} bytes, and the next page can only begin after keys \
-                     of {CURSOR_KEY_BYTES_MAX} bytes together; sort by shorter values",
+                    "the page ends at `{}`, whose sort keys have {bytes} bytes, but a cursor for the next page can contain \
+                     at most {CURSOR_KEY_BYTES_MAX}; sort by shorter values",
                     self.id
                 ),
             ));

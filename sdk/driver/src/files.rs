@@ -41,7 +41,7 @@ pub fn file_fault(operation: &'static str, path: &Path) -> impl Fn(io::Error) ->
     move |error| {
         let (kind, message) = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                (ErrorKind::Full, "the disk is full, make room")
+                (ErrorKind::Full, "the disk is full; free some space")
             }
             io::ErrorKind::UnexpectedEof => (ErrorKind::Corrupt, "the file is shorter than it was"),
             _ => (ErrorKind::Unavailable, "the file cannot be used"),
@@ -70,7 +70,7 @@ impl FileLock {
     pub fn take(path: &Path, store: &Path) -> Result<FileLock> {
         if let Some(folder) = path.parent() {
             make_folder(folder).map_err(|error| {
-                DriverError::new(ErrorKind::Config, "open", "the folder cannot be made")
+                DriverError::new(ErrorKind::Config, "open", "the folder cannot be created")
                     .with("path", folder.display())
                     .because(error)
             })?;
@@ -91,7 +91,7 @@ impl FileLock {
             Err(TryLockError::WouldBlock) => Err(DriverError::new(
                 ErrorKind::Config,
                 "open",
-                "the store is in use, by another process or by another store of this one; give each its own place",
+                "the store is in use by another process or by another store of this process; give each its own path",
             )
             .with("path", store.display())),
             Err(TryLockError::Error(error)) => Err(unwritable(error)),

@@ -276,7 +276,8 @@ impl RowChange {
             return Ok(RowChange::Remove);
         }
         let text = event.data.clone().ok_or_else(|| invalid(event, format!("`{}` without data", event.kind)))?;
-        let data = text.to_value().map_err(|error| invalid(event, "data that is no JSON".into()).because(error))?;
+        let data =
+            text.to_value().map_err(|error| invalid(event, "data that is not valid JSON".into()).because(error))?;
         Ok(RowChange::Put { data: Arc::new(data), text })
     }
 

@@ -113,7 +113,7 @@ pub fn moves_checkpoint(operation: &'static str, checkpoint: Position, after: Po
         return Ok(false);
     }
     if checkpoint < after {
-        let message = "the store has not got that far, so events would be missed";
+        let message = "the store is behind this position, so events would be missed";
         return Err(DriverError::new(ErrorKind::Conflict, operation, message)
             .with("checkpoint", checkpoint)
             .with("after", after));

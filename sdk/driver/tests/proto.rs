@@ -29,7 +29,7 @@ fn what_is_generated_is_current() {
         let kept = std::fs::read(&path).unwrap_or_default();
         assert!(
             kept == made,
-            "`{}` is not what the description makes; SNAPHOOK_BLESS=1 cargo test -p snaphook-driver --test proto writes it",
+            "`{}` does not match the description; SNAPHOOK_BLESS=1 cargo test -p snaphook-driver --test proto writes it",
             path.display()
         );
     }

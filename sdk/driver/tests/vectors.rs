@@ -229,7 +229,7 @@ fn messages_are_the_same_in_both_forms() {
     let kept = std::fs::read_to_string(&path).unwrap();
     assert!(
         kept == made,
-        "`messages.json` is not what the types make; SNAPHOOK_BLESS=1 cargo test -p snaphook-driver writes it"
+        "`messages.json` does not match the types; SNAPHOOK_BLESS=1 cargo test -p snaphook-driver writes it"
     );
     for vector in text::parse(&kept).unwrap().as_array().unwrap() {
         let name = vector["message"].as_str().unwrap();

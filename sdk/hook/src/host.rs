@@ -45,7 +45,10 @@ pub(crate) fn with<T>(host: Rc<dyn Host>, work: impl FnOnce() -> T) -> T {
 fn ask<T>(question: impl FnOnce(&dyn Host) -> Result<T, AccessError>) -> Result<T, AccessError> {
     let host = HOST.with_borrow(Clone::clone);
     let host = host.ok_or_else(|| {
-        AccessError::new("failed", "no hook runs on this thread: capabilities work where `check` or `react` was called")
+        AccessError::new(
+            "failed",
+            "no hook runs on this thread: host calls work only on the thread that runs `check` or `react`",
+        )
     })?;
     question(&*host)
 }

@@ -293,7 +293,7 @@ impl Host for Mock {
         self.allow("http", &request.url)?;
         self.0.borrow_mut().requests.push(request.clone());
         let answer = self.0.borrow().http.clone();
-        let answer = answer.ok_or_else(|| AccessError::new("failed", "the test answers no requests: see `on_http`"))?;
+        let answer = answer.ok_or_else(|| AccessError::new("failed", "the test handles no requests: see `on_http`"))?;
         answer(request)
     }
 

@@ -85,7 +85,8 @@ fn change(context: &Context) -> Result<Raw, String> {
             PHASE_POST_DELETE => Phase::PostDelete,
             other => {
                 return Err(format!(
-                    "the server calls for phase {other}, which this library does not know; build it with a newer snaphook-hook"
+                    "the server requested the phase {other}, which this library does not know; rebuild it with a newer \
+                     snaphook-hook"
                 ));
             }
         },
@@ -151,7 +152,7 @@ impl From<Stored<'_>> for RawInstance {
 }
 
 fn unreadable(error: serde_json::Error) -> AccessError {
-    AccessError::new("failed", format!("the server's answer cannot be read: {error}"))
+    AccessError::new("failed", format!("the server's response cannot be read: {error}"))
 }
 
 fn instance(answer: &[u8]) -> Result<RawInstance, AccessError> {
@@ -180,7 +181,7 @@ impl Server {
             STATUS_NONE => Ok(None),
             STATUS_ERROR => Err(serde_json::from_slice(&answer).unwrap_or_else(unreadable)),
             // The run has failed, whatever the hook does now.
-            _ => Err(AccessError::new("failed", "the call is over")),
+            _ => Err(AccessError::new("failed", "the run has already failed")),
         }
     }
 

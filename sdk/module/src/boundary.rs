@@ -173,7 +173,7 @@ extern "C-unwind" fn activate<M: Module>(module: *mut c_void, told_config: *cons
     let slot = unsafe { shared::<Slot<M>>(module) };
     let work = || {
         let activated = M::activate(slot.host, &config(told_config))?;
-        slot.module.set(activated).map_err(|_| "the module is active already".to_owned())
+        slot.module.set(activated).map_err(|_| "the module is already active".to_owned())
     };
     guard(slot.host, abi::FAILED, || told(slot.host, work()))
 }

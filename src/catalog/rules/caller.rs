@@ -11,7 +11,7 @@ use super::values::{Kind, OPERATORS, Result, comparison, constant, error, list, 
 pub(super) fn test_of_caller(operator: &str, value: &Value, pointer: &str) -> Result<Test> {
     let constant = |value: &Value, pointer: &str| match value {
         Value::String(text) if text.starts_with('$') && !text.starts_with("$$") => {
-            error(pointer, "something of the caller is compared with constants only; put it on the other side")
+            error(pointer, "a value of the caller can only be compared with constants; put it on the other side")
         }
         value => constant(&Kind::Types(BTreeSet::new()), unescaped(value).as_ref().unwrap_or(value), pointer),
     };
@@ -37,9 +37,9 @@ pub(super) fn test_of_caller(operator: &str, value: &Value, pointer: &str) -> Re
         "has" => Ok(Test::Has(constant(value, pointer)?)),
         "exists" => error(
             pointer,
-            "`exists` cannot be asked of the caller: what is not known of it matches nothing; compare it with a value",
+            "`exists` does not apply to the caller: an unknown value matches nothing; compare it with a value",
         ),
-        other => error(pointer, format!("`{}` is no operator, expected one of {OPERATORS}", shown(other))),
+        other => error(pointer, format!("`{}` is not an operator, expected one of {OPERATORS}", shown(other))),
     }
 }
 

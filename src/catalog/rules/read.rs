@@ -57,7 +57,7 @@ pub(super) fn rules(schema: &Schema, rules: &Json) -> Result<BTreeMap<Operation,
             let pointer = format!("/rules/{}", escape(name));
             let Some(operation) = Operation::ALL.into_iter().find(|operation| operation.as_str() == name) else {
                 let known = Operation::ALL.map(Operation::as_str).join(", ");
-                return error(&pointer, format!("`{}` is no rule, expected some of {known}", shown(name)));
+                return error(&pointer, format!("`{}` is not a rule, expected one of {known}", shown(name)));
             };
             let mut reader = Reader { schema, operation, weight: 0 };
             found.insert(operation, reader.filter(rule, &pointer, DEPTH_MAX, false)?);
@@ -177,14 +177,14 @@ impl Reader<'_> {
                 Some(("after", rest)) if operation != Operation::Delete => (Side::After, rest),
                 _ => {
                     let sides = match operation {
-                        Operation::Create => "`after.`, since nothing is before a creation",
-                        Operation::Delete => "`before.`, since nothing is after a deletion",
+                        Operation::Create => "`after.`, since nothing exists before a creation",
+                        Operation::Delete => "`before.`, since nothing exists after a deletion",
                         _ => "`before.` or `after.`",
                     };
                     return error(
                         pointer,
                         format!(
-                            "`{}` is no path of a rule for `{}`: it must begin with {sides}",
+                            "`{}` is not a valid path in a rule for `{}`: it must begin with {sides}",
                             shown(written),
                             operation.as_str()
                         ),
@@ -227,7 +227,7 @@ impl Reader<'_> {
                     self.weight += WEIGHT_OF_LIST;
                     return match source(name, pointer)? {
                         Source::Claim(claim) => Ok(Test::AmongClaim(among, claim)),
-                        _ => error(pointer, format!("`{}` is one text, expected a list", shown(text))),
+                        _ => error(pointer, format!("`{}` is a single string, expected a list", shown(text))),
                     };
                 }
                 let operands = list(value, pointer)?
@@ -250,8 +250,8 @@ impl Reader<'_> {
                 if negated && matches!(operand, Operand::Caller(Source::Claim(_))) {
                     return error(
                         pointer,
-                        "`has` with a claim cannot stand under `not`: the claim may have another type than the elements, and \
-                         then `not` would let everything pass",
+                        "`has` with a claim cannot be used under `not`: the claim may have another type than the \
+                         elements, and then `not` would allow everything",
                     );
                 }
                 self.weight += WEIGHT;
@@ -264,7 +264,7 @@ impl Reader<'_> {
                 }
                 other => error(pointer, format!("it is {}, expected true or false", type_name(other))),
             },
-            other => error(pointer, format!("`{}` is no operator, expected one of {OPERATORS}", shown(other))),
+            other => error(pointer, format!("`{}` is not an operator, expected one of {OPERATORS}", shown(other))),
         }
     }
 
@@ -303,7 +303,7 @@ impl Reader<'_> {
             let (side, path, of) = self.place(name, pointer)?;
             return match (kind, of) {
                 (Kind::Time, Kind::Types(_)) | (Kind::Types(_), Kind::Time) => {
-                    error(pointer, format!("`{}` is a time on one side and none on the other", shown(text)))
+                    error(pointer, format!("`{}` is a time on one side but not on the other", shown(text)))
                 }
                 _ => Ok(Operand::Record(side, path)),
             };
@@ -312,8 +312,8 @@ impl Reader<'_> {
         error(
             pointer,
             format!(
-                "`{}` is no value of a rule, expected `$actor.id`, `$actor.kind`, `$actor.claims.…`, `$now`{places}; a text that \
-                 begins with `$` is written `${}`",
+                "`{}` is not a valid value in a rule, expected `$actor.id`, `$actor.kind`, `$actor.claims.…`, \
+                 `$now`{places}; write a string that begins with `$` as `${}`",
                 shown(text),
                 shown(text)
             ),
@@ -322,7 +322,7 @@ impl Reader<'_> {
 }
 
 fn no_operator<T>(pointer: &str) -> Result<T> {
-    error(pointer, format!("there is no operator, expected some of {OPERATORS}"))
+    error(pointer, format!("the operator is missing, expected one of {OPERATORS}"))
 }
 
 fn one_or_all(mut parts: Vec<Rule>) -> Rule {

@@ -76,7 +76,7 @@ pub(super) fn constant(kind: &Kind, value: &Value, pointer: &str) -> Result<Oper
             Some(millis) => Ok(Operand::Constant(Value::from(millis))),
             None => error(
                 pointer,
-                format!("`{}` is no time, expected RFC 3339 such as 2026-01-31T12:00:00.000Z", shown(text)),
+                format!("`{}` is not a time, expected RFC 3339 such as 2026-01-31T12:00:00.000Z", shown(text)),
             ),
         },
         (Kind::Time, other) => error(pointer, format!("it is {}, expected a time", type_name(other))),
@@ -104,7 +104,7 @@ pub(super) fn constant(kind: &Kind, value: &Value, pointer: &str) -> Result<Oper
 pub(super) fn no_scalar<T>(kind: &Kind, pointer: &str) -> Result<T> {
     let is_array = matches!(kind, Kind::Types(types) if types.contains("array"));
     let with = if is_array { "`has` and `exists`" } else { "`exists`" };
-    error(pointer, format!("the property is an array or an object, which is only asked for with {with}"))
+    error(pointer, format!("the property is an array or an object, which supports only {with}"))
 }
 
 pub(super) fn allows(kind: &Kind, name: &str, pointer: &str) -> Result<()> {
@@ -112,9 +112,9 @@ pub(super) fn allows(kind: &Kind, name: &str, pointer: &str) -> Result<()> {
         Kind::Types(types) if types.is_empty() || types.contains(name) => Ok(()),
         Kind::Types(types) => {
             let found: Vec<&str> = types.iter().copied().filter(|name| *name != "null").collect();
-            error(pointer, format!("this needs a property of type {name}, and it is {}", found.join(" or ")))
+            error(pointer, format!("this needs a property of type {name}, but it is {}", found.join(" or ")))
         }
-        Kind::Time => error(pointer, format!("this needs a property of type {name}, and it is a time")),
+        Kind::Time => error(pointer, format!("this needs a property of type {name}, but it is a time")),
     }
 }
 

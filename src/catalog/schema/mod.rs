@@ -108,7 +108,8 @@ impl From<Refusal> for SchemaError {
                 SchemaError { message: format!("schema cannot be used{at}: {message}"), pointer, too_complex: false }
             }
             Refusal::Foreign(reference) => SchemaError::invalid(format!(
-                "schema refers to `{reference}`: references to files or the network are never followed; put what it means into `$defs` and refer to it with `#/$defs/…`"
+                "schema refers to `{reference}`: references to files or the network are never followed; put the schema \
+                 into `$defs` and refer to it with `#/$defs/…`"
             )),
             Refusal::TooComplex(excess) => too_complex(&excess),
         }
@@ -163,7 +164,7 @@ impl Schema {
         let portable = Portable::of(&self.tree, &self.references, place, &effort.for_schemas());
         portable.map_err(|excess| match excess {
             Excess::Late | Excess::Cancelled => Unfit::Late,
-            excess => Unfit::TooComplex(format!("writing the schema anew is too complex: {excess}")),
+            excess => Unfit::TooComplex(format!("rewriting the schema is too complex: {excess}")),
         })
     }
 

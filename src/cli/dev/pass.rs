@@ -127,7 +127,7 @@ impl Pass {
             Ok(()) => {
                 self.error.clear();
                 if std::mem::take(&mut self.is_cut_off) {
-                    output::line("the server is there again")?;
+                    output::line("the server is available again")?;
                 }
                 Ok(())
             }
@@ -212,7 +212,7 @@ fn goes_on(step: &Step) -> String {
         Step::ChangeModel { id, .. } => format!("model `{id}` stays as it was"),
         Step::PutHooks { model, phase, new: true, .. } => format!("`{model}.{phase}` still has no hook"),
         Step::PutHooks { model, phase, new: false, .. } | Step::RemoveHooks { model, phase, .. } => {
-            format!("`{model}.{phase}` goes on with the code that was bound before")
+            format!("`{model}.{phase}` keeps running the code that was bound before")
         }
     }
 }

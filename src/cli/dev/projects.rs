@@ -130,7 +130,7 @@ impl Projects {
 impl Built {
     fn text(&self) -> String {
         let Built { folder, place, what, took, output, has_older } = self;
-        let older = if *has_older { "\n    what was built before goes on running" } else { "" };
+        let older = if *has_older { "\n    the previous build keeps running" } else { "" };
         let took = format!("{:.0} ms", took.as_secs_f64() * 1e3);
         match output {
             Ok(output) => {

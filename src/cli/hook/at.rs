@@ -28,13 +28,14 @@ impl std::fmt::Display for At {
 }
 
 pub(super) fn at(text: &str) -> Result<At, String> {
-    let (model, rest) = text.split_once('.').ok_or("no place of hooks, expected such as `order.preCreate`")?;
+    let (model, rest) =
+        text.split_once('.').ok_or("not a model and phase, expected a value such as `order.preCreate`")?;
     let (name, hook) = rest.split_once('/').map_or((rest, None), |(name, hook)| (name, Some(hook)));
     if !is_model_id(model) {
-        return Err(format!("`{}` is no model id", model.escape_debug()));
+        return Err(format!("`{}` is not a model id", model.escape_debug()));
     }
     if hook.is_some_and(|hook| !is_hook_name(hook)) {
-        return Err("the name of a hook is expected behind the `/`".to_owned());
+        return Err("the name of a hook is expected after the `/`".to_owned());
     }
     let phase = phase(name).map_err(|message| format!("`{}` is {message}", name.escape_debug()))?;
     Ok(At { model: model.to_owned(), phase, hook: hook.map(str::to_owned) })
@@ -54,7 +55,7 @@ mod tests {
         for (bad, says) in [
             ("order", "such as `order.preCreate`"),
             ("order.precreate", "did you mean `preCreate`?"),
-            ("Order.preCreate", "`Order` is no model id"),
+            ("Order.preCreate", "`Order` is not a model id"),
             ("order.preCreate/", "the name of a hook"),
         ] {
             let said = at(bad).unwrap_err();

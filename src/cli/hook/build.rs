@@ -75,7 +75,7 @@ impl Build {
 pub(in crate::cli) fn no_project(folder: &Path) -> Failure {
     let folder = folder.display();
     Failure::new(format!(
-        "`{folder}` has no `hook.toml`; `snaphook hook new` makes a folder that has one, or name a file"
+        "`{folder}` has no `hook.toml`; `snaphook hook new` creates a folder that has one, or name a file"
     ))
 }
 
@@ -112,7 +112,7 @@ fn build(project: &Project, minify: bool) -> Result<Built> {
         Language::C | Language::Python => {
             let language = project.language.as_str();
             Err(Failure::new(format!(
-                "`hook.toml` says nothing of how `{language}` is built, expected `build` and `output`"
+                "`hook.toml` does not define how `{language}` is built, expected `build` and `output`"
             )))
         }
     }
@@ -126,7 +126,7 @@ fn own_way(project: &Project) -> Result<Built> {
     }
     let path = project.directory.join(project.output.as_deref().unwrap_or(Path::new("")));
     let bytes = std::fs::read(&path).map_err(|error| {
-        Failure::new(format!("the build went well, but `{}` cannot be read: {error}", path.display()))
+        Failure::new(format!("the build succeeded, but `{}` cannot be read: {error}", path.display()))
     })?;
     if project.native { Ok(native(bytes)) } else { component(bytes) }
 }

@@ -25,7 +25,7 @@ impl<'a> Chain<'a> {
         let tag = client.tag(&path(&["models", &at.model])).await?;
         let place = at.path(&[]);
         let Value::Array(hooks) = client.get(&place).await? else {
-            return Err(Failure::new(format!("{} answered no list at `{place}`", client.address())));
+            return Err(Failure::new(format!("{} returned no list at `{place}`", client.address())));
         };
         Ok(Chain { client, place, tag, hooks })
     }

@@ -69,7 +69,7 @@ impl Deploy {
         if self.name.is_some() || self.shadow || self.as_actor || self.place.engine.is_some() {
             let file = file.display();
             return Err(Failure::new(format!(
-                "`{file}` says name, engine, mode and right of each hook itself; leave the options out"
+                "`{file}` itself defines the name, engine, mode and rights of each hook; remove the options"
             )));
         }
         read_chain_file(file, phase).map_err(|errors| {

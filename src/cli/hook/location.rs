@@ -28,7 +28,7 @@ impl HookLocation {
     pub(super) fn phase(&self, file: &Path) -> Result<Phase> {
         let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         self.phase.or_else(|| Phase::from_name(stem)).ok_or_else(|| {
-            Failure::new(format!("the file's name `{stem}` is no phase; name one, such as `--phase preCreate`"))
+            Failure::new(format!("the file's name `{stem}` is not a phase; name one, such as `--phase preCreate`"))
         })
     }
 
@@ -52,7 +52,7 @@ pub(super) fn read(file: &Path, place: &HookLocation) -> Result<(String, Vec<u8>
         _ => {
             let name = file.display();
             return Err(Failure::new(format!(
-                "`{name}` is of no kind that is known, expected `.js`, `.ts`, `.wasm` or a native library"
+                "`{name}` has an unknown file type, expected `.js`, `.ts`, `.wasm` or a native library"
             )));
         }
     };
@@ -77,6 +77,6 @@ mod tests {
         assert_eq!(place.model(&file).as_deref(), Some("movie"));
         let place = HookLocation { model: Some("other".to_owned()), phase: Some(Phase::PostDelete), engine: None };
         assert_eq!((place.phase(&file).unwrap(), place.model(&file).as_deref()), (Phase::PostDelete, Some("other")));
-        assert_eq!(phase("precreate").unwrap_err(), "no phase, did you mean `preCreate`?");
+        assert_eq!(phase("precreate").unwrap_err(), "not a phase, did you mean `preCreate`?");
     }
 }

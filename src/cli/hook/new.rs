@@ -67,7 +67,7 @@ impl New {
     pub(in crate::cli) fn run(&self) -> Result<()> {
         if !crate::catalog::is_hook_name(&self.name) || self.name.starts_with(['.', '-']) {
             return Err(Failure::new(format!(
-                "`{}` is no hook name, expected 1 to 63 letters, digits, `.`, `_` and `-`",
+                "`{}` is not a hook name, expected 1 to 63 letters, digits, `.`, `_` and `-`",
                 self.name.escape_debug()
             )));
         }

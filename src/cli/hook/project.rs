@@ -63,7 +63,7 @@ impl Project {
             let names = Language::ALL.map(Language::as_str).join(", ");
             let line = line(file.language.span().start);
             Failure::new(format!(
-                "{shown}:{line}: `{}` is no language, expected one of {names}",
+                "{shown}:{line}: `{}` is not a language, expected one of {names}",
                 file.language.as_ref()
             ))
         })?;
@@ -83,7 +83,7 @@ impl Project {
             return Err(Failure::new(format!("{shown}: native hooks are in Rust or C, found `{}`", language.as_str())));
         }
         if !file.build.is_empty() && file.output.is_none() {
-            return Err(Failure::new(format!("{shown}: `build` needs `output`, the file that its commands make")));
+            return Err(Failure::new(format!("{shown}: `build` needs `output`, the file that its commands create")));
         }
         Ok(Some(Project {
             directory: directory.to_owned(),
@@ -146,8 +146,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(Project::find(folder.path()).unwrap().is_none());
         for (text, expected) in [
-            ("name = 'a'\nlanguage = 'cobol'\nphase = 'preCreate'\n", ":2: `cobol` is no language"),
-            ("name = 'a'\nlanguage = 'c'\nphase = 'precreate'\n", ":3: no phase, did you mean `preCreate`?"),
+            ("name = 'a'\nlanguage = 'cobol'\nphase = 'preCreate'\n", ":2: `cobol` is not a language"),
+            ("name = 'a'\nlanguage = 'c'\nphase = 'precreate'\n", ":3: not a phase, did you mean `preCreate`?"),
             ("name = 'a'\nlanguage = 'c'\nphase = 'preCreate'\nentri = 'x'\n", ":4: unknown field `entri`"),
             ("name = 'a'\nlanguage = 'c'\nphase = 'preCreate'\nbuild = [['make']]\n", "`build` needs `output`"),
             ("name = 'a'\nlanguage = 'c'\nphase = 'preCreate'\nengine = 'v8'\n", ":4: `engine` is `v8`"),

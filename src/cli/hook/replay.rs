@@ -116,8 +116,8 @@ fn check_data(config: &Config) -> Result<()> {
     match paths.map(|path| config.directory.join(path)).find(|path| !path.exists()) {
         None => Ok(()),
         Some(path) => Err(Failure::new(format!(
-            "there is nothing to replay: no server answers at {}, and `{}` is not there; start the server, or name one with \
-             `--url`",
+            "there is nothing to replay: no server responds at {}, and `{}` does not exist; start the server, or name \
+             one with `--url`",
             config.url(),
             path.display()
         ))),
@@ -137,7 +137,7 @@ fn print(model: &str, (changes, cost): &(Vec<BacktestVerdict>, Cost)) -> Result<
     for change in changes {
         let cause = change.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
         let verdict = match change.verdict {
-            "reject" => "would refuse",
+            "reject" => "would reject",
             "amend" => "would amend",
             _ => "would fail",
         };
@@ -158,7 +158,7 @@ fn print(model: &str, (changes, cost): &(Vec<BacktestVerdict>, Cost)) -> Result<
     }
     let count = |verdict| changes.iter().filter(|change| change.verdict == verdict).count();
     output::line(format!(
-        "{} of {} decisions would change: {} refused, {} amended, {} failed",
+        "{} of {} decisions would change: {} rejected, {} amended, {} failed",
         changes.len(),
         cost.runs,
         count("reject"),
@@ -212,7 +212,7 @@ impl Log for Remote {
 
     async fn head(&self) -> std::result::Result<Position, String> {
         let page = self.0.get("/events?limit=1").await.map_err(|error| error.to_string())?;
-        page.get("head").and_then(Value::as_u64).ok_or_else(|| "the server's answer has no `head`".to_owned())
+        page.get("head").and_then(Value::as_u64).ok_or_else(|| "the server's response has no `head`".to_owned())
     }
 
     async fn before(&self, model: &str, id: &str, position: Position) -> std::result::Result<Option<Json>, String> {
@@ -226,7 +226,7 @@ impl Log for Remote {
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> std::result::Result<T, String> {
     // Through text: data keeps the digits of its numbers only there.
     snaphook_driver::json::typed(&value.to_string())
-        .map_err(|error| format!("the server's answer cannot be read: {error}"))
+        .map_err(|error| format!("the server's response cannot be read: {error}"))
 }
 
 #[async_trait]
@@ -267,7 +267,7 @@ impl Reads for Remote {
 
     async fn secret(&self, name: &str) -> std::result::Result<Option<Vec<u8>>, AccessError> {
         let message =
-            format!("the value of `{name}` does not leave a running server; stop it to try this hook on its stores");
+            format!("a running server does not return the value of `{name}`; stop it to test this hook on its stores");
         Err(AccessError::new(AccessCode::Failed, message))
     }
 }
@@ -282,7 +282,7 @@ fn add_filters(filter: &FilterInput, place: &str, keys: &mut Vec<(String, String
         FilterInput::And(parts) => {
             let count = |part: &FilterInput| usize::from(matches!(part, FilterInput::Or(_)));
             if parts.iter().map(count).sum::<usize>() > 1 {
-                return Err("several `or` side by side cannot be asked of a server; put one into the other".to_owned());
+                return Err("a server does not support several `or` side by side; nest them".to_owned());
             }
             parts.iter().try_for_each(|part| add_filters(part, place, keys))
         }
@@ -291,7 +291,7 @@ fn add_filters(filter: &FilterInput, place: &str, keys: &mut Vec<(String, String
             .enumerate()
             .try_for_each(|(number, part)| add_filters(part, &format!("{place}[or][{number}]"), keys)),
         FilterInput::Not(_) => {
-            Err("`not` cannot be asked of a server; stop it to try this hook on its stores".to_owned())
+            Err("a server does not support `not` in a query; stop it to test this hook on its stores".to_owned())
         }
     }
 }

@@ -41,7 +41,7 @@ impl Rollback {
             && digits.len() < DIGITS_MIN
         {
             return Err(Failure::new(format!(
-                "`{digits}` is too short: at least {DIGITS_MIN} digits name an artifact"
+                "`{digits}` is too short: an artifact needs at least {DIGITS_MIN} digits"
             )));
         }
         let client = global.client()?;

@@ -161,8 +161,10 @@ fn data(phase: Phase, option: &str, file: Option<&Path>, sample: Option<&Path>, 
                 .map_err(|error| Failure::new(format!("`{name}` cannot be read: {error}")))?;
             match snaphook_driver::json::parse(&text) {
                 Ok(Value::Object(_)) => Ok(Some(Json::trusted(text))),
-                Ok(_) => Err(Failure::new(format!("`{name}` holds no object, expected the instance's data"))),
-                Err(error) => Err(Failure::new(format!("`{name}` is no JSON: {error}"))),
+                Ok(_) => {
+                    Err(Failure::new(format!("`{name}` does not contain an object, expected the instance's data")))
+                }
+                Err(error) => Err(Failure::new(format!("`{name}` is not valid JSON: {error}"))),
             }
         }
     }
@@ -174,7 +176,7 @@ async fn fitted(engine: &Engine, context: Context) -> Result<Context> {
     let Ok(model) = engine.definitions.get(&context.model) else { return Ok(context) };
     let context = Context { model_version: model.record.version, ..context };
     let Some(after) = &context.after else { return Ok(context) };
-    let mut data = after.to_value().map_err(|error| Failure::new(format!("the data is no JSON: {error}")))?;
+    let mut data = after.to_value().map_err(|error| Failure::new(format!("the data is not valid JSON: {error}")))?;
     let fit = move |effort: &Effort| {
         let is_changed = model.schema.fill_defaults(&mut data, effort)?;
         model.schema.check(&data, "", effort)?;
@@ -228,7 +230,7 @@ async fn open(
     let files = read_directory(directory).unwrap_or_default();
     let models: Vec<_> = files.into_iter().map(|model| ModelFiles { phases: Vec::new(), ..model }).collect();
     if let Err(error) = engine.definitions.apply_files(&models, &Origin::default()).await {
-        tracing::warn!("the models of `{}` are not there for the test: {error}", directory.display());
+        tracing::warn!("the models of `{}` are not available to the test: {error}", directory.display());
     }
     Ok((engine, host))
 }

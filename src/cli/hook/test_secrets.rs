@@ -17,7 +17,7 @@ pub(super) fn test_secret(text: &str) -> std::result::Result<TestSecret, String>
     let (name, value) = text.split_once('=').ok_or("no value, expected `NAME=VALUE`")?;
     match is_secret_name(name) {
         true => Ok(TestSecret { name: name.to_owned(), value: value.to_owned() }),
-        false => Err(format!("`{name}` is no name of a secret")),
+        false => Err(format!("`{name}` is not a valid secret name")),
     }
 }
 
@@ -40,7 +40,7 @@ pub(super) fn warn_of_missing(asked: &[Asked], secrets: &[TestSecret]) {
     missing.sort_unstable();
     missing.dedup();
     for name in missing {
-        output::warn(format!("a test does not have the server's secrets; `--secret {name}=VALUE` gives it this one"));
+        output::warn(format!("a test does not have the server's secrets; `--secret {name}=VALUE` sets this one"));
     }
 }
 
@@ -54,6 +54,6 @@ mod tests {
         assert_eq!((given.name.as_str(), given.value.as_str()), ("mail-key", "a=b"));
         assert_eq!(test_secret("empty=").unwrap().value, "");
         assert!(test_secret("mail-key").unwrap_err().contains("`NAME=VALUE`"));
-        assert!(test_secret("../x=1").unwrap_err().contains("no name of a secret"));
+        assert!(test_secret("../x=1").unwrap_err().contains("is not a valid secret name"));
     }
 }

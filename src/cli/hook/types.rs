@@ -83,7 +83,7 @@ fn document(file: &Path) -> Result<Value> {
     let shown = file.display();
     let text = std::fs::read(file).map_err(|error| Failure::new(format!("`{shown}` cannot be read: {error}")))?;
     snaphook_driver::json::parse_bytes(&text)
-        .map_err(|error| Failure::new(format!("{shown}:{}: no valid JSON: {error}", error.line())))
+        .map_err(|error| Failure::new(format!("{shown}:{}: not valid JSON: {error}", error.line())))
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {

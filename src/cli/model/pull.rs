@@ -74,7 +74,7 @@ impl Files {
         let id = text(model, "id");
         if !is_model_id(id) {
             return Err(Failure::new(format!(
-                "the server has a model `{}`, which is no name of a folder",
+                "the server has a model `{}`, which is not a valid folder name",
                 id.escape_debug()
             )));
         }
@@ -89,8 +89,8 @@ impl Files {
             match by_hand {
                 None if chain.is_empty() => {}
                 Some(name) => self.warnings.push(format!(
-                    "`{id}.{phase}` is not written: the server does not give the whole address of the webhook `{name}`; write \
-                     `{}` before the next `snaphook apply`",
+                    "`{id}.{phase}` is not written: the server does not return the whole address of the webhook \
+                     `{name}`; write `{}` before the next `snaphook apply`",
                     folder.join(format!("{phase}.toml")).display()
                 )),
                 None => self.add_chain(client, &folder, id, phase, chain).await?,
@@ -142,7 +142,7 @@ impl Files {
                     // It becomes part of a path.
                     if !is_hook_name(hook_name) {
                         return Err(Failure::new(format!(
-                            "the server has a hook `{}` of `{model}.{phase}`, which is no name of a hook",
+                            "the server has a hook `{}` of `{model}.{phase}`, which is not a valid hook name",
                             hook_name.escape_debug()
                         )));
                     }
@@ -166,7 +166,8 @@ impl Files {
         if !force && !in_the_way.is_empty() {
             let names: Vec<_> = in_the_way.iter().map(|path| format!("  {}", path.display())).collect();
             return Err(Failure::new(format!(
-                "nothing was written: these files are not what the server has; `--force` replaces or removes them\n{}",
+                "nothing was written: these files differ from those of the server; `--force` replaces or removes \
+                 them\n{}",
                 names.join("\n")
             )));
         }

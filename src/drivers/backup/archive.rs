@@ -240,7 +240,7 @@ impl<R: Read> Reader<R> {
         let mut magic = [0; MAGIC.len()];
         let found = reader.fill(&mut magic)?;
         if found < magic.len() || magic != *MAGIC {
-            return Err(Damage { offset: 0, what: "this is no backup of snaphook".to_owned() });
+            return Err(Damage { offset: 0, what: "this is not a backup of snaphook".to_owned() });
         }
         Ok(reader)
     }
@@ -286,7 +286,7 @@ impl<R: Read> Reader<R> {
         let raw = zstd::bulk::decompress(&stored, raw_length as usize)
             .map_err(|error| damage(format!("block {} cannot be unpacked: {error}", self.number + 1)))?;
         if raw.len() != raw_length as usize || (kind == Kind::Header) != (self.number == 0) {
-            return Err(damage(format!("block {} is not what it says", self.number + 1)));
+            return Err(damage(format!("block {} does not match its header", self.number + 1)));
         }
         self.ended = kind == Kind::End;
         self.number += 1;
@@ -363,7 +363,7 @@ impl<R: Read> Records<R> {
         if self.end.as_ref() == Some(&self.tally.clone().end()) {
             return Ok(());
         }
-        let what = "there are not the records that the end of the file names".to_owned();
+        let what = "the records do not match the end of the file".to_owned();
         Err(Damage { offset: self.offset(), what })
     }
 
@@ -395,8 +395,8 @@ fn read_header(raw: &[u8]) -> Result<Header, String> {
         snaphook_driver::json::typed_bytes(raw).map_err(|error| format!("the header cannot be read: {error}"))?;
     if format != FORMAT {
         return Err(format!(
-            "the backup has format {format} (of snaphook {snaphook}), this snaphook knows {FORMAT}; use the snaphook that \
-             wrote it or newer"
+            "the backup has format {format} (of snaphook {snaphook}), this snaphook supports {FORMAT}; use the version \
+             that wrote it, or a newer one"
         ));
     }
     snaphook_driver::json::typed_bytes(raw).map_err(|error| format!("the header cannot be read: {error}"))

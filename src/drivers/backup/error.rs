@@ -30,8 +30,8 @@ impl fmt::Display for BackupError {
             BackupError::Store(store, error) => write!(f, "{store} storage: {error}"),
             BackupError::Damage(damage) => damage.fmt(f),
             BackupError::File(error) => write!(f, "the file cannot be read or written: {error}"),
-            BackupError::Unread => f.write_str("nobody reads the backup any more"),
-            BackupError::Memory => f.write_str("requests held all of `server.limits.memory` for a minute"),
+            BackupError::Unread => f.write_str("the reader of the backup has disconnected"),
+            BackupError::Memory => f.write_str("requests used all of `server.limits.memory` for a minute"),
             BackupError::NotEmpty(error) => {
                 write!(f, "{error}; records go into empty stores only: move the data away, or name other places")
             }

@@ -91,7 +91,7 @@ async fn fill(
     let found = found.end();
     if found != end {
         return Err(BackupError::Different(format!(
-            "the stores do not hold what the backup does: {} instead of {}; do not use them",
+            "the stores do not contain the same data as the backup: {} instead of {}; do not use them",
             found.counts, end.counts
         )));
     }
@@ -104,7 +104,7 @@ async fn fill(
 async fn check_empty(stores: &BareStores) -> Result<(), BackupError> {
     if !stores.event.capabilities().durable {
         let message =
-            "the event storage keeps nothing when this command ends; name another driver in the configuration";
+            "the event storage loses its data when this command ends; name another driver in the configuration";
         return Err(BackupError::Refused(message.to_owned()));
     }
     let mut full = with_data(stores).await?;
@@ -115,8 +115,8 @@ async fn check_empty(stores: &BareStores) -> Result<(), BackupError> {
         return Ok(());
     }
     Err(BackupError::Refused(format!(
-        "the {} storage that the configuration names holds data; a backup is restored into empty stores only: move the data \
-         away, or name other places",
+        "the {} storage that the configuration names contains data; a backup is restored into empty stores only: move \
+         the data away, or name other places",
         full.join(" and the ")
     )))
 }
@@ -179,8 +179,8 @@ impl<'a> RestoreTarget<'a> {
             Record::Error(record) => {
                 self.flush().await?;
                 if !self.stores.error.capabilities().readable {
-                    let message = "there are recorded errors, and the error storage that they are to go to only forwards them; \
-                                   name one that keeps them, such as driver `sqlite`";
+                    let message = "there are recorded errors, but the error storage of the configuration only forwards \
+                                   them; name one that keeps them, such as driver `sqlite`";
                     return Err(BackupError::Refused(message.to_owned()));
                 }
                 self.stores.error.record(&record).await.map_err(|error| BackupError::Store("error", error))

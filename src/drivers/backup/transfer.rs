@@ -115,7 +115,8 @@ impl Transfer {
         let found = found.digest.end();
         if found != expected {
             return Err(BackupError::Different(format!(
-                "the stores do not hold the same: {} instead of {}; empty those that were filled, and copy again",
+                "the stores do not contain the same data: {} instead of {}; empty those that were filled, and copy \
+                 again",
                 found.counts, expected.counts
             )));
         }
@@ -156,7 +157,7 @@ impl Transfer {
     async fn check_target(&self, resumed: Position, mut there: Box<dyn LogExport>) -> Result<(), BackupError> {
         let failed = |error| BackupError::Store("event", error);
         if !self.to.event.capabilities().durable {
-            let message = "the event storage to copy to keeps nothing when this command ends; name another driver";
+            let message = "the event storage to copy to loses its data when this command ends; name another driver";
             return Err(BackupError::Refused(message.to_owned()));
         }
         if resumed > 0 {
@@ -166,7 +167,7 @@ impl Transfer {
             if first(expected) == first(found) {
                 return Ok(());
             }
-            let message = "the event storage to copy to holds another log; name an empty place";
+            let message = "the event storage to copy to contains another log; name an empty place";
             return Err(BackupError::Refused(message.to_owned()));
         }
         let full = with_data(&self.to).await?;
@@ -174,7 +175,7 @@ impl Transfer {
             return Ok(());
         }
         let full = full.join(" and the ");
-        Err(BackupError::Refused(format!("the {full} storage to copy to holds data; name an empty place")))
+        Err(BackupError::Refused(format!("the {full} storage to copy to contains data; name an empty place")))
     }
 }
 

@@ -29,7 +29,7 @@ impl ErrorStore for Guarded<dyn ErrorStore> {
     async fn list(&self, query: &ErrorQuery) -> Result<ErrorPage> {
         let page = self.guard.read(Method::ErrorList, || self.inner.list(query)).await?;
         if page.records.len() > query.limit as usize {
-            let what = format!("a page of {} records, {} were asked for", page.records.len(), query.limit);
+            let what = format!("a page of {} records, {} were requested", page.records.len(), query.limit);
             return Err(self.guard.wrong(Method::ErrorList, what));
         }
         Ok(page)

@@ -36,7 +36,7 @@ impl EventStore for Guarded<dyn EventStore> {
         while !rest.is_empty() || batch.is_empty() {
             let (part, later) = rest.split_at(first_part(rest, most));
             if atomic && !later.is_empty() {
-                let message = format!("the batch has more than the {most} bytes that the storage takes at once");
+                let message = format!("the batch has more than the {most} bytes that the storage accepts at once");
                 return Err(DriverError::new(ErrorKind::Invalid, "append", message));
             }
             match self.append_part(part, atomic).await {
@@ -75,7 +75,7 @@ impl EventStore for Guarded<dyn EventStore> {
     async fn reserve(&self, keys: &[(String, Stream)]) -> Result<Vec<(usize, Holder)>> {
         let refused = self.guard.call(Method::EventReserve, Duration::ZERO, self.inner.reserve(keys)).await?;
         if refused.iter().any(|(index, _)| *index >= keys.len()) {
-            let what = "it refuses a key that was not asked for".to_owned();
+            let what = "it rejects a key that was not requested".to_owned();
             return Err(self.guard.wrong(Method::EventReserve, what));
         }
         Ok(refused)
@@ -114,7 +114,7 @@ impl EventStore for Guarded<dyn EventStore> {
         let nodes = self.guard.read(Method::EventNodes, || self.inner.nodes()).await?;
         let texts = nodes.iter().flat_map(|node| [&node.id, &node.address, &node.version]);
         if nodes.len() > NODES_MAX || texts.into_iter().any(|text| text.len() > NODE_TEXT_BYTES_MAX) {
-            let what = "it tells of more nodes, or longer names, than it was told".to_owned();
+            let what = "it reports more nodes, or longer names, than were announced".to_owned();
             return Err(self.guard.wrong(Method::EventNodes, what));
         }
         Ok(nodes)
@@ -124,7 +124,7 @@ impl EventStore for Guarded<dyn EventStore> {
         let claim = self.inner.claim(group, limit, lease);
         let deliveries = self.guard.call(Method::EventClaim, Duration::ZERO, claim).await?;
         if deliveries.len() > limit as usize {
-            let what = format!("{} deliveries, {limit} were asked for", deliveries.len());
+            let what = format!("{} deliveries, {limit} were requested", deliveries.len());
             return Err(self.guard.wrong(Method::EventClaim, what));
         }
         Ok(deliveries)
@@ -208,7 +208,7 @@ impl Guarded<dyn EventStore> {
             before = event.position;
         }
         if page.events.len() > query.limit as usize {
-            return Err(format!("a page of {} events, {} were asked for", page.events.len(), query.limit));
+            return Err(format!("a page of {} events, {} were requested", page.events.len(), query.limit));
         }
         if !page.events.is_empty() && page.reached < before {
             return Err(format!("the page reaches {}, its last event is at {before}", page.reached));

@@ -95,7 +95,7 @@ impl Guard {
             }
             Err(_) => {
                 let seconds = limit.as_secs();
-                Err(self.lost(method, ErrorKind::Unavailable, format!("the driver did not answer within {seconds} s")))
+                Err(self.lost(method, ErrorKind::Unavailable, format!("the driver did not respond within {seconds} s")))
             }
         };
         if let Err(error) = &result {
@@ -148,14 +148,14 @@ pub(super) fn unfit(opened: &Opened) -> Option<String> {
     let least = snaphook_driver::PAYLOAD_BYTES_MAX as u64;
     if capabilities.event_bytes_max < least {
         let found = capabilities.event_bytes_max;
-        return Some(format!("it takes events of up to {found} bytes, at least {least} are needed"));
+        return Some(format!("it accepts events of up to {found} bytes, at least {least} are needed"));
     }
     if capabilities.batch_bytes_max < capabilities.event_bytes_max {
         let (batch, event) = (capabilities.batch_bytes_max, capabilities.event_bytes_max);
-        return Some(format!("it takes batches of up to {batch} bytes, which is less than one event of {event}"));
+        return Some(format!("it accepts batches of up to {batch} bytes, which is less than one event of {event}"));
     }
     if !capabilities.ordered_claims {
-        return Some("it does not give claims in the order of their keys".to_owned());
+        return Some("it does not return claims in the order of their keys".to_owned());
     }
     if uuid::Uuid::parse_str(events.identity()).is_err() {
         return Some(format!("its log is called `{}`, expected a UUID", events.identity()));

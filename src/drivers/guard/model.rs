@@ -88,7 +88,7 @@ impl ModelStore for Guarded<dyn ModelStore> {
         let own = budget.wait_left().saturating_add(budget.limits().time);
         let page = self.guard.call(Method::ModelQuery, own, self.inner.query(model, query, budget)).await?;
         if page.items.len() > query.limit as usize {
-            let what = format!("a page of {} instances, {} were asked for", page.items.len(), query.limit);
+            let what = format!("a page of {} instances, {} were requested", page.items.len(), query.limit);
             return Err(self.guard.wrong(Method::ModelQuery, what));
         }
         Ok(page)

@@ -95,8 +95,8 @@ impl Callers {
 /// For callers whose driver violated its contract.
 fn partly_stored(stored: usize, of: usize) -> Error {
     let detail = format!(
-        "the event store wrote {stored} of {of} events that belong together: its driver does not do what it says; read \
-         what is there before you try again"
+        "the event store wrote {stored} of {of} events that belong together: its driver violates its contract; read \
+         the data before you try again"
     );
     tracing::error!("{detail}");
     Error::new(ErrorKind::Storage, detail)

@@ -19,12 +19,12 @@ impl Definitions {
         let [record] = entry.model.chain(phase) else {
             let count = entry.model.chain(phase).len();
             return Err(Error::not_found(format!(
-                "`{model}.{phase}` has {count} hooks; only a chain of one has one artifact to give"
+                "`{model}.{phase}` has {count} hooks; only a chain of one has one artifact to return"
             )));
         };
         if let Some(library) = &record.library {
             return Err(Error::not_found(format!(
-                "the hook `{}` is the library `{library}` in the hooks directory, which this API does not give",
+                "the hook `{}` is the library `{library}` in the hooks directory, which this API does not return",
                 record.name
             )));
         }

@@ -133,7 +133,7 @@ impl Definitions {
                 ));
             }
             if !names.insert(name.clone()) {
-                return Err(cannot_bind(format!("{pointer}/name"), format!("`{name}` stands twice in the chain")));
+                return Err(cannot_bind(format!("{pointer}/name"), format!("`{name}` appears twice in the chain")));
             }
             let library = match binding.code {
                 BindingCode::Library(library) => Some(library),

@@ -38,7 +38,7 @@ impl Definitions {
         if matches!(options.precondition, Precondition::Exists | Precondition::At(_)) {
             return Err(Error::new(
                 ErrorKind::PreconditionFailed,
-                "`If-Match` cannot hold for a model that is to be created",
+                "`If-Match` cannot match for a model that is to be created",
             ));
         }
         let definition = self.compile(id, &input).await?;
@@ -65,7 +65,7 @@ impl Definitions {
         }
         if let Some(entry) = self.core.models.get(id) {
             check_precondition(&entry, &options.precondition)?;
-            return Err(Error::new(ErrorKind::Exists, format!("there is a model `{id}` already; PUT changes it")));
+            return Err(Error::new(ErrorKind::Exists, format!("the model `{id}` already exists; PUT changes it")));
         }
         let refers_to_itself = definition.references.iter().any(|reference| reference.model == id);
         let referenced = refers_to_itself.then(|| Referenced::with(None, id)).transpose();

@@ -43,7 +43,7 @@ pub(super) fn too_fast(model: &str) -> Error {
 pub(super) fn written_on(model: &str) -> Error {
     Error::new(
         ErrorKind::Conflict,
-        format!("others make instances of `{model}` while it is deleted; try again when fewer are written"),
+        format!("others create instances of `{model}` while it is deleted; try again when fewer are written"),
     )
 }
 
@@ -53,6 +53,6 @@ pub(super) fn check_unused(model: &str, instances: u64) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::ModelInUse,
-        format!("model `{model}` has {instances} instances; delete them first, or ask with `?cascade=true`"),
+        format!("model `{model}` has {instances} instances; delete them first, or add `?cascade=true`"),
     ))
 }

@@ -135,7 +135,7 @@ async fn forget_all(events: Arc<dyn EventStore>, prefixes: Vec<String>, mut pace
                 Ok(count) if count < KEYS_AT_ONCE as u64 => break,
                 Ok(_) => pace.rest(began).await,
                 // They affect nobody; the next start removes them.
-                Err(error) => return tracing::info!("keys that are not used any more are kept for now: {error}"),
+                Err(error) => return tracing::info!("keys that are no longer used are kept for now: {error}"),
             }
         }
     }

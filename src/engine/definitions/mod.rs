@@ -143,7 +143,7 @@ impl Definitions {
         }
         Err(Error::new(
             ErrorKind::Unavailable,
-            format!("the model store failed while the instances of `{model}` were looked at; try again in a moment"),
+            format!("the model store failed while the instances of `{model}` were checked; try again in a moment"),
         ))
     }
 

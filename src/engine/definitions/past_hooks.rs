@@ -134,7 +134,7 @@ impl Definitions {
         let name = &record.name;
         if let Some(library) = &record.library {
             return Err(Error::not_found(format!(
-                "the hook `{name}` is the library `{library}` in the hooks directory, which this API does not give"
+                "the hook `{name}` is the library `{library}` in the hooks directory, which this API does not return"
             )));
         }
         if record.engine == WEBHOOK {
@@ -302,7 +302,7 @@ fn check_digits(digits: &str) -> Result<()> {
     }
     let shown: String = digits.chars().take(80).collect();
     Err(Error::bad_request(format!(
-        "`{}` is no digest, expected {DIGITS_MIN} to {DIGEST_LENGTH} of the digits 0-9 and a-f",
+        "`{}` is not a digest, expected {DIGITS_MIN} to {DIGEST_LENGTH} of the digits 0-9 and a-f",
         shown.escape_debug()
     )))
 }

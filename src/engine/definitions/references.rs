@@ -46,7 +46,7 @@ impl Definitions {
                 Err(Error::new(kind, message.clone()).with_errors(vec![FieldError { pointer, message }]))
             };
             if reference.model != id && self.core.models.get(&reference.model).is_none() {
-                let message = format!("there is no model `{}` to refer to; make it first", reference.model);
+                let message = format!("there is no model `{}` to refer to; create it first", reference.model);
                 return invalid("model", ErrorKind::Invalid, message);
             }
             if reference.on_delete != OnDelete::Restrict && !self.core.stores.event.capabilities().atomic_batch {

@@ -161,7 +161,7 @@ impl Deliveries {
             Error::new(
                 ErrorKind::NotFound,
                 format!(
-                    "`{}.{}` has no hook `{}` any more; bind it again, or drop the error",
+                    "`{}.{}` no longer has a hook `{}`; bind it again, or drop the error",
                     record.model, record.phase, record.hook
                 ),
             )

@@ -26,8 +26,8 @@ impl History {
             return Err(Error::new(
                 ErrorKind::PositionUnknown,
                 format!(
-                    "position {position} is of the log `{log}`, this one is `{}` (a restored backup is another log); \
-                     start over without a position",
+                    "position {position} belongs to the log `{log}`, this one is `{}` (a restored backup is another \
+                     log); start over without a position",
                     self.log()
                 ),
             ));

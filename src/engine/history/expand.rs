@@ -104,7 +104,7 @@ impl History {
                 entry.model.record.references.iter().map(|reference| format!("`{}`", reference.property)).collect();
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             return Err(Error::bad_request(format!(
-                "expand: `{}` is no reference of `{model}`; its references: {known}",
+                "expand: `{}` is not a reference of `{model}`; its references: {known}",
                 shown.escape_debug()
             )));
         };

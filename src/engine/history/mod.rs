@@ -36,7 +36,8 @@ pub(super) fn check_data(event: &Event) -> Result<()> {
     Err(Error::new(
         ErrorKind::Storage,
         format!(
-            "the data of the event at {position} is no JSON: {error}; `snaphook events inspect {position}` shows it"
+            "the data of the event at {position} is not valid JSON: {error}; `snaphook events inspect {position}` \
+             shows it"
         ),
     ))
 }

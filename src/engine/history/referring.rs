@@ -24,7 +24,7 @@ impl History {
             (Some(via), _) => all.iter().find(|found| found.property == via).copied().ok_or_else(|| {
                 let shown: String = via.chars().take(80).collect();
                 format!(
-                    "via: `{}` is no reference of `{other}` to `{model}`; those are {}",
+                    "via: `{}` is not a reference of `{other}` to `{model}`; those are {}",
                     shown.escape_debug(),
                     names()
                 )

@@ -19,7 +19,7 @@ impl Operations {
     pub async fn backup(&self) -> Result<mpsc::Receiver<Piece>> {
         let permit = Arc::clone(&self.backing_up).try_acquire_owned();
         let permit = permit
-            .map_err(|_| Error::new(ErrorKind::Conflict, "a backup is being made already; wait until it is done"))?;
+            .map_err(|_| Error::new(ErrorKind::Conflict, "a backup is already being created; wait until it is done"))?;
         let memory = Arc::new(self.core.memory.whole());
         // A backup that would only wait for memory does not begin.
         memory.lease().grow(START_BYTES)?;
@@ -35,8 +35,8 @@ impl Operations {
         })?;
         tokio::spawn(async move {
             match work.await {
-                Ok(()) => tracing::info!("a backup was made"),
-                Err(error) => tracing::error!("a backup was broken off: {error}"),
+                Ok(()) => tracing::info!("a backup was created"),
+                Err(error) => tracing::error!("a backup was aborted: {error}"),
             }
             drop(permit);
         });

@@ -43,7 +43,7 @@ impl Operations {
             if let Err(error) = &announced
                 && was_announced
             {
-                tracing::warn!("the other nodes cannot be told of this one: {error}");
+                tracing::warn!("the other nodes cannot be notified of this one: {error}");
             }
             was_announced = announced.is_ok();
         }

@@ -59,6 +59,6 @@ impl Operations {
 async fn health(answer: impl Future<Output = snaphook_driver::Result<()>>) -> Result<(), String> {
     match tokio::time::timeout(HEALTH_MAX, guarded("health", answer)).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("it has not answered for {} s", HEALTH_MAX.as_secs())),
+        Err(_) => Err(format!("it has not responded for {} s", HEALTH_MAX.as_secs())),
     }
 }

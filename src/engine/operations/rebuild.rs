@@ -17,11 +17,10 @@ use crate::engine::rebuild::Rebuild;
 impl Operations {
     /// Starts a rebuild of the model store; `conflict` if one runs.
     pub async fn start_rebuild(&self) -> Result<()> {
-        let progress = self
-            .core
-            .rebuild
-            .start(false)
-            .ok_or_else(|| Error::new(ErrorKind::Conflict, "a rebuild runs already; GET /rebuild shows it"))?;
+        let progress =
+            self.core.rebuild.start(false).ok_or_else(|| {
+                Error::new(ErrorKind::Conflict, "a rebuild is already running; GET /rebuild shows it")
+            })?;
         tokio::spawn(run(Arc::clone(&self.core), progress));
         Ok(())
     }

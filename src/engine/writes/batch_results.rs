@@ -123,7 +123,7 @@ impl Writes {
 fn not_found_again(position: Position) -> Error {
     let detail = format!(
         "a batch with this `Idempotency-Key` was written at position {position}, but the events there are not those of \
-         its operations; read what is there"
+         its operations; read the instances"
     );
     Error::new(ErrorKind::Storage, detail)
 }

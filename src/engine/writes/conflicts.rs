@@ -27,7 +27,7 @@ pub(super) fn refusal(
         // With a key it may have been the same request; the next round finds its result.
         Conflict::Stream { .. } if has_key => None,
         Conflict::Stream { ended: false, .. } if *precondition == Precondition::Absent => {
-            failed(format!("`{model}/{id}` was made by somebody else meanwhile"))
+            failed(format!("`{model}/{id}` was created by somebody else meanwhile"))
         }
         Conflict::Stream { ended: false, .. } if matches!(command.change, InstanceChange::Create { .. }) => {
             Some(exists(model, id))

@@ -361,7 +361,7 @@ fn check_presence(
     let failed = |detail: String| Err(Error::new(ErrorKind::PreconditionFailed, detail));
     match (precondition, current) {
         (Precondition::At(_) | Precondition::Exists, None) if !matches!(change, InstanceChange::Create { .. }) => {
-            return failed(format!("there is no `{model}/{id}`, so `If-Match` does not hold"));
+            return failed(format!("there is no `{model}/{id}`, so `If-Match` does not match"));
         }
         (Precondition::At(expected), Some(current)) if !expected.contains(&Seen::instance(current)) => {
             let what = if expected.iter().any(|seen| seen.position == current.position) {

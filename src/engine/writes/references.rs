@@ -94,7 +94,7 @@ impl Writes {
         if errors.is_empty() {
             return Ok(());
         }
-        let detail = format!("the data of `{}` refers to what does not exist", append.event.model);
+        let detail = format!("the data of `{}` refers to instances that do not exist", append.event.model);
         Err(Error::new(ErrorKind::Invalid, detail).with_errors(errors))
     }
 

@@ -206,7 +206,7 @@ impl Writes {
         // If the store failed meanwhile, it may have missed events.
         if self.core.availability.begun() != outages {
             let detail =
-                format!("the model store failed while it was looked at who refers to `{id}`; try again in a moment");
+                format!("the model store failed while it looked up the references to `{id}`; try again in a moment");
             return Err(Error::new(ErrorKind::Unavailable, detail));
         }
         found.truncate(max);

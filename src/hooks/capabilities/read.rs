@@ -183,7 +183,7 @@ fn to_text(value: &impl Serialize, what: &str) -> Result<String, HostError> {
     let text = serde_json::to_string(value)
         .map_err(|error| AccessError::new(AccessCode::Failed, format!("{what}: {error}")))?;
     match text.len() > ANSWER_BYTES_MAX {
-        true => Err(too_large(&format!("the answer to the {what}"), text.len(), ANSWER_BYTES_MAX).into()),
+        true => Err(too_large(&format!("the response to the {what}"), text.len(), ANSWER_BYTES_MAX).into()),
         false => Ok(text),
     }
 }

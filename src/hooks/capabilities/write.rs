@@ -73,11 +73,7 @@ impl Session {
                     AccessCode::NotFound => "there is no such model or instance",
                     _ => return Err(AccessError { code, message }.into()),
                 };
-                Err(AccessError::new(
-                    code,
-                    format!("write to `{model}`: {why}; with a read grant for it this says more"),
-                )
-                .into())
+                Err(AccessError::new(code, format!("write to `{model}`: {why}; a read grant for it shows more")).into())
             }
             Err(fatal) => Err(fatal),
         }
@@ -150,7 +146,7 @@ mod tests {
         assert!(text.contains(r#""data":null"#) && !text.contains("secret"), "{text}");
         let error = access_error(blind.write_update("audit", "none", "{}", None).await.unwrap_err());
         assert_eq!(error.code, AccessCode::NotFound);
-        assert!(error.message.contains("with a read grant for it this says more"), "{}", error.message);
+        assert!(error.message.contains("a read grant for it shows more"), "{}", error.message);
 
         let bench = Bench::new().with_instance("audit", "old", r#"{"secret":1}"#);
         let reader = bench.session("invoice", Phase::PostCreate, "mail", "write = ['audit']\nread = ['audit']");

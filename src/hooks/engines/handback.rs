@@ -31,7 +31,7 @@ pub(super) async fn amended(data: Json, original: Option<Json>) -> Outcome {
         Ok((Ok(true), _)) => return Outcome::Accept,
         Ok((Ok(false), data)) => return Outcome::Amend(data),
         Ok((Err(error), _)) => {
-            let message = format!("the data that it returned is no valid JSON: {error}");
+            let message = format!("the data that it returned is not valid JSON: {error}");
             Failure { cause: FailureCause::Amend, message, limit: None }
         }
         Err(failure) => failure,
@@ -62,7 +62,7 @@ pub(super) async fn look<T: Send + 'static>(
     let _place = PLACES.acquire().await.ok();
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure {
         cause: FailureCause::Internal,
-        message: format!("the hook's data could not be looked at: {error}"),
+        message: format!("the hook's data could not be checked: {error}"),
         limit: None,
     })
 }

@@ -75,7 +75,7 @@ fn output_failure(what: &str) -> Failure {
     let limit = format_size(OUTPUT_BYTES_MAX);
     Failure {
         cause: FailureCause::Output,
-        message: format!("{what}, the limit of what a hook hands back is {limit}"),
+        message: format!("{what}, the limit of what a hook returns is {limit}"),
         limit: Some(format!("output {limit}")),
     }
 }

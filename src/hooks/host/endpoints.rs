@@ -129,7 +129,7 @@ impl Endpoints {
             Err(faults) => {
                 let faults = faults.lines().collect::<Vec<_>>().join("; ");
                 if *said != faults {
-                    tracing::error!("{faults}; what was mounted before goes on");
+                    tracing::error!("{faults}; the endpoints mounted before stay in force");
                     *said = faults;
                 }
             }

@@ -85,7 +85,7 @@ fn keep(hook: &BoundHook, context: &Context, run: &Run, shadow: bool) {
         Outcome::Failed(failure) => {
             Some((LogLevel::Error, format!("failed ({}): {}", failure.cause.as_str(), failure.message)))
         }
-        Outcome::Reject(rejection) if shadow => Some((LogLevel::Info, format!("would refuse: {}", rejection.message))),
+        Outcome::Reject(rejection) if shadow => Some((LogLevel::Info, format!("would reject: {}", rejection.message))),
         Outcome::Amend(data) if shadow => Some((LogLevel::Info, format!("would amend: {}", data.as_str()))),
         _ => None,
     };

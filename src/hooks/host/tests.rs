@@ -255,7 +255,7 @@ async fn shadow_decides_nothing_but_is_counted_and_logged() {
     assert_eq!(stage.host.stats(&hook)["shadow"]["refusals"], 1);
     assert_eq!(stage.host.stats(&hook)["refusals"], 0);
     let lines = stage.host.logs.phase("invoice", Phase::PreCreate).lines();
-    assert_eq!(lines[0].message, "would refuse: no");
+    assert_eq!(lines[0].message, "would reject: no");
 }
 
 #[tokio::test]

@@ -58,11 +58,11 @@ pub(super) fn request(
         (None, None) => call.header("host")?,
     };
     let authority = authority.unwrap_or("localhost").parse::<Authority>();
-    let authority = authority.map_err(|_| Problem::bad_request("`Host` is no host with an optional port"))?;
+    let authority = authority.map_err(|_| Problem::bad_request("`Host` is not a host with an optional port"))?;
     let scheme = if client.is_secure { Scheme::HTTPS } else { Scheme::HTTP };
     let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build();
-    let uri = uri.map_err(|_| Problem::bad_request("the path is none that can be handed on"))?;
+    let uri = uri.map_err(|_| Problem::bad_request("the path cannot be passed on"))?;
 
     let mut headers = forwardable(call.headers(), endpoint.role());
     if let Some(caller) = &call.caller {

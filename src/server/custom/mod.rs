@@ -82,7 +82,7 @@ fn failed(endpoint: &Endpoint, failure: &Failure) -> Problem {
         ),
         cause => Problem::new(
             ProblemType::EndpointFailed,
-            format!("the endpoint `{name}` failed ({}); the server's log says more", cause.as_str()),
+            format!("the endpoint `{name}` failed ({}); see the server's log", cause.as_str()),
         ),
     }
 }
@@ -91,7 +91,7 @@ fn respond(endpoint: &Endpoint, method: &Method, response: hyper::Response<Respo
     let (mut head, body) = response.into_parts();
     if !(200..600).contains(&head.status.as_u16()) {
         tracing::error!(endpoint = endpoint.name(), "set the status {}, expected 200 to 599", head.status.as_u16());
-        let detail = format!("the endpoint `{}` set a status that is none of a response", endpoint.name());
+        let detail = format!("the endpoint `{}` set a status that is not allowed for a response", endpoint.name());
         return Err(Problem::new(ProblemType::EndpointFailed, detail));
     }
     head::clean(&mut head.headers);

@@ -12,7 +12,7 @@ pub(in crate::server) fn list_tokens() -> Operation {
 }
 
 pub(in crate::server) fn create_token() -> Operation {
-    Operation::new("createToken", Tag::Access, "Make a token")
+    Operation::new("createToken", Tag::Access, "Create a token")
         .takes(&["NewToken"])
         .returns(201, "The token: it is shown this once.", &["MadeToken"])
         .headers(&["Location"])
@@ -22,7 +22,7 @@ pub(in crate::server) fn create_token() -> Operation {
 pub(in crate::server) fn revoke_token() -> Operation {
     Operation::new("revokeToken", Tag::Access, "Revoke a token")
         .parameters(&["tokenName"])
-        .returns_nothing(204, "It is worth nothing any more.")
+        .returns_nothing(204, "The token is no longer valid.")
         .problems(&[ProblemType::NotFound])
 }
 
@@ -36,7 +36,7 @@ pub(in crate::server) fn list_secrets() -> Operation {
 
 pub(in crate::server) fn put_secret() -> Operation {
     Operation::new("putSecret", Tag::Access, "Set a secret")
-        .details("The body is the value, byte by byte. It never comes out again.")
+        .details("The body is the value, byte by byte. It cannot be read back.")
         .parameters(&["secretName"])
         .takes_type("application/octet-stream", &[])
         .returns_nothing(204, "It is kept, encrypted.")

@@ -5,7 +5,7 @@ use crate::server::problem::ProblemType;
 
 pub(in crate::server) fn list() -> Operation {
     Operation::new("listEvents", Tag::Events, "Read the log")
-        .details("A page may have no items and a `next`: go on from there.")
+        .details("A page may have no items and a `next`: continue from there.")
         .parameters(&["after", "limit", "eventModel", "eventInstance", "eventTypes"])
         .reads()
         .returns(200, "A page of events.", &["EventPage"])

@@ -12,7 +12,10 @@ pub(in crate::server) fn all() -> Operation {
 
 pub(in crate::server) fn get() -> Operation {
     Operation::new("getHooks", Tag::Hooks, "Read the chain of a phase")
-        .details("`Accept: application/wasm`, `text/javascript` or `application/typescript` gives the code of a chain of one.")
+        .details(
+            "`Accept: application/wasm`, `text/javascript` or `application/typescript` returns the code of a \
+             chain of one.",
+        )
         .parameters(&["model", "phase"])
         .returns(200, "The chain, or the code of its one hook.", &["HookChain"])
         .or_type("application/wasm", &[])
@@ -24,8 +27,8 @@ pub(in crate::server) fn get() -> Operation {
 pub(in crate::server) fn put() -> Operation {
     Operation::new("putHooks", Tag::Hooks, "Replace the chain of a phase")
         .details(
-            "Code alone is a chain of one; a chain of any length is JSON. What cannot work is refused, with the reason. \
-             `If-Match` has the model's `ETag`.",
+            "Code alone is a chain of one; a chain of any length is JSON. A chain that cannot work is rejected, with \
+             the reason. `If-Match` has the model's `ETag`.",
         )
         .parameters(&["model", "phase", "hookName", "hookEngine", "hookOrigin"])
         .writes()
@@ -65,7 +68,7 @@ pub(in crate::server) fn log() -> Operation {
 }
 
 pub(in crate::server) fn stats() -> Operation {
-    Operation::new("getHookStats", Tag::Hooks, "Read how the hooks of a phase do")
+    Operation::new("getHookStats", Tag::Hooks, "Read the statistics of the hooks of a phase")
         .parameters(&["model", "phase"])
         .returns(200, "Runs, failures and what they cost, for each hook of the chain.", &["HookStats"])
         .problems(&[ProblemType::NotFound])

@@ -124,7 +124,7 @@ pub(in crate::server) fn import() -> Operation {
         .parameters(&["model", "upsert", "dryRun", "prefer", "minPosition"])
         .idempotent()
         .takes_type("application/x-ndjson", &[])
-        .returns(200, "What became of the lines.", &["Imported"])
+        .returns(200, "The outcome of the lines.", &["Imported"])
         .problems(&[ProblemType::NotFound, ProblemType::PositionUnknown])
 }
 

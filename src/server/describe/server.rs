@@ -28,8 +28,8 @@ pub(in crate::server) fn plugins() -> Operation {
 }
 
 pub(in crate::server) fn backup() -> Operation {
-    Operation::new("backup", Tag::Server, "Make a backup")
-        .details("Everything that nothing else can give back, as one file for `snaphook restore`. Secrets are encrypted in it.")
+    Operation::new("backup", Tag::Server, "Create a backup")
+        .details("Everything that cannot be rebuilt, as one file for `snaphook restore`. Secrets are encrypted in it.")
         .returns_nothing(200, "The file.")
         .or_type("application/octet-stream", &[])
         .problems(&[ProblemType::Conflict, ProblemType::NotSupported])
@@ -46,11 +46,11 @@ pub(in crate::server) fn start_rebuild() -> Operation {
 }
 
 pub(in crate::server) fn healthz() -> Operation {
-    Operation::new("healthz", Tag::Server, "Ask whether the process answers").returns(200, "It does.", &["Health"])
+    Operation::new("healthz", Tag::Server, "Check whether the process responds").returns(200, "It does.", &["Health"])
 }
 
 pub(in crate::server) fn readyz() -> Operation {
-    Operation::new("readyz", Tag::Server, "Ask whether the server can work")
+    Operation::new("readyz", Tag::Server, "Check whether the server can work")
         .details("`degraded`: single models are unavailable.")
         .returns(200, "It can.", &["Ready"])
         .returns(503, "A store does not work, or the server is about to stop.", &["Unready"])
@@ -67,13 +67,13 @@ pub(in crate::server) fn metrics() -> Operation {
 pub(in crate::server) fn openapi() -> Operation {
     Operation::new("openapi", Tag::Server, "Read this document")
         .details(
-            "With the models that the caller may read. It has an end: `x-snaphook-models` says how many models it leaves out, \
-             `model` chooses some, and `after` goes on where it ends.",
+            "With the models that the caller may read. Its size is limited: `x-snaphook-models` contains the number of \
+             models that it leaves out, `model` selects some, and `after` continues where it ends.",
         )
         .parameters(&["openapiModel", "openapiAfter", "ifNoneMatchOpaque"])
         .returns(200, "An OpenAPI 3.1 document.", &["OpenApi"])
         .headers(&["ETag"])
-        .returns_nothing(304, "It is still what `If-None-Match` says.")
+        .returns_nothing(304, "Unchanged: it matches `If-None-Match`.")
         .headers(&["ETag"])
 }
 
@@ -83,7 +83,7 @@ pub(in crate::server) fn docs() -> Operation {
         .returns_nothing(200, "A page.")
         .or_type("text/html", &[])
         .headers(&["ETag"])
-        .returns_nothing(304, "It is still what `If-None-Match` says.")
+        .returns_nothing(304, "Unchanged: it matches `If-None-Match`.")
         .headers(&["ETag"])
 }
 
@@ -95,7 +95,7 @@ pub(in crate::server) fn docs_file() -> Operation {
         .or_type("text/css", &[])
         .or_type("text/plain", &[])
         .headers(&["ETag"])
-        .returns_nothing(304, "It is still what `If-None-Match` says.")
+        .returns_nothing(304, "Unchanged: it matches `If-None-Match`.")
         .headers(&["ETag"])
         .problems(&[ProblemType::NotFound])
 }

@@ -78,7 +78,7 @@ pub(in crate::server) async fn serve<F>(
         },
         () = &mut served => {
             if timeout(LAST_BYTES_MAX, moving).await.is_err() {
-                tracing::debug!("a connection is cut off: its peer does not take the last bytes");
+                tracing::debug!("a connection is cut off: its peer does not accept the last bytes");
             }
         }
     }

@@ -121,9 +121,9 @@ async fn secret(name: &str, engine: &Engine) -> Result<String, String> {
     let fault = |what: String| format!("its `config` names the secret `{}`, {what}", name.escape_debug());
     match engine.operations.secret(name).await {
         Ok(Some(secret)) => {
-            String::from_utf8(secret.expose().to_vec()).map_err(|_| fault("which is no text".to_owned()))
+            String::from_utf8(secret.expose().to_vec()).map_err(|_| fault("which is not text".to_owned()))
         }
-        Ok(None) => Err(fault("but there is no such secret; `snaphook secret set` makes one".to_owned())),
+        Ok(None) => Err(fault("but there is no such secret; `snaphook secret set` creates one".to_owned())),
         Err(error) => Err(fault(format!("which cannot be read: {error}"))),
     }
 }

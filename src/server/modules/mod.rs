@@ -96,7 +96,7 @@ impl Modules {
                     && let Err(error) = self.replace(&current, &engine, is_told).await
                 {
                     let line = error.line.map_or_else(String::new, |line| format!(":{line}"));
-                    tracing::error!("{}{line}: {}; the modules before stay in force", current.name(), error.message);
+                    tracing::error!("{}{line}: {}; the previous modules stay in force", current.name(), error.message);
                 }
                 if load::files(&current) != files {
                     break;
@@ -141,7 +141,7 @@ impl Modules {
                     if wanted.optional {
                         match loaded.iter().find(|old| old.config.name == wanted.name) {
                             Some(old) => {
-                                tracing::error!("{message}; the one before stays in force");
+                                tracing::error!("{message}; the previous one stays in force");
                                 next.push(old.again());
                             }
                             None => tracing::error!("{message}; it is optional, and left out"),

@@ -81,10 +81,10 @@ pub(in crate::server) async fn serve(
     let served = task::run(Some(given_out), work).await;
     let mut response = served.unwrap_or_else(|lost| {
         let (status, detail) = match lost {
-            Lost::Late => (StatusCode::GATEWAY_TIMEOUT, "a module did not return in time; the server's log says more"),
+            Lost::Late => (StatusCode::GATEWAY_TIMEOUT, "a module did not return in time; see the server's log"),
             Lost::Panicked(message) => {
                 tracing::error!("serving a request through modules panicked: {message}");
-                (StatusCode::INTERNAL_SERVER_ERROR, "a fault of the server, its log says more")
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the server's log")
             }
         };
         problem_document::of_status(status, detail, &request_id).map(Body::new)
@@ -184,8 +184,7 @@ impl Server for ForModules {
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
-                let detail =
-                    format!("a module wants the whole response, which cannot be had within {max} bytes: {error}");
+                let detail = format!("a module needs the whole response, which does not fit into {max} bytes: {error}");
                 self.problem(StatusCode::INTERNAL_SERVER_ERROR, &detail)
             })?;
             if let Ok(piece) = frame.into_data() {

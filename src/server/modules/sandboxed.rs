@@ -194,10 +194,10 @@ impl Asked {
             Asked::Response(verdict, change) => (verdict, change_response(exchange, change)),
             Asked::Made(response) => (Verdict::Ok, make(exchange, response)),
         };
-        done.map_err(|what| Fault::Lied(format!("it set {what}, which the server cannot take")))?;
+        done.map_err(|what| Fault::Lied(format!("it set {what}, which the server does not accept")))?;
         match verdict {
             Verdict::Status(status) if !(400..=599).contains(&status) => {
-                Err(Fault::Lied(format!("its error is {status}, which is no status from 400 to 599")))
+                Err(Fault::Lied(format!("its error is {status}, which is not a status from 400 to 599")))
             }
             verdict => Ok(verdict),
         }

@@ -198,7 +198,7 @@ impl Operation {
             .parameters(&["ifMatch", "ifNoneMatch"])
             .returns(200, description, schema)
             .headers(&["ETag"])
-            .returns_nothing(304, "It is still what `If-None-Match` says.")
+            .returns_nothing(304, "Unchanged: it matches `If-None-Match`.")
             .headers(&["ETag"])
             .problems(&[ProblemType::NotFound, ProblemType::PreconditionFailed])
     }

@@ -56,7 +56,7 @@ pub fn check(config: &Config) -> std::result::Result<(), ConfigErrors> {
     if directory.is_dir() {
         return Ok(());
     }
-    let message = format!("`server.static.directory` is `{}`, which is no folder", directory.display());
+    let message = format!("`server.static.directory` is `{}`, which is not a folder", directory.display());
     Err(ConfigErrors::new(config.name(), vec![ConfigError::new(*line, message)]))
 }
 
@@ -132,7 +132,7 @@ impl StaticFiles {
     fn finish(&self, mut response: Response, path: &str) -> Result<Response> {
         match response.status() {
             StatusCode::PRECONDITION_FAILED => {
-                let message = format!("a condition of the request does not hold for the file `{}`", shorten(path));
+                let message = format!("a condition of the request is not met for the file `{}`", shorten(path));
                 return Err(Problem::new(ProblemType::PreconditionFailed, message));
             }
             StatusCode::RANGE_NOT_SATISFIABLE => {

@@ -84,7 +84,7 @@ async fn read(pem: &Pem, engine: &Engine) -> Result<Bytes, ConfigError> {
         }
         PemSource::Secret(name) => match engine.operations.secret(name).await {
             Ok(Some(secret)) => Ok(Bytes::Secret(secret)),
-            Ok(None) => Err(fault(pem, "but there is no such secret; `snaphook secret set` makes one")),
+            Ok(None) => Err(fault(pem, "but there is no such secret; `snaphook secret set` creates one")),
             Err(error) => Err(fault(pem, &format!("which cannot be read: {error}"))),
         },
     }

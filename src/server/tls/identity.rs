@@ -53,7 +53,7 @@ impl Identity {
             .map_err(|error| Part::Certificate.fault(format!("whose first certificate cannot be used: {error}")))?;
         let key = PrivateKeyDer::from_pem_slice(material.key).map_err(|_| {
             Part::Key.fault(
-                "which holds no private key, expected one in PEM format (PKCS#8, PKCS#1 or SEC 1), not encrypted",
+                "which contains no private key, expected one in PEM format (PKCS#8, PKCS#1 or SEC 1), not encrypted",
             )
         })?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| {
@@ -112,7 +112,7 @@ fn certificates(part: Part, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn empty(part: Part) -> Fault {
-    part.fault("which holds no certificate, expected PEM with `-----BEGIN CERTIFICATE-----`")
+    part.fault("which contains no certificate, expected PEM with `-----BEGIN CERTIFICATE-----`")
 }
 
 fn digest(material: &Material<'_>) -> [u8; 32] {

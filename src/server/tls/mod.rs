@@ -72,7 +72,7 @@ impl Tls {
             Err(faults) => {
                 let faults = ConfigErrors::new(name, faults).lines().collect::<Vec<_>>().join("; ");
                 if *said != faults {
-                    tracing::error!("{faults}; the certificate before stays in force");
+                    tracing::error!("{faults}; the previous certificate stays in force");
                     *said = faults;
                 }
             }

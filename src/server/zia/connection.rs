@@ -72,7 +72,7 @@ impl Bridge {
             Err(_) if is_secure => {}
             Err(reason) => {
                 if let Ok(Err(error)) = timeout(REFUSAL_MAX, refuse(stream, peer, reason, app, router)).await {
-                    tracing::debug!("a connection ended before it was refused: {error}");
+                    tracing::debug!("a connection ended before it was rejected: {error}");
                 }
             }
         }
@@ -194,7 +194,7 @@ async fn answer(
             served = &mut connection => break served.map_err(io::Error::other),
             _ = ticks.tick() => {
                 if peer.0.tick() {
-                    break Err(io::Error::other("the client does not take the response"));
+                    break Err(io::Error::other("the client does not accept the response"));
                 }
             }
         }

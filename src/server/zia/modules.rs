@@ -62,7 +62,7 @@ impl Module {
         let effect = if self.config.optional {
             "requests are served without it"
         } else {
-            "requests are answered 503, since it is not `optional`"
+            "requests get 503, since it is not `optional`"
         };
         tracing::error!("module `{}` is deactivated: {why}; {effect}", self.config.name);
         self.deactivated = Some(why);

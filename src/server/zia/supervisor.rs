@@ -321,7 +321,7 @@ impl Bridge {
                 if is_changed
                     && let Err(error) = process.control.send(&Order::config_change(number, &new.config.settings)).await
                 {
-                    tracing::error!("module `{}` cannot be told its new configuration: {error}", new.config.name);
+                    tracing::error!("module `{}` cannot receive its new configuration: {error}", new.config.name);
                 }
             }
             return;

@@ -87,7 +87,7 @@ impl Exporter {
         let _ = stop.send(());
         if timeout(within, &mut task).await.is_err() {
             task.abort();
-            tracing::warn!("the collector of traces did not take the last spans within {within:?}");
+            tracing::warn!("the collector of traces did not accept the last spans within {within:?}");
         }
     }
 }
@@ -175,7 +175,7 @@ impl Collector {
                     self.counts.exported.fetch_add(batch.len() as u64 - rejected, Ordering::Relaxed);
                     self.counts.not_taken.fetch_add(rejected, Ordering::Relaxed);
                     if std::mem::take(&mut self.is_silent) {
-                        tracing::info!("the collector of traces takes spans again");
+                        tracing::info!("the collector of traces accepts spans again");
                     }
                     return;
                 }
@@ -186,7 +186,10 @@ impl Collector {
                 Err(refusal) => {
                     self.counts.not_taken.fetch_add(batch.len() as u64, Ordering::Relaxed);
                     if !std::mem::replace(&mut self.is_silent, true) {
-                        tracing::warn!("the collector of traces takes no spans, they are dropped: {}", refusal.reason);
+                        tracing::warn!(
+                            "the collector of traces accepts no spans, they are dropped: {}",
+                            refusal.reason
+                        );
                     }
                     return;
                 }
@@ -212,7 +215,7 @@ impl Collector {
                     | StatusCode::SERVICE_UNAVAILABLE
                     | StatusCode::GATEWAY_TIMEOUT
             );
-            return Err(Refusal { reason: format!("it answered {status}"), may_pass });
+            return Err(Refusal { reason: format!("it returned {status}"), may_pass });
         }
         let mut answer = Vec::new();
         // Once it has said that it took them, sending them again would only make doubles.

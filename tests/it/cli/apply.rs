@@ -97,7 +97,7 @@ fn files_with_faults_are_not_applied() {
     );
     assert_eq!(server.client().get("/models").expect(200).json()["items"], json!([]));
     let said = ask(&server, &["apply", "nowhere"]).fails();
-    assert!(said.contains("`nowhere` is no folder"), "{said}");
+    assert!(said.contains("`nowhere` is not a folder"), "{said}");
     // A step that the server rejects ends the command with an error.
     std::fs::remove_file(at.join("hooks/invoice/precreate.js")).expect("removed");
     write(at, "hooks/customer/model.json", r#"{"schema": {"type": "object"}}"#);

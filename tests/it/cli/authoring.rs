@@ -61,8 +61,8 @@ fn endpoints_and_modules_begin_in_three_languages() {
         assert!(contract.expect("a contract").contains("package snaphook:module@0.1.0;"));
     }
     let again = |name: &str| run(here, &["module", "new", name, "--kind", "endpoint", "--language", "js"]).fails();
-    assert!(again("q-js").contains("is there already"));
-    assert!(again("A b").contains("no name of a module or an endpoint"));
+    assert!(again("q-js").contains("already exists"));
+    assert!(again("A b").contains("not a valid name for a module or an endpoint"));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_new_project_runs_at_once() {
     refused.expect_problem(422, "rejected");
 
     let again = run(place.path(), &["init", "shop"]).fails();
-    assert!(again.contains("`shop` is there already"), "{again}");
+    assert!(again.contains("`shop` already exists"), "{again}");
 }
 
 #[test]
@@ -176,19 +176,22 @@ fn what_cannot_be_built_is_said() {
         run(here, &["hook", "new", language, "--language", language]).ok();
         for args in [&["hook", "build", language][..], &["hook", "test", language]] {
             let said = build(here, None, args).lacks();
-            assert!(said.contains(&format!("`{tool}` is not there")) && said.contains(way), "{said}");
+            assert!(
+                said.contains(&format!("`{tool}`, which builds the hook, is not installed")) && said.contains(way),
+                "{said}"
+            );
         }
     }
     for language in ["rust", "c"] {
         let name = format!("{language}-native");
         run(here, &["hook", "new", &name, "--language", language, "--native"]).ok();
         let said = build(here, None, &["hook", "build", &name]).lacks();
-        assert!(said.contains("is not there, and the hook is built with it; "), "{said}");
+        assert!(said.contains(", which builds the hook, is not installed; "), "{said}");
     }
     let name = run(here, &["hook", "new", "x", "--language", "js", "--native"]).fails();
     assert!(name.contains("native hooks are in Rust or C"), "{name}");
     let name = run(here, &["hook", "new", "a b", "--language", "js"]).fails();
-    assert!(name.contains("`a b` is no hook name"), "{name}");
+    assert!(name.contains("`a b` is not a hook name"), "{name}");
     assert_eq!(run(here, &["hook", "new", "x", "--language", "cobol"]).code, Some(2));
 
     let Some(sdk) = sdk_js() else { return };

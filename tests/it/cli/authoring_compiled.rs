@@ -83,7 +83,7 @@ fn from_new_to_bound(language: &str, source: &str, rule: Option<(&str, &str)>) {
     let text = std::fs::read_to_string(hook.join(source)).expect("a source");
     write(&hook, source, &format!("{text}\n((\n"));
     let said = with_tools(here, &["hook", "build", "check"]).fails();
-    assert!(said.contains("failed (exit status: 1); what it said stands above"), "{said}");
+    assert!(said.contains("failed (exit status: 1); see its output above"), "{said}");
     assert_eq!(std::fs::read(hook.join("dist/preCreate.wasm")).expect("a component"), built);
 
     // Change the rule.

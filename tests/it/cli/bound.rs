@@ -94,7 +94,7 @@ fn a_hook_is_read_and_rolled_back() {
         "had nothing at `sha256:ffffffffffff`",
     );
     fails(&["hook", "source", "order.preUpdate"], "`order.preUpdate` has no hooks");
-    fails(&["hook", "source", "order.preCreate", "--artifact", "sha256:x"], "is no digest");
+    fails(&["hook", "source", "order.preCreate", "--artifact", "sha256:x"], "is not a digest");
     fails(&["hook", "log", "nobody.preCreate"], "no model `nobody`");
     assert_eq!(ask(&server, &["hook", "log", "order.precreate"]).code, Some(2));
 }

@@ -27,8 +27,8 @@ fn grants_that_name_nothing_are_warned_about() {
     for warning in [
         "there is no program `/nowhere/x`",
         "no hook of `order` is called `mial`",
-        "`read` names `custmer`, and no model is called so",
-        "`secret` names `key`, and no secret is called so",
+        "`read` names `custmer`, but there is no such model",
+        "`secret` names `key`, but there is no such secret",
         "no model is called `ordr`",
     ] {
         assert!(said.lines().any(|line| line.starts_with("warning: ") && line.contains(warning)), "{warning}: {said}");
@@ -99,7 +99,7 @@ fn other_files_and_none() {
     assert!(said.starts_with("missing.toml: cannot be read"), "{said}");
     write(directory.path(), "broken.toml", "[server]\nmount-path = '/'\npassword = hunter2\n");
     let said = run(directory.path(), &["--config", "broken.toml", "check"]).fails();
-    assert!(said.starts_with("broken.toml:3: no valid TOML") && !said.contains("hunter2"), "{said}");
+    assert!(said.starts_with("broken.toml:3: not valid TOML") && !said.contains("hunter2"), "{said}");
     let empty = tempfile::tempdir().expect("a folder");
     assert_eq!(
         run(empty.path(), &["check"]).ok(),

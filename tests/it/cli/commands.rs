@@ -153,7 +153,7 @@ fn secrets_of_a_server() {
     }
     for (args, stdin, says) in [
         (&["secret", "set", "empty"][..], "", "is empty"),
-        (&["secret", "set", "a/b"], "x", "no name of a secret"),
+        (&["secret", "set", "a/b"], "x", "is not a valid secret name"),
         (&["secret", "set", "x", "--file", "missing"], "", "`missing` cannot be read"),
         (&["secret", "rm", "nobody"], "", "there is no secret `nobody`"),
     ] {
@@ -227,7 +227,7 @@ fn hooks() {
     write(server.directory(), "broken.js", "export default () => {\n  return 1 +;\n}");
     for (args, says) in [
         (&["hook", "put", "broken.js", "--model", "movie", "--phase", "preCreate"][..], "(line 2, column 13)"),
-        (&["hook", "put", "any.js", "--model", "movie"], "`any` is no phase"),
+        (&["hook", "put", "any.js", "--model", "movie"], "`any` is not a phase"),
         (&["hook", "put", "any.js", "--phase", "preCreate"], "`--model`"),
         (&["hook", "put", "missing.js", "--model", "movie", "--phase", "preCreate"], "`missing.js` cannot be read"),
         (&["hook", "put", "config.toml", "--model", "movie", "--phase", "preCreate"], "expected `chain`"),
@@ -304,7 +304,7 @@ fn a_hook_that_is_only_tried() {
             "has no data for `--before`",
         ),
         (&["hook", "test", "hooks/movie/preCreate.js", "--after", "missing.json"], "`missing.json` cannot be read"),
-        (&["hook", "test", "hooks/movie/preCreate.js", "--after", "hooks/movie/preCreate.js"], "is no JSON"),
+        (&["hook", "test", "hooks/movie/preCreate.js", "--after", "hooks/movie/preCreate.js"], "is not valid JSON"),
     ] {
         let said = run(at, args).fails();
         assert!(said.contains(says), "{args:?}: {said}");

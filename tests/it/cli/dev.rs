@@ -124,7 +124,7 @@ fn what_is_saved_is_bound_and_what_runs_is_printed() {
     dev.says("create hook `order.preDelete`: quickjs (preDelete.js), ");
     create("a-4", 5).expect_problem(422, "rejected");
     write(&shop, "hooks/audit/model.json", "{\n  \"schema\": {,\n}\n");
-    dev.says("hooks/audit/model.json:2: no valid JSON");
+    dev.says("hooks/audit/model.json:2: not valid JSON");
     write(&shop, "hooks/audit/model.json", r#"{"schema": {"type": "object"}}"#);
     dev.says("create model `audit`, ");
     assert_eq!(dev.count("hooks/order/preCreate.ts:2:"), 1, "{}", dev.printed());
@@ -168,9 +168,9 @@ fn a_server_that_runs_is_used() {
     api.get("/models/order").expect(200);
 
     let nobody = run(&shop, &["dev", "--url", "http://127.0.0.1:1"]).fails();
-    assert!(nobody.contains("no server answers"), "{nobody}");
+    assert!(nobody.contains("no server responds"), "{nobody}");
     let nothing = run(&shop, &["dev", "gone"]).fails();
-    assert!(nothing.contains("`gone` is no folder"), "{nothing}");
+    assert!(nothing.contains("`gone` is not a folder"), "{nothing}");
 }
 
 /// Other tests use the same cores, so it is enough that the fastest of several saves meets the limit.

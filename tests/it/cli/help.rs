@@ -92,6 +92,6 @@ fn no_server() {
         let mut all = vec!["--url", &url];
         all.extend(args);
         let said = run(directory.path(), &all).fails();
-        assert!(said.contains(&format!("no server answers at {url}")), "{args:?}: {said}");
+        assert!(said.contains(&format!("no server responds at {url}")), "{args:?}: {said}");
     }
 }

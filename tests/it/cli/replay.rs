@@ -93,7 +93,7 @@ fn of_a_source(engine: &str) {
     check(&ask(&server, &json).ok());
     let text = ask(&server, &replay).ok();
     assert!(
-        text.contains(&format!("event {} order/e: would refuse: 0 to 1000\n  /total: too much\n", positions[4])),
+        text.contains(&format!("event {} order/e: would reject: 0 to 1000\n  /total: too much\n", positions[4])),
         "{text}"
     );
     assert!(text.contains("  /name: \"N\", stored is \"n\"\n  /paid: nothing, stored is true\n"), "{text}");
@@ -120,7 +120,7 @@ fn of_a_source(engine: &str) {
     let empty = super::folder("[server]\nmount-address = '127.0.0.1:1'\n[auth]\nmode = 'open'\n");
     write(empty.path(), "preUpdate.js", "export default () => {};");
     let nothing = run(empty.path(), &["hook", "test", "preUpdate.js", "--replay", "--model", "order"]).fails();
-    assert!(nothing.contains("there is nothing to replay: no server answers at http://127.0.0.1:1"), "{nothing}");
+    assert!(nothing.contains("there is nothing to replay: no server responds at http://127.0.0.1:1"), "{nothing}");
     assert!(!empty.path().join("data").exists());
     assert!(ask(&server, &["hook", "test", "preUpdate.js", "--replay"]).fails().contains("`--model`"));
 

@@ -169,7 +169,7 @@ fn reloading() -> (Server, Client) {
 fn a_signal_loads_the_configuration_again() {
     let (server, api) = reloading();
     signal(&server, Signal::HUP);
-    says(&server, "config.toml loaded again, nothing in it that takes effect has changed");
+    says(&server, "config.toml reloaded, nothing that takes effect without a restart has changed");
     append_config(&server, &grant("js", "*", "read = ['x']\ntimeout = '2 s'\nmemory = '128 MiB'"));
     signal(&server, Signal::HUP);
     says(&server, "now in force: grants");
@@ -204,7 +204,7 @@ fn what_is_refused_or_needs_a_restart_is_left_as_it_was() {
     let good = std::fs::read_to_string(server.config_file()).expect("a config");
     append_config(&server, "[[grants]]\nmodel = 'js'\nphase = 'preCreate'\nraed = ['x']");
     says(&server, "unknown key `grants.raed`, did you mean `grants.read`?");
-    says(&server, "config.toml is refused, the configuration before stays in force");
+    says(&server, "config.toml is rejected, the previous configuration stays in force");
     assert_eq!(grants(&api), json!({"timeout": "500 ms", "memory": "64 MiB"}));
     std::fs::remove_file(server.config_file()).expect("removed");
     signal(&server, Signal::HUP);
@@ -215,6 +215,6 @@ fn what_is_refused_or_needs_a_restart_is_left_as_it_was() {
     std::fs::write(server.config_file(), format!("{changed}\n{}", grant("js", "preCreate", "read = ['z']")))
         .expect("written");
     eventually("the grant is in force", || (grants(&api)["read"] == json!(["z"])).then_some(()));
-    says(&server, "`server.mount-address` has changed and needs a restart, it is left as it was");
+    says(&server, "`server.mount-address` has changed and needs a restart, its previous value stays in force");
     api.get("/healthz").expect(200);
 }

@@ -146,9 +146,9 @@ fn secrets_without_a_server() {
     assert_eq!(run(&["secret", "rm", "file.key"]).ok(), "secret `file.key` is removed\n");
     assert_eq!(run(&["secret", "rm", "file.key"]).fails(), "error: there is no secret `file.key`\n");
     assert_eq!(run(&["secret", "list"]).ok(), "mail-key\n");
-    assert!(run(&["secret", "set", "a b"]).fails().contains("is no name of a secret"));
+    assert!(run(&["secret", "set", "a b"]).fails().contains("is not a valid secret name"));
     assert!(run(&["secret", "set", "empty"]).fails().contains("is empty"));
-    assert!(run(&["--url", "http://127.0.0.1:1", "secret", "list"]).fails().contains("no server answers"));
+    assert!(run(&["--url", "http://127.0.0.1:1", "secret", "list"]).fails().contains("no server responds"));
     // The secret is not readable on disk.
     for entry in std::fs::read_dir(folder.path().join("data/secrets")).expect("the storage") {
         let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
@@ -156,7 +156,7 @@ fn secrets_without_a_server() {
     }
     // Without the key the secret is unreadable, and the command reports it.
     std::fs::remove_file(folder.path().join("data/secret.key")).expect("the key");
-    assert!(run(&["secret", "list"]).fails().contains("bring the file back"));
+    assert!(run(&["secret", "list"]).fails().contains("restore the file"));
 }
 
 #[test]
@@ -178,7 +178,8 @@ fn what_needs_a_server_says_so() {
     {
         assert_eq!(
             run(folder.path(), arguments).fails(),
-            "error: no server answers at http://127.0.0.1:1; start one with `snaphook serve`, or name another with `--url`\n"
+            "error: no server responds at http://127.0.0.1:1; start one with `snaphook serve`, or name another with \
+             `--url`\n"
         );
     }
     assert!(run(folder.path(), &["--url", "localhost", "events"]).fails().contains("expected such as"));
@@ -236,10 +237,11 @@ fn apply_makes_a_server_match() {
     write(files, "hooks/order/model.json", "{");
     let error = ask(&server, &["apply"]).fails();
     assert!(
-        error.starts_with("error: nothing was applied:\n") && error.contains("hooks/order/model.json:1: no valid JSON"),
+        error.starts_with("error: nothing was applied:\n")
+            && error.contains("hooks/order/model.json:1: not valid JSON"),
         "{error}"
     );
-    assert!(ask(&server, &["apply", "nowhere"]).fails().contains("`nowhere` is no folder"));
+    assert!(ask(&server, &["apply", "nowhere"]).fails().contains("`nowhere` is not a folder"));
 }
 
 #[test]
@@ -273,7 +275,7 @@ fn hooks_are_bound_and_listed() {
     write(server.directory(), "broken.js", "export function preCreate( {");
     let error = ask(&server, &["hook", "put", "broken.js", "--model", "order", "--phase", "preCreate"]).fails();
     assert!(error.contains("\nerror: "), "{error}");
-    assert!(ask(&server, &["hook", "put", "check.js", "--model", "order"]).fails().contains("`check` is no phase"));
+    assert!(ask(&server, &["hook", "put", "check.js", "--model", "order"]).fails().contains("`check` is not a phase"));
     assert_eq!(ask(&server, &["hook", "put", "check.js", "--phase", "precreate"]).code, Some(2));
 }
 
@@ -476,7 +478,7 @@ fn the_configuration_is_loaded_again() {
 
     // A rejected configuration changes nothing.
     std::fs::write(&file, format!("{before}\n{grant}\n[[grants]]\nmodel = 'x'\n")).expect("a file");
-    logged("the configuration before stays in force");
+    logged("the previous configuration stays in force");
     create().expect(201);
 
     // Settings that need a restart are named; the others take effect. SIGHUP does the same.
@@ -488,7 +490,7 @@ fn the_configuration_is_loaded_again() {
     let lines = server.log().len();
     server.signal(Signal::HUP);
     eventually("it is loaded again", || {
-        server.log()[lines..].iter().any(|line| line.contains("loaded again")).then_some(())
+        server.log()[lines..].iter().any(|line| line.contains("reloaded")).then_some(())
     });
 }
 

@@ -77,7 +77,7 @@ fn each_makes_its_own_model_unavailable_and_nothing_else() {
     }
     let server = server.restart_ended();
     assert_eq!(degraded(&server), expected);
-    assert_eq!(lines(&server, "cannot take an event"), cases.len(), "{}", server.log().join("\n"));
+    assert_eq!(lines(&server, "cannot apply an event"), cases.len(), "{}", server.log().join("\n"));
     let api = server.client();
     for (model, position) in &expected {
         for path in [format!("/models/{model}/instances/good"), format!("/models/{model}/instances?sort=n")] {
@@ -97,7 +97,7 @@ fn each_makes_its_own_model_unavailable_and_nothing_else() {
     // Not reported again at the next start or after a kill.
     let server = server.kill_and_restart();
     assert_eq!(degraded(&server), expected);
-    assert_eq!(lines(&server, "cannot take an event"), cases.len());
+    assert_eq!(lines(&server, "cannot apply an event"), cases.len());
     assert_eq!(status(&server, "fine"), 200);
     // A rebuild finds and reports them again.
     let rebuilt = ask(&server, &["rebuild"]);
@@ -176,7 +176,7 @@ fn a_model_store_of_an_older_format_is_built_again() {
     models.execute_batch("PRAGMA user_version = 1; DROP TABLE _models").expect("changed");
     drop(models);
     let server = server.restart_ended();
-    assert_eq!(lines(&server, "it is built again from the event log"), 1, "{}", server.log().join("\n"));
+    assert_eq!(lines(&server, "it is rebuilt from the event log"), 1, "{}", server.log().join("\n"));
     for model in ["json_each", "sqlite_master", "m"] {
         eventually("it is there", || (status(&server, model) == 200).then_some(()));
         server.client().get(&format!("/models/{model}/instances?filter[n][eq]=1")).expect(200);
@@ -195,7 +195,10 @@ fn broken_data_in_the_log_breaks_no_answer() {
     let marked = |event: &Value| {
         assert_eq!((event["position"].as_i64(), &event["data"]), (Some(position), &Value::Null), "{event}");
         let error = event["data_error"].as_str().expect("an error");
-        assert!(error.contains("is no JSON") && error.contains(&format!("events inspect {position}")), "{error}");
+        assert!(
+            error.contains("is not valid JSON") && error.contains(&format!("events inspect {position}")),
+            "{error}"
+        );
     };
     // `json` reads the complete response.
     for path in ["/events?limit=100", "/models/m/instances/bad/events"] {
@@ -211,7 +214,7 @@ fn broken_data_in_the_log_breaks_no_answer() {
     let later = stream.next().data;
     assert_eq!((&later["instance"], &later["data"]), (&json!("later"), &json!({"n": 2})));
     let problem = api.get(&format!("/models/m/instances/bad?at={position}")).expect_problem(503, "storage");
-    assert!(problem["detail"].as_str().expect("a detail").contains("is no JSON"), "{problem}");
+    assert!(problem["detail"].as_str().expect("a detail").contains("is not valid JSON"), "{problem}");
 }
 
 #[test]

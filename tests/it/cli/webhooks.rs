@@ -26,7 +26,7 @@ fn a_file_is_all_that_a_webhook_needs() {
         peer.url("/in")
     );
     assert!(said.contains(&asked), "{said}");
-    assert!(said.contains("no secret is called so; `snaphook secret set order-key` stores it"), "{said}");
+    assert!(said.contains("which does not exist; `snaphook secret set order-key` stores it"), "{said}");
     let block = lines_to_add(&said);
     let (lines, _) = block.split_once("\nwarning: ").unwrap_or((&block, ""));
     append_config(&server, lines);
@@ -62,7 +62,7 @@ fn a_file_is_all_that_a_webhook_needs() {
     assert!(ask(&server, &["hook", "deploy", "hooks/order/postCreate.toml"]).ok().contains("bound already, unchanged"));
     assert!(ask(&server, &["hook", "list", "order"]).ok().contains("webhook"));
     let said = ask(&server, &["hook", "deploy", "hooks/order/postCreate.toml", "--shadow"]).fails();
-    assert!(said.contains("says name, engine, mode and right of each hook itself"), "{said}");
+    assert!(said.contains("itself defines the name, engine, mode and rights of each hook"), "{said}");
     write(at, "hooks/order/preCreate.toml", &file);
     let said = ask(&server, &["hook", "deploy", "hooks/order/preCreate.toml"]).fails();
     assert!(said.contains("preCreate.toml:1: a webhook is sent after the change"), "{said}");

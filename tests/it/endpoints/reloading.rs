@@ -61,6 +61,6 @@ fn endpoints_and_their_grants_come_and_go_with_the_file() {
     // A path of the API is rejected, and the previous endpoint stays.
     write(&server, "config.toml", before.replace(TOOL, &TOOL.replace("/tool", "/events/x")).as_bytes());
     server.signal(Signal::HUP);
-    eventually("it is refused", || (says(&server, "the configuration before stays in force") > 0).then_some(()));
+    eventually("it is refused", || (says(&server, "the previous configuration stays in force") > 0).then_some(()));
     api.get("/moved/echo").expect(200);
 }

@@ -75,7 +75,7 @@ fn a_hook_in_shadow_decides_nothing() {
         &api,
         "preCreate",
         json!([
-            shadow("refuses", "throw new Reject('I would refuse')"),
+            shadow("refuses", "throw new Reject('I would reject')"),
             shadow("amends", "return { ...after, extra: 1 }"),
             shadow("fails", "throw new Error('I would fail')"),
             shadow("loops", "for (;;);"),
@@ -87,7 +87,7 @@ fn a_hook_in_shadow_decides_nothing() {
     let made = create(&api, "js", &json!({"n": 1})).expect(201).json();
     assert_eq!(made["data"], json!({"n": 1, "seen": ["real"]}));
     let lines = log_of(&api, "js", "preCreate", made["id"].as_str().expect("a text"));
-    for says in ["would refuse: I would refuse", r#"would amend: {"n":1,"extra":1}"#, "I would fail", "`timeout`"] {
+    for says in ["would reject: I would reject", r#"would amend: {"n":1,"extra":1}"#, "I would fail", "`timeout`"] {
         assert!(lines.iter().any(|line| line.contains(says)), "{says}: {lines:?}");
     }
     let stats = api.get("/models/js/hooks/preCreate/stats").expect(200).json();

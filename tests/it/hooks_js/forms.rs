@@ -202,7 +202,7 @@ fn what_cannot_work_is_not_bound() {
         ("export { a } from 'a'; export default 1", "`a` cannot be imported"),
         ("const fs = require('fs');\nexport default () => fs;", "`fs` cannot be imported"),
         ("export default () => import.meta.url", "`import.meta`"),
-        ("const x = await fetch('http://x');\nexport default () => x;", "`await` stands outside of every function"),
+        ("const x = await fetch('http://x');\nexport default () => x;", "`await` is used outside of every function"),
     ] {
         let detail = not_bound(&api, source);
         assert!(detail.contains(says), "{source}\nexpected `{says}` in: {detail}");

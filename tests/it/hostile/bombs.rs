@@ -87,7 +87,7 @@ fn output() {
     all_refused(
         &arena,
         &["output"],
-        "the limit of what a hook hands back is 16 MiB",
+        "the limit of what a hook returns is 16 MiB",
         &[
             ("text", "export function preCreate() { return { text: 'x'.repeat(40_000_000) }; }"),
             ("escapes", "export function preCreate() { return { text: '\\u0001'.repeat(3_000_000) }; }"),
@@ -222,7 +222,7 @@ fn too_many_calls_at_once() {
         assert_eq!(answer.header("retry-after"), Some("1"));
         let problem = answer.expect_problem(503, "overloaded");
         let detail = problem["detail"].as_str().expect("a text");
-        assert!(detail.contains("1 calls of this hook run and 16 wait already"), "{detail}");
+        assert!(detail.contains("1 calls of this hook are running and 16 are already waiting"), "{detail}");
     }
     for answer in others {
         answer.expect_problem(502, "hook-failed");

@@ -29,7 +29,7 @@ fn files_that_are_no_component() {
     let arena = Arena::with(options);
     let model = arena.victim();
     let good = component("pre-hook", "", &check(""));
-    refused(&arena, &model, "preCreate", &good[..good.len() - 1], "no valid component");
+    refused(&arena, &model, "preCreate", &good[..good.len() - 1], "not a valid component");
     refused(&arena, &model, "preCreate", &good[..8], "");
     // The same bytes each time: a Lehmer generator.
     let mut state = 1_u64;
@@ -42,12 +42,12 @@ fn files_that_are_no_component() {
     };
     arena.bystander.stays_calm("random", || {
         for share in [1, 2, 5, 9] {
-            refused(&arena, &model, "preCreate", &good[..good.len() * share / 10], "no valid component");
+            refused(&arena, &model, "preCreate", &good[..good.len() * share / 10], "not a valid component");
         }
         for _ in 0..20 {
-            refused(&arena, &model, "preCreate", &random(4096), "no WebAssembly");
+            refused(&arena, &model, "preCreate", &random(4096), "not WebAssembly");
             let headed = [&good[..8], &random(4096)].concat();
-            refused(&arena, &model, "preCreate", &headed, "no valid component");
+            refused(&arena, &model, "preCreate", &headed, "not a valid component");
             // A valid component with a few bytes replaced.
             let mut garbled = good.clone();
             let at = usize::from(u16::from_le_bytes(random(2).try_into().expect("two bytes"))) % (good.len() - 72);
@@ -58,14 +58,14 @@ fn files_that_are_no_component() {
         }
     });
     for (code, says) in [
-        (&b""[..], "no WebAssembly"),
+        (&b""[..], "not WebAssembly"),
         (b"\0asm", "version that this server does not know"),
         (b"\0asm\x01\0\0\0", "core WebAssembly module"),
         (b"\0asm\x02\0\0\0", "version that this server does not know"),
         (b"\0asm\x0e\0\x01\0", "version that this server does not know"),
-        (b"(component)", "no WebAssembly"),
-        (b"export function preCreate() {}", "no WebAssembly"),
-        (b"\x7fELF\x02\x01\x01", "no WebAssembly"),
+        (b"(component)", "not WebAssembly"),
+        (b"export function preCreate() {}", "not WebAssembly"),
+        (b"\x7fELF\x02\x01\x01", "not WebAssembly"),
     ] {
         refused(&arena, &model, "preCreate", code, says);
     }
@@ -87,7 +87,7 @@ fn a_body_over_the_limit() {
     let arena = Arena::new();
     let model = arena.victim();
     // A component may be larger than `max-body`, up to its own limit.
-    refused(&arena, &model, "preCreate", &vec![0; 9 << 20], "no WebAssembly");
+    refused(&arena, &model, "preCreate", &vec![0; 9 << 20], "not WebAssembly");
     put(&arena, &model, "preCreate", &vec![0; (32 << 20) + 1]).expect_problem(413, "too-large");
     let source = arena.api.request("PUT", &format!("/models/{model}/hooks/preCreate"));
     source.body("text/javascript", vec![b' '; 9 << 20]).send().expect_problem(413, "too-large");
@@ -134,7 +134,7 @@ fn worlds_that_do_not_fit() {
     let newer = package().replace("@0.1.0", "@0.2.0");
     let import = r#"(import "snaphook:hook/log@0.2.0" "write" (func $log (param i32 i32 i32)))"#;
     let code = foreign(&newer, "pre-hook", import, &check(""));
-    refused(&arena, &model, "preCreate", &code, "speaks `snaphook:hook@0.2.0`, this server speaks 0.1.0");
+    refused(&arena, &model, "preCreate", &code, "uses `snaphook:hook@0.2.0`, this server supports 0.1.0");
 
     let odd = package()
         + "interface disk { wipe: func(); }\nworld odd { include pre-hook; import disk; import clock: func(); }";
@@ -252,7 +252,7 @@ fn components_that_misbehave_when_they_run() {
                 check("(return (call $amend (i32.const 2048) (i32.const 2)))")
             ),
             "amend",
-            "no valid JSON",
+            "not valid JSON",
         ),
         (
             "flood",

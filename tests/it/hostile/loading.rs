@@ -45,7 +45,7 @@ fn each_is_refused_with_its_name_and_the_server_ends_when_it_is_asked_to() {
         ("crashes.so", CRASHES, "loading the library failed (signal: 11"),
         ("descriptor.so", NO_DESCRIPTOR, "loading the library failed (signal: 11"),
         ("ends.so", ENDS, "loading the library failed (exit status: 0)"),
-        ("endless.so", ENDLESS, "is not loaded after 10 s"),
+        ("endless.so", ENDLESS, "was not loaded within 10 s"),
     ] {
         if !compile(&hooks, library, source) {
             return;
@@ -81,7 +81,7 @@ fn a_start_says_which_library_it_waits_for() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{text}");
     assert!(text.contains("loading native library `endless.so`"), "{text}");
-    assert!(text.contains("`endless.so`: the library is not loaded after 10 s"), "{text}");
+    assert!(text.contains("`endless.so`: the library was not loaded within 10 s"), "{text}");
 }
 
 /// If a library is replaced by one that does not load, calls continue with the old one.
@@ -128,7 +128,7 @@ fn pipes_are_no_files() {
     for (chain, says) in [
         (json!({"engine": "component", "artifact": "pipe"}), "not a regular file"),
         (json!({"engine": "quickjs", "artifact": "pipe"}), "not a regular file"),
-        (json!({"engine": "native", "library": "pipe.so"}), "is no file"),
+        (json!({"engine": "native", "library": "pipe.so"}), "is not a file"),
     ] {
         let problem =
             api.put("/models/order/hooks/preCreate", &json!({"chain": [chain]})).expect_problem(422, "invalid");

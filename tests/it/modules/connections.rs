@@ -60,6 +60,6 @@ fn each_beginning_has_an_end() {
     let refused = serve(&format!("{}{second}", module("first", &library, "")));
     let answer = refused.client().raw(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(answer.is_empty(), "{answer:?}");
-    says(&refused, "module `second` failed: it says that it failed");
+    says(&refused, "module `second` failed: it reported a failure");
     says(&refused, "module `first`: a connection ended");
 }

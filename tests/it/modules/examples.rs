@@ -82,7 +82,7 @@ fn a_password_is_asked_for() {
     assert_eq!(refused.header("content-type"), Some("application/problem+json"));
     let document = refused.expect(401).json();
     assert_eq!((&document["status"], &document["title"]), (&401.into(), &"Unauthorized".into()));
-    assert_eq!(document["detail"], "refused by the module `auth`");
+    assert_eq!(document["detail"], "rejected by the module `auth`");
     let with = |pair: &str| {
         let value = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
         api.request("GET", "/models").header("Authorization", &value).send().status

@@ -119,10 +119,7 @@ fn three_strikes_end_a_module() {
     assert_eq!([ask(&api, "throw"), ask(&api, "fail"), ask(&api, "nothing"), ask(&api, "view")], [500, 500, 200, 500]);
     // Requests that the module would have checked are rejected.
     let refused = api.get("/models");
-    assert_eq!(
-        refused.json()["detail"],
-        "the module `hostile` is deactivated after failures; the server's log says more"
-    );
+    assert_eq!(refused.json()["detail"], "the module `hostile` is deactivated after failures; see the server's log");
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     let ready = api.get("/readyz");
     assert_eq!((ready.status, &ready.json()["status"]), (503, &"unavailable".into()));
@@ -195,8 +192,8 @@ fn a_server_does_not_start_without_its_module() {
         (&missing, "", "cannot be read"),
         (&text, "", "is no shared library for this machine"),
         (&hook, "", "does not export `snaphook_module_v1`"),
-        (&version, "", "has version 9 of the interface, this server has 1"),
-        (&flags, "", "asks for what this server does not know (flags 0x100)"),
+        (&version, "", "for version 9 of the interface, this server has 1"),
+        (&flags, "", "needs features that this server does not know (flags 0x100)"),
         (&library, "config = { activate = 'throw' }", "its `activate` panicked or threw an exception"),
         (&library, "config = { activate = 'fail' }", "its `activate` failed"),
         (&library, "config = { activate = 'lie' }", "its `activate` returned 77"),

@@ -37,7 +37,7 @@ fn settings_change_and_modules_come_and_go() {
 
     // A module that cannot be loaded leaves both unchanged.
     change(&server, "module_endpoint", "module_nothing");
-    says(&server, "the modules before stay in force");
+    says(&server, "the previous modules stay in force");
     api.get("/hello").expect(200);
 
     let text = std::fs::read_to_string(server.config_file()).expect("a config");
@@ -52,7 +52,7 @@ fn an_optional_one_stays_if_its_new_library_cannot_be_loaded() {
     let server = serve(&module("hello", &example("endpoint"), "optional = true"));
     let api = server.client();
     change(&server, "module_endpoint", "module_nothing");
-    says(&server, "the one before stays in force");
+    says(&server, "the previous one stays in force");
     api.get("/hello").expect(200);
 }
 

@@ -47,7 +47,7 @@ fn every_hook_takes_its_part() {
     ask(&api, "replace").expect(201);
     assert_eq!(api.get("/models/made").expect(200).json()["id"], "made");
     let refused = ask(&api, "refuse").expect(403).json();
-    assert_eq!(refused["detail"], "refused by the module `m`");
+    assert_eq!(refused["detail"], "rejected by the module `m`");
     assert_eq!(ask(&api, "fail").status, 451);
     let page = api.request("GET", "/nothing").header("x-do", "page").send().expect(410);
     assert_eq!((page.text().as_str(), page.header("content-type")), ("was 404", Some("text/plain")));
@@ -96,7 +96,7 @@ fn what_goes_wrong_costs_its_request() {
         ("calls", 500, "10001 host calls"),
         ("flood", 500, "the limit is 64 KiB"),
         ("note-large", 500, "a note of 4097 bytes"),
-        ("refuse-200", 500, "which is no status from 400 to 599"),
+        ("refuse-200", 500, "which is not a status from 400 to 599"),
         ("answer-103", 500, "it set a status"),
         ("many", 500, "it set a header"),
         ("long", 500, "it set a header"),
@@ -116,7 +116,7 @@ fn what_goes_wrong_costs_its_request() {
         let failed = ask(&api, task);
         assert_eq!(failed.header("content-type"), Some("application/problem+json"), "{task}: {}", failed.text());
         let problem = failed.expect(status).json();
-        assert_eq!(problem["detail"], "the module `m` failed; the server's log says more", "{task}");
+        assert_eq!(problem["detail"], "the module `m` failed; see the server's log", "{task}");
         says(&server, says_of_it);
         says(&server, "module `m` failed: ");
         ask(&api, "nothing").expect(200);
@@ -237,7 +237,7 @@ fn the_templates_in_rust_work() {
     let api = server.client();
     let refused = api.get("/quote/a");
     assert_eq!(refused.header("www-authenticate"), Some("Basic realm=\"snaphook\", charset=\"UTF-8\""));
-    assert_eq!(refused.expect(401).json()["detail"], "refused by the module `guard`");
+    assert_eq!(refused.expect(401).json()["detail"], "rejected by the module `guard`");
     let with = |pair: &str| {
         let value = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
         api.request("GET", "/quote/a?b").header("Authorization", &value).send()

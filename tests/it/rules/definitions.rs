@@ -51,12 +51,12 @@ fn what_rules_cannot_say() {
         (json!({"read": null}), "/rules/read", "expected an object of paths"),
         (json!({"read": {"b": {"eq": 1}}}), "/rules/read/b", "no property `b`"),
         (json!({"read": {"map.y": {"eq": 1}}}), "/rules/read/map.y", "no property `map.y`"),
-        (json!({"read": {"$actr.id": {"eq": 1}}}), "/rules/read/$actr.id", "nothing that an instance has"),
+        (json!({"read": {"$actr.id": {"eq": 1}}}), "/rules/read/$actr.id", "not a field of an instance"),
         (json!({"read": {"a": "x"}}), "/rules/read/a", "expected an object of operators"),
-        (json!({"read": {"a": {}}}), "/rules/read/a", "there is no operator"),
-        (json!({"read": {"$actor.id": {}}}), "/rules/read/$actor.id", "there is no operator"),
-        (json!({"read": {"path": "a"}}), "/rules/read", "there is no operator"),
-        (json!({"read": {"a": {"is": "x"}}}), "/rules/read/a/is", "`is` is no operator"),
+        (json!({"read": {"a": {}}}), "/rules/read/a", "the operator is missing"),
+        (json!({"read": {"$actor.id": {}}}), "/rules/read/$actor.id", "the operator is missing"),
+        (json!({"read": {"path": "a"}}), "/rules/read", "the operator is missing"),
+        (json!({"read": {"a": {"is": "x"}}}), "/rules/read/a/is", "`is` is not an operator"),
         (json!({"read": {"a": {"eq": 1}}}), "/rules/read/a/eq", "is a number, but the property is string"),
         (json!({"read": {"a": {"eq": null}}}), "/rules/read/a/eq", "expected a string, number or boolean"),
         (json!({"read": {"a": {"in": "x"}}}), "/rules/read/a/in", "expected a list or a claim"),
@@ -64,34 +64,38 @@ fn what_rules_cannot_say() {
         (json!({"read": {"n": {"like": "x"}}}), "/rules/read/n/like", "of type string"),
         (json!({"read": {"a": {"like": "$actor.id"}}}), "/rules/read/a/like", "must be a constant"),
         (json!({"read": {"a": {"has": "x"}}}), "/rules/read/a/has", "of type array"),
-        (json!({"read": {"tags": {"eq": "x"}}}), "/rules/read/tags/eq", "only asked for with `has` and `exists`"),
+        (json!({"read": {"tags": {"eq": "x"}}}), "/rules/read/tags/eq", "supports only `has` and `exists`"),
         (json!({"read": {"a": {"exists": "yes"}}}), "/rules/read/a/exists", "expected true or false"),
-        (json!({"read": {"a": {"eq": "$actor"}}}), "/rules/read/a/eq", "is no value of a rule"),
+        (json!({"read": {"a": {"eq": "$actor"}}}), "/rules/read/a/eq", "is not a valid value in a rule"),
         (json!({"read": {"a": {"eq": "$actor.name"}}}), "/rules/read/a/eq", "an actor has no `name`"),
         (json!({"read": {"a": {"eq": "$actor.claims."}}}), "/rules/read/a/eq", "0 bytes"),
         (json!({"read": {"n": {"eq": "$actor.id"}}}), "/rules/read/n/eq", "of type string"),
         (json!({"read": {"ok": {"lt": "$now"}}}), "/rules/read/ok/lt", "of type string"),
-        (json!({"read": {"$created_at": {"lt": "soon"}}}), "/rules/read/$created_at/lt", "is no time"),
+        (json!({"read": {"$created_at": {"lt": "soon"}}}), "/rules/read/$created_at/lt", "is not a time"),
         (
             json!({"read": {"$created_at": {"lt": "$actor.id"}}}),
             "/rules/read/$created_at/lt",
             "a time cannot be compared",
         ),
-        (json!({"read": {"map": {"eq": "$actor.claims.x"}}}), "/rules/read/map/eq", "only asked for with `exists`"),
-        (json!({"read": {"a": {"eq": "$before.a"}}}), "/rules/read/a/eq", "is no value of a rule"),
+        (json!({"read": {"map": {"eq": "$actor.claims.x"}}}), "/rules/read/map/eq", "supports only `exists`"),
+        (json!({"read": {"a": {"eq": "$before.a"}}}), "/rules/read/a/eq", "is not a valid value in a rule"),
         (
             json!({"read": {"not": {"tags": {"has": "$actor.claims.x"}}}}),
             "/rules/read/not/tags/has",
-            "cannot stand under `not`",
+            "cannot be used under `not`",
         ),
         (json!({"read": {"or": {"eq": 1}}}), "/rules/read/or", "expected an array of filters"),
         (json!({"read": {"or": [1]}}), "/rules/read/or/0", "expected an object of paths"),
         (
             json!({"read": {"$actor.claims.x": {"exists": true}}}),
             "/rules/read/$actor.claims.x/exists",
-            "cannot be asked of the caller",
+            "does not apply to the caller",
         ),
-        (json!({"read": {"$actor.id": {"eq": "$actor.claims.x"}}}), "/rules/read/$actor.id/eq", "with constants only"),
+        (
+            json!({"read": {"$actor.id": {"eq": "$actor.claims.x"}}}),
+            "/rules/read/$actor.id/eq",
+            "only be compared with constants",
+        ),
         (json!({"read": {"$actor.id": {"in": ["a", 1]}}}), "/rules/read/$actor.id/in", "several types"),
         (json!({"create": {"a": {"eq": "x"}}}), "/rules/create/a", "must begin with `after.`"),
         (json!({"create": {"before.a": {"eq": "x"}}}), "/rules/create/before.a", "must begin with `after.`"),
@@ -137,7 +141,7 @@ fn rules_that_stay_fit_the_new_schema() {
     let body = json!({"schema": schema, "unique": [["slug"]]});
     let problem = send(&api, &stage.admin, "PUT", "/models/note", &body).expect_problem(422, "invalid");
     assert_eq!(problem["errors"][0]["pointer"], "/rules/read/or/0/public", "{problem}");
-    assert!(problem["detail"].to_string().contains("rules of the model stay"), "{problem}");
+    assert!(problem["detail"].to_string().contains("the model keeps its rules"), "{problem}");
 }
 
 /// In open mode every caller is anonymous, and the rules still apply.

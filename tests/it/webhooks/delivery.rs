@@ -37,8 +37,8 @@ fn each_attempt_is_a_line_of_the_log() {
             ": out of\\r\\n\\u{1b}[31m paper",
         ),
         (
-            format!("failed (exception): event {position}, attempt 2: POST {url} answered 503 in "),
-            "; again in 0 ms at the earliest, as it asks",
+            format!("failed (exception): event {position}, attempt 2: POST {url} returned 503 in "),
+            "; again in 0 ms at the earliest, as requested",
         ),
         (format!("event {position}, attempt 3: POST {url} answered 200 in "), " ms"),
     ]) {
@@ -95,7 +95,7 @@ fn a_receiver_says_when_it_wants_the_event_again() {
     bind(&api, "order", "postCreate", &peer.url("/"));
     create(&api, "order", "o-1");
     let lines = lines(&api, "order", 2);
-    assert!(lines[0].ends_with("; again in 2 s at the earliest, as it asks"), "{lines:?}");
+    assert!(lines[0].ends_with("; again in 2 s at the earliest, as requested"), "{lines:?}");
     let times = times.lock().expect("no panic while locked");
     assert!(times[1] - times[0] >= Duration::from_secs(2), "{times:?}");
 }
@@ -110,7 +110,7 @@ fn a_receiver_that_is_gone_gets_nothing_more() {
     create(&api, "order", "o-1");
     let record = errors(&api, 1).remove(0);
     assert_eq!(record["attempts"], 1, "{record}");
-    assert!(record["message"].as_str().is_some_and(|text| text.contains("answered 410")), "{record}");
+    assert!(record["message"].as_str().is_some_and(|text| text.contains("returned 410")), "{record}");
     assert_eq!(api.get("/models/order/hooks/postCreate").expect(200).json()[0]["state"], "unavailable");
     create(&api, "order", "o-2");
     let records = errors(&api, 2);
@@ -256,7 +256,7 @@ fn what_cannot_work_is_refused_when_it_is_bound() {
         assert!(problem.to_string().contains("a webhook is sent after the change"), "{problem}");
     }
     for (url, secret, expected) in [
-        ("a.example", "key", "is no URL"),
+        ("a.example", "key", "is not a valid URL"),
         ("ftp://a.example/", "key", "expected `https://`"),
         ("https://u:p@a.example/", "key", "a user name or a password"),
         ("https://a.example/x/%2e%2e%2fy", "key", "segment"),

@@ -53,7 +53,7 @@ fn redirects_are_not_followed() {
         let records = errors(&api, index + 1);
         let message = records[index]["message"].as_str().expect("a message");
         let expected = format!("a redirect to `{}`, which a webhook does not follow", elsewhere.url("/secret"));
-        assert!(message.contains(&format!("answered {status} in ")) && message.contains(&expected), "{message}");
+        assert!(message.contains(&format!("returned {status} in ")) && message.contains(&expected), "{message}");
     }
     assert_eq!(elsewhere.connections(), 0);
 }
@@ -115,7 +115,7 @@ fn receivers_that_never_end_cost_their_own_event() {
         ("/informed", Err(("timeout", "took longer than 700 ms"))),
         ("/huge", Ok("answered 200")),
         ("/garbage", Err(("exception", ""))),
-        ("/short", Err(("exception", "answered 503"))),
+        ("/short", Err(("exception", "returned 503"))),
         ("/cut", Err(("exception", ""))),
         ("/silent", Err(("timeout", "took longer than 700 ms"))),
         ("/closed", Err(("exception", ""))),

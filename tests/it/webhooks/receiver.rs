@@ -115,7 +115,7 @@ fn keys_are_rotated_without_a_gap() {
     create(&api, "order", "bad");
     let text = api.get("/errors").expect(200).text();
     let message = errors(&api, 2)[1]["message"].as_str().expect("a message").to_owned();
-    assert!(message.contains("secret `key` is no key of a webhook: a key does not begin with `whsec_`"), "{message}");
+    assert!(message.contains("secret `key` is not a webhook key: a key does not begin with `whsec_`"), "{message}");
     assert!(!text.contains("hunter2") && receiver.came(4).len() == 4, "{text}");
 }
 

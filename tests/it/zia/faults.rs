@@ -23,7 +23,7 @@ fn whatever_a_module_throws_costs_its_request_and_the_third_time_the_module() {
     expect_log(&server, "onRequest threw a value of the type int");
     expect_log(&server, "module `faulty` is deactivated: 3 faults within a minute");
     // The module is not optional: all requests are rejected, except those for the server's health.
-    eventually("requests are answered 503", || get(&server, "/models").starts_with("HTTP/1.1 503 ").then_some(()));
+    eventually("requests get 503", || get(&server, "/models").starts_with("HTTP/1.1 503 ").then_some(()));
     let refused = server.client().get("/models").expect(503);
     assert!(refused.header("retry-after").is_some(), "{refused:?}");
     assert_eq!(refused.json()["detail"], "the module `faulty` is deactivated");

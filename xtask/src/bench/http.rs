@@ -36,11 +36,11 @@ pub(crate) fn parse(buffer: &[u8]) -> Result<Option<ResponseBounds>> {
         return Ok(None);
     };
     let status = std::str::from_utf8(buffer.get(9..12).unwrap_or_default()).ok().and_then(|text| text.parse().ok());
-    let status: u16 = status.filter(|_| buffer.starts_with(b"HTTP/1.1 ")).ok_or("the answer is not HTTP/1.1")?;
+    let status: u16 = status.filter(|_| buffer.starts_with(b"HTTP/1.1 ")).ok_or("the response is not HTTP/1.1")?;
     let length = match content_length(&buffer[..head]) {
         Some(length) => length,
         None if status == 204 || status == 304 => 0,
-        None => return Err("an answer without content-length".into()),
+        None => return Err("a response without content-length".into()),
     };
     let body = head + 4;
     let end = body + length;
@@ -82,7 +82,7 @@ impl Client {
                 Ok(0) => return Err("the server closed the connection".into()),
                 Ok(count) => self.buffer.extend(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(format!("no answer: {error}")),
+                Err(error) => return Err(format!("no response: {error}")),
             }
         }
     }
@@ -106,7 +106,7 @@ impl Client {
         if answer.is_empty() {
             return Ok(serde_json::Value::Null);
         }
-        serde_json::from_slice(&answer).map_err(|error| format!("{method} {path}: the answer is not JSON: {error}"))
+        serde_json::from_slice(&answer).map_err(|error| format!("{method} {path}: the response is not JSON: {error}"))
     }
 }
 

@@ -80,7 +80,7 @@ struct Connection {
 impl Load<'_> {
     /// Warms up for a fifth of the time, then measures.
     pub(crate) fn run(&self) -> Result<LoadOutcome> {
-        let mut poll = Poll::new().map_err(|error| format!("cannot make an event loop: {error}"))?;
+        let mut poll = Poll::new().map_err(|error| format!("cannot create an event loop: {error}"))?;
         let mut connections = (0..self.connections)
             .map(|index| self.connect(&poll, index))
             .collect::<std::io::Result<Vec<_>>>()
@@ -105,7 +105,7 @@ impl Load<'_> {
                 return Ok(LoadOutcome { answers, ..LoadOutcome::new(latencies, now - from) });
             }
             if events.is_empty() && now - last_answer_at > Duration::from_secs(30) {
-                return Err("no answer for 30 s".into());
+                return Err("no response for 30 s".into());
             }
             if now >= warm_at && measured_from.is_none() {
                 measured_from = Some(now);
@@ -168,7 +168,7 @@ impl Load<'_> {
                 Ok(count) => connection.buffer.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(format!("no answer: {error}")),
+                Err(error) => return Err(format!("no response: {error}")),
             }
             let Some(answer) = http::parse(&connection.buffer)? else { continue };
             if answer.status != self.status {

@@ -24,12 +24,20 @@ pub(crate) fn describe(scratch: &Path) -> Result<Vec<String>> {
     Ok(vec![
         format!("date: {}", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")),
         format!("commit: {commit}"),
-        format!("machine: {cores} cores, {}, {} memory", field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal")),
+        format!(
+            "machine: {cores} cores, {}, {} memory",
+            field("/proc/cpuinfo", "model name"),
+            field("/proc/meminfo", "MemTotal")
+        ),
         format!("kernel: {kernel}"),
         format!("compiler: {}", read(rustc().arg("--version"))?),
-        format!("fdatasync of 4 KiB on this disk: p50 {}, p99 {}", micros(sync.percentile(0.5)), micros(sync.percentile(0.99))),
-        "fsync settings: the event log commits with SQLite's `synchronous = FULL` (one fsync per group of commands, before \
-         the answers); the model store has `synchronous = OFF`, since the log can give it back"
+        format!(
+            "fdatasync of 4 KiB on this disk: p50 {}, p99 {}",
+            micros(sync.percentile(0.5)),
+            micros(sync.percentile(0.99))
+        ),
+        "fsync settings: the event log commits with SQLite's `synchronous = FULL` (one fsync per group of commands, \
+         before the responses); the model store has `synchronous = OFF`, since it can be rebuilt from the log"
             .into(),
     ])
 }

@@ -69,7 +69,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     let scratch = tempfile::Builder::new().prefix("bench-").tempdir_in(&target);
     let bench = Bench {
         binary,
-        scratch: scratch.map_err(|error| format!("cannot make a folder in {}: {error}", target.display()))?,
+        scratch: scratch.map_err(|error| format!("cannot create a folder in {}: {error}", target.display()))?,
         run: options.run,
         long: options.long,
     };

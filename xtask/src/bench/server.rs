@@ -38,7 +38,7 @@ impl Bench {
     /// The same for another build of the server.
     pub(crate) fn place_of(&self, binary: &Path, name: &str, extra: &str) -> Result<ServerFolder> {
         let folder = self.scratch.path().join(name);
-        std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
         // The port is free now; the server binds it a moment later.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = address.map_err(|error| format!("no free port: {error}"))?;
@@ -96,7 +96,11 @@ impl ServerFolder {
                 return Err(format!("the server ended with {status}: {}", server.last_log()));
             }
             if started.elapsed() > START_TIMEOUT {
-                return Err(format!("no answer {} s after the start: {}", START_TIMEOUT.as_secs(), server.last_log()));
+                return Err(format!(
+                    "no response {} s after the start: {}",
+                    START_TIMEOUT.as_secs(),
+                    server.last_log()
+                ));
             }
             // Short compared with the 60 ms that a start may take.
             std::thread::sleep(Duration::from_micros(500));

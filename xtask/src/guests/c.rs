@@ -63,7 +63,7 @@ pub(super) fn check() -> Result {
         }
         if std::fs::read_to_string(&path).unwrap_or_default() != text {
             return Err(format!(
-                "{BINDINGS}/{name} is not what the WIT package says; `SNAPHOOK_BLESS=1 cargo xtask guests` writes it anew"
+                "{BINDINGS}/{name} does not match the WIT package; `SNAPHOOK_BLESS=1 cargo xtask guests` rewrites it"
             ));
         }
     }
@@ -115,9 +115,7 @@ fn closed(text: &str) -> Result<String> {
     const UNSET: &str = "  hook_verdict_t ok;\n";
     const SWITCH: &str = "    switch ((int32_t) (*payload).tag) {\n";
     if text.matches(UNSET).count() != 1 || text.matches(SWITCH).count() != 1 {
-        return Err(
-            "the bindings in C are generated in another way now: look at `closed` of xtask/src/guests/c.rs".to_owned()
-        );
+        return Err("the generator of the C bindings has changed; adapt `closed` in xtask/src/guests/c.rs".to_owned());
     }
     let unset = "  hook_verdict_t ok = { .tag = 0xff };\n";
     Ok(text.replace(UNSET, unset).replace(SWITCH, &format!("{CHECK}{SWITCH}")))

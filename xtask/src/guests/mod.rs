@@ -42,7 +42,7 @@ pub(crate) fn run(args: &[String]) -> Result {
 /// Builds the guests in Rust and returns the folder that contains `<crate name>.wasm`.
 pub(crate) fn build(toolchain: &WasmToolchain) -> Result<PathBuf> {
     let folder = target_directory()?.join("guests");
-    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     rust::build(&folder, toolchain)?;
     templates::build(&folder, toolchain)?;
     println!("guests are in {}", folder.display());
@@ -83,7 +83,7 @@ pub(crate) fn build_javy(folder: &Path) -> Result {
 /// documentation uses them.
 pub(crate) fn tools() -> Result<PathBuf> {
     let folder = target_directory()?.join("tools");
-    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     if let Ok(clang) = needs::clang() {
         script(&folder, "clang", &format!("exec '{}' \"$@\"", clang.clang.display()))?;
         if needs::debian_rust().is_ok() {

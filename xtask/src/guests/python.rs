@@ -16,7 +16,7 @@ const TEMPLATE: &str = "sdk/templates/python/wit/deps/hook/hook.wit";
 
 pub(super) fn build(folder: &Path, tool: &Path) -> Result {
     if std::fs::read(root().join(TEMPLATE)).ok() != std::fs::read(package()).ok() {
-        return Err(format!("{TEMPLATE} is not the WIT package; copy it from {}", package().display()));
+        return Err(format!("{TEMPLATE} does not match the WIT package; copy it from {}", package().display()));
     }
     for (directory, world, name) in GUESTS {
         let directory = root().join(directory);
@@ -25,7 +25,7 @@ pub(super) fn build(folder: &Path, tool: &Path) -> Result {
         if !is_stale(&output, &[directory.join("app.py"), worlds.clone(), package(), tool.to_owned()]) {
             continue;
         }
-        let wit = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?;
+        let wit = tempfile::tempdir().map_err(|error| format!("cannot create a temporary folder: {error}"))?;
         let copy = |from: &Path, to: &str| {
             let to = wit.path().join(to);
             let made =

@@ -111,7 +111,7 @@ pub(super) fn componentize(module: &[u8]) -> Result<Vec<u8>> {
         .validate(true)
         .module(module)
         .and_then(|encoder| encoder.encode())
-        .map_err(|error| format!("cannot make a component of it: {error:#}"))
+        .map_err(|error| format!("cannot make a component of the guest: {error:#}"))
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Contract {
         let below = format!("{item}.");
         match self.left.iter().any(|left| left == item || left.starts_with(&below)) {
             true => Ok(()),
-            false => Err(format!("{WIT} has no `{item}`, of which xtask/src/sdk/spelled.rs speaks")),
+            false => Err(format!("{WIT} has no `{item}`, which xtask/src/sdk/spelled.rs lists")),
         }
     }
 
@@ -53,7 +53,7 @@ impl Contract {
     pub(super) fn take(&mut self, item: &str) -> Result {
         match self.left.remove(item) {
             true => Ok(()),
-            false => Err(format!("{WIT} has no `{item}` (any more), or xtask/src/sdk says it twice")),
+            false => Err(format!("{WIT} has no `{item}` (any more), or xtask/src/sdk defines it twice")),
         }
     }
 
@@ -61,7 +61,7 @@ impl Contract {
     pub(super) fn finish(self) -> Result {
         match self.left.iter().next() {
             None => Ok(()),
-            Some(item) => Err(format!("{WIT} has `{item}`, which xtask/src/sdk does not say in TypeScript")),
+            Some(item) => Err(format!("{WIT} has `{item}`, which xtask/src/sdk does not define in TypeScript")),
         }
     }
 }

@@ -57,7 +57,7 @@ impl TypeRenderer<'_> {
     fn fields(&mut self, interface: &str, name: &str) -> Result<(String, Vec<Field>)> {
         match self.definition(interface, name)? {
             (docs, TypeDefKind::Record(record)) => Ok((doc(docs, ""), record.fields.clone())),
-            _ => Err(format!("`{interface}.{name}` of {WIT} is no record any more")),
+            _ => Err(format!("`{interface}.{name}` of {WIT} is no longer a record")),
         }
     }
 
@@ -65,7 +65,7 @@ impl TypeRenderer<'_> {
     fn cases(&mut self, interface: &str, name: &str) -> Result<(String, Vec<EnumCase>)> {
         let (head, cases) = match self.definition(interface, name)? {
             (docs, TypeDefKind::Enum(cases)) => (doc(docs, ""), cases.cases.clone()),
-            _ => return Err(format!("`{interface}.{name}` of {WIT} is no enum any more")),
+            _ => return Err(format!("`{interface}.{name}` of {WIT} is no longer an enum")),
         };
         cases.iter().try_for_each(|case| self.contract.take(&format!("{interface}.{name}.{}", case.name)))?;
         Ok((head, cases))
@@ -174,7 +174,7 @@ impl TypeRenderer<'_> {
     /// The result of a function; its error is thrown.
     fn answer(&self, owner: &str, function: &Function) -> Result<String> {
         let Some(Type::Id(id)) = &function.result else {
-            return Err(format!("`{owner}` of {WIT} cannot fail, which has no way into TypeScript yet"));
+            return Err(format!("`{owner}` of {WIT} cannot fail, which has no TypeScript mapping yet"));
         };
         match &self.resolve.types[*id].kind {
             TypeDefKind::Result(result) => {
@@ -185,7 +185,7 @@ impl TypeRenderer<'_> {
                     _ => Err(format!("`{owner}` of {WIT} fails with {error:?}, expected `access-error`")),
                 }
             }
-            _ => Err(format!("`{owner}` of {WIT} cannot fail, which has no way into TypeScript yet")),
+            _ => Err(format!("`{owner}` of {WIT} cannot fail, which has no TypeScript mapping yet")),
         }
     }
 
@@ -193,7 +193,7 @@ impl TypeRenderer<'_> {
         let response = contract::interface(self.resolve, "http")?.types.get("response");
         let response = *response.ok_or_else(|| format!("{WIT} has no `http.response`"))?;
         let TypeDefKind::Record(record) = &self.resolve.types[response].kind else {
-            return Err(format!("`http.response` of {WIT} is no record any more"));
+            return Err(format!("`http.response` of {WIT} is no longer a record"));
         };
         let members = self.members("http.response", &record.fields, &["headers", "body"], "readonly ")?;
         Ok(format!(
@@ -345,7 +345,7 @@ impl TypeRenderer<'_> {
                     format!("{}{data}", pascal(name))
                 }
             },
-            other => return Err(format!("{other:?} has no way into TypeScript yet")),
+            other => return Err(format!("{other:?} has no TypeScript mapping yet")),
         })
     }
 }

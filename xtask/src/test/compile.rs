@@ -64,7 +64,7 @@ impl Compiling {
 
     /// Prints the output of cargo until it ends, then what the compiler had to say.
     pub(super) fn finish(mut self) -> Result<Built> {
-        let failed = |error: std::io::Error| format!("cannot follow `cargo {}`: {error}", BUILD.join(" "));
+        let failed = |error: std::io::Error| format!("cannot read the output of `cargo {}`: {error}", BUILD.join(" "));
         let said = self.said.reopen().map_err(failed)?;
         let status = follow(said, &mut self.cargo).map_err(failed)?;
         let mut messages = String::new();
@@ -98,7 +98,7 @@ fn read(messages: &str) -> Result<Built> {
     let mut built = Built::default();
     for line in messages.lines() {
         let message: Value =
-            serde_json::from_str(line).map_err(|error| format!("cannot read what cargo says ({line}): {error}"))?;
+            serde_json::from_str(line).map_err(|error| format!("cannot read a line of cargo ({line}): {error}"))?;
         if message["reason"] == "compiler-message" {
             let said = &message["message"];
             eprint!("{}", said["rendered"].as_str().unwrap_or_default());
@@ -109,7 +109,8 @@ fn read(messages: &str) -> Result<Built> {
         if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
             continue;
         }
-        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or(format!("cargo says no name: {line}"));
+        let text =
+            |value: &Value| value.as_str().map(str::to_owned).ok_or(format!("a line of cargo has no name: {line}"));
         let target = &message["target"];
         let manifest = PathBuf::from(text(&message["manifest_path"])?);
         let folder = manifest.parent().unwrap_or(Path::new(".")).to_owned();

@@ -48,7 +48,7 @@ pub(super) struct Ended {
 /// Runs all programs, even after a failure, and returns their results in the order in which they ended.
 pub(super) fn run(first: Vec<Job>, rest: Vec<Job>) -> Result<Vec<Ended>> {
     let folder = target_directory()?.join("test-output");
-    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     let (rest, ended) = (Mutex::new(VecDeque::from(rest)), Mutex::new(Vec::new()));
     let next = || rest.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let run = |job: Job, niceness: i32| {

@@ -53,8 +53,8 @@ pub(crate) fn everything(mode: &Mode, beside: Vec<Job>) -> Result {
     section("tests");
     let scratch = Scratch::new();
     match &scratch {
-        Some(scratch) => println!("files of tests are in memory, in {}", scratch.folder().display()),
-        None => println!("files of tests are on the disk: no file system in memory is fit for them"),
+        Some(scratch) => println!("test files are in memory, in {}", scratch.folder().display()),
+        None => println!("test files are on disk: there is no suitable file system in memory"),
     }
     let (first, rest) = jobs::of(&built.programs, &prepared, scratch.as_ref(), mode.is_long, &lints);
     let ended = lanes::run(first, beside.into_iter().chain(rest).collect())?;

@@ -61,15 +61,15 @@ pub(super) fn prepare() -> Result<TestSetup> {
         Err(reason) => prepared.missing.push(format!("tests of modules of ZiaModuleAPISpec: {reason}")),
     }
 
-    section("runner: the module of JavaScript hooks, built anew to be compared");
+    section("runner: the module of JavaScript hooks, rebuilt for comparison");
     match crate::runner::build() {
         Ok(code) => prepared.environment.push((crate::runner::CODE, code)),
         Err(reason) => {
-            prepared.missing.push(format!("whether the JavaScript runner is what its sources make: {reason}"));
+            prepared.missing.push(format!("whether the JavaScript runner matches its sources: {reason}"));
         }
     }
 
-    section("packages of npm");
+    section("npm packages");
     if let Err(reason) = needs::javascript_packages() {
         prepared.missing.push(format!(
             "tests of bundles, of packages in hooks, of the JavaScript SDK and of json-server: {reason}"
@@ -88,10 +88,10 @@ pub(super) fn prepare() -> Result<TestSetup> {
     }
     match needs::openapi_tools() {
         Ok(folder) => prepared.environment.push(("SNAPHOOK_OPENAPI_TOOLS", folder)),
-        Err(reason) => prepared.missing.push(format!("whether others can read the OpenAPI document: {reason}")),
+        Err(reason) => prepared.missing.push(format!("whether other tools can read the OpenAPI document: {reason}")),
     }
 
-    section("servers that stores are on");
+    section("servers for stores");
     match needs::servers() {
         Ok(folder) => prepared.environment.push(("SNAPHOOK_NATS", folder)),
         Err(reason) => {

@@ -42,11 +42,7 @@ pub(crate) fn check(path: &str, code: &str) -> Vec<Finding> {
     let is_outside = ["sdk/", "plugins/"].iter().any(|folder| path.starts_with(folder));
     for (line, text) in lines(code) {
         if is_outside && path_roots(text).any(|root| root == "snaphook") {
-            findings.push(Finding::new(
-                path,
-                line,
-                "uses the server crate `snaphook`; only `snaphook_driver` is for it",
-            ));
+            findings.push(Finding::new(path, line, "uses the server crate `snaphook`; use only `snaphook_driver`"));
         }
         if (path.starts_with("src/") || is_outside) && !may_print(path) {
             for printing in PRINTING.iter().filter(|name| has_macro(text, name)) {
@@ -61,7 +57,7 @@ pub(crate) fn check(path: &str, code: &str) -> Vec<Finding> {
                 continue;
             }
             for name in names.iter().filter(|name| path_roots(text).any(|root| root == **name)) {
-                findings.push(Finding::new(path, line, format!("names `{name}`, which is the business of {places:?}")));
+                findings.push(Finding::new(path, line, format!("names `{name}`, which only {places:?} may use")));
             }
         }
     }

@@ -64,10 +64,10 @@ pub(crate) fn run(args: &[String]) -> Result {
     }
     match findings.len() {
         0 => {
-            println!("tidy: {} files, nothing to mend", files.len());
+            println!("tidy: {} files, nothing to fix", files.len());
             Ok(())
         }
-        count => Err(format!("tidy: {count} places to mend")),
+        count => Err(format!("tidy: {count} places to fix")),
     }
 }
 

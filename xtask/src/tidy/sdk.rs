@@ -8,7 +8,7 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let (Some(wit), Some(found)) = (text(sdk::WIT), text(sdk::TYPES)) else { return Vec::new() };
     match sdk::types(wit) {
         Ok(expected) if expected == found => Vec::new(),
-        Ok(_) => vec![Finding::new(sdk::TYPES, 0, "is not what the WIT text says; `cargo xtask sdk` writes it anew")],
+        Ok(_) => vec![Finding::new(sdk::TYPES, 0, "does not match the WIT text; `cargo xtask sdk` rewrites it")],
         Err(error) => vec![Finding::new(sdk::WIT, 0, error)],
     }
 }

@@ -19,11 +19,11 @@ const SOURCES: [&str; 4] = [".rs", ".ts", ".js", ".py"];
 /// Words that must not be in source files. They are split here, so that this file does not contain them.
 const WORDS: [(&str, &str); 8] = [
     (concat!("TO", "DO"), "file an issue instead"),
-    (concat!("FIX", "ME"), "mend it, or file an issue"),
-    (concat!("XX", "X"), "say what is wrong, or mend it"),
+    (concat!("FIX", "ME"), "fix it, or file an issue"),
+    (concat!("XX", "X"), "say what is wrong, or fix it"),
     (concat!("to", "do!("), "write it, or leave it out"),
     (concat!("unimple", "mented!("), "write it, or leave it out"),
-    (concat!("#[ig", "nore"), "a test that does not run shows nothing: mend it or remove it"),
+    (concat!("#[ig", "nore"), "a test that does not run shows nothing: fix it or remove it"),
     (concat!("<<<<", "<<< "), "a conflict that was not resolved"),
     (concat!(">>>>", ">>> "), "a conflict that was not resolved"),
 ];

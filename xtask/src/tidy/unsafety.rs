@@ -39,7 +39,7 @@ pub(crate) fn check(path: &str, code: &str) -> Vec<Finding> {
     if ALLOWED.iter().any(|(allowed, _)| *allowed == path) {
         return Vec::new();
     }
-    let message = "unsafe code; the files that may hold it are listed in xtask/src/tidy/unsafety.rs";
+    let message = "unsafe code; the files that may contain it are listed in xtask/src/tidy/unsafety.rs";
     lines(code)
         .filter(|(_, text)| has_word(text, "unsafe"))
         .map(|(line, _)| Finding::new(path, line, message))
@@ -56,10 +56,10 @@ fn check_entry(path: &str, files: &[File]) -> Option<Finding> {
         return Some(Finding::new(path, 0, "is listed in xtask/src/tidy/unsafety.rs, but there is no such file"));
     };
     if !has_word(&blank_comments_and_strings(&file.text), "unsafe") {
-        return Some(Finding::new(path, 0, "is listed in xtask/src/tidy/unsafety.rs, but holds no unsafe code"));
+        return Some(Finding::new(path, 0, "is listed in xtask/src/tidy/unsafety.rs, but contains no unsafe code"));
     }
     if !file.text.contains("expect(unsafe_code, reason") && !file.text.contains("unsafe_code,\n") {
-        return Some(Finding::new(path, 0, "holds unsafe code without `#![expect(unsafe_code, reason = \"…\")]`"));
+        return Some(Finding::new(path, 0, "contains unsafe code without `#![expect(unsafe_code, reason = \"…\")]`"));
     }
     None
 }
@@ -81,7 +81,7 @@ mod tests {
         let explained = "//! x\n#![expect(unsafe_code, reason = \"y\")]\nunsafe fn f() {}";
         assert!(check_entry("a.rs", &[file("a.rs", explained)]).is_none());
         assert!(check_entry("a.rs", &[file("a.rs", "unsafe fn f() {}")]).unwrap().message.contains("without"));
-        assert!(check_entry("a.rs", &[file("a.rs", "// unsafe")]).unwrap().message.contains("holds no unsafe"));
+        assert!(check_entry("a.rs", &[file("a.rs", "// unsafe")]).unwrap().message.contains("contains no unsafe"));
         assert!(check_entry("a.rs", &[]).unwrap().message.contains("no such file"));
     }
 }

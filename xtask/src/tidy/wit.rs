@@ -41,25 +41,24 @@ fn check_against(released: &[Released], files: &[File]) -> Vec<Finding> {
         let what = match released.iter().find(|(known, _)| *known == path) {
             Some((_, hash)) if *hash == found => continue,
             Some((_, hash)) => format!("never changes (released {}…, found {}…)", &hash[..12], &found[..12]),
-            None => "never grows a file".to_owned(),
+            None => "never gets another file".to_owned(),
         };
         let message = format!(
-            "`{version}` is released and {what}: take the change back with `git checkout`, and make it in a new version, a \
-             copy of the folder named `since_v…` with the new number"
+            "`{version}` is released and {what}: revert it with `git checkout`, and make the change in a new version, \
+             a copy of the folder named `since_v…` with the new number"
         );
         findings.push(Finding::new(&file.path, 0, message));
     }
     for (path, _) in released {
         let path = format!("wit/{path}");
         if !files.iter().any(|file| file.path == path) {
-            let message = "it is released, but is not there: guests were built against it, so bring it back";
+            let message = "it is released, but missing: guests were built against it, so restore it";
             findings.push(Finding::new(&path, 0, message));
         }
     }
     if unreleased.len() > 1 {
         let message = format!(
-            "more than one version is not released: {unreleased:?}; the older ones need their rows in \
-             `xtask/src/tidy/wit.rs` first"
+            "more than one version is not released: {unreleased:?}; add the older ones to `xtask/src/tidy/wit.rs` first"
         );
         findings.push(Finding::new("wit", 0, message));
     }
@@ -94,11 +93,11 @@ mod tests {
         let found = &check_against(ONE, &changed)[0];
         assert_eq!(found.path, "wit/since_v1/a.wit");
         assert!(found.message.contains("`since_v1` is released and never changes (released ba7816bf8f01…"), "{found}");
-        assert!(found.message.contains("make it in a new version"), "{found}");
+        assert!(found.message.contains("make the change in a new version"), "{found}");
         let mut more = files();
         more.push(file("wit/since_v1/b.wit", ""));
-        assert!(check_against(ONE, &more)[0].message.contains("never grows"));
-        assert!(check_against(ONE, &files()[1..])[0].message.contains("is not there"));
+        assert!(check_against(ONE, &more)[0].message.contains("never gets another file"));
+        assert!(check_against(ONE, &files()[1..])[0].message.contains("but missing"));
     }
 
     #[test]

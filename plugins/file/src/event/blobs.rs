@@ -43,7 +43,7 @@ impl Blobs {
         };
         let found = format!("{:x}", Sha256::digest(&bytes));
         if found != sha256 {
-            let message = format!("the file is damaged: expected the SHA-256 that is its name, found {found}");
+            let message = format!("the file is damaged: expected the SHA-256 in its name, found {found}");
             return Err(DriverError::new(ErrorKind::Corrupt, operation, message).with("path", path.display()));
         }
         Ok(Some(bytes))
@@ -60,7 +60,7 @@ impl Blobs {
         if is_digest(sha256) {
             return Ok(self.path.join(sha256));
         }
-        let message = format!("expected a digest in hexadecimal with small letters, found `{}`", sha256.escape_debug());
+        let message = format!("expected a digest in lowercase hexadecimal, found `{}`", sha256.escape_debug());
         Err(DriverError::new(ErrorKind::Invalid, operation, message))
     }
 }

@@ -111,17 +111,18 @@ impl ProgressFile {
             if line.number == 1 {
                 owner = change.log.clone();
             }
-            apply(&mut groups, change).ok_or("expected a change of a group that is there, found another")?;
+            apply(&mut groups, change)
+                .ok_or("expected a change of an existing group, found one of an unknown group")?;
             Ok(true)
         })
-        .map_err(|error| error.with("without it", "the post hooks of all events run again"))?;
+        .map_err(|error| error.with("remedy", "remove the file; the post hooks of all events then run again"))?;
         if end.lines > 0 && owner.as_deref() != Some(identity) {
             return Err(DriverError::new(
                 ErrorKind::Config,
                 "open",
                 format!(
-                    "the file holds the progress of consumer groups of the log `{}`, expected those of `{identity}`; put \
-                     the right file in its place, or remove it: then the post hooks of all events run again",
+                    "the file contains the progress of consumer groups of the log `{}`, expected the log `{identity}`; \
+                     restore the right file, or remove this one (the post hooks of all events then run again)",
                     owner.unwrap_or_default()
                 ),
             )
@@ -131,7 +132,7 @@ impl ProgressFile {
             tracing::warn!(
                 file = %path.display(),
                 bytes = end.torn,
-                "the last write to the progress of post hooks was interrupted: its {} bytes are cut off",
+                "the last write to the progress of post hooks was interrupted; its {} bytes are discarded",
                 end.torn
             );
         }

@@ -59,7 +59,7 @@ pub(super) fn open(folder: &Path, identity: &str) -> Result<(Log, Option<Tail>)>
             tracing::warn!(
                 file = %path.display(),
                 bytes = end.torn,
-                "the last write to the log was interrupted and never answered: its {} bytes are cut off",
+                "the last write to the log was interrupted before it was acknowledged; its {} bytes are discarded",
                 end.torn
             );
         }
@@ -214,6 +214,6 @@ impl Log {
 
 /// The error for a log whose files are missing except for the marker.
 pub(super) fn missing(folder: &Path) -> DriverError {
-    DriverError::new(ErrorKind::Corrupt, "open", "the folder holds segments of a log, but no `store.json`")
+    DriverError::new(ErrorKind::Corrupt, "open", "the folder contains segments of a log, but no `store.json`")
         .with("path", folder.display())
 }

@@ -106,7 +106,7 @@ impl Snapshot {
             && let Some(sha256) = self.blobs.pop_front()
         {
             let bytes = self.shared.blobs.get("export", &sha256)?.ok_or_else(|| {
-                DriverError::new(ErrorKind::Corrupt, "export", "a blob is gone").with("sha256", &sha256)
+                DriverError::new(ErrorKind::Corrupt, "export", "a blob is missing").with("sha256", &sha256)
             })?;
             records.push(LogRecord::Blob { sha256, bytes });
         }
@@ -127,7 +127,7 @@ pub(super) fn import(shared: &OpenLog, groups: &Groups, records: &[LogRecord]) -
                 log.index.count() > 0 || !log.claims.is_empty() || !shared.blobs.names("import")?.is_empty()
             };
             if holds_data || !groups.is_empty() {
-                return Err(DriverError::new(ErrorKind::Conflict, "import", "the log holds data already"));
+                return Err(DriverError::new(ErrorKind::Conflict, "import", "the log already contains data"));
             }
             write_durably(&mark, b"").map_err(fault("import", &mark))?;
         }
@@ -185,8 +185,8 @@ pub(super) fn check_whole(folder: &Path) -> Result<()> {
     Err(DriverError::new(
         ErrorKind::Config,
         "open",
-        "the folder holds part of a log, as a copy or a restore was interrupted; run `snaphook copy` again, or remove the files \
-         of this store and of the others that the configuration names, and restore again",
+        "the folder contains part of a log, because a copy or a restore was interrupted; run `snaphook copy` again, or \
+         remove the files of all configured stores and restore again",
     )
     .with("path", folder.display()))
 }

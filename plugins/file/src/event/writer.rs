@@ -96,7 +96,7 @@ impl LogWriter {
             return Err(match self.cut(operation, bytes.len()) {
                 Ok(()) => error,
                 Err(_) => {
-                    DriverError::new(ErrorKind::Uncertain, operation, "the disk failed in a write").because(error)
+                    DriverError::new(ErrorKind::Uncertain, operation, "the disk failed during a write").because(error)
                 }
             });
         }
@@ -185,7 +185,7 @@ fn lines(tail: &Tail, waiting: &[ClaimChange], bodies: Vec<LineBody<'_>>) -> ser
     for (index, body) in changes.chain(bodies).enumerate() {
         let start = bytes.len();
         line::push(&mut bytes, &LineOut { line: tail.lines + 1 + index as u64, left: count - 1 - index, body })?;
-        let too_long = |_| serde::ser::Error::custom("a segment has at most 4 GiB");
+        let too_long = |_| serde::ser::Error::custom("a segment cannot exceed 4 GiB");
         let offset = u32::try_from(tail.bytes + start as u64).map_err(too_long)?;
         spans.push((offset, u32::try_from(bytes.len() - 1 - start).map_err(too_long)?));
     }

@@ -36,9 +36,7 @@ pub(super) fn run(shared: &OpenModels) {
     let mut failed = false;
     while !shared.is_stopping() {
         if let Err(error) = remove_garbage(shared) {
-            tracing::warn!(
-                "what is left of a model cannot be removed, which is tried again at the next start: {error}"
-            );
+            tracing::warn!("the files of a removed model cannot be deleted, the next start retries: {error}");
         }
         {
             let idle = |writer: &mut Option<ModelWriter>| !shared.is_stopping() && !is_dirty(writer.as_ref());
@@ -54,7 +52,7 @@ pub(super) fn run(shared: &OpenModels) {
         if let Err(error) = &result
             && !failed
         {
-            tracing::warn!("the files of instances cannot be brought up to date, which is tried again: {error}");
+            tracing::warn!("the files of instances cannot be updated, retrying: {error}");
         }
         failed = result.is_err();
     }

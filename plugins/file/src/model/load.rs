@@ -26,9 +26,7 @@ use crate::folder;
 pub(super) fn open(store: &Path) -> Result<(Instances, ModelWriter, Garbage)> {
     let loaded = match load(store) {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
-            tracing::warn!(
-                "the files of instances do not fit together, they are made again from the event log: {error}"
-            );
+            tracing::warn!("the files of instances are inconsistent and are rebuilt from the event log: {error}");
             state::remove(store).map_err(unusable(store))?;
             remove_journals(store, u64::MAX)?;
             Loaded::empty(store)?
@@ -77,7 +75,7 @@ fn load(store: &Path) -> Result<Loaded> {
     let boot = state::boot();
     // If the boot is unknown, the system may have been restarted.
     if state.closed.is_none() && (boot.is_empty() || state.boot != boot) {
-        return Err(StoreState::doubtful(store, "the system ended before the store was closed"));
+        return Err(StoreState::doubtful(store, "the system may have restarted before the store was closed"));
     }
     let journals: Vec<u64> = journals.into_iter().filter(|number| *number >= state.journal).collect();
     if !journals.iter().copied().eq(state.journal..state.journal + journals.len() as u64) {
@@ -136,7 +134,8 @@ impl Redo {
         let found = summary(&redo.loaded.instances);
         match state.closed {
             Some(closed) if closed != found || !redo.broken.is_empty() => {
-                let message = format!("expected {} instances, found {} or others", closed.instances, found.instances);
+                let message =
+                    format!("expected {} instances, found {} or different ones", closed.instances, found.instances);
                 Err(StoreState::doubtful(store, &message))
             }
             _ => Ok(redo),
@@ -179,9 +178,9 @@ impl Redo {
                     }
                 }
                 events.retain(is_new);
-                let changes = instances
-                    .changes(&events, to)
-                    .map_err(|error| StoreState::doubtful(store, "a journal does not fit the files").because(error))?;
+                let changes = instances.changes(&events, to).map_err(|error| {
+                    StoreState::doubtful(store, "a journal does not match the files").because(error)
+                })?;
                 instances.apply(changes);
             }
             JournalEntry::Define { shape, folder, carry, position } => {
@@ -227,7 +226,7 @@ impl Redo {
         let Loaded { instances, folders, next_folder, .. } = &self.loaded;
         let checkpoint = instances.checkpoint();
         if self.applied.values().flat_map(HashMap::values).any(|file| *file > checkpoint) {
-            return Err(StoreState::doubtful(&self.store, "the file of an instance is ahead of the journals"));
+            return Err(StoreState::doubtful(&self.store, "the file of an instance is newer than the journals"));
         }
         let wanted: Vec<&str> = folders.values().map(String::as_str).collect();
         let garbage = Garbage::find(&self.store, &wanted)?;

@@ -36,7 +36,7 @@ impl OpenModels {
     pub(super) fn look<T>(&self, look: impl FnOnce(&Instances) -> T) -> Result<(T, Position)> {
         let may_write = self.closing.get().map_or(!self.is_stopping(), |deadline| Instant::now() < *deadline);
         if !may_write {
-            return Err(DriverError::new(ErrorKind::Unavailable, "flush", "the store is about to be closed"));
+            return Err(DriverError::new(ErrorKind::Unavailable, "flush", "the store is closing"));
         }
         let instances = locked(&self.instances);
         Ok((look(&instances), instances.checkpoint()))

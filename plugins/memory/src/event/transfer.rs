@@ -72,7 +72,7 @@ impl MemoryEventStore {
         let mut importing = locked(&self.importing);
         let holds_data = log.head() > 0 || !log.claims.is_empty() || !blobs.is_empty() || !groups.is_empty();
         if holds_data && !*importing {
-            return Err(conflict("the log holds data already".to_owned()));
+            return Err(conflict("the log already contains data".to_owned()));
         }
         *importing = true;
         for record in records {

@@ -66,7 +66,7 @@ impl From<DriverError> for End {
         // An error of the node's own file may be temporary.
         match error.kind() {
             ErrorKind::Corrupt => {
-                End::Stop(Stop::new(ErrorKind::Corrupt, format!("{error}; see what is said of the log or the file")))
+                End::Stop(Stop::new(ErrorKind::Corrupt, format!("{error}; see the messages about the log or the file")))
             }
             _ => End::Again(error),
         }
@@ -104,7 +104,7 @@ async fn run(log: Arc<Log>) {
         match follow(&log).await {
             End::Stop(stop) => return log.stop(stop),
             End::Again(error) => {
-                tracing::debug!(%error, "nats: the log is followed anew");
+                tracing::debug!(%error, "nats: subscribing to the log again");
                 log.set_trouble(Some(error.to_string()));
             }
         }
@@ -188,7 +188,8 @@ async fn check_stream(log: &Log) -> Result<(), End> {
     if let (Some(known), true) = (log.replica.identity(), last > 0) {
         let found = log.identity_in_stream("follow").await?;
         if found != known {
-            let message = format!("the stream holds the log `{found}` now, this node has judged `{known}`");
+            let message =
+                format!("the stream now contains the log `{found}`, but this node has processed the log `{known}`");
             return Err(Stop::new(ErrorKind::Corrupt, message).into());
         }
     }
@@ -203,8 +204,8 @@ pub(crate) fn parted(sequence: u64) -> Stop {
     Stop::new(
         ErrorKind::Corrupt,
         format!(
-            "message {sequence} of the stream is not the one that this node has judged: messages that were acknowledged are lost. To \
-             go on with what the stream has, stop all nodes and remove their files in `path`"
+            "message {sequence} of the stream is not the one that this node has processed: acknowledged messages are \
+             lost. To continue with the content of the stream, stop all nodes and remove their files in `path`"
         ),
     )
 }
@@ -214,9 +215,10 @@ pub(crate) fn shorter(last: u64, sequence: u64) -> Stop {
     Stop::new(
         ErrorKind::Corrupt,
         format!(
-            "the stream ends with message {last}, but this node has judged {sequence}: messages that were acknowledged are lost, \
-             it is another stream, or a server that lags behind still takes itself for the leader, as one does whose disk is full: \
-             see the logs of the servers first. To go on with what the stream has, stop all nodes and remove their files in `path`"
+            "the stream ends with message {last}, but this node has processed message {sequence}: acknowledged \
+             messages are lost, the stream is another one, or a server that is behind still acts as the leader, for \
+             example because its disk is full; check the logs of the servers first. To continue with the content of \
+             the stream, stop all nodes and remove their files in `path`"
         ),
     )
 }
@@ -232,7 +234,11 @@ async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<Option<usize>, En
             break;
         }
         let info = message.info().map_err(|error| {
-            DriverError::new(ErrorKind::Unavailable, "follow", format!("a message has no place in the stream: {error}"))
+            DriverError::new(
+                ErrorKind::Unavailable,
+                "follow",
+                format!("the position of a message in the stream is unknown: {error}"),
+            )
         })?;
         let sequence = info.stream_sequence;
         if sequence <= last {
@@ -281,7 +287,7 @@ async fn judge(log: &Arc<Log>, messages: &[Message]) -> Result<Option<usize>, En
         Ok(())
     });
     judged.await.map_err(|error| {
-        DriverError::new(ErrorKind::Unavailable, "follow", "judging was broken off").because(error)
+        DriverError::new(ErrorKind::Unavailable, "follow", "the background task ended early").because(error)
     })??;
     log.judged.send_replace(log.replica.sequence());
     Ok(done)

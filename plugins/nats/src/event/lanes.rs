@@ -71,7 +71,7 @@ impl Lane {
         let (lane, content) = (Arc::clone(self), encode(change));
         let sent = self.runtime.spawn(async move { lane.send(operation, content).await });
         sent.await.unwrap_or_else(|error| {
-            Err(DriverError::new(ErrorKind::Uncertain, operation, "the work was broken off").because(error))
+            Err(DriverError::new(ErrorKind::Uncertain, operation, "the background task ended early").because(error))
         })
     }
 
@@ -92,7 +92,11 @@ impl Lane {
             Content::Parts(self.log.parts.put(operation, content.clone(), deadline).await?)
         };
         let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else {
-            return Err(DriverError::new(ErrorKind::Unavailable, operation, "others write, and none gets an answer"));
+            return Err(DriverError::new(
+                ErrorKind::Unavailable,
+                operation,
+                "earlier writes have not been acknowledged in time",
+            ));
         };
         // The deadline does not include the time that others took.
         let deadline = Instant::now() + CALL_TIME;
@@ -118,7 +122,7 @@ impl Lane {
             Err(Sent::Maybe) => {
                 state.is_unsettled = true;
                 let why = self.log.trouble().map(|why| format!(": {why}")).unwrap_or_default();
-                let message = format!("the message was sent and not seen in the log in time{why}");
+                let message = format!("the message was sent, but did not appear in the log in time{why}");
                 Err(DriverError::new(ErrorKind::Uncertain, operation, message))
             }
         }

@@ -157,9 +157,9 @@ impl Log {
             }
             // The sender lives as long as this.
             if tokio::time::timeout(patience, judged.changed()).await.is_err() {
-                let why = self.trouble().unwrap_or_else(|| "no message comes".to_owned());
+                let why = self.trouble().unwrap_or_else(|| "no message arrives".to_owned());
                 let message =
-                    format!("the log is judged up to message {} of {sequence}: {why}", self.replica.sequence());
+                    format!("the log is processed up to message {} of {sequence}: {why}", self.replica.sequence());
                 return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
             }
         }
@@ -174,7 +174,7 @@ pub(crate) async fn has_last_of(stream: &Stream<()>, replica: &Replica, operatio
         return Ok(true);
     }
     let message =
-        stream.get_raw_message(sequence).await.map_err(unavailable(operation, "the last message that was judged"))?;
+        stream.get_raw_message(sequence).await.map_err(unavailable(operation, "the last processed message"))?;
     let frame = read_frame(&message.payload).map_err(|stop| stop.error(operation))?;
     Ok((frame.writer, frame.counter) == replica.last_change()?)
 }
@@ -190,7 +190,7 @@ pub(crate) async fn identity_of(stream: &Stream<()>, operation: &'static str) ->
     };
     match Operation::decode(&content) {
         Ok(Operation::Begin(identity)) => Ok(identity),
-        _ => Err(corrupt(operation, "the first message of the stream does not begin a log; give another `name`")),
+        _ => Err(corrupt(operation, "the stream does not begin with a Snaphook log; set another `name`")),
     }
 }
 
@@ -203,7 +203,8 @@ pub(crate) fn read_frame(payload: &[u8]) -> Result<Frame, Stop> {
         return Err(Stop::new(
             ErrorKind::Unavailable,
             format!(
-                "a node wrote with rules {}.{}, this snaphook knows {FORMAT}.{rules}: update this node to the version of the node `{}`",
+                "a node wrote with rules {}.{}, this Snaphook supports {FORMAT}.{rules}; update this node to the \
+                 version of the node `{}`",
                 frame.format,
                 frame.rules,
                 frame.node.escape_debug()
@@ -212,7 +213,7 @@ pub(crate) fn read_frame(payload: &[u8]) -> Result<Frame, Stop> {
     }
     if frame.format != FORMAT || frame.rules != rules {
         // There is no earlier version.
-        let message = format!("a message of the log has rules {}.{}, which never were", frame.format, frame.rules);
+        let message = format!("a message of the log has rules {}.{}, which never existed", frame.format, frame.rules);
         return Err(Stop::new(ErrorKind::Corrupt, message));
     }
     Ok(frame)

@@ -174,7 +174,7 @@ impl Operation {
             items.into_iter().map(|item| B::try_from(item).map_err(|error| error.to_string())).collect()
         }
         let written: Written = decode(content).map_err(|error| error.to_string())?;
-        Ok(match written.what.ok_or("it says nothing that is known")? {
+        Ok(match written.what.ok_or("it contains no known change")? {
             What::Nothing(_) => Operation::Nothing,
             What::Begin(identity) => Operation::Begin(identity),
             What::Append(Appends { appends, atomic }) => Operation::Append { batch: each(appends)?, atomic },

@@ -156,13 +156,13 @@ async fn open_replica(path: &Path) -> Result<Replica> {
     let path = path.to_owned();
     let open = move || match Replica::open(&path) {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
-            tracing::warn!(path = %path.display(), %error, "nats: this node's copy of the log is damaged; it is made again");
+            tracing::warn!(path = %path.display(), %error, "nats: this node's copy of the log is damaged and is rebuilt");
             Replica::remake(&path)
         }
         opened => opened,
     };
     tokio::task::spawn_blocking(open).await.unwrap_or_else(|error| {
-        Err(DriverError::new(ErrorKind::Unexpected, "open", "the work was broken off").because(error))
+        Err(DriverError::new(ErrorKind::Unexpected, "open", "the background task ended early").because(error))
     })
 }
 
@@ -179,8 +179,8 @@ async fn check_same(log: &Log, last: u64) -> Result<()> {
             ErrorKind::Config,
             "open",
             format!(
-                "the file in `path` is a copy of the log `{known}`, the stream holds the log `{found}`; remove the file, or give \
-                 another `path` or `name`"
+                "the file in `path` is a copy of the log `{known}`, the stream contains the log `{found}`; remove the \
+                 file, or set another `path` or `name`"
             ),
         ));
     }
@@ -191,7 +191,7 @@ async fn check_same(log: &Log, last: u64) -> Result<()> {
 }
 
 fn other_answer(operation: &'static str) -> DriverError {
-    DriverError::new(ErrorKind::Unexpected, operation, "the log answered something else")
+    DriverError::new(ErrorKind::Unexpected, operation, "the log returned an unexpected outcome")
 }
 
 #[async_trait]

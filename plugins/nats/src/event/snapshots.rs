@@ -98,13 +98,13 @@ impl Snapshots {
         let mut replica = blocking(adopt).await?;
         if !has_last_of(stream, &replica, "open").await? {
             tracing::warn!(
-                "nats: the newest snapshot is of messages that the stream has lost; the log is read from its start"
+                "nats: the newest snapshot covers messages that the stream has lost; the log is read from its start"
             );
             replica.close().await?;
             let path = self.path.clone();
             replica = blocking(move || Replica::remake(&path)).await?;
         }
-        tracing::info!(sequence = replica.sequence(), "nats: this node begins with a snapshot");
+        tracing::info!(sequence = replica.sequence(), "nats: this node starts from a snapshot");
         Ok(replica)
     }
 
@@ -127,7 +127,9 @@ impl Snapshots {
         let Some(bytes) = value.bytes else { return Ok((None, value.revision)) };
         match Snapshot::decode(bytes) {
             Ok(snapshot) => Ok((Some(snapshot), value.revision)),
-            Err(error) => Err(corrupt("snapshot", "what is said of the newest snapshot cannot be read").because(error)),
+            Err(error) => {
+                Err(corrupt("snapshot", "the description of the newest snapshot cannot be read").because(error))
+            }
         }
     }
 
@@ -141,7 +143,7 @@ impl Snapshots {
                     match made {
                         Ok(true) => continue,
                         Ok(false) => {}
-                        Err(error) => tracing::warn!(%error, "nats: no snapshot was made; it is tried again"),
+                        Err(error) => tracing::warn!(%error, "nats: no snapshot was made, retrying"),
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -231,6 +233,6 @@ impl Drop for Making {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(DriverError::new(ErrorKind::Unexpected, "snapshot", "the work was broken off").because(error))
+        Err(DriverError::new(ErrorKind::Unexpected, "snapshot", "the background task ended early").because(error))
     })
 }

@@ -57,7 +57,7 @@ impl LogExport for Export {
 /// See [`EventStore::import`](snaphook_driver::EventStore::import).
 pub(super) async fn import(log: &Log, lane: &Arc<Lane>, groups: &Groups, records: &[LogRecord]) -> Result<()> {
     if !log.replica.is_importing()? && !groups.is_empty().await? {
-        return Err(DriverError::new(ErrorKind::Conflict, "import", "the log has consumer groups already"));
+        return Err(DriverError::new(ErrorKind::Conflict, "import", "the log already has consumer groups"));
     }
     let is_of_log = |record: &&LogRecord| !matches!(record, LogRecord::Group { .. } | LogRecord::Pending { .. });
     let of_log: Vec<LogRecord> = records.iter().filter(is_of_log).cloned().collect();

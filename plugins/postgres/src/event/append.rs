@@ -171,7 +171,7 @@ impl Appender {
         };
         let Looked { end, identity, importing, mut known } = self.look.run(session, &begin, batch).await?;
         if identity != self.identity {
-            let message = "the schema holds another log than when it was opened; start Snaphook again";
+            let message = "the schema contains a different log than when it was opened; restart Snaphook";
             return Err(DriverError::new(ErrorKind::Config, "append", message));
         }
         if importing {
@@ -212,7 +212,7 @@ impl Appender {
 }
 
 fn uncertain(error: DriverError, later: Option<DriverError>) -> DriverError {
-    let message = format!("a commit was not answered, and what became of it cannot be read: {}", error.message());
+    let message = format!("a commit was not acknowledged, and its outcome cannot be determined: {}", error.message());
     let uncertain = DriverError::new(ErrorKind::Uncertain, "append", message);
     match later {
         Some(later) => uncertain.because(later),
@@ -225,6 +225,7 @@ fn check_size(batch: &[Append]) -> Result<()> {
     if bytes <= BATCH_BYTES_MAX {
         return Ok(());
     }
-    let message = format!("the batch has {bytes} bytes of data, at most {BATCH_BYTES_MAX} go into one transaction");
+    let message =
+        format!("the batch has {bytes} bytes of data, at most {BATCH_BYTES_MAX} are allowed in one transaction");
     Err(DriverError::new(ErrorKind::Invalid, "append", message))
 }

@@ -39,8 +39,8 @@ pub(super) fn part_of_a_log(operation: &'static str) -> DriverError {
     DriverError::new(
         ErrorKind::Config,
         operation,
-        "the schema holds part of a log, as a copy or a restore was interrupted; run `snaphook copy` again, or drop the \
-         schema and restore again",
+        "the schema contains part of a log, because a copy or a restore was interrupted; run `snaphook copy` again, or \
+         drop the schema and restore again",
     )
 }
 
@@ -87,7 +87,7 @@ impl Import {
         let (mut head, is_importing): (i64, bool) = (row.get(0), row.get(1));
         if !is_importing {
             if !session.one(&self.is_empty, &[]).await?.get::<_, bool>(0) {
-                return Err(DriverError::new(ErrorKind::Conflict, "import", "the log holds data already"));
+                return Err(DriverError::new(ErrorKind::Conflict, "import", "the log already contains data"));
             }
             session.execute(&self.mark, &[]).await?;
         }

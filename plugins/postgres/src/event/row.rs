@@ -118,7 +118,7 @@ pub(super) fn decode(operation: &'static str, row: &Row, first: usize) -> Result
     let text = |column: usize| row.get::<_, Option<String>>(first + column).map(unescape);
     let kind: i16 = row.get(first + 4);
     let kind = usize::try_from(kind).ok().and_then(|kind| EventKind::ALL.get(kind)).ok_or_else(|| {
-        let message = format!("kind {kind} of an event is not known here: a later version wrote it; update this node");
+        let message = format!("event kind {kind} is unknown: a newer version wrote it; update this node");
         corrupt(operation, message).with("position", position)
     })?;
     let mut event = Event {

@@ -142,7 +142,7 @@ impl<'a> Outcomes<'a> {
 
 fn parse(event: &Event, data: &str) -> Result<Value> {
     json::parse(data).map_err(|error| {
-        DriverError::new(ErrorKind::Invalid, "apply", "the event's data is no JSON")
+        DriverError::new(ErrorKind::Invalid, "apply", "the event's data is not valid JSON")
             .with("position", event.position)
             .because(error)
     })

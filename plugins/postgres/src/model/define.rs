@@ -145,7 +145,7 @@ pub(super) fn carried<'t>(
     for row in rows {
         let id: &[u8] = get(row, 0, operation)?;
         let tree = json::parse(get(row, 2, operation)?).map_err(|error| {
-            DriverError::new(ErrorKind::Corrupt, operation, "an instance's data is no JSON")
+            DriverError::new(ErrorKind::Corrupt, operation, "an instance's data is not valid JSON")
                 .with("instance", format!("{}/{}", to.model, String::from_utf8_lossy(id)))
                 .because(error)
         })?;

@@ -77,7 +77,7 @@ impl Meter {
         loop {
             self.look(self.budget.check())?;
             if Instant::now() > deadline {
-                let message = "PostgreSQL did not answer in time";
+                let message = "PostgreSQL did not respond in time";
                 return Err(DriverError::new(ErrorKind::Unavailable, self.operation, message).into());
             }
             if let Ok(value) = tokio::time::timeout(LOOK, work.as_mut()).await {
@@ -128,14 +128,14 @@ impl Lane {
             |why: String| DriverError::new(ErrorKind::Overloaded, operation, format!("{why}; try again in a moment"));
         let _waiting = WaitingRead::new(&self.waiting);
         if self.waiting.load(Ordering::Relaxed) > WAITING_MAX {
-            return Err(overloaded(format!("{WAITING_MAX} queries are waiting for their turn already")));
+            return Err(overloaded(format!("{WAITING_MAX} queries are already waiting for their turn")));
         }
         // Keeps the wait within the range of the clock.
         let wait = budget.wait_left().min(Duration::from_secs(24 * 60 * 60));
         match tokio::time::timeout(wait, self.places.acquire()).await {
             Ok(place) => Ok(place.ok()),
             Err(_) => Err(overloaded(format!(
-                "the query did not get its turn within {:.1} s, too many others run",
+                "the query waited {:.1} s for its turn, too many others are running",
                 budget.limits().wait.as_secs_f64()
             ))),
         }

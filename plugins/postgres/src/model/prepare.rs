@@ -182,6 +182,6 @@ fn gone() -> DriverError {
     DriverError::new(
         ErrorKind::Unavailable,
         "prepare",
-        "the prepared table is gone, or lost rows in a crash of the server; try again",
+        "the prepared table no longer exists, or lost rows in a crash of the server; try again",
     )
 }

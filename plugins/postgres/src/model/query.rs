@@ -68,7 +68,9 @@ impl Read<'_> {
         guard.disarm();
         result.map_err(|halt| match halt {
             Halt::Failed(error) => error,
-            Halt::Turn => DriverError::new(ErrorKind::Unexpected, operation, "a turn without an end is over"),
+            Halt::Turn => {
+                DriverError::new(ErrorKind::Unexpected, operation, "a query without a time slice was interrupted")
+            }
         })
     }
 

@@ -138,7 +138,7 @@ impl StateRow {
 }
 
 fn removed(operation: &'static str) -> DriverError {
-    let message = "something removed the state of the model store; drop the tables `model_state`, `model_tables` and the row \
-                   `model` of `versions`, and the store is made again from the log";
+    let message = "the state of the model store is missing; drop the tables `model_state` and `model_tables`, delete \
+                   the row `model` of `versions`, and restart to rebuild the store from the log";
     DriverError::new(ErrorKind::Corrupt, operation, message)
 }

@@ -21,8 +21,9 @@ pub(super) fn instance(row: &Row, first: usize, model: &str, operation: &'static
 
 /// An instance's id from its bytes.
 pub(super) fn id(bytes: &[u8], operation: &'static str) -> Result<String> {
-    String::from_utf8(bytes.to_vec())
-        .map_err(|error| DriverError::new(ErrorKind::Corrupt, operation, "an instance's id is no UTF-8").because(error))
+    String::from_utf8(bytes.to_vec()).map_err(|error| {
+        DriverError::new(ErrorKind::Corrupt, operation, "an instance's id is not UTF-8").because(error)
+    })
 }
 
 /// A column of a row.

@@ -193,7 +193,8 @@ impl Question {
             Ok(found) => found,
             Err(error) => {
                 let error =
-                    DriverError::new(ErrorKind::Unexpected, self.meter.operation(), "a read broke off").because(error);
+                    DriverError::new(ErrorKind::Unexpected, self.meter.operation(), "the background task ended early")
+                        .because(error);
                 Err(Halt::Failed(error))
             }
         }
@@ -217,7 +218,7 @@ impl Question {
             let text = large.or(inline).unwrap_or_default();
             self.meter.look(self.meter.budget.charge_text(text.len()))?;
             tree = Some(json::parse(text).map_err(|error| {
-                DriverError::new(ErrorKind::Corrupt, operation, "an instance's data is no JSON")
+                DriverError::new(ErrorKind::Corrupt, operation, "an instance's data is not valid JSON")
                     .with("instance", format!("{}/{id}", self.table.model))
                     .because(error)
             })?);

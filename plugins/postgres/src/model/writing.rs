@@ -162,5 +162,5 @@ async fn together(futures: Vec<Sent<'_>>) -> Result<(), Error> {
 pub(super) async fn within<T>(deadline: Instant, operation: &'static str, work: impl Future<Output = T>) -> Result<T> {
     timeout_at(deadline, work)
         .await
-        .map_err(|_| DriverError::new(ErrorKind::Unavailable, operation, "PostgreSQL did not answer in time"))
+        .map_err(|_| DriverError::new(ErrorKind::Unavailable, operation, "PostgreSQL did not respond in time"))
 }

@@ -23,9 +23,9 @@ fn settings_are_checked() {
     run(async {
         for (settings, word) in [
             (json!({}), "url"),
-            (json!({"url": "postgres://u:hunter2@[/d"}), "no such address"),
+            (json!({"url": "postgres://u:hunter2@[/d"}), "is not a valid address"),
             (json!({"host": "127.0.0.1", "password": "hunter2"}), "no user"),
-            (json!({"url": "postgres://u@h/d", "password": "hunter2"}), "stand in it"),
+            (json!({"url": "postgres://u@h/d", "password": "hunter2"}), "already contains the server"),
             (json!({"url": "postgres://u@h/d", "schema": "x; DROP"}), "schema"),
             (json!({"url": "postgres://u@h/d", "durability": "none"}), "none"),
             (json!({"url": "postgres://u@h/d", "tls-ca": "missing.pem"}), "missing.pem"),

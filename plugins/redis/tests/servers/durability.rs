@@ -21,7 +21,7 @@ fn a_server_that_promises_too_little_is_refused() {
         };
         let error = refused(json!({"url": url(&server)})).await;
         for part in [
-            "open: bad configuration: the server promises less",
+            "open: bad configuration: the server is less durable",
             "`appendonly` is `no`, expected `yes`",
             "`appendfsync` is `everysec`, expected `always`",
             "change the server's configuration or `durability`",

@@ -16,7 +16,7 @@ fn passwords_are_checked_and_never_shown() {
         let at = |user_info: &str| format!("redis://{user_info}{host}:{port}");
         let refusal = "the server does not accept this user and password";
         for (settings, message) in [
-            (json!({"url": at("")}), "the server asks for a password, set `password` of the connection"),
+            (json!({"url": at("")}), "the server requires a password, set `password` of the connection"),
             (json!({"url": at(":hunter2@")}), refusal),
             (json!({"url": at("nobody:hunter2@")}), refusal),
             (json!({"host": host, "port": port, "password": "hunter2"}), refusal),

@@ -79,8 +79,8 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, limits: HostLim
     let Some(tls) = tls else { return serve_stream(stream, limits, router, watcher).await };
     match tokio::time::timeout(limits.handshake_time, tls.accept(stream)).await {
         Ok(Ok(stream)) => serve_stream(stream, limits, router, watcher).await,
-        Ok(Err(error)) => tracing::debug!("a connection without TLS: {error}"),
-        Err(_) => tracing::debug!("a connection without TLS in time"),
+        Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
+        Err(_) => tracing::debug!("a TLS handshake timed out"),
     }
 }
 

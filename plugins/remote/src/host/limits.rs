@@ -80,11 +80,11 @@ impl BodyBudget {
             return Err(fault(ErrorKind::Invalid, message));
         }
         let lease = self.lease(length).await;
-        let lease = lease.ok_or_else(|| fault(ErrorKind::Unavailable, "the host takes no requests any more".into()))?;
+        let lease = lease.ok_or_else(|| fault(ErrorKind::Unavailable, "the host no longer accepts requests".into()))?;
         let bytes = tokio::time::timeout(time, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
         // Nothing was done, and the request itself is not at fault.
-        let late = |_| fault(ErrorKind::Unavailable, format!("the request did not come within {time:?}"));
-        let broken = |error| fault(ErrorKind::Unavailable, format!("the request broke off: {error}"));
+        let late = |_| fault(ErrorKind::Unavailable, format!("the request did not arrive within {time:?}"));
+        let broken = |error| fault(ErrorKind::Unavailable, format!("the request was interrupted: {error}"));
         Ok((lease, bytes.map_err(late)?.map_err(broken)?.into()))
     }
 

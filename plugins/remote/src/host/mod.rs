@@ -107,18 +107,18 @@ async fn serve(
     if let Some(token) = &shared.token
         && !headers.get(AUTHORIZATION).is_some_and(|value| token.is_carried_by(value.as_bytes()))
     {
-        let error = DriverError::new(ErrorKind::Config, method, "the token is missing or is another one");
+        let error = DriverError::new(ErrorKind::Config, method, "the token is missing or wrong");
         let response = failure(Encoding::Json, &error);
         return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], response).into_response();
     }
     if shared.token.is_none() && browser::is_from_a_page(&headers) {
-        let message =
-            "a page in a browser may not use this host; start it with `--token` to reach it under another name";
+        let message = "without a token, this host rejects requests from browser pages and requests for other host \
+                       names; start it with `--token`";
         let error = DriverError::new(ErrorKind::Config, method, message);
         return (StatusCode::FORBIDDEN, failure(Encoding::Json, &error)).into_response();
     }
     let Some(encoding) = text(CONTENT_TYPE).and_then(Encoding::from_media_type) else {
-        let message = "the media type is not known, expected `application/json` or `application/x-protobuf`";
+        let message = "the media type is not supported, expected `application/json` or `application/x-protobuf`";
         let error = DriverError::new(ErrorKind::Invalid, method, message);
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, failure(Encoding::Json, &error)).into_response();
     };
@@ -169,7 +169,7 @@ async fn answer(
 }
 
 async fn no_such_address() -> Response {
-    let message = "there is nothing here, expected `POST /{store}/{method}`";
+    let message = "this path does not exist, expected `POST /{store}/{method}`";
     let error = DriverError::new(ErrorKind::Invalid, "call", message);
     (StatusCode::NOT_FOUND, failure(Encoding::Json, &error)).into_response()
 }

@@ -61,7 +61,7 @@ impl Served {
             response.map(|response| (response, held))
         });
         change.await.unwrap_or_else(|error| {
-            let message = "the change did not come to its end";
+            let message = "the task of the change ended early";
             Err(DriverError::new(ErrorKind::Uncertain, method.name(), message).because(error))
         })
     }

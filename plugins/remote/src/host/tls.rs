@@ -24,9 +24,9 @@ impl std::error::Error for TlsError {}
 pub(super) fn acceptor(certificate: &[u8], key: &[u8]) -> Result<TlsAcceptor, TlsError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
-        .map_err(|error| TlsError(format!("the certificate is no PEM: {error}")))?;
+        .map_err(|error| TlsError(format!("the certificate is not PEM: {error}")))?;
     let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError(format!("the private key is no PEM: {error}")))?;
+        PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError(format!("the private key is not PEM: {error}")))?;
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))

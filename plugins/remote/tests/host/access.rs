@@ -87,7 +87,7 @@ fn what_is_no_call_is_refused() {
             (post("/secure/put/a", HOST, PUT), 404, "expected `POST /{store}/{method}`"),
             (post("/", HOST, PUT), 404, "expected `POST /{store}/{method}`"),
             (format!("GET /secure/list HTTP/1.1\r\nConnection: close\r\n{HOST}\r\n"), 404, "expected `POST"),
-            (post("/secure/put", HOST, r#"{"name": "../../x", "bytes": "AA=="}"#), 400, "no name of a secret"),
+            (post("/secure/put", HOST, r#"{"name": "../../x", "bytes": "AA=="}"#), 400, "is not a valid secret name"),
             (post("/secure/put", HOST, "<html>"), 400, "cannot be read"),
             (post("/secure/put", HOST, r#"{"name": 7}"#), 400, "cannot be read"),
             (format!("{head}Content-Length: 2\r\n\r\n{{}}"), 415, "expected `application/json` or"),

@@ -61,7 +61,7 @@ fn a_body_that_never_ends_is_given_up() {
         for request in requests {
             let reply = request.await.unwrap();
             assert_eq!(reply.status, 503, "{reply:?}");
-            assert!(reply.text.contains("did not come within 200ms"), "{reply:?}");
+            assert!(reply.text.contains("did not arrive within 200ms"), "{reply:?}");
         }
         // A request that ends in the middle of its body is not executed either.
         drop(TcpStream::connect(address).await.unwrap().write_all(unended.as_bytes()).await);

@@ -115,7 +115,7 @@ fn what_is_no_certificate_is_told_before_anything_is_served() {
         let (_, other, _) = self::certificate();
         for (certificate, key, text) in [
             (b"nonsense".to_vec(), key.clone(), "cannot be used"),
-            (certificate.clone(), b"nonsense".to_vec(), "the private key is no PEM"),
+            (certificate.clone(), b"nonsense".to_vec(), "the private key is not PEM"),
             (certificate, other, "cannot be used"),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -91,7 +91,7 @@ impl Groups {
         if self.all().is_empty() {
             return Ok(());
         }
-        Err(DriverError::new(ErrorKind::Conflict, "import", "the log has consumer groups already"))
+        Err(DriverError::new(ErrorKind::Conflict, "import", "the log already has consumer groups"))
     }
 
     pub(super) fn import(&self, records: &[LogRecord]) -> Result<()> {

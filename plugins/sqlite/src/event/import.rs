@@ -47,7 +47,7 @@ pub(super) fn begin(connection: &Connection) -> Result<()> {
         )
         .map_err(fault("import"))?;
     if holds_data {
-        return Err(DriverError::new(ErrorKind::Conflict, "import", "the log holds data already"));
+        return Err(DriverError::new(ErrorKind::Conflict, "import", "the log already contains data"));
     }
     connection.execute_batch(&format!("CREATE TABLE {IMPORTING}(one)")).map_err(fault("import"))
 }
@@ -70,7 +70,7 @@ pub(super) fn check_whole(connection: &Connection) -> Result<()> {
     Err(DriverError::new(
         ErrorKind::Config,
         "open",
-        "the file holds part of a log, as a copy or a restore was interrupted; run `snaphook copy` again, or remove the files \
-         of this store and of the others that the configuration names, and restore again",
+        "the file contains part of a log, because a copy or a restore was interrupted; run `snaphook copy` again, or \
+         remove the files of all configured stores and restore again",
     ))
 }

@@ -198,7 +198,9 @@ impl LogWriter {
             // The commit may nevertheless have reached the file.
             let uncertain = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
             return Err(match uncertain {
-                true => DriverError::new(ErrorKind::Uncertain, "append", "the disk failed in a commit").because(error),
+                true => {
+                    DriverError::new(ErrorKind::Uncertain, "append", "the disk failed during a commit").because(error)
+                }
                 false => fault("append")(error),
             });
         }

@@ -33,7 +33,7 @@ pub(super) fn clear(shared: &Arc<OpenModels>, tables: Vec<String>) {
     let shared = Arc::downgrade(shared);
     let work = move || tables.iter().for_each(|table| while step(&shared, table) {});
     if let Err(error) = std::thread::Builder::new().name("sqlite-garbage".to_owned()).spawn(work) {
-        tracing::info!("a table that is not used any more is kept until the next start: {error}");
+        tracing::info!("an unused table is kept until the next start: {error}");
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn build(
     carry: &CarryOver,
     abandoned: &Arc<AtomicBool>,
 ) -> Result<u64> {
-    let gone = || DriverError::new(ErrorKind::Unavailable, "prepare", "the caller is gone");
+    let gone = || DriverError::new(ErrorKind::Unavailable, "prepare", "the caller no longer waits");
     // Checked under the writer's lock, here and below: if this call was abandoned and another caller has prepared a
     // table since then, that table must stay.
     if !discard_unless(shared, &new.model, abandoned) {
@@ -74,7 +74,7 @@ pub(super) fn build(
             Ok(ticket)
         }
         // The store was reset or closed, or the table could not be kept up to date.
-        _ => Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the prepared table is gone; try again")),
+        _ => Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the prepared table no longer exists; try again")),
     }
 }
 
@@ -83,7 +83,7 @@ fn fill(shared: &OpenModels, from: &Table, to: &Table, mut steps: Steps, abandon
     let mut after = i64::MIN;
     loop {
         if abandoned.load(Ordering::Relaxed) {
-            return Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the caller is gone"));
+            return Err(DriverError::new(ErrorKind::Unavailable, "prepare", "the caller no longer waits"));
         }
         let began = Instant::now();
         let mut held = Duration::ZERO;

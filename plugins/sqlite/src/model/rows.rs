@@ -67,7 +67,7 @@ impl Carried {
         let text: String = row.get(4).map_err(fault("define"))?;
         let broken = || {
             let id: String = row.get(1).unwrap_or_default();
-            DriverError::new(ErrorKind::Corrupt, "define", "an instance's data is no JSON object")
+            DriverError::new(ErrorKind::Corrupt, "define", "an instance's data is not a JSON object")
                 .with("instance", format!("{}/{id}", table.model))
         };
         let Ok(Value::Object(mut data)) = snaphook_driver::json::parse(&text) else { return Err(broken()) };

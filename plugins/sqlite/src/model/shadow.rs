@@ -39,6 +39,6 @@ impl Shadow {
             return false;
         }
         let followed = rows::mirror(connection, &self.from, &self.to, id, &mut self.steps);
-        followed.inspect_err(|error| tracing::warn!("a prepared table is given up: {error}")).is_ok()
+        followed.inspect_err(|error| tracing::warn!("a prepared table is abandoned: {error}")).is_ok()
     }
 }

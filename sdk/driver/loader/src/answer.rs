@@ -8,7 +8,7 @@ use snaphook_driver_abi::{ERROR, OK};
 
 use crate::loaded::Loaded;
 use crate::outcome::{CallOutcome, LibraryAnswer, Stage};
-use crate::threads::ALL_MAX;
+use crate::threads::SERVING_MAX;
 
 /// The kind of call, which decides how its outcome is reported.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcom
     match outcome {
         CallOutcome::Answered(answer) => read_answer(answer).unwrap_or_else(|fault| {
             plugin.faults().garbage(plugin);
-            error(operation.unknown(ErrorKind::Unexpected), format!("the answer of the plugin `{name}` {fault}"))
+            error(operation.unknown(ErrorKind::Unexpected), format!("the response of the plugin `{name}` {fault}"))
         }),
         CallOutcome::Thrown => {
             let message = format!("the plugin `{name}` panicked or threw an exception");
@@ -49,10 +49,12 @@ pub(crate) fn read(plugin: &Loaded, operation: Operation, time: Duration, outcom
         }
         CallOutcome::Late(Stage::Queued) => error(
             ErrorKind::Unavailable,
-            format!("the plugin `{name}` had no thread for the call within {time:?}: at most {ALL_MAX} run its calls"),
+            format!(
+                "the plugin `{name}` had no free thread for the call within {time:?}: at most {SERVING_MAX} calls run at once"
+            ),
         ),
         CallOutcome::Late(stage) => {
-            let what = if stage == Stage::Running { "return from" } else { "answer" };
+            let what = if stage == Stage::Running { "return from" } else { "respond to" };
             let message = format!("the plugin `{name}` did not {what} the call within {time:?}");
             error(operation.unknown(ErrorKind::Unavailable), message)
         }

@@ -16,7 +16,7 @@ pub(crate) fn describe(library: &Library) -> Result<PluginDescription, Fault> {
         [("name", &description.name, &library.name), ("version", &description.version, &library.version)]
     {
         if found != expected {
-            return Err(refuse(format!("its {what} is `{found}`, that of the descriptor `{expected}`")));
+            return Err(refuse(format!("its {what} is `{found}`, but that of the descriptor is `{expected}`")));
         }
     }
     if description.drivers.is_empty() {
@@ -29,7 +29,7 @@ pub(crate) fn describe(library: &Library) -> Result<PluginDescription, Fault> {
             return Err(refuse(format!("two of its drivers are named `{name}`")));
         }
         if driver.stores.is_empty() {
-            return Err(refuse(format!("its driver `{name}` brings no stores")));
+            return Err(refuse(format!("its driver `{name}` provides no stores")));
         }
     }
     Ok(description)

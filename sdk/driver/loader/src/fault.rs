@@ -30,7 +30,7 @@ pub enum Fault {
     Field { field: &'static str, fault: String },
     #[error("the description of its drivers cannot be read: {0}")]
     Description(String),
-    #[error("it is not loaded after {0:?}: an initialiser or `{symbol}` does not return", symbol = snaphook_driver_abi::SYMBOL)]
+    #[error("it was not loaded within {0:?}: an initialiser or `{symbol}` does not return", symbol = snaphook_driver_abi::SYMBOL)]
     Stuck(Duration),
     #[error("loading it ended the process with {0}")]
     Ended(String),

@@ -69,11 +69,11 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn gave_up(&self, plugin: &Loaded) {
-        plugin.count(&self.given_up, "does not answer in time");
+        plugin.count(&self.given_up, "does not respond in time");
     }
 
     pub(crate) fn answered_late(&self, plugin: &Loaded) {
-        plugin.count(&self.answered_late, "answered a call that had been given up");
+        plugin.count(&self.answered_late, "responded to a call after its deadline");
     }
 
     pub(crate) fn thrown(&self, plugin: &Loaded) {
@@ -81,7 +81,7 @@ impl Counts {
     }
 
     pub(crate) fn garbage(&self, plugin: &Loaded) {
-        plugin.count(&self.garbage, "gave an answer that cannot be read");
+        plugin.count(&self.garbage, "returned a response that cannot be read");
     }
 }
 
@@ -185,9 +185,9 @@ impl Loaded {
         drop(plugins);
         match plugin {
             Some(plugin) => {
-                plugin.count(&plugin.counts.answered_none, "answered a call twice, or one that does not exist")
+                plugin.count(&plugin.counts.answered_none, "responded to a call twice, or to one that does not exist")
             }
-            None => tracing::warn!("a plugin answered call {number:#x}, which does not exist"),
+            None => tracing::warn!("a plugin responded to call {number:#x}, which does not exist"),
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, cont
         return refuse(ErrorKind::Invalid, format!("the plugin `{}` has no driver {driver}", plugin.name()));
     };
     if !description.stores.contains(&store) {
-        let message = format!("the driver `{}` brings no {store} storage", description.name);
+        let message = format!("the driver `{}` provides no {store} storage", description.name);
         return refuse(ErrorKind::Unsupported, message);
     }
     let Some(directory) = context.directory.to_str() else {
@@ -46,7 +46,7 @@ pub(crate) async fn open(plugin: &Arc<Loaded>, driver: usize, store: Store, cont
     let response = answer::read(plugin, Operation::Open, time, outcome)?;
     let garbage = |fault: String| {
         plugin.faults().garbage(plugin);
-        let message = format!("the answer of the plugin `{}` {fault}", plugin.name());
+        let message = format!("the response of the plugin `{}` {fault}", plugin.name());
         DriverError::new(ErrorKind::Unexpected, "open", message)
     };
     let response: proto::OpenResponse =
@@ -106,9 +106,9 @@ impl Transport for LibraryStore {
         if method == self.close_method() {
             self.is_closed.store(true, Ordering::Relaxed);
         } else if method.changes() && tokio::time::timeout(time, self.dropped.ended()).await.is_err() {
-            return Err(unavailable("an earlier change that was given up does not end"));
+            return Err(unavailable("an earlier change that was abandoned is still running"));
         } else if method == Method::EventHealth && !self.overdue.is_empty() {
-            return Err(unavailable("an append whose time is over has not ended"));
+            return Err(unavailable("an append that timed out is still running"));
         }
         let overdue = (method == Method::EventAppend).then(|| Arc::clone(&self.overdue));
         let mut started = start(&self.plugin, self.target(method), request, time, overdue)?;
@@ -165,7 +165,7 @@ fn start(
 ) -> Result<Started> {
     let operation = target.operation().name();
     let Some((number, receiver)) = calls::begin(plugin, time, overdue) else {
-        let message = format!("the plugin `{}` has too many calls that it did not answer", plugin.name());
+        let message = format!("the plugin `{}` has too many calls without a response", plugin.name());
         return Err(DriverError::new(ErrorKind::Unavailable, operation, message));
     };
     watch::wake();

@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How many threads may serve calls at once; further calls wait.
-const SERVING_MAX: usize = 16;
+pub(crate) const SERVING_MAX: usize = 16;
 
 /// The same, including threads whose function did not return.
-pub(crate) const ALL_MAX: usize = 64;
+const ALL_MAX: usize = 64;
 
 /// How many calls may wait for a thread; each keeps its request in memory.
 const WAITING_MAX: usize = 1024;
@@ -53,7 +53,7 @@ impl Threads {
             return Err(NoThread(format!("{} of its calls did not return, so it gets no more threads", state.lost)));
         }
         if state.work.len() >= WAITING_MAX {
-            return Err(NoThread(format!("{WAITING_MAX} of its calls wait for a thread")));
+            return Err(NoThread(format!("{WAITING_MAX} of its calls are already waiting for a thread")));
         }
         if state.idle <= state.work.len() && state.all < SERVING_MAX + state.lost && state.all < ALL_MAX {
             self.start(&mut state)?;

@@ -24,7 +24,9 @@ pub(crate) fn wake() {
     STARTED.call_once(|| {
         let started = std::thread::Builder::new().name("plugin-watch".into()).spawn(watch);
         if let Err(error) = started {
-            tracing::error!("calls of plugins have no deadline, because no thread can be started: {error}");
+            tracing::error!(
+                "calls of plugins have no deadline, because the watchdog thread cannot be started: {error}"
+            );
         }
     });
     if ASLEEP.load(Ordering::SeqCst) {

@@ -69,12 +69,12 @@ async fn answers_that_cannot_be_read() {
     let plugin = load("garbage", LONG);
     let store = secure(&plugin).await;
     let cases = [
-        ("garbage", "cannot be read: it is no such message"),
-        ("no-utf8", "cannot be read: it is no such message"),
-        ("odd-status", "the answer of the plugin `h` has status 7, expected 0 or 1"),
-        ("null", "the answer of the plugin `h` is null, with 10 bytes"),
-        ("huge", "the answer of the plugin `h` has 18446744073709551615 bytes, at most 268435456 are allowed"),
-        ("odd-error", "the answer of the plugin `h` is an error that cannot be read"),
+        ("garbage", "cannot be read: it is not a valid message"),
+        ("no-utf8", "cannot be read: it is not a valid message"),
+        ("odd-status", "the response of the plugin `h` has status 7, expected 0 or 1"),
+        ("null", "the response of the plugin `h` is null, with 10 bytes"),
+        ("huge", "the response of the plugin `h` has 18446744073709551615 bytes, at most 268435456 are allowed"),
+        ("odd-error", "the response of the plugin `h` is an error that cannot be read"),
     ];
     for (name, message) in cases {
         // `list`, because the response to `get` for an absent secret is empty.
@@ -119,7 +119,7 @@ async fn answers_to_no_call() {
 async fn late_answers() {
     let plugin = load("late", SHORT);
     let store = secure(&plugin).await;
-    let message = "the plugin `h` did not answer the call within 1s";
+    let message = "the plugin `h` did not respond to the call within 1s";
     assert_error(store.get("later").await.unwrap_err(), ErrorKind::Unavailable, message);
     assert_error(store.put("later", b"", None).await.unwrap_err(), ErrorKind::Uncertain, message);
     let faults = plugin.faults();
@@ -144,7 +144,7 @@ async fn answers_after_the_end() {
     store.close().await.unwrap();
     assert_error(store.get("x").await.unwrap_err(), ErrorKind::Unavailable, "the store is closed");
     let error = waiting.await.unwrap().unwrap_err();
-    assert_error(error, ErrorKind::Unavailable, "did not answer the call within 1s");
+    assert_error(error, ErrorKind::Unavailable, "did not respond to the call within 1s");
     let again = secure(&plugin).await;
     again.get("release").await.unwrap();
     until(&plugin, |faults| faults.answered_late == 1 && faults.unanswered == 0).await;
@@ -155,7 +155,7 @@ async fn answers_after_the_end() {
 async fn calls_that_are_never_answered() {
     let plugin = load("never", SHORT);
     let store = secure(&plugin).await;
-    assert_error(store.get("never").await.unwrap_err(), ErrorKind::Unavailable, "did not answer the call within");
+    assert_error(store.get("never").await.unwrap_err(), ErrorKind::Unavailable, "did not respond to the call within");
     // A call without a waiter is not given up, but it counts as unanswered.
     assert!(tokio::time::timeout(Duration::ZERO, store.get("never")).await.is_err());
     assert_eq!(store.get("fine").await.unwrap(), None);
@@ -171,8 +171,8 @@ async fn a_late_append() {
     let store = event(&plugin).await;
     store.health().await.unwrap();
     let late = store.append(&[any("later", "a")], false).await;
-    assert_error(late.unwrap_err(), ErrorKind::Uncertain, "did not answer the call within 1s");
-    let message = "an append whose time is over has not ended";
+    assert_error(late.unwrap_err(), ErrorKind::Uncertain, "did not respond to the call within 1s");
+    let message = "an append that timed out is still running";
     assert_error(store.health().await.unwrap_err(), ErrorKind::Unavailable, message);
     assert_eq!(store.holder("release").await.unwrap(), None);
     until(&plugin, |faults| faults.unanswered == 0).await;
@@ -290,7 +290,7 @@ async fn what_a_plugin_does_not_bring() {
     let plugin = load("absent", LONG);
     let open = |driver, store| plugin.open(driver, store, OpenContext::new(Map::new(), "."));
     let error = open(0, Store::Model).await.err().unwrap();
-    assert_error(error, ErrorKind::Unsupported, "the driver `h` brings no model storage");
+    assert_error(error, ErrorKind::Unsupported, "the driver `h` provides no model storage");
     assert_error(open(1, Store::Secure).await.err().unwrap(), ErrorKind::Invalid, "has no driver 1");
 }
 

@@ -98,9 +98,9 @@ fn descriptors_with_wrong_fields() {
         (
             "garbage-description",
             "plugin.description.len -= 2",
-            "the description of its drivers cannot be read: it is no such message",
+            "the description of its drivers cannot be read: it is not a valid message",
         ),
-        ("other-name", "plugin.name.ptr = \"x\"", "its name is `h`, that of the descriptor `x`"),
+        ("other-name", "plugin.name.ptr = \"x\"", "its name is `h`, but that of the descriptor is `x`"),
         (
             "no-drivers",
             "plugin.description.ptr = no_drivers; plugin.description.len = sizeof(no_drivers) - 1",
@@ -114,7 +114,7 @@ fn descriptors_with_wrong_fields() {
         (
             "odd-store",
             "plugin.description.ptr = odd_store; plugin.description.len = sizeof(odd_store) - 1",
-            "there is no such kind of store",
+            "the kind of store is unknown",
         ),
     ] {
         let found = fault(&load(name, &[&format!("-DENTRY={entry}")]));
@@ -143,7 +143,7 @@ async fn initialisers_that_do_not_return() {
     let error = in_child(&file, Duration::from_millis(300)).await.unwrap_err();
     assert!(started.elapsed() < LONG);
     assert_eq!(*error.fault(), Fault::Stuck(Duration::from_millis(300)));
-    assert!(error.to_string().contains("is not loaded after 300ms"), "{error}");
+    assert!(error.to_string().contains("was not loaded within 300ms"), "{error}");
 }
 
 /// Printed text is not mistaken for the answer, and behaviour at exit does not matter.

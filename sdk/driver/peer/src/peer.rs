@@ -62,7 +62,7 @@ impl Peer {
     pub fn open(store: Store, url: &str, token: Option<&str>, timeout: Timeout) -> Result<Peer> {
         let peer = Peer::new(url, token, timeout.get())?;
         if token.is_some() && peer.is_open() {
-            tracing::warn!("the token of the {store} storage crosses the network in the clear, use `https`");
+            tracing::warn!("the token of the {store} storage is sent unencrypted, use `https`");
         }
         Ok(peer)
     }
@@ -71,9 +71,9 @@ impl Peer {
     /// part of every request.
     pub fn new(url: &str, token: Option<&str>, timeout: Duration) -> Result<Peer> {
         // No message quotes the address: it may contain a password by mistake.
-        let base = Url::parse(url).map_err(|error| wrong(format!("`url` is no address: {error}")))?;
+        let base = Url::parse(url).map_err(|error| wrong(format!("`url` is not a valid address: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
-            return Err(wrong("`url` is no address that begins with `http://` or `https://`".into()));
+            return Err(wrong("`url` is not an address that begins with `http://` or `https://`".into()));
         }
         if !base.username().is_empty() || base.password().is_some() {
             return Err(wrong("`url` contains a name or a password, use `token`".into()));
@@ -110,7 +110,7 @@ impl Peer {
     pub fn with_headers(mut self, headers: &BTreeMap<String, String>) -> Result<Peer> {
         for (name, value) in headers {
             let fault = |reason: &str| wrong(format!("`headers.{name}` {reason}"));
-            let name = HeaderName::try_from(name.as_str()).map_err(|_| fault("is no name of a header"))?;
+            let name = HeaderName::try_from(name.as_str()).map_err(|_| fault("is not a valid header name"))?;
             if HEADERS_OF_MESSAGES.contains(&name.as_str()) {
                 return Err(fault("belongs to the connection and cannot be set"));
             }
@@ -118,7 +118,7 @@ impl Peer {
             if self.headers.insert(&name, value).is_some() {
                 return Err(fault(match name == AUTHORIZATION {
                     true => "and `token` are the same header, use one of them",
-                    false => "is there twice",
+                    false => "is set twice",
                 }));
             }
         }
@@ -213,7 +213,7 @@ fn wrong(message: String) -> DriverError {
 
 /// A header value that is never logged.
 fn header_value(text: &str) -> Result<HeaderValue, &'static str> {
-    let mut value = HeaderValue::try_from(text).map_err(|_| "contains characters that no header may have")?;
+    let mut value = HeaderValue::try_from(text).map_err(|_| "contains characters that are not allowed in a header")?;
     value.set_sensitive(true);
     Ok(value)
 }

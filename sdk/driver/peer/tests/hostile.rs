@@ -59,7 +59,7 @@ async fn headers_of_the_settings_are_sent() {
     let types = request.headers.iter().filter(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
     assert_eq!(types.collect::<Vec<_>>(), ["application/merge-patch+json"]);
     for (name, value, reason) in [
-        ("a b", "x", "no name"),
+        ("a b", "x", "is not a valid header name"),
         ("x", "hid\nden", "characters"),
         ("Content-Length", "1", "connection"),
         ("Authorization", "Basic hidden", "`token`"),

@@ -129,8 +129,8 @@ impl Stores {
         let store = Store::try_from(request.store()).map_err(|fault| refuse(fault.to_string()))?;
         let settings = match json::parse(&request.settings_json) {
             Ok(Value::Object(settings)) => settings,
-            Ok(_) => return Err(refuse("the settings are no object".to_owned())),
-            Err(fault) => return Err(refuse(format!("the settings are no JSON: {fault}"))),
+            Ok(_) => return Err(refuse("the settings are not an object".to_owned())),
+            Err(fault) => return Err(refuse(format!("the settings are not valid JSON: {fault}"))),
         };
         let context = OpenContext {
             settings,

@@ -75,7 +75,7 @@ fn is_root() -> bool {
 fn user(name: &str) -> (u32, u32) {
     let number = |flag: &str| -> u32 {
         let id = Command::new("id").args([flag, name]).output().unwrap();
-        assert!(id.status.success(), "no user `{name}`; Debian's package `postgresql` makes it");
+        assert!(id.status.success(), "no user `{name}`; Debian's package `postgresql` creates it");
         String::from_utf8(id.stdout).unwrap().trim().parse().unwrap()
     };
     (number("-u"), number("-g"))

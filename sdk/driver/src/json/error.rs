@@ -120,9 +120,9 @@ impl fmt::Display for Fault {
             }
             Fault::BadEscape => f.write_str("invalid escape in a string"),
             Fault::LoneSurrogate => {
-                f.write_str("an escape is half of a surrogate pair (\\ud800 to \\udfff), which is no Unicode text")
+                f.write_str("an escape is half of a surrogate pair (\\ud800 to \\udfff), which is not valid Unicode")
             }
-            Fault::Twice { name } => write!(f, "property `{}` stands twice in one object", shown(name)),
+            Fault::Twice { name } => write!(f, "property `{}` appears twice in one object", shown(name)),
             Fault::TooDeep { max } => write!(f, "nested too deep, at most {max} levels are allowed"),
             Fault::TooManyValues { max } => write!(f, "more than {max} values"),
         }

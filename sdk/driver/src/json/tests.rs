@@ -105,7 +105,7 @@ fn what_is_no_json_is_rejected_with_its_place() {
         ("\"\n\"", "control character (\\u000a) in a string, expected its escape at line 1 column 2"),
         ("\"\\x\"", "invalid escape in a string at line 1 column 2"),
         ("\"\\u12g4\"", "invalid escape in a string at line 1 column 2"),
-        ("{\"a\":1,\"\\u0061\":2}", "property `a` stands twice in one object at line 1 column 8"),
+        ("{\"a\":1,\"\\u0061\":2}", "property `a` appears twice in one object at line 1 column 8"),
         ("\u{feff}{}", "a byte order mark (U+FEFF), which JSON must not begin with at line 1 column 1"),
     ] {
         rejected(text, expected);

@@ -116,7 +116,7 @@ impl TryFrom<proto::Store> for Store {
             proto::Store::Event => Ok(Store::Event),
             proto::Store::Model => Ok(Store::Model),
             proto::Store::Error => Ok(Store::Error),
-            proto::Store::Unspecified => Err(Malformed::new("there is no such kind of store")),
+            proto::Store::Unspecified => Err(Malformed::new("the kind of store is unknown")),
         }
     }
 }

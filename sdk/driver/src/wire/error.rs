@@ -15,7 +15,7 @@ pub fn decode_error(bytes: &[u8]) -> DriverError {
     match proto::Error::decode(bytes) {
         Ok(error) => error.into(),
         Err(error) => {
-            DriverError::new(ErrorKind::Unexpected, "call", "the driver failed, and what it says of it cannot be read")
+            DriverError::new(ErrorKind::Unexpected, "call", "the driver failed, and its error cannot be read")
                 .because(error)
         }
     }

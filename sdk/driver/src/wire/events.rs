@@ -83,7 +83,7 @@ impl TryFrom<proto::Event> for Event {
 }
 
 fn kind(name: &str) -> Result<EventKind, Malformed> {
-    EventKind::from_name(name).ok_or_else(|| Malformed::new(format!("`{name}` is no type of event")))
+    EventKind::from_name(name).ok_or_else(|| Malformed::new(format!("`{name}` is not an event type")))
 }
 
 impl From<&Stream> for proto::Stream {

@@ -48,7 +48,7 @@ pub(super) fn path_from_wire(names: Vec<String>, meta: Option<i32>) -> Result<Pa
             Ok(Path::Meta(known.0))
         }
         (true, None) => Err(Malformed::missing("path")),
-        (false, Some(_)) => Err(Malformed::new("both `path` and `meta` are there, expected one of them")),
+        (false, Some(_)) => Err(Malformed::new("both `path` and `meta` are set, expected one of them")),
     }
 }
 
@@ -129,5 +129,5 @@ impl TryFrom<proto::Condition> for Filter {
 }
 
 fn value(text: &str) -> Result<Value, Malformed> {
-    crate::json::parse(text).map_err(|error| Malformed::new(format!("a value is no JSON: {error}")))
+    crate::json::parse(text).map_err(|error| Malformed::new(format!("a value is not valid JSON: {error}")))
 }

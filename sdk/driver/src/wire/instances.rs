@@ -100,7 +100,7 @@ impl TryFrom<proto::CarryOver> for CarryOver {
 }
 
 fn value(text: &str) -> Result<Value, Malformed> {
-    crate::json::parse(text).map_err(|error| Malformed::new(format!("a value is no JSON: {error}")))
+    crate::json::parse(text).map_err(|error| Malformed::new(format!("a value is not valid JSON: {error}")))
 }
 
 impl From<&Instance> for proto::Instance {

@@ -55,7 +55,7 @@ impl Method {
 /// Converts a message of that name to JSON.
 pub fn to_json(message: &str, bytes: &[u8]) -> Result<Vec<u8>, JsonMappingError> {
     let message = DynamicMessage::decode(descriptor(message)?, bytes)
-        .map_err(|error| JsonMappingError(format!("it is no such message: {error}")))?;
+        .map_err(|error| JsonMappingError(format!("it is not a valid message: {error}")))?;
     let mut json = serde_json::Serializer::new(Vec::new());
     message
         .serialize_with_options(&mut json, &SerializeOptions::new())
@@ -67,7 +67,7 @@ pub fn to_json(message: &str, bytes: &[u8]) -> Result<Vec<u8>, JsonMappingError>
 pub fn from_json(message: &str, json: &[u8]) -> Result<Vec<u8>, JsonMappingError> {
     let limits = Limits { values: VALUES_MAX, ..Limits::default() };
     let tree = crate::json::utf8(json).and_then(|text| crate::json::parse_within(text, limits));
-    let (tree, _) = tree.map_err(|error| JsonMappingError(format!("it is no JSON: {error}")))?;
+    let (tree, _) = tree.map_err(|error| JsonMappingError(format!("it is not valid JSON: {error}")))?;
     let options = prost_reflect::DeserializeOptions::new().deny_unknown_fields(false);
     let message = DynamicMessage::deserialize_with_options(descriptor(message)?, Plain(tree), &options)?;
     Ok(message.encode_to_vec())

@@ -41,7 +41,7 @@ pub fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Malformed> {
     if bytes.len() / 2 > FIELDS_MAX && count_fields(bytes) > FIELDS_MAX {
         return Err(Malformed(format!("it has more than {FIELDS_MAX} fields")));
     }
-    M::decode(bytes).map_err(|error| Malformed(format!("it is no such message: {error}")))
+    M::decode(bytes).map_err(|error| Malformed(format!("it is not a valid message: {error}")))
 }
 
 /// The number of readable top-level fields; counting stops when it exceeds the maximum.
@@ -64,7 +64,7 @@ pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T, Malformed>
 
 /// Parses text that must be JSON, because data from the other side is not checked again.
 pub(super) fn json(field: &str, text: String) -> Result<Json, Malformed> {
-    json::check(&text).map_err(|error| Malformed(format!("`{field}` is no JSON: {error}")))?;
+    json::check(&text).map_err(|error| Malformed(format!("`{field}` is not valid JSON: {error}")))?;
     Ok(Json::trusted(text))
 }
 

@@ -23,7 +23,7 @@ impl Opened {
     /// Opens a store of a built-in driver; `ErrorKind::Unsupported` if the driver has no such store.
     pub async fn open(driver: &Driver, store: Store, context: OpenContext) -> Result<Opened> {
         let missing = || {
-            let message = format!("the driver `{}` brings no {store} storage", driver.name);
+            let message = format!("the driver `{}` provides no {store} storage", driver.name);
             DriverError::new(ErrorKind::Unsupported, "open", message)
         };
         Ok(match store {

@@ -59,7 +59,7 @@ pub async fn reads_end_with_their_budget(subject: &Subject) {
     store.close().await.unwrap();
 }
 
-/// A read stops working when nobody waits for it any more.
+/// A read stops working when the caller no longer waits for it.
 pub async fn a_dropped_read_ends(subject: &Subject) {
     let store = subject.model().await;
     define(&*store, &shape("m", 1, &[("t", Text)], &[]), 1).await;

@@ -34,7 +34,7 @@ pub(super) fn component(module: Vec<u8>) -> Result<Built> {
             .module(&module)
             .and_then(|encoder| encoder.adapter(ADAPTER, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER))
             .and_then(|encoder| encoder.encode())
-            .map_err(|error| Failure::new(format!("no component can be made of the module: {error:#}")))?,
+            .map_err(|error| Failure::new(format!("the module cannot be converted to a component: {error:#}")))?,
     };
     Ok(Built { engine: "component", bytes, language: None, largest: Vec::new() })
 }

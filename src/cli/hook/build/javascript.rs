@@ -51,7 +51,7 @@ pub(super) fn bundle(entry: &Path, directory: &Path, minify: bool) -> Result<Bui
         .args(minify.then_some("--minify"))
         .run()?;
     let unreadable =
-        |error: String| Failure::new(format!("`esbuild` went well, but its bundle cannot be read: {error}"));
+        |error: String| Failure::new(format!("`esbuild` succeeded, but its bundle cannot be read: {error}"));
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()));
     let (bundle, map) = (read(&out)?, read(&out.with_extension("js.map"))?);
     let map = source_map::comment(&map, &folder, &directory).map_err(unreadable)?;

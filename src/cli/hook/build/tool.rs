@@ -31,7 +31,7 @@ impl Tool {
         let path = locate(name, directory).ok_or_else(|| {
             let ways = WAYS.iter().find(|(known, _)| name.split('-').next() == Some(known) || name == *known);
             let way = ways.map_or_else(|| "install it".to_owned(), |(_, way)| (*way).to_owned());
-            Failure::NotReady(format!("`{name}` is not there, and the hook is built with it; {way}"))
+            Failure::NotReady(format!("`{name}`, which builds the hook, is not installed; {way}"))
         })?;
         let mut command = Command::new(path);
         command.current_dir(directory).stdin(Stdio::null());
@@ -49,7 +49,7 @@ impl Tool {
         let status = status.map_err(|error| Failure::new(format!("`{}` cannot be started: {error}", self.name)))?;
         match status.success() {
             true => Ok(()),
-            false => Err(Failure::new(format!("`{}` failed ({status}); what it said stands above", self.name))),
+            false => Err(Failure::new(format!("`{}` failed ({status}); see its output above", self.name))),
         }
     }
 
@@ -59,9 +59,7 @@ impl Tool {
         let output = output.map_err(|error| Failure::new(format!("`{}` cannot be started: {error}", self.name)))?;
         match output.status.success() {
             true => Ok(output.stdout),
-            false => {
-                Err(Failure::new(format!("`{}` failed ({}); what it said stands above", self.name, output.status)))
-            }
+            false => Err(Failure::new(format!("`{}` failed ({}); see its output above", self.name, output.status))),
         }
     }
 }

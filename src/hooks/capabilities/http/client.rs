@@ -174,7 +174,7 @@ impl HttpClient {
         let next = async |response: &mut Response| {
             let Some(limit) = pace.between_bytes else { return response.chunk().await.map_err(explain) };
             let chunk = tokio::time::timeout(limit, response.chunk()).await;
-            chunk.map_err(|_| late("the response's body did not go on", Some(limit)))?.map_err(explain)
+            chunk.map_err(|_| late("the response's body did not continue", Some(limit)))?.map_err(explain)
         };
         while let Some(chunk) = next(&mut response).await? {
             if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
@@ -249,7 +249,7 @@ impl Buffered<'_> {
             true => Err(AccessError::new(
                 AccessCode::Failed,
                 format!(
-                    "answers for all hooks together are over {} at this moment; try again later",
+                    "the responses for all hooks together exceed {} at the moment; try again later",
                     format_size(BUFFERED_BYTES_MAX)
                 ),
             )),
@@ -304,7 +304,7 @@ impl fmt::Display for Refused {
         let Refused { host, address, kind } = self;
         match host.trim_matches(['[', ']']) == address.to_string() {
             true => write!(f, "`{host}` is {kind} address"),
-            false => write!(f, "`{host}` leads to {address}, {kind} address"),
+            false => write!(f, "`{host}` resolves to {address}, {kind} address"),
         }
     }
 }
@@ -344,5 +344,5 @@ fn causes(error: &dyn StdError) -> String {
 }
 
 fn too_large() -> AccessError {
-    AccessError::new(AccessCode::TooLarge, format!("the answer is over {}", format_size(BODY_BYTES_MAX)))
+    AccessError::new(AccessCode::TooLarge, format!("the response exceeds {}", format_size(BODY_BYTES_MAX)))
 }

@@ -141,7 +141,7 @@ impl Session {
             )
             .into());
         }
-        let location = location.to_str().map_err(|_| invalid("a redirect to what is no URL".to_owned()))?;
+        let location = location.to_str().map_err(|_| invalid("a redirect to an invalid URL".to_owned()))?;
         let next = target.join(location).map_err(|error| invalid(format!("redirect from {target}: {error}")))?;
         let mut hop = Hop { method, target: next, headers, body, named: false, pace, count: count + 1 };
         hop.rewrite(answer.status, &target);
@@ -207,7 +207,7 @@ impl Session {
         let mut bytes = 0;
         for (name, value) in headers {
             let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| invalid(format!("`{}` is no header name", name.escape_debug())))?;
+                .map_err(|_| invalid(format!("`{}` is not a valid header name", name.escape_debug())))?;
             if HEADERS_OF_THE_CLIENT.contains(&name.as_str()) {
                 return Err(invalid(format!("header `{name}` is set by the server itself")).into());
             }
@@ -221,7 +221,7 @@ impl Session {
                 return Err(too_long());
             }
             let mut value = HeaderValue::from_bytes(value.trim().as_bytes())
-                .map_err(|_| invalid(format!("the value of header `{name}` holds a line break or NUL")))?;
+                .map_err(|_| invalid(format!("the value of header `{name}` contains a line break or NUL")))?;
             if secret {
                 value.set_sensitive(true);
                 confidential.push(name.clone());
@@ -322,7 +322,7 @@ fn grant_value(method: &Method, target: &TargetUrl) -> String {
 }
 
 fn too_long() -> HostError {
-    AccessError::new(AccessCode::TooLarge, format!("the headers are over {}", format_size(HEADERS_BYTES_MAX))).into()
+    AccessError::new(AccessCode::TooLarge, format!("the headers exceed {}", format_size(HEADERS_BYTES_MAX))).into()
 }
 
 fn invalid(message: String) -> AccessError {

@@ -227,7 +227,7 @@ async fn the_systems_own_names_are_judged_by_their_addresses() {
     let session = session(&bench, "http = ['http://*:*/*']");
     let url = format!("http://localhost:{}/", server.port);
     let message = denied(fetch(&session, get(&url)).await);
-    assert!(message.contains("`localhost` leads to") && message.contains("a loopback address"), "{message}");
+    assert!(message.contains("`localhost` resolves to") && message.contains("a loopback address"), "{message}");
     // The lines name the host, so they open it.
     let opened = bench.session_after(&message, "invoice", Phase::PostCreate, "mail");
     assert_eq!(fetch(&opened, get(&url)).await.unwrap().status, 200);

@@ -79,7 +79,7 @@ impl TargetUrl {
         if text.len() > URL_BYTES_MAX {
             return Err(format!("a URL of {} bytes, at most {URL_BYTES_MAX} are allowed", text.len()));
         }
-        TargetUrl::new(Url::parse(text).map_err(|error| format!("`{}` is no URL: {error}", shorten(text)))?)
+        TargetUrl::new(Url::parse(text).map_err(|error| format!("`{}` is not a valid URL: {error}", shorten(text)))?)
     }
 
     /// The target of a redirect, which may be relative to this one.
@@ -87,7 +87,8 @@ impl TargetUrl {
         if location.len() > URL_BYTES_MAX {
             return Err(format!("a URL of {} bytes, at most {URL_BYTES_MAX} are allowed", location.len()));
         }
-        let url = self.url.join(location).map_err(|error| format!("`{}` is no URL: {error}", shorten(location)))?;
+        let url =
+            self.url.join(location).map_err(|error| format!("`{}` is not a valid URL: {error}", shorten(location)))?;
         TargetUrl::new(url)
     }
 
@@ -99,11 +100,12 @@ impl TargetUrl {
             return Err("the URL has no host".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("the URL holds a user name or password; use an `authorization` header".to_owned());
+            return Err("the URL contains a user name or password; use an `authorization` header".to_owned());
         }
         if climbs(url.path()) {
             return Err(format!(
-                "the path `{}` holds an encoded `.` or `..` segment, or is encoded more than {DECODINGS_MAX} times over",
+                "the path `{}` contains an encoded `.` or `..` segment, or is encoded more than {DECODINGS_MAX} times \
+                 over",
                 shorten(url.path())
             ));
         }
@@ -152,7 +154,7 @@ pub(super) fn parse_method(text: &str) -> Result<Method, String> {
         "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => upper.as_str(),
         _ => text,
     };
-    Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{}` is no HTTP method", shorten(text)))
+    Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{}` is not an HTTP method", shorten(text)))
 }
 
 /// Whether a segment is `.` or `..` for a server that decodes the path, possibly repeatedly, before it splits it into
@@ -282,7 +284,7 @@ mod tests {
             ("https://example.com/#x", "`#`"),
             ("CONNECT https://example.com/", "method"),
             ("GE(T https://example.com/", "method"),
-            ("https://", "no URL"),
+            ("https://", "not a valid URL"),
         ] {
             let error = UrlPattern::parse(text).unwrap_err();
             assert!(error.contains(expected), "`{text}`: {error}");

@@ -24,7 +24,7 @@ impl Processes {
         _command: ProcessCommand,
         _timeout: Duration,
     ) -> Result<ProcessOutput, AccessError> {
-        let message = format!("programs need Linux, whose sandboxing holds them; this is {}", std::env::consts::OS);
+        let message = format!("programs need Linux, whose sandboxing confines them; this is {}", std::env::consts::OS);
         Err(AccessError::new(AccessCode::Failed, message))
     }
 }

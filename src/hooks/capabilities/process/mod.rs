@@ -70,7 +70,7 @@ impl Session {
         }
         let env = command.env.iter().flat_map(|(name, value)| [name, value]);
         if command.args.iter().chain(env).chain([&command.program]).any(|text| text.contains('\0')) {
-            return Err(AccessError::new(AccessCode::Invalid, "a program's arguments cannot hold NUL").into());
+            return Err(AccessError::new(AccessCode::Invalid, "a program's arguments cannot contain NUL").into());
         }
         let grant = self.check_process(&command)?;
         let timeout = command.timeout.map_or(grant.timeout, |asked| asked.min(grant.timeout));

@@ -1,6 +1,6 @@
 //! Runs one program from start to end and leaves nothing behind.
 //!
-//! However the run ends (normally, at a limit, or because the call was given up), all its processes are killed before
+//! However the run ends (normally, at a limit, or because the call was abandoned), all its processes are killed before
 //! the program is reaped, and then the directory is removed.
 
 use std::future::Future;
@@ -148,7 +148,7 @@ impl Processes {
                 Err(StartError { step, error }) => {
                     return Err(io::Error::new(
                         error.kind(),
-                        format!("its sandbox cannot be made ({step:?}): {error}"),
+                        format!("its sandbox cannot be created ({step:?}): {error}"),
                     ));
                 }
             }

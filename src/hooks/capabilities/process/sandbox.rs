@@ -373,7 +373,7 @@ pub(super) fn plan(
     namespaces: bool,
 ) -> io::Result<Plan> {
     let privileges = Privileges::get();
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a text holds NUL"));
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a string contains NUL"));
     let own_namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
     let (namespaces, maps) = match (namespaces, privileges.root) {
         (false, _) => (0, Vec::new()),

@@ -139,7 +139,9 @@ fn read(written: &[u8], phase: Phase) -> Outcome {
         Err(fault) => {
             let start = String::from_utf8_lossy(&written[..written.len().min(60)]);
             let start = start.trim();
-            return wrong(&format!("the command wrote `{start}` to its standard output, which is no answer ({fault})"));
+            return wrong(&format!(
+                "the command wrote `{start}` to its standard output, which is not a verdict ({fault})"
+            ));
         }
     };
     match answer {
@@ -151,7 +153,7 @@ fn read(written: &[u8], phase: Phase) -> Outcome {
             let fields = match fields {
                 None => Map::new(),
                 Some(Value::Object(fields)) => fields,
-                Some(_) => return wrong("the command's answer has `fields` that are no object"),
+                Some(_) => return wrong("the command's answer has `fields` that are not an object"),
             };
             let fields = fields.into_iter().map(|(pointer, message)| FieldError {
                 pointer: if pointer.is_empty() || pointer.starts_with('/') { pointer } else { format!("/{pointer}") },
@@ -159,7 +161,7 @@ fn read(written: &[u8], phase: Phase) -> Outcome {
             });
             Outcome::Reject(Rejection { message, fields: fields.collect() })
         }
-        _ => wrong("the command's answer says neither one thing nor the other"),
+        _ => wrong("the command's answer is not exactly one verdict"),
     }
 }
 
@@ -201,13 +203,13 @@ mod tests {
             ("", "wrote nothing"),
             ("hello", "wrote `hello`"),
             (r#"{"accept":true} {"accept":true}"#, "trailing"),
-            (r#"{"accept":false}"#, "neither one thing"),
-            (r#"{"accept":true,"reject":"no"}"#, "neither one thing"),
-            (r#"{"accept":true,"fields":{}}"#, "neither one thing"),
-            ("{}", "neither one thing"),
+            (r#"{"accept":false}"#, "not exactly one verdict"),
+            (r#"{"accept":true,"reject":"no"}"#, "not exactly one verdict"),
+            (r#"{"accept":true,"fields":{}}"#, "not exactly one verdict"),
+            ("{}", "not exactly one verdict"),
             (r#"{"allow":true}"#, "`/allow` is unknown, expected `accept`"),
             (r#"{"reject":5}"#, "`/reject` is a number, expected a string"),
-            ("\u{fffd}", "no answer"),
+            ("\u{fffd}", "not a verdict"),
         ] {
             let message = failure(written, Phase::PreCreate);
             assert!(message.contains(part) && message.contains("expected `{\"accept\":true}`"), "{written}: {message}");

@@ -30,7 +30,7 @@ struct Summary {
 
 /// Checks that it can be converted to a hook component; the error says what is missing.
 pub(super) fn check(code: &[u8]) -> Result<(), String> {
-    let summary = summary(code).map_err(|error| format!("the file is no valid module: {error}"))?;
+    let summary = summary(code).map_err(|error| format!("the file is not a valid module: {error}"))?;
     if summary.has_world {
         return Ok(());
     }
@@ -49,7 +49,7 @@ pub(super) fn check(code: &[u8]) -> Result<(), String> {
     if !(summary.exports_start && summary.exports_memory) {
         return Err(format!(
             "the file is a core WebAssembly module without a world and without `{}`; expected a component, a module with a \
-             world of `snaphook:hook` in it, or a command for WASI preview 1, as Javy makes them",
+             world of `snaphook:hook` in it, or a command for WASI preview 1, as Javy creates them",
             if summary.exports_start { "memory" } else { "_start" }
         ));
     }

@@ -40,7 +40,7 @@ pub(super) fn kind(code: &[u8]) -> Result<Kind, String> {
         [b'\0', b'a', b's', b'm', ..] => {
             Err("the file is WebAssembly of a version that this server does not know, expected a component".into())
         }
-        _ => Err("the file is no WebAssembly, expected a component".into()),
+        _ => Err("the file is not WebAssembly, expected a component".into()),
     }
 }
 
@@ -129,8 +129,8 @@ fn import(name: &str, phase: Phase, both: bool) -> Result<Import, String> {
     }
     let Some(found) = Version::from_name(version) else {
         return Err(format!(
-            "the component speaks `snaphook:hook@{version}`, this server speaks {}; build the hook against one that the \
-             server speaks, or run a server that speaks {version}",
+            "the component uses `snaphook:hook@{version}`, this server supports {}; build the hook against a version \
+             that the server supports, or run a server that supports {version}",
             Version::names()
         ));
     };

@@ -78,7 +78,7 @@ impl HookEngine for ComponentEngine {
         };
         let component = self.cache.component(runtime, &key, code).await.map_err(|error| match error.kind {
             PrepareErrorKind::Invalid => {
-                PrepareError { message: format!("the file is no valid {what}: {}", error.message), ..error }
+                PrepareError { message: format!("the file is not a valid {what}: {}", error.message), ..error }
             }
             _ => error,
         })?;

@@ -81,7 +81,7 @@ fn link(runtime: &'static Runtime, component: &Component) -> Result<Proxy, Strin
     let linked = linker(runtime, Some(Version::NEWEST)).and_then(|linker| linker.instantiate_pre(component));
     let code = linked.map_err(|error| format!("the component does not fit this server: {error:#}"))?;
     let indices = ProxyIndices::new(&code).map_err(|error| {
-        format!("the component answers no requests, expected the export `wasi:http/incoming-handler@0.2`: {error:#}")
+        format!("the component handles no requests, expected the export `wasi:http/incoming-handler@0.2`: {error:#}")
     })?;
     Ok(Proxy { code, indices, runtime })
 }

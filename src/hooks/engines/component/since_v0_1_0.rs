@@ -167,7 +167,7 @@ fn instance(text: &str) -> Result<HookInstance, AccessError> {
 
 /// The error for the session's own JSON: this only happens if the server has a bug.
 fn unreadable(error: serde_json::Error) -> AccessError {
-    access::AccessError::new(AccessCode::Failed, format!("the server's answer cannot be read: {error}")).into()
+    access::AccessError::new(AccessCode::Failed, format!("the server's response cannot be read: {error}")).into()
 }
 
 impl read::Host for Host {

@@ -114,10 +114,10 @@ async fn what_cannot_work_is_refused_when_it_is_bound() {
     let message = refused(Phase::PostCreate, &good).await;
     assert!(message.contains("no handler for `postCreate`") && message.contains("`react`"), "{message}");
     let message = refused(Phase::PreCreate, &good[..good.len() / 2]).await;
-    assert!(message.starts_with("the file is no valid component: "), "{message}");
+    assert!(message.starts_with("the file is not a valid component: "), "{message}");
     let random: Vec<u8> = (0_u32..1000).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    assert!(refused(Phase::PreCreate, &random).await.contains("is no WebAssembly"));
-    assert!(refused(Phase::PreCreate, b"").await.contains("is no WebAssembly"));
+    assert!(refused(Phase::PreCreate, &random).await.contains("is not WebAssembly"));
+    assert!(refused(Phase::PreCreate, b"").await.contains("is not WebAssembly"));
     assert!(refused(Phase::PreCreate, &vec![0; 100 << 20]).await.contains("100.0 MiB, at most 32 MiB"));
     let module = wat::parse_str("(module)").unwrap();
     let message = refused(Phase::PreCreate, &module).await;
@@ -134,7 +134,7 @@ async fn what_cannot_work_is_refused_when_it_is_bound() {
     let mut garbled = good.clone();
     let end = garbled.len() - 40;
     garbled[end..].fill(0xff);
-    assert!(refused(Phase::PreCreate, &garbled).await.contains("no valid component"));
+    assert!(refused(Phase::PreCreate, &garbled).await.contains("not a valid component"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +159,7 @@ async fn imports_are_checked_by_name_version_and_phase() {
     let newer = package().replace("@0.1.0", "@0.2.0");
     let import = r#"(import "snaphook:hook/log@0.2.0" "write" (func $log (param i32 i32 i32)))"#;
     let message = refused(Phase::PreCreate, &foreign(&newer, "pre-hook", import, &check(""))).await;
-    assert!(message.contains("`snaphook:hook@0.2.0`, this server speaks 0.1.0"), "{message}");
+    assert!(message.contains("`snaphook:hook@0.2.0`, this server supports 0.1.0"), "{message}");
 
     let odd = package()
         + "interface disk { wipe: func(); }\nworld odd { include pre-hook; import disk; import clock: func(); }";

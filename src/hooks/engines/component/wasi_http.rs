@@ -182,7 +182,7 @@ fn answer(response: HttpResponse, permit: OwnedSemaphorePermit) -> Result<hyper:
     }
     let body = CountedBody { body: Full::new(response.body.into()), _permit: permit };
     let response = builder.body(body.boxed_unsync());
-    response.map_err(|error| Error::InternalError(Some(format!("the answer cannot be read: {error}"))))
+    response.map_err(|error| Error::InternalError(Some(format!("the response cannot be read: {error}"))))
 }
 
 /// A body in the host's memory; it counts until it is dropped.

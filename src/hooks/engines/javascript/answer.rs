@@ -96,7 +96,7 @@ impl Reader<'_> {
     /// The grant `amend` is not checked here.
     fn outcome(&self, answer: &str) -> Read {
         let (Some(kind), Some(left), Some(body)) = (answer.get(..1), answer.get(1..2), answer.get(2..)) else {
-            let message = "the runner gave no answer".into();
+            let message = "the runner returned no result".into();
             return Read::failed(Failure { cause: FailureCause::Internal, message, limit: None });
         };
         let outcome = match kind {
@@ -107,7 +107,7 @@ impl Reader<'_> {
             "j" => self.no_json(body),
             "r" => self.rejected(body),
             "e" => Outcome::Failed(self.thrown(body)),
-            _ => failed(FailureCause::Internal, format!("the runner gave an unknown answer `{kind}`")),
+            _ => failed(FailureCause::Internal, format!("the runner returned an unknown result `{kind}`")),
         };
         Read { outcome, is_clean: left == "0", has_lost_change: kind == "l" }
     }
@@ -157,9 +157,10 @@ impl Reader<'_> {
     fn no_json(&self, body: &str) -> Outcome {
         match self.special(body) {
             Ok(failure) => Outcome::Failed(failure),
-            Err(thrown) => {
-                failed(FailureCause::Amend, format!("the data that it returned is no JSON: {}", sentence(&thrown)))
-            }
+            Err(thrown) => failed(
+                FailureCause::Amend,
+                format!("the data that it returned is not valid JSON: {}", sentence(&thrown)),
+            ),
         }
     }
 
@@ -173,7 +174,7 @@ impl Reader<'_> {
             return failed(FailureCause::Exception, "threw a Reject that cannot be read".into());
         };
         if !self.context.phase.is_pre() {
-            let message = format!("threw Reject: {message}; what is stored cannot be refused any more");
+            let message = format!("threw Reject: {message}; a stored change can no longer be rejected");
             return failed(FailureCause::Exception, message);
         }
         for field in &mut fields {
@@ -247,7 +248,7 @@ pub(in crate::hooks::engines) fn compile_error(body: &str) -> (String, Option<(u
 
 fn sentence(thrown: &Thrown) -> String {
     match &thrown.thrown {
-        Some(value) => format!("{value}, which is no Error"),
+        Some(value) => format!("{value}, which is not an Error"),
         None if thrown.message.is_empty() => thrown.name.clone(),
         None => format!("{}: {}", thrown.name, thrown.message),
     }

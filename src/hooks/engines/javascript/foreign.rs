@@ -48,7 +48,7 @@ impl Finder {
 
     fn waits(&mut self, span: Span) {
         if self.functions == 0 {
-            self.found(span, "`await` stands outside of every function, put it inside the handler".into());
+            self.found(span, "`await` is used outside of every function, put it inside the handler".into());
         }
     }
 }

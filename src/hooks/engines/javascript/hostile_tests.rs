@@ -133,15 +133,15 @@ async fn a_promise_that_never_settles_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_throws_are_reported() {
     for (thrown, message) in [
-        ("undefined", "threw undefined, which is no Error"),
-        ("null", "threw null, which is no Error"),
-        ("42", "threw 42, which is no Error"),
-        ("'text'", "threw text, which is no Error"),
-        ("Symbol('s')", "threw Symbol(s), which is no Error"),
-        ("10n", "threw 10n, which is no Error"),
-        ("() => 1", "threw [function (anonymous)], which is no Error"),
-        ("[1, [2]]", "threw [1, [2]], which is no Error"),
-        ("(() => { const a = {}; a.a = a; return a })()", "threw {\"a\": [circular]}, which is no Error"),
+        ("undefined", "threw undefined, which is not an Error"),
+        ("null", "threw null, which is not an Error"),
+        ("42", "threw 42, which is not an Error"),
+        ("'text'", "threw text, which is not an Error"),
+        ("Symbol('s')", "threw Symbol(s), which is not an Error"),
+        ("10n", "threw 10n, which is not an Error"),
+        ("() => 1", "threw [function (anonymous)], which is not an Error"),
+        ("[1, [2]]", "threw [1, [2]], which is not an Error"),
+        ("(() => { const a = {}; a.a = a; return a })()", "threw {\"a\": [circular]}, which is not an Error"),
         ("{ get message() { throw 1 }, get stack() { throw 2 } }", "threw a value that cannot be read"),
         (
             "new Proxy({}, { get() { throw 1 }, ownKeys() { throw 2 }, getPrototypeOf() { throw 3 } })",
@@ -149,7 +149,7 @@ async fn odd_throws_are_reported() {
         ),
         ("new Proxy(new Error('p'), {})", "Error: p"),
         ("Object.assign(new Error('a'), { name: { toString() { throw 1 } } })", "threw Error: a"),
-        ("Object.create(null)", "threw {}, which is no Error"),
+        ("Object.create(null)", "threw {}, which is not an Error"),
         ("new Error('\\ud800')", "threw Error: "),
         ("Object.setPrototypeOf({}, Reject.prototype)", "threw "),
         ("Promise.reject(1)", "threw "),

@@ -9,7 +9,7 @@ use crate::hooks::context::LogLevel;
 use crate::hooks::session::Session;
 
 const MESSAGE: &str =
-    "`after` was changed and not returned, so the change is lost: write `return after` (this is said once)";
+    "`after` was changed and not returned, so the change is lost: write `return after` (this is logged once)";
 
 /// The first runs that are checked, and the interval for later ones. Code that changes `after` usually returns it, and
 /// each check serializes it once more.

@@ -157,7 +157,7 @@ fn understood(text: &str, phase: Phase, language: Option<SourceLanguage>) -> Res
     match language {
         Some(SourceLanguage::JavaScript) => javascript(text, phase).map_err(|refusal| match refusal {
             Refusal::Syntax(error) if typescript(text, phase).is_ok() => {
-                let hint = "it is TypeScript, and was said to be JavaScript: name the file `.ts`, or send it as \
+                let hint = "it is TypeScript, but was declared as JavaScript: name the file `.ts`, or send it as \
                             `application/typescript`";
                 PrepareError { message: format!("{}; {hint}", error.message), ..error }
             }

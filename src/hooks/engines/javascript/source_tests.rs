@@ -48,7 +48,7 @@ fn other_files_are_refused_with_the_place() {
         ("export * from 'x'; export default 1", 1, 1, "`x` cannot be imported"),
         ("const y = require('fs');\nexport default 1", 1, 11, "`fs` cannot be imported"),
         ("export default import.meta.url", 1, 16, "no `import.meta`"),
-        ("await 1; export default 1", 1, 1, "`await` stands outside of every function"),
+        ("await 1; export default 1", 1, 1, "`await` is used outside of every function"),
     ];
     for (source, line, column, message) in cases {
         let error = refused(source);

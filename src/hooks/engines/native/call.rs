@@ -180,7 +180,7 @@ impl Call {
             }
             String::from_utf8(payload.to_vec()).map_err(|error| {
                 let at = error.utf8_error().valid_up_to();
-                misuse(&format!("the payload of its answer `{name}` is no UTF-8, from byte {at} on"))
+                misuse(&format!("the payload of its answer `{name}` is not UTF-8, from byte {at} on"))
             })
         };
         let answer = match kind {
@@ -244,8 +244,8 @@ impl Call {
             return Err(self.fatal(HostError::Fatal(Failure {
                 cause: FailureCause::Memory,
                 message: format!(
-                    "the hook holds {} of what host functions gave it, the limit `memory` is {limit}; release what is not \
-                     used any more",
+                    "the hook keeps {} of what host functions returned, the limit `memory` is {limit}; release what is \
+                     no longer used",
                     used_size(held)
                 ),
                 limit: Some(format!("memory {limit}")),
@@ -268,7 +268,7 @@ impl Call {
             return Ok(());
         }
         let what = match handle {
-            0 => "it released the buffer 0, which is none".to_owned(),
+            0 => "it released the buffer 0, which never exists".to_owned(),
             known if known <= state.buffer_last => format!("it released the buffer {handle} twice"),
             _ => format!("it released the buffer {handle}, which it was never given"),
         };
@@ -292,8 +292,8 @@ impl Call {
             (None, true, _) => Outcome::Failed(Failure {
                 cause: FailureCause::Trap,
                 message:
-                    "the hook panicked or threw an exception out of its function; what it said is on the server's \
-                          standard error, if anywhere"
+                    "the hook panicked or threw an exception out of its function; see the server's standard error for \
+                     its message"
                         .to_owned(),
                 limit: None,
             }),
@@ -365,7 +365,7 @@ fn outcome(answer: LibraryVerdict) -> Outcome {
                 Outcome::Reject(Rejection { message: refusal.message, fields: fields.collect() })
             }
             Err(error) => Outcome::Failed(misuse(&format!(
-                "the payload of its answer `reject` is not what it should be ({error}): expected JSON such as \
+                "the payload of its answer `reject` is not valid ({error}): expected JSON such as \
                  {{\"message\": \"no\", \"fields\": [{{\"pointer\": \"/a\", \"message\": \"bad\"}}]}}"
             ))),
         },

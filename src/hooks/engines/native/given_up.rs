@@ -42,8 +42,8 @@ impl GivenUp {
         Some(Failure {
             cause: FailureCause::Timeout,
             message: format!(
-                "the hook is kept out: {stuck} of its calls did not return and hold their threads until the server ends; \
-                 fix the library and bind it anew"
+                "the hook is disabled: {stuck} of its calls did not return and block their threads until the server \
+                 ends; fix the library and bind it again"
             ),
             limit: Some(format!("threads given up {GIVEN_UP_MAX}")),
         })

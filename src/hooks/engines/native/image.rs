@@ -85,7 +85,7 @@ fn check_elf(bytes: &[u8]) -> Result<(), String> {
     };
     const SHARED: u16 = 3;
     const LOAD: u32 = 1;
-    let no_library = |what: String| format!("the file is no shared library for this machine: {what}");
+    let no_library = |what: String| format!("the file is not a shared library for this machine: {what}");
     if !bytes.starts_with(b"\x7fELF") {
         let start = String::from_utf8_lossy(&bytes[..bytes.len().min(16)]).into_owned();
         return Err(no_library(format!("it begins with `{}`, expected ELF", start.escape_debug())));
@@ -117,8 +117,8 @@ fn check_elf(bytes: &[u8]) -> Result<(), String> {
     match ends.iter().all(|end| end.is_some_and(|end| end <= bytes.len())) {
         true => Ok(()),
         false => Err(format!(
-            "the file is cut off: its headers speak of more than its {} bytes; write it anew, under another name, and \
-             rename it when it is complete",
+            "the file is truncated: its headers describe more than its {} bytes; write it again, under another name, \
+             and rename it when it is complete",
             bytes.len()
         )),
     }
@@ -138,7 +138,7 @@ mod tests {
         let own = fs::read(std::env::current_exe().unwrap()).unwrap();
         check(&own).unwrap();
         for length in [64, 1000, own.len() / 2, own.len() - 1] {
-            assert!(check(&own[..length]).unwrap_err().contains("cut off"), "{length}");
+            assert!(check(&own[..length]).unwrap_err().contains("is truncated"), "{length}");
         }
         let mut other = own;
         other[18] = 8;

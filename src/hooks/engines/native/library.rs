@@ -47,8 +47,8 @@ impl Library {
         let entry = unsafe { code.get::<Entry>(ENTRY_SYMBOL.as_bytes()) };
         let entry: Entry = *entry.map_err(|_| {
             format!(
-                "the library does not export `{ENTRY_SYMBOL}`, so it is no native hook; see `snaphook_hook.h`, or use \
-                 `snaphook_hook::export!` in Rust"
+                "the library does not export `{ENTRY_SYMBOL}`, so it is not a native hook; see `snaphook_hook.h`, or \
+                 use `snaphook_hook::export!` in Rust"
             )
         })?;
         check_code(&format!("the symbol `{ENTRY_SYMBOL}`"), entry as usize)?;
@@ -97,7 +97,9 @@ pub(super) fn exit_now(code: i32) -> ! {
 
 /// Logs a rejected library: it was loaded to be inspected, and rejecting it does not unload it.
 fn tell_refused(refusal: &str) {
-    tracing::warn!("a native library was refused, but stays loaded until the server ends ({NOT_SANDBOXED}): {refusal}");
+    tracing::warn!(
+        "a native library was rejected, but stays loaded until the server ends ({NOT_SANDBOXED}): {refusal}"
+    );
 }
 
 #[cfg(unix)]
@@ -121,7 +123,7 @@ type Described = (String, Option<Handler>, Option<Handler>);
 /// `descriptor` is null or was returned by a library's `snaphook_hook`.
 unsafe fn describe(descriptor: *const Descriptor) -> Result<Described, String> {
     if descriptor.is_null() {
-        return Err(format!("`{ENTRY_SYMBOL}` of the library gave no descriptor"));
+        return Err(format!("`{ENTRY_SYMBOL}` of the library returned no descriptor"));
     }
     // SAFETY: whatever the version, a descriptor begins with these two numbers.
     let (version, size) = unsafe {
@@ -131,8 +133,8 @@ unsafe fn describe(descriptor: *const Descriptor) -> Result<Described, String> {
     };
     if version != ABI_VERSION {
         return Err(format!(
-            "the library has version {version} of the interface, this server has {ABI_VERSION}; build it with this \
-             server's `snaphook_hook.h` or `snaphook-hook`"
+            "the library uses version {version} of the interface, this server supports {ABI_VERSION}; build it with \
+             this server's `snaphook_hook.h` or `snaphook-hook`"
         ));
     }
     if (size as usize) < size_of::<Descriptor>() {

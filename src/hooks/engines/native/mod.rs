@@ -98,7 +98,7 @@ impl NativeEngine {
         })?;
         match tokio::time::timeout(LOAD_MAX, receiver).await {
             Ok(Ok(loaded)) => loaded,
-            Ok(Err(_)) => Err("loading the library panicked; the server's log says where".to_owned()),
+            Ok(Err(_)) => Err("loading the library panicked; see the server's log".to_owned()),
             Err(_) => Err(not_loaded(LOAD_MAX)),
         }
     }
@@ -127,7 +127,8 @@ static LOADING: AtomicUsize = AtomicUsize::new(0);
 /// The message about a library that is not loaded in time.
 fn not_loaded(limit: Duration) -> String {
     format!(
-        "the library is not loaded after {} s: one of its initialisers, or the function that it exports, does not return",
+        "the library was not loaded within {} s: one of its initialisers, or the function that it exports, does not \
+         return",
         limit.as_secs()
     )
 }

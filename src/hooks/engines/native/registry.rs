@@ -109,8 +109,8 @@ fn look() {
             GIVEN_UP.store(true, Ordering::Relaxed);
             if call.inline {
                 tracing::warn!(
-                    "a native hook holds a thread that serves requests; the server goes on with the others, restart it once \
-                     the library is fixed"
+                    "a native hook blocks a thread that serves requests; the server continues with the others, restart \
+                     it once the library is fixed"
                 );
             } else {
                 threads::gave_up();

@@ -257,7 +257,7 @@ fn serve(id: u64, work: impl FnOnce(&Call) -> Status) -> i32 {
     }));
     served.unwrap_or_else(|_| {
         if let Some(call) = registry::find(id) {
-            let message = "a host function failed; the server's log says where".to_owned();
+            let message = "a host function failed; see the server's log".to_owned();
             call.fatal(HostError::Fatal(Failure { cause: FailureCause::Internal, message, limit: None }));
         }
         STATUS_OVER
@@ -284,7 +284,7 @@ fn granted<T>(call: &Call, result: Result<T, HostError>) -> Result<Result<T, Acc
 
 fn described<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, AccessError> {
     snaphook_driver::json::typed(text)
-        .map_err(|error| AccessError::new(AccessCode::Invalid, format!("the {what} is not what it should be: {error}")))
+        .map_err(|error| AccessError::new(AccessCode::Invalid, format!("the {what} is not valid: {error}")))
 }
 
 fn give_maybe(call: &Call, out: *mut Buffer, result: Result<Option<String>, HostError>) -> Status {
@@ -319,7 +319,7 @@ fn text<'a>(call: &Call, text: &'a Text, what: &str) -> Result<&'a str, Refused>
     let bytes = bytes(call, &Bytes { ptr: text.ptr.cast(), len: text.len }, what)?;
     let bytes: &'a [u8] = bytes;
     std::str::from_utf8(bytes)
-        .map_err(|error| call.misuse(&format!("{what} is no UTF-8, from byte {} on", error.valid_up_to())))
+        .map_err(|error| call.misuse(&format!("{what} is not UTF-8, from byte {} on", error.valid_up_to())))
 }
 
 /// The caller chooses the lifetime: the library keeps the bytes valid until the host function returns.

@@ -100,9 +100,9 @@ async fn what_breaks_the_rules_fails_the_call() {
         ("never_answers", Phase::PreCreate, FailureCause::Trap, "it returned without an answer"),
         ("never_answers", Phase::PostCreate, FailureCause::Trap, "it returned without an answer"),
         ("wrong_kind", Phase::PreCreate, FailureCause::Trap, "it answered with kind 77"),
-        ("no_utf8", Phase::PreCreate, FailureCause::Trap, "`amend` is no UTF-8, from byte 6 on"),
-        ("no_json", Phase::PreCreate, FailureCause::Amend, "no valid JSON"),
-        ("no_rejection", Phase::PreCreate, FailureCause::Trap, "`reject` is not what it should be"),
+        ("no_utf8", Phase::PreCreate, FailureCause::Trap, "`amend` is not UTF-8, from byte 6 on"),
+        ("no_json", Phase::PreCreate, FailureCause::Amend, "not valid JSON"),
+        ("no_rejection", Phase::PreCreate, FailureCause::Trap, "`reject` is not valid"),
         ("null_payload", Phase::PreCreate, FailureCause::Trap, "it passed 5 bytes at 0x0 for the payload"),
         ("rejects_after", Phase::PostCreate, FailureCause::Trap, "in a post phase"),
         ("releases_twice", Phase::PreCreate, FailureCause::Trap, "it released the buffer 1 twice"),
@@ -115,7 +115,7 @@ async fn what_breaks_the_rules_fails_the_call() {
         ("null_text", Phase::PreCreate, FailureCause::Trap, "it passed 3 bytes at 0x0 for a log message"),
         ("null_out", Phase::PreCreate, FailureCause::Trap, "it passed null for a buffer"),
         ("odd_level", Phase::PreCreate, FailureCause::Trap, "it logged with level 9"),
-        ("hoards", Phase::PreCreate, FailureCause::Memory, "release what is not used any more"),
+        ("hoards", Phase::PreCreate, FailureCause::Memory, "release what is no longer used"),
         ("throws", Phase::PreCreate, FailureCause::Trap, "panicked or threw an exception"),
     ] {
         let Some(code) = hostile(&[&format!("-DCASE={name}")]) else { return };
@@ -163,7 +163,7 @@ async fn a_hook_that_does_not_return_is_kept_out_until_it_is_bound_anew() {
     case.settings.limits.timeout = Duration::from_secs(60);
     let start = Instant::now();
     let failure = case.call(&*hook).await.failure().clone();
-    assert!(failure.message.contains("the hook is kept out: 3 of its calls"), "{}", failure.message);
+    assert!(failure.message.contains("the hook is disabled: 3 of its calls"), "{}", failure.message);
     assert!(start.elapsed() < Duration::from_secs(20), "it fails at once");
     case.settings.limits.timeout = Duration::from_millis(50);
     hook.bound_anew("item");
@@ -208,7 +208,7 @@ fn a_quick_hook_that_holds_threads_of_the_runtime_does_not_stop_it() {
             let Outcome::Failed(failure) = &outcome else { panic!("{outcome:?}") };
             assert_eq!(failure.limit.as_deref(), Some("timeout 300 ms"), "{}", failure.message);
         }
-        assert!(case.call(&*hook).await.failure().message.contains("is kept out"));
+        assert!(case.call(&*hook).await.failure().message.contains("is disabled"));
         for _ in 0..20 {
             tokio::spawn(tokio::task::yield_now()).await.unwrap();
         }
@@ -311,16 +311,16 @@ async fn what_cannot_work_is_refused_when_it_is_bound() {
         Err(reason) => return skip("native libraries", &reason),
     };
     let message = refused(Phase::PreCreate, b"just text".to_vec()).await;
-    assert!(message.contains("no shared library for this machine: it begins with `just text`"), "{message}");
+    assert!(message.contains("not a shared library for this machine: it begins with `just text`"), "{message}");
     let message = refused(Phase::PreCreate, whole[..whole.len() / 2].to_vec()).await;
-    assert!(message.contains("cut off"), "{message}");
+    assert!(message.contains("is truncated"), "{message}");
     let message = refused(Phase::PostCreate, whole).await;
     assert!(message.contains("`check` has no function `react`, which `postCreate` needs"), "{message}");
     for (flags, part) in [
-        (&["-DVERSION=7"][..], "has version 7 of the interface, this server has 1; build it with"),
+        (&["-DVERSION=7"][..], "uses version 7 of the interface, this server supports 1; build it with"),
         (&["-DSIZE=8"], "descriptor has 8 bytes"),
         (&["-DSYMBOL=other_name"], "does not export `snaphook_hook`"),
-        (&["-DNO_DESCRIPTOR"], "gave no descriptor"),
+        (&["-DNO_DESCRIPTOR"], "returned no descriptor"),
         (&["-DWITHOUT_CHECK"], "`hostile` has no function `check`, which `preCreate` needs"),
         (&["-DNEEDS=not_there"], "cannot be loaded: it: undefined symbol: not_there"),
     ] {

@@ -80,7 +80,7 @@ fn start(threads: &mut Threads) {
         true => Failure {
             cause: FailureCause::Overloaded,
             message: format!(
-                "native hooks hold {ALL_MAX} threads that did not come back, so there are none left; fix the libraries and \
+                "native hooks block {ALL_MAX} threads that did not return, so none are left; fix the libraries and \
                  restart the server"
             ),
             limit: Some(format!("threads {ALL_MAX}")),

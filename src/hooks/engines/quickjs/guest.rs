@@ -150,7 +150,7 @@ impl Guest {
         export: &ModuleExport,
     ) -> wasmtime::Result<TypedFunc<P, R>> {
         let function = self.instance.get_module_export(&mut *store, export).and_then(Extern::into_func);
-        function.ok_or_else(|| wasmtime::format_err!("an export is no function"))?.typed(&*store)
+        function.ok_or_else(|| wasmtime::format_err!("an export is not a function"))?.typed(&*store)
     }
 
     /// Copies bytes into memory that the guest allocates.
@@ -215,6 +215,6 @@ fn exception(message: &str) -> wasmtime::Error {
 fn no_memory(store: &GuestStore) -> wasmtime::Error {
     match store.data().memory_failure() {
         Some(failure) => wasmtime::Error::new(Broken(failure)),
-        None => exception("the hook left no memory in which its failure could be said"),
+        None => exception("the hook left no memory to report its failure"),
     }
 }

@@ -46,7 +46,7 @@ async fn end(body: &str) -> String {
 
 #[tokio::test]
 async fn places_outside_of_the_memory_end_the_guest() {
-    const OUTSIDE: &str = "it named a place outside of its memory";
+    const OUTSIDE: &str = "it named an address outside of its memory";
     let computed = "(call $compute (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
     let digest = "(i32.store (i32.const 0) (i32.const 0x2d414853)) (i32.store8 (i32.const 4) (i32.const 0x31))
         (call $compute (i32.const 1) (i32.const 0) (i32.const 5) (i32.const 0) (i32.const 0))";

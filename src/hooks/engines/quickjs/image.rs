@@ -128,7 +128,9 @@ fn rewritten(wasm: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
                 let mut imports = ImportSection::new();
                 for import in section.clone().into_imports() {
                     let import = import?;
-                    let TypeRef::Func(index) = import.ty else { return Err("it imports what is no function".into()) };
+                    let TypeRef::Func(index) = import.ty else {
+                        return Err("it imports something other than a function".into());
+                    };
                     imports.import(import.module, import.name, EntityType::Function(index));
                 }
                 imports.import(IMAGE, MEMORY, memory_type(memory.initial, memory.maximum));
@@ -143,7 +145,7 @@ fn rewritten(wasm: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
                         ExternalKind::Global => ExportKind::Global,
                         ExternalKind::Memory => ExportKind::Memory,
                         ExternalKind::Table => ExportKind::Table,
-                        _ => return Err("it exports what no runner does".into()),
+                        _ => return Err("it exports something of an unknown kind".into()),
                     };
                     exports.export(export.name, kind, export.index);
                 }

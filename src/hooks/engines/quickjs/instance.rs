@@ -10,7 +10,7 @@ pub(super) fn text(bytes: Vec<u8>) -> String {
 }
 
 pub(super) fn outside() -> wasmtime::Error {
-    wasmtime::format_err!("it named a place outside of its memory")
+    wasmtime::format_err!("it named an address outside of its memory")
 }
 
 /// The indexes of the exports that each run uses.

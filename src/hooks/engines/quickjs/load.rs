@@ -159,7 +159,7 @@ async fn compiled_and_captured(
     let store = &mut sandbox.store;
     let guest = Guest::new(&runner.loading_code, store).await?;
     if !guest.load(store, &bytecode).await? {
-        return Err(wasmtime::format_err!("its compiled form was not taken"));
+        return Err(wasmtime::format_err!("its compiled form was not accepted"));
     }
     let compiled = memory(runner, &guest, store).await?;
     store.data_mut().extra.mode = Mode::Capture;

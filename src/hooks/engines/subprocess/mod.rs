@@ -70,7 +70,7 @@ async fn work(job: Job, code: &[u8], budget: Option<Budget>) -> Result<Vec<u8>, 
         Some((&DONE, result)) if status.success() => {
             if budget.is_some_and(|budget| result.len() > budget.reply_bytes) {
                 return Err(PrepareError::too_complex(format!(
-                    "{} gives more than {}, the limit for code of {} bytes",
+                    "{} produces more than {}, the limit for code of {} bytes",
                     job.what(),
                     format_size(budget.map_or(0, |budget| budget.reply_bytes)),
                     code.len()
@@ -148,7 +148,7 @@ fn ended(job: Job, code_bytes: usize, budget: Option<Budget>, status: ExitStatus
         }
         _ if words.contains("has overflowed its stack") => limit("its stack".to_owned()),
         _ => {
-            let words = words.lines().find(|line| !line.trim().is_empty()).unwrap_or("it did not say why");
+            let words = words.lines().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason");
             PrepareError::plain(format!("{what} failed ({status}): {words}"))
         }
     }

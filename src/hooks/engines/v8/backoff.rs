@@ -70,7 +70,7 @@ impl Backoff {
             cause: FailureCause::Load,
             message: format!(
                 "{what} ended the hook's V8 process in a way that no limit foresaw, so it is not run for {whom} for another {}; \
-                 bind it anew to try it at once",
+                 bind it again to retry immediately",
                 format_duration(Duration::from_millis(left as u64))
             ),
             limit: None,

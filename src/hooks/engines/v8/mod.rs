@@ -96,7 +96,7 @@ impl HookEngine for V8 {
 
     fn fact(&self) -> Option<EngineFact> {
         let way = if self.nursery.restores_memory()? { "memory" } else { "fork" };
-        let help = "How V8 is as before after a call: the process's memory is restored, or the next call has another";
+        let help = "How V8 is reset after a call: the process's memory is restored, or the next call has another";
         Some(EngineFact { name: "snaphook_v8_reset", help, label: ("way", way) })
     }
 

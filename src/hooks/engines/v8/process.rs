@@ -261,7 +261,7 @@ impl Process {
             }
             (_, line) => Failure {
                 cause: FailureCause::Trap,
-                message: format!("V8 ended the process of the call: {}", line.unwrap_or("it did not say why")),
+                message: format!("V8 ended the process of the call: {}", line.unwrap_or("it gave no reason")),
                 limit: None,
             },
         })
@@ -280,7 +280,7 @@ fn memory(limit: u64) -> Failure {
 }
 
 fn strange(error: &io::Error) -> Failure {
-    Broken::internal(format!("the V8 worker sent what no worker sends: {error}")).0
+    Broken::internal(format!("the V8 worker sent an invalid frame: {error}")).0
 }
 
 fn ending(error: HostError) -> Failure {

@@ -124,10 +124,10 @@ impl Nursery {
             // All workers end with the zygote, also running ones, so a temporary shortage of descriptors or processes
             // must not end it.
             Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(format!("no V8 worker could be made: {error}"));
+                return Err(format!("no V8 worker could be created: {error}"));
             }
-            Ok(Err(_)) => "the process that V8 workers are made from has ended".to_owned(),
-            Err(_) => format!("no V8 worker could be made within {} s", FORK_MAX.as_secs()),
+            Ok(Err(_)) => "the process that V8 workers are created from has ended".to_owned(),
+            Err(_) => format!("no V8 worker could be created within {} s", FORK_MAX.as_secs()),
         };
         // Another one is started for the next attempt.
         let mut present = self.zygote.lock().await;
@@ -154,8 +154,8 @@ impl Nursery {
                     tracing::info!("V8: each call has a process of its own, as `hooks.v8.reset` says")
                 }
                 (V8Reset::Auto, false) => tracing::info!(
-                    "V8: each call has a process of its own, since this kernel or machine cannot tell what a call has \
-                     written (Linux 6.11 on x86-64 can)"
+                    "V8: each call has a process of its own, since this kernel or machine cannot report what a call \
+                     has written (Linux 6.11 on x86-64 can)"
                 ),
             }
             restores_memory

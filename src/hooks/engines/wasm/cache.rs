@@ -114,7 +114,7 @@ impl CodeCache {
             let code = artifact::load_compiled(&engine, &compiled).map_err(|error| format!("{error:#}"))?;
             // Without a cache everything still works, only slower.
             if let Err(error) = compiled.write(&cache.folder, &path) {
-                tracing::warn!(path = %path.display(), %error, "cannot keep compiled code");
+                tracing::warn!(path = %path.display(), %error, "cannot store compiled code");
             }
             Ok::<_, String>(code)
         });
@@ -126,14 +126,14 @@ impl CodeCache {
         let content = match Verified::read(&self.folder, path) {
             Ok(content) => content?,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "compiled code is not used and made again");
+                tracing::warn!(path = %path.display(), %error, "compiled code is not used and is rebuilt");
                 return None;
             }
         };
         match artifact::load_verified(engine, &content) {
             Ok(code) => Some(code),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "compiled code is not used and made again");
+                tracing::warn!(path = %path.display(), %error, "compiled code is not used and is rebuilt");
                 None
             }
         }

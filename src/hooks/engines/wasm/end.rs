@@ -27,7 +27,7 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &SandboxState<X>) ->
         return failure;
     }
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-        let mut message = format!("the hook ended itself with exit code {code} instead of giving an answer");
+        let mut message = format!("the hook exited with code {code} instead of returning a verdict");
         let words = state.last_words();
         if !words.is_empty() {
             message.push_str(&format!(": {words}"));
@@ -35,7 +35,7 @@ pub(super) fn failure_of<X>(error: &wasmtime::Error, state: &SandboxState<X>) ->
         return plain(FailureCause::Trap, message);
     }
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
-        let message = "the hook holds more streams, futures and requests at once than the server keeps for one call";
+        let message = "the hook uses more streams, futures and requests at once than the server allows for one call";
         return plain(FailureCause::Memory, message.into());
     }
     if error.is::<PoolConcurrencyLimitError>() {

@@ -79,7 +79,7 @@ async fn slow<T: Send + 'static>(mut metered: Metered<T>) -> (Result<T, Broken>,
     match AbortOnDrop(task).await {
         Ok((Some(value), cpu)) => (value, cpu),
         // With endless patience there is no `None`; if the task is gone, it has panicked or the process is ending.
-        Ok((None, cpu)) => (Err(Broken::internal("the call was given up".into())), cpu),
+        Ok((None, cpu)) => (Err(Broken::internal("the call was abandoned".into())), cpu),
         Err(error) => (Err(Broken::internal(format!("the call was lost: {error}"))), Duration::ZERO),
     }
 }

@@ -37,7 +37,7 @@ impl PreparedWebhook {
         }
         let secret = session.secret_get(&self.webhook.secret).await?;
         let keys = Keys::parse(&secret).map_err(|fault| {
-            let message = format!("secret `{}` is no key of a webhook: {fault}", self.webhook.secret);
+            let message = format!("secret `{}` is not a webhook key: {fault}", self.webhook.secret);
             Undelivered::of(FailureCause::Exception, message)
         })?;
         drop(secret);
@@ -59,14 +59,15 @@ impl PreparedWebhook {
 
     fn judge(&self, response: &HttpResponse, took: Duration) -> Result<String, Undelivered> {
         let status = response.status;
-        let answered = format!("POST {} answered {status} in {}", self.webhook.address(), format_duration(took));
+        let answered = format!("POST {} returned {status} in {}", self.webhook.address(), format_duration(took));
         if (200..300).contains(&status) {
             return Ok(answered);
         }
         if status == 410 {
             self.set_gone(Some(time::now()));
-            let message =
-                format!("{answered}: it wants nothing more, so nothing is sent until the hook is bound again");
+            let message = format!(
+                "{answered}: the receiver accepts no more events, so nothing is sent until the hook is bound again"
+            );
             return Err(Undelivered { retry: Retry::Never, ..Undelivered::of(FailureCause::Exception, message) });
         }
         let header = |name: &str| response.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value);
@@ -75,13 +76,13 @@ impl PreparedWebhook {
         if let Some(location) = header("location").filter(|_| (300..400).contains(&status)) {
             let location = excerpt(location.as_bytes());
             message.push_str(&format!(
-                ", a redirect to `{location}`, which a webhook does not follow: bind it to the URL that is meant"
+                ", a redirect to `{location}`, which a webhook does not follow: bind it to the final URL"
             ));
         } else if !response.body.is_empty() {
             message.push_str(&format!(": {}", excerpt(&response.body)));
         }
         if let Some(delay) = asked {
-            message.push_str(&format!("; again in {} at the earliest, as it asks", format_duration(delay)));
+            message.push_str(&format!("; again in {} at the earliest, as requested", format_duration(delay)));
         }
         let retry = Retry::Patient(asked.unwrap_or_default());
         Err(Undelivered { retry, ..Undelivered::of(FailureCause::Exception, message) })

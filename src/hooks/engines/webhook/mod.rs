@@ -138,7 +138,7 @@ impl PreparedCode for PreparedWebhook {
 /// The failure of a hook whose receiver wants no more events.
 fn gone(since: Millis) -> Undelivered {
     let message = format!(
-        "the receiver answered 410 Gone at {}, so nothing is sent to it until the hook is bound again",
+        "the receiver returned 410 Gone at {}, so nothing is sent to it until the hook is bound again",
         time::format(since)
     );
     Undelivered { retry: Retry::Never, ..Undelivered::of(FailureCause::Exception, message) }

@@ -43,15 +43,15 @@ impl Keys {
         match keys.len() {
             0 => Err(expected("it is empty")),
             1..=KEYS_MAX => Ok(Keys(keys)),
-            more => Err(expected(&format!("it holds {more} keys"))),
+            more => Err(expected(&format!("it contains {more} keys"))),
         }
     }
 }
 
 fn expected(found: &str) -> String {
     format!(
-        "{found}; expected `whsec_` and {} to {} bytes as base64, and while keys are rotated at most {KEYS_MAX} of them with \
-         spaces between",
+        "{found}; expected `whsec_` and {} to {} bytes as base64, and while keys are rotated at most {KEYS_MAX} of \
+         them, separated by spaces",
         KEY_BYTES.start(),
         KEY_BYTES.end()
     )
@@ -80,7 +80,8 @@ impl Message {
         }
         let payload = Payload { kind: event.kind.as_str(), timestamp: time::format(event.time), data: event };
         // Only fails if somebody changed the log by hand.
-        let body = serde_json::to_vec(&payload).map_err(|error| format!("the event's data is no JSON: {error}"))?;
+        let body =
+            serde_json::to_vec(&payload).map_err(|error| format!("the event's data is not valid JSON: {error}"))?;
         let (id, timestamp) = (event.id.clone(), (now / 1000).to_string());
         let sign = |key: &hmac::Key| {
             let mut context = hmac::Context::with_key(key);
@@ -114,7 +115,7 @@ mod tests {
             ("whsk_AAAA".to_owned(), "does not begin with `whsec_`"),
             (of(23), "has 23 bytes"),
             (of(65), "has 65 bytes"),
-            (format!("{key} {key} {key} {key} {key}"), "holds 5 keys"),
+            (format!("{key} {key} {key} {key} {key}"), "contains 5 keys"),
         ] {
             let error = Keys::parse(&bad).map(drop).unwrap_err();
             assert!(error.starts_with("a key") || error.starts_with("it "), "{error}");
@@ -145,6 +146,6 @@ mod tests {
             assert!(hmac::verify(&key, signed.as_bytes(), &tag).is_ok(), "{signature}");
         }
         event.data = Some(Json::trusted("{"));
-        assert!(Message::new(&event, &keys, 0).map(drop).unwrap_err().contains("no JSON"));
+        assert!(Message::new(&event, &keys, 0).map(drop).unwrap_err().contains("not valid JSON"));
     }
 }

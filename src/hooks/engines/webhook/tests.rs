@@ -69,7 +69,7 @@ async fn one_message_names_all_that_is_missing_and_its_lines_open_it() {
     // Past the grants, it is the key that is wrong.
     let session = bench.session_after(&message, "order", Phase::PostCreate, "send");
     let message = failure(call(&*hook, &session).await);
-    assert!(message.contains("secret `key` is no key of a webhook: a key does not begin"), "{message}");
+    assert!(message.contains("secret `key` is not a webhook key: a key does not begin"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
     for (lines, missing) in [
         ("http = ['POST https://hooks.example.com/*']", "asked for secret `key`, which"),
@@ -103,7 +103,7 @@ async fn names_that_lead_to_addresses_that_are_not_public() {
         assert_eq!(report.retry, Retry::Usual);
         let message = failure(report);
         assert!(
-            message.contains(&format!("leads to {address} address")) && message.contains("[[grants]]"),
+            message.contains(&format!("resolves to {address} address")) && message.contains("[[grants]]"),
             "{message}"
         );
     }

@@ -193,7 +193,7 @@ impl Nodes {
             let deadline = Instant::now() + Duration::from_secs(10);
             while node.client()?.call("GET", "/models/order", "").is_err() {
                 if Instant::now() > deadline {
-                    return Err("a node does not see what another one did".into());
+                    return Err("a node does not see the changes of another one".into());
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -256,7 +256,7 @@ fn single_inserts(url: &str, script: &std::path::Path, run: Duration) -> Result<
     command.args(["-n", "-M", "prepared", "-c", "64", "-j", "2", "-T", &seconds, "-f"]).arg(script);
     let said = read(&mut command)?;
     let rate = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-    rate.ok_or_else(|| format!("pgbench says no rate: {said}"))
+    rate.ok_or_else(|| format!("pgbench reports no rate: {said}"))
 }
 
 fn pgbench(url: &str) -> Result<Command> {

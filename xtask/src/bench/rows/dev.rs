@@ -22,12 +22,12 @@ impl Dev {
     /// Reads up to the line that begins with `start`.
     fn says(&mut self, start: &str) -> Result {
         for line in self.lines.by_ref() {
-            let line = line.map_err(|error| format!("what `snaphook dev` prints cannot be read: {error}"))?;
+            let line = line.map_err(|error| format!("the output of `snaphook dev` cannot be read: {error}"))?;
             if line.starts_with(start) {
                 return Ok(());
             }
         }
-        Err(format!("`snaphook dev` ended and never said `{start}`"))
+        Err(format!("`snaphook dev` ended without printing `{start}`"))
     }
 }
 

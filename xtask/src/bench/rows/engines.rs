@@ -238,7 +238,7 @@ fn creates(mut client: Client, model: usize, until: Instant) -> Result<Vec<Durat
         let start = Instant::now();
         let (status, body) = client.send(&create)?;
         if status != 201 {
-            return Err(format!("a create was answered {status}: {}", String::from_utf8_lossy(&body)));
+            return Err(format!("a create got the status {status}: {}", String::from_utf8_lossy(&body)));
         }
         times.push(start.elapsed());
     }

@@ -48,7 +48,7 @@ pub(super) fn rebuilt(client: &mut Client) -> Result<Duration> {
         match progress["state"].as_str() {
             Some("done") => return Ok(start.elapsed()),
             Some("running") if start.elapsed() < Duration::from_secs(300) => {}
-            _ => return Err(format!("the rebuild did not end well: {progress}")),
+            _ => return Err(format!("the rebuild failed, or takes more than 300 s: {progress}")),
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -103,7 +103,7 @@ impl Listeners {
                 head.extend_from_slice(&chunk[..count]);
             }
             if !head.starts_with(b"HTTP/1.1 200") {
-                return Err(format!("a listener was refused: {}", String::from_utf8_lossy(&head)));
+                return Err(format!("a listener was rejected: {}", String::from_utf8_lossy(&head)));
             }
             stream.set_nonblocking(true).map_err(fail)?;
             let mut stream = mio::net::TcpStream::from_std(stream);

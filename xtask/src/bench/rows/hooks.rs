@@ -45,7 +45,7 @@ pub(crate) fn added(bench: &Bench) -> Result<Vec<Row>> {
 /// Measures a library in C that looks for one number in the data.
 fn added_native(bench: &Bench) -> Result<Row> {
     let folder = bench.scratch.path().join("native-hooks");
-    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     native::example_in_c(&folder)?;
     let server = bench.server("added-native", &format!("[hooks]\ndirectory = '{}'", folder.display()))?;
     let mut client = with_model(&server)?;

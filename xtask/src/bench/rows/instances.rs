@@ -60,8 +60,8 @@ pub(super) fn gets(client: &mut Client) -> Result<Vec<Vec<u8>>> {
     for _ in 0..COUNT {
         let (_, body) = client.send(&create)?;
         let instance: serde_json::Value =
-            serde_json::from_slice(&body).map_err(|error| format!("a create answers no JSON: {error}"))?;
-        let id = instance["id"].as_str().ok_or_else(|| format!("a create answers no id: {instance}"))?;
+            serde_json::from_slice(&body).map_err(|error| format!("the response of a create is not JSON: {error}"))?;
+        let id = instance["id"].as_str().ok_or_else(|| format!("the response of a create has no id: {instance}"))?;
         requests.push(request("GET", &format!("{INSTANCES}/{id}"), "", b""));
     }
     Ok(requests)

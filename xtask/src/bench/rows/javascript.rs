@@ -170,7 +170,7 @@ pub(crate) fn first_start(bench: &Bench) -> Result<Vec<Row>> {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
     };
-    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     // The folder name is the model's id.
     write("model.json", &super::MODEL.replace(r#""id": "order", "#, ""))?;
     write("preCreate.js", TEN_LINES)?;

@@ -45,12 +45,12 @@ pub(crate) const ROWS: [RowEntry; 32] = [
     ("fairness", "64 hooks that compute at once", engines::fairness),
     ("js-put", "PUT of a JS hook to the first run of the new code", hooks::put_to_first_run),
     ("js-bundle", "PUT of a bundle of 100 KB to its first run", javascript::bundle_to_first_run),
-    ("first-start", "a start that has to compile what runs JavaScript", javascript::first_start),
+    ("first-start", "a start that has to compile the JavaScript runner", javascript::first_start),
     ("dev-save", "`snaphook dev`: save of a JS hook to bound", dev::save_to_bound),
     ("thousand-hooks", "1,000 JS hooks bound, idle", hooks::thousand),
     ("thousand-mixed", "1,000 hooks of mixed engines: memory, and creates on all their models", engines::mixed),
     ("queries", "sorted pages, scans beside gets, the past and the log, 300,000 instances", queries::queries),
-    ("neighbours", "health and creates beside 16 requests that are made to take for ever", neighbours::neighbours),
+    ("neighbours", "health and creates beside 16 requests that never end", neighbours::neighbours),
     ("modules", "what a native module that declines everything adds to a request", modules::declining),
     ("library", "a call of a driver in a library, against one that is linked", stores::library),
     ("remote", "creates on stores in another process", stores::remote),
@@ -105,7 +105,7 @@ fn press_creates(server: &Server, connections: usize, run: Duration) -> Result<L
 /// The position of the last event.
 fn head(client: &mut Client) -> Result<u64> {
     let page = client.call("GET", "/events?limit=1", "")?;
-    page["head"].as_u64().ok_or_else(|| format!("`GET /events` tells no head: {page}"))
+    page["head"].as_u64().ok_or_else(|| format!("the response of `GET /events` has no `head`: {page}"))
 }
 
 /// Imports creates until the log has that many events; fails after `within`. Returns the number of events.

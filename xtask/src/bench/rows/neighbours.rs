@@ -95,7 +95,7 @@ fn calls(server: &Server, run: Duration) -> Result<(LoadOutcome, LoadOutcome)> {
             let sent_at = Instant::now();
             let (status, body) = client.send(request)?;
             if status != *expected {
-                return Err(format!("a neighbour is answered {status}: {}", String::from_utf8_lossy(&body)));
+                return Err(format!("a neighbour got the status {status}: {}", String::from_utf8_lossy(&body)));
             }
             times.push(sent_at.elapsed());
         }
@@ -114,7 +114,7 @@ fn attack(server: &Server, requests: &[Vec<u8>], first: usize, over: &AtomicBool
         let sent_at = Instant::now();
         let (status, body) = client.send(&requests[turn % requests.len()])?;
         if !matches!(status, 200 | 201 | 409 | 413 | 422 | 503) {
-            return Err(format!("an attacker is answered {status}: {}", String::from_utf8_lossy(&body)));
+            return Err(format!("an attacker got the status {status}: {}", String::from_utf8_lossy(&body)));
         }
         answers.push((status, sent_at.elapsed()));
     }

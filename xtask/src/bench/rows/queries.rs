@@ -102,7 +102,7 @@ fn gets_beside_scans(server: &Server) -> Result<Vec<Row>> {
                         match client.send(&scan)?.0 {
                             200 => answered += 1,
                             422 | 503 => busy += 1,
-                            other => return Err(format!("a scan answers {other}")),
+                            other => return Err(format!("a scan got the status {other}")),
                         }
                     }
                     Ok((answered, busy))
@@ -146,7 +146,7 @@ fn gets(server: &Server, run: Duration) -> Result<LoadOutcome> {
         let sent_at = Instant::now();
         let (status, _) = client.send(&get)?;
         if status != 200 {
-            return Err(format!("a get answers {status}"));
+            return Err(format!("a get got the status {status}"));
         }
         times.push(sent_at.elapsed());
     }

@@ -17,7 +17,7 @@ pub(crate) fn library(_: &Bench) -> Result<Vec<Row>> {
     let example = ["run", "--quiet", "--release", "--package=snaphook-driver-loader", "--example=overhead", "--"];
     let said = read(cargo().args(example).arg(file).current_dir(root()))?;
     let measured = said.lines().find_map(|line| line.strip_prefix("a library costs ")?.split(' ').next()?.parse().ok());
-    let measured = measured.ok_or_else(|| format!("the example `overhead` says no number: {said}"))?;
+    let measured = measured.ok_or_else(|| format!("the example `overhead` prints no number: {said}"))?;
     Ok(vec![Row {
         what: "a call of a driver in a library, above one of a linked driver".into(),
         goal: Goal::AtMost(3.0),
@@ -36,9 +36,9 @@ pub(crate) fn remote(bench: &Bench) -> Result<Vec<Row>> {
         let mut command = host.command(&["driver-host", "--listen", "127.0.0.1:0"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut host = Host(child.map_err(|error| format!("cannot start a driver host: {error}"))?);
-        let output = host.0.stdout.take().ok_or("a driver host without output")?;
+        let output = host.0.stdout.take().ok_or("the driver host has no output")?;
         let url = BufReader::new(output).lines().next().and_then(std::result::Result::ok);
-        let url = url.ok_or("the driver host ended before it told its address")?;
+        let url = url.ok_or("the driver host ended before it printed its address")?;
         let store = |store: &str| {
             format!("[driver-{store}-storage]\ndriver = 'remote'\nurl = '{url}'\nencoding = '{encoding}'\n")
         };

@@ -72,8 +72,8 @@ impl GroupValues {
                     ErrorKind::Config,
                     operation,
                     format!(
-                        "the bucket `{}_groups` holds the progress of groups of the log `{}`, expected those of `{}`; remove the \
-                         bucket, then the post hooks of all events run again",
+                        "the bucket `{}_groups` contains the progress of consumer groups of the log `{}`, expected the \
+                         log `{}`; remove the bucket (the post hooks of all events then run again)",
                         self.name, record.log, self.identity
                     ),
                 ));
@@ -187,5 +187,5 @@ pub(super) fn key(name: &str) -> String {
 }
 
 pub(super) fn contended(operation: &'static str) -> DriverError {
-    DriverError::new(ErrorKind::Unavailable, operation, "other nodes change the same group all the time")
+    DriverError::new(ErrorKind::Unavailable, operation, "other nodes keep changing the same group; try again")
 }

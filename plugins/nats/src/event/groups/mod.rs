@@ -74,7 +74,7 @@ impl Groups {
             let Some(owned) = locked(&member.state).owned.take() else { continue };
             // A group that cannot be released is taken over slightly later.
             if let Err(error) = self.give_back(&member, &owned).await {
-                tracing::debug!(%error, "nats: a group was not given back");
+                tracing::debug!(%error, "nats: a group was not released");
             }
         }
         self.session.close().await;
@@ -466,6 +466,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(DriverError::new(ErrorKind::Unexpected, operation, "the work was broken off").because(error))
+        Err(DriverError::new(ErrorKind::Unexpected, operation, "the background task ended early").because(error))
     })
 }

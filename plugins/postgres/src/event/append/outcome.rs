@@ -36,7 +36,7 @@ impl OutcomeSql {
     pub(super) async fn find(&self, database: &Database, position: Position, id: &str, log: &str) -> Result<bool> {
         let (mut session, _, identity) = self.locked(database, "append").await?;
         if identity != log {
-            let message = "the schema holds another log than when it was opened; start Snaphook again";
+            let message = "the schema contains a different log than when it was opened; restart Snaphook";
             return Err(DriverError::new(ErrorKind::Config, "append", message));
         }
         let rows = session.query(&self.at, &[&signed(position)]).await?;

@@ -44,8 +44,8 @@ pub(super) fn check_log(connection: &Connection, identity: &str) -> Result<()> {
         ErrorKind::Config,
         "open",
         format!(
-            "the file holds the progress of consumer groups of the log `{of}`, expected those of `{identity}`; put the \
-             right file in its place, or remove it: then the post hooks of all events run again"
+            "the file contains the progress of consumer groups of the log `{of}`, expected the log `{identity}`; \
+             restore the right file, or remove this one (the post hooks of all events then run again)"
         ),
     ))
 }

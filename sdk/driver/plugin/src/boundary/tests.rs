@@ -174,8 +174,8 @@ fn what_does_not_exist_is_refused() {
     assert_fails(answer(get(u64::MAX, "a")), ErrorKind::Invalid, "there is no open store");
     let garbage = call(handle, Method::SecureGet.number(), &[0xff]);
     assert_fails(answer(garbage), ErrorKind::Invalid, "the request cannot be read");
-    assert_fails(opened("[]"), ErrorKind::Invalid, "the settings are no object");
-    assert_fails(opened("{"), ErrorKind::Invalid, "the settings are no JSON");
+    assert_fails(opened("[]"), ErrorKind::Invalid, "the settings are not an object");
+    assert_fails(opened("{"), ErrorKind::Invalid, "the settings are not valid JSON");
     answer(call(handle, Method::SecureClose.number(), &[])).unwrap();
     assert_fails(answer(get(handle, "a")), ErrorKind::Invalid, "there is no open store");
 }

@@ -77,7 +77,7 @@ impl EventStore for Client {
         let response: proto::EventReserveResponse = self.call(Method::EventReserve, &request).await?;
         let refusal = |refusal: proto::Refusal| {
             let index = usize::try_from(refusal.index).ok().filter(|index| *index < keys.len());
-            let index = index.ok_or_else(|| Malformed::new("it refuses a key that was not asked for"))?;
+            let index = index.ok_or_else(|| Malformed::new("it rejects a key that was not requested"))?;
             Ok((index, required("holder", refusal.holder)?.try_into()?))
         };
         let refused: Result<Vec<_>, Malformed> = response.refused.into_iter().map(refusal).collect();

@@ -193,9 +193,10 @@ fn items(limit: u32) -> Check {
 fn secret(name: &str) -> Check {
     match is_secret_name(name) {
         true => Ok(()),
-        false => {
-            Err(format!("`{}` is no name of a secret, expected `^[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}$`", shown(name)))
-        }
+        false => Err(format!(
+            "`{}` is not a valid secret name, expected `^[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}$`",
+            shown(name)
+        )),
     }
 }
 
@@ -208,7 +209,7 @@ fn node(node: &proto::Node) -> Check {
 fn digest(sha256: &str) -> Check {
     match is_digest(sha256) {
         true => Ok(()),
-        false => Err(format!("`{}` is no SHA-256, expected 64 hexadecimal digits in lower case", shown(sha256))),
+        false => Err(format!("`{}` is not a SHA-256, expected 64 hexadecimal digits in lower case", shown(sha256))),
     }
 }
 
@@ -246,11 +247,11 @@ fn stored_event(event: &proto::Event) -> Check {
     model(&event.model)?;
     maybe(&event.instance, |id| instance(id))?;
     let Some(kind) = EventKind::from_name(&event.r#type) else {
-        return Err(format!("`{}` is no type of event", shown(&event.r#type)));
+        return Err(format!("`{}` is not an event type", shown(&event.r#type)));
     };
     if kind.is_instance() != event.instance.is_some() {
         let belongs = if kind.is_instance() { "an instance" } else { "a model's definition" };
-        return Err(format!("`{kind}` belongs to {belongs}, and the event to another stream"));
+        return Err(format!("`{kind}` belongs to {belongs}, but the event belongs to another stream"));
     }
     Ok(())
 }
@@ -295,16 +296,16 @@ fn record(record: &proto::LogRecord) -> Check {
 }
 
 fn path(what: &str, path: &[String]) -> Check {
-    if path.is_empty() { Err(format!("a path in `{what}` has no names, expected one at least")) } else { Ok(()) }
+    if path.is_empty() { Err(format!("a path in `{what}` has no names, expected at least one")) } else { Ok(()) }
 }
 
 /// `depth` is the remaining number of nested levels.
 fn condition(condition: &proto::Condition, depth: usize) -> Check {
     use proto::condition::Operator::{And, Not, Or};
     let deeper = |parts: &[proto::Condition]| {
-        let depth = depth.checked_sub(1).ok_or_else(|| {
-            format!("conditions of `filter` stand in each other more than {FILTER_DEPTH_MAX} levels deep")
-        })?;
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| format!("conditions of `filter` are nested more than {FILTER_DEPTH_MAX} levels deep"))?;
         all(parts, |part| self::condition(part, depth))
     };
     match &condition.operator {

@@ -197,7 +197,7 @@ impl Exports {
     /// The number of a new export, and the head of its log.
     async fn begin(&self, store: &dyn EventStore) -> Result<(u64, u64)> {
         let check = |open: usize| {
-            let message = || format!("{EXPORTS_MAX} exports are under way, which is the most at once");
+            let message = || format!("{EXPORTS_MAX} exports are already running, which is the maximum");
             if open < EXPORTS_MAX { Ok(()) } else { Err(DriverError::new(ErrorKind::Overloaded, "export", message())) }
         };
         check(self.locked().len())?;

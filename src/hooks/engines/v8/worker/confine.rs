@@ -13,14 +13,14 @@ use crate::hooks::seccomp::Filter;
 /// Restrictions shared by the zygote and its children. Returns the stricter ruleset that a child applies after it has
 /// opened its two files.
 pub(super) fn zygote() -> Result<RulesetCreated, String> {
-    let ruleset = nothing().map_err(|error| format!("Landlock refused the worker's rules: {error}"))?;
+    let ruleset = nothing().map_err(|error| format!("Landlock rejected the worker's rules: {error}"))?;
     let filter = Filter::new()
         .allow(ZYGOTE)
         .allow(CALLS)
         // The allowed requests for files.
         .allow_only(libc::SYS_ioctl, 1, &[PAGEMAP_SCAN, image::PROCMAP_QUERY]);
     system::filter_calls(&itself(filter).otherwise_refuse())
-        .map_err(|error| format!("seccomp refused the worker's filter: {error}"))?;
+        .map_err(|error| format!("seccomp rejected the worker's filter: {error}"))?;
     Ok(ruleset)
 }
 

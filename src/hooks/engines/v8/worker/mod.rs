@@ -131,7 +131,7 @@ fn start(folder: &Path, control: UnixStream) -> Result<Never, (UnixStream, Strin
                 Value::Other(handle) => Ok(handle),
                 Value::Exception(text) => Err(text.to_owned()),
                 Value::OutOfMemory => Err("out of memory".to_owned()),
-                Value::Text(_) | Value::Null | Value::Undefined => Err("a script gave nothing".to_owned()),
+                Value::Text(_) | Value::Null | Value::Undefined => Err("a script returned nothing".to_owned()),
             };
             // The receiver exists until both have arrived.
             let _ = sender.send(loaded);
@@ -182,7 +182,7 @@ fn make(
     loaded: &Receiver<Result<Handle, String>>,
 ) -> Result<(&'static V8, Functions, SharedBuffer), String> {
     let v8 = library::start(folder, FLAGS, listener)?;
-    let next = || loaded.recv().map_err(|_| "V8 gave no answer".to_owned())?;
+    let next = || loaded.recv().map_err(|_| "V8 returned no result".to_owned())?;
     v8.eval("globalThis", GLOBAL);
     let global = next()?;
     v8.set_host_function(global, "__snaphook");
@@ -322,7 +322,7 @@ impl Worker {
         self.slots.clear();
         let refused = match operation {
             LOG | ASK | START | WAIT | JOIN | CANCEL if !self.in_call => {
-                Some(r#"-{"code":"failed","message":"the call is over"}"#)
+                Some(r#"-{"code":"failed","message":"the call has ended"}"#)
             }
             ASK | START if text.len() + bytes.len() > COPIED_BYTES_MAX => {
                 Some(r#"-{"code":"too-large","message":"more than 16 MiB were handed to the server at once"}"#)
@@ -501,7 +501,7 @@ impl Worker {
             }
             Value::Undefined => Draft::new(Kind::Stuck).write(&self.connection),
             Value::Exception(text) => Draft::new(Kind::Fault).bytes(text.as_bytes()).write(&self.connection),
-            Value::Other(_) => Draft::new(Kind::Fault).bytes(b"a turn gave no answer").write(&self.connection),
+            Value::Other(_) => Draft::new(Kind::Fault).bytes(b"a turn returned no result").write(&self.connection),
         };
         system::exit(if written.is_ok() { system::DONE } else { system::FAILED })
     }
