@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use wasmtime::{Caller, Linker, Memory, Result};
 
 use super::instance::{Guest, outside, text};
+use super::written::Written;
 use crate::hooks::engines::javascript::calls::{Calls, Parts};
 use crate::hooks::engines::javascript::{Digits, asks, web};
 use crate::hooks::engines::limits::{Broken, COPIED_BYTES_MAX, copied_failure};
@@ -28,6 +29,8 @@ pub(super) struct Extra {
     pub(super) mode: Mode,
     /// Whether it was reset to the state before its run.
     pub(super) is_restored: bool,
+    /// What its runs have written.
+    pub(super) written: Written,
 }
 
 /// The purpose of a guest's execution.

@@ -16,6 +16,7 @@ mod instance;
 mod load;
 mod restore;
 mod runner;
+mod written;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,7 +125,9 @@ impl PreparedCode for QuickJsHook {
         let (loaded, word) = (Arc::clone(&self.loaded), marker.clone());
         let phase = self.lost_change.phase(context.phase);
         let (ended, cpu) = wasm::run(runner.runtime, clock, async move {
-            let answer = answer(runner, &mut sandbox, &loaded, [&phase, &text, &word]).await;
+            let mut written = std::mem::take(&mut sandbox.store.data_mut().extra.written);
+            let answer = written.during(answer(runner, &mut sandbox, &loaded, [&phase, &text, &word])).await;
+            sandbox.store.data_mut().extra.written = written;
             (sandbox.end(answer), sandbox)
         })
         .await;
