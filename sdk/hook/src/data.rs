@@ -28,8 +28,7 @@ pub(crate) fn read<T: DeserializeOwned + 'static>(text: &str) -> Result<T, Error
         }
     }
     let message = format!(
-        "the data has a member `{name}`, a name that serde_json keeps for itself; take the data as text \
-         (`Box<RawValue>`) to accept it"
+        "the data has a member `{name}`, a name that serde_json reserves; use the type `Box<RawValue>` to accept such data"
     );
     Err(Error::custom(message))
 }
@@ -173,7 +172,7 @@ mod tests {
                 assert_eq!(value["a"]["$serde_json::private::RawValue"], "{\"total\":5}");
                 assert_eq!(value["n"].to_string(), r#"[1,-2,null,true,"x"]"#);
             }
-            Err(error) => assert!(has_exact_numbers() && error.to_string().contains("keeps for itself"), "{error}"),
+            Err(error) => assert!(has_exact_numbers() && error.to_string().contains("serde_json reserves"), "{error}"),
         }
         assert_eq!(read::<Box<RawValue>>(text).unwrap().get(), text);
         let hidden = r#"{"$serde_json::private::RawValue":"{\"total\":5}"}"#;

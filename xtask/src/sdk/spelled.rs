@@ -20,7 +20,10 @@ pub(super) const WORDS: [(&str, &str); 9] = [
     ("read.get", "Null if there is no such instance."),
     ("read.query", "A page of the model's instances."),
     ("read.event", "The event at that position, as in REST; null if there is none."),
-    ("write", "Writes what the grant `write` opens. Each write is validated, runs hooks and is logged, as one over REST."),
+    (
+        "write",
+        "Writes what the grant `write` opens. Each write is validated, runs hooks and is logged, as one over REST.",
+    ),
     (
         "write.create",
         "`id`: the id of the instance; without it the server creates one. Fails with `exists` if the id is taken.",
