@@ -69,7 +69,7 @@ void report_crashes() {
         action.sa_flags = SA_ONSTACK | SA_RESETHAND | SA_NODEFER;
         ::sigaction(number, &action, nullptr);
     }
-    // The server decides when the process ends. Unlike an ignored signal, a handler is not inherited by programs that modules start.
+    // The server decides when the process ends. Unlike an ignored signal, a handler is not inherited by programs of modules.
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
         struct sigaction action {};
         action.sa_handler = on_ignored;

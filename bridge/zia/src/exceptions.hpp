@@ -10,7 +10,7 @@
 
 namespace bridge {
 
-// Runs foreign code. Calls `failed` with a description of whatever it throws. The forced unwinding of a thread that ends passes through.
+// Runs foreign code. Calls `failed` with a description of what it throws. The forced unwinding of an ending thread passes.
 template <class F, class G>
 void guarded(F run, G failed) {
     try {
