@@ -1,13 +1,13 @@
 #!/bin/sh
-# Installs one node on a machine with systemd, or another version of it: the binary, manual pages, completions for bash, a user and
-# the unit. Run it as root, where `snaphook` and `packaging/` are, or name the binary: packaging/systemd/install.sh target/release/snaphook
+# Installs or updates one node on a machine with systemd: the binary, manual pages, completions for bash, a user and the unit. Run it
+# as root in the folder with `snaphook` and `packaging/`, or pass the binary: packaging/systemd/install.sh target/release/snaphook
 set -eu
 binary=${1:-./snaphook}
 packaging=$(dirname "$0")/..
 
 "$binary" --version
 install -m 755 "$binary" /usr/local/bin/snaphook.new
-# In one step, also where the old one runs.
+# Atomic, and possible while the old binary runs.
 mv /usr/local/bin/snaphook.new /usr/local/bin/snaphook
 install -d /usr/local/share/man/man1 /usr/local/share/bash-completion/completions
 /usr/local/bin/snaphook man /usr/local/share/man/man1

@@ -1,8 +1,8 @@
 // Server modules for Snaphook in C++11: derive from snaphook::Module and snaphook::RequestHandler, then write
 // SNAPHOOK_MODULE(MyModule, MyRequest, "name", "version") once per library.
 //
-// The server does not call hooks that a class does not override. Exceptions are caught at the boundary: the request ends with
-// status 500, and the server counts the failure. Build with -shared -fPIC -fexceptions.
+// The server calls only the hooks that a class overrides. An exception in a hook does not reach the server: it is logged, the
+// request ends with status 500, and the server counts the failure. Build with -shared -fPIC -fexceptions.
 
 #ifndef SNAPHOOK_HPP
 #define SNAPHOOK_HPP
@@ -23,9 +23,9 @@ class Result {
  public:
   static Result declined() { return Result(SNAPHOOK_MODULE_DECLINED); }
   static Result ok() { return Result(SNAPHOOK_MODULE_OK); }
-  // The hook is called again after Resume::operator().
+  // The hook is called again once its Resume, from Exchange::resume, is called. Without one, the hook fails.
   static Result pending() { return Result(SNAPHOOK_MODULE_PENDING); }
-  // An error with this HTTP status, 400 to 599; request_error follows with the response.
+  // An error with this HTTP status, 400 to 599. The server creates the response and calls request_error.
   static Result status(uint32_t status) {
     return Result(status < SNAPHOOK_MODULE_STATUS_MIN ? SNAPHOOK_MODULE_FAILED : status);
   }
@@ -62,7 +62,7 @@ inline std::string string(snaphook_module_text text) {
 class Host {
  public:
   explicit Host(const snaphook_module_host *raw) : raw_(raw) {}
-  // Levels are SNAPHOOK_MODULE_LOG_ERROR and so on. From any thread.
+  // Levels are SNAPHOOK_MODULE_LOG_ERROR and so on. May be called from any thread.
   void log(uint32_t level, const std::string &message) const {
     snaphook_module_text text = {message.data(), message.size()};
     raw_->log(raw_->module, level, text);
@@ -73,7 +73,7 @@ class Host {
   const snaphook_module_host *raw_;
 };
 
-// Resumes a hook that returned Result::pending(). Works once, from any thread.
+// Resumes a hook that returned Result::pending(). Works once. May be called from any thread, also before the hook returns.
 class Resume {
  public:
   Resume(Host host, uint64_t token) : host_(host), token_(token) {}
@@ -84,7 +84,8 @@ class Resume {
   uint64_t token_;
 };
 
-// One request and its response, inside a hook. Functions that change something return false if the value is invalid.
+// One request and its response; valid until the hook returns, on its thread. Functions that change something return false if
+// the value is invalid, the hook may not change it, or a limit is reached; snaphook_module.h has the rules.
 class Exchange {
  public:
   Exchange(snaphook_module_exchange *raw, Host host) : raw_(raw), host_(host.raw()) {}
@@ -94,7 +95,7 @@ class Exchange {
   std::string uri() const { return text(SNAPHOOK_MODULE_URI); }
   std::string protocol() const { return text(SNAPHOOK_MODULE_PROTOCOL); }
   std::string host() const { return text(SNAPHOOK_MODULE_HOST); }
-  // Address and port.
+  // Address and port, or `unix`.
   std::string peer() const { return text(SNAPHOOK_MODULE_PEER); }
   bool is_secure() const { return host_->is_secure(raw_) == 1; }
   bool set_method(const std::string &method) { return set_text(SNAPHOOK_MODULE_METHOD, method); }
@@ -131,14 +132,14 @@ class Exchange {
   // The status of the response; 0 if there is none yet.
   uint32_t status() const { return host_->status(raw_); }
   bool set_status(uint32_t status) { return is_ok(host_->set_status(raw_, status)); }
-  // A whole body; empty if the module does not have the flag for it.
+  // A body that is in memory, because a module has the flag for whole bodies or has set it; otherwise empty.
   std::string body(Side of) const { return detail::string(host_->body(raw_, static_cast<uint32_t>(of))); }
   bool set_body(Side of, const std::string &body) {
     return is_ok(host_->set_body(raw_, static_cast<uint32_t>(of), detail::bytes(body)));
   }
   // From now on request_body or response_body gets the pieces of this body.
   bool filter_body(Side of) { return is_ok(host_->filter_body(raw_, static_cast<uint32_t>(of))); }
-  // For a hook that returns Result::pending().
+  // For a hook that will return Result::pending().
   Resume resume() { return Resume(Host(host_), host_->token(raw_)); }
 
  private:
@@ -151,7 +152,8 @@ class Exchange {
   const snaphook_module_host *host_;
 };
 
-// Where a filter writes. Body filters write to their own side, connection filters to either.
+// Where a filter writes, at most 16 MiB each time it is called. Body filters write to their own side, connection filters to
+// either. If the server has no memory for the bytes, write returns false and the filter fails.
 class Output {
  public:
   Output(snaphook_module_output *raw, Host host) : raw_(raw), host_(host.raw()) {}
@@ -173,7 +175,7 @@ class Config {
   std::string server_name() const { return detail::string(raw_->server_name); }
   std::string server_version() const { return detail::string(raw_->server_version); }
   std::string platform() const { return detail::string(raw_->platform); }
-  // A value such as `path`, `limits.burst` or `names.0`; `otherwise` if there is none.
+  // The value of a key such as `path`, `limits.burst` or `names.0`; `otherwise` if there is none.
   std::string get(const std::string &key, const std::string &otherwise = "") const {
     for (size_t i = 0; i < raw_->settings_len; i++) {
       if (detail::string(raw_->settings[i].key) == key) return detail::string(raw_->settings[i].value);
@@ -185,7 +187,9 @@ class Config {
   const snaphook_module_config *raw_;
 };
 
-// A module. Hooks of several requests run concurrently; if activate throws, the server does not start.
+// A module. Hooks of several requests run concurrently. If activate or the first config_change, which follows it, throws, the
+// server does not start, or continues without the module if it is optional. If a later one throws, the module keeps its old
+// configuration.
 class Module {
  public:
   virtual ~Module() {}
@@ -199,8 +203,9 @@ class Module {
   Host host_{nullptr};
 };
 
-// The state of one request, destroyed after the request. Its hooks never overlap. A class that derives from it has a
-// constructor with the module and the exchange, or with the module, a pointer to the connection's state, and the exchange.
+// The state of one request, destroyed once its response has ended. Its hooks never overlap. A derived class needs a constructor
+// with the parameters (MyModule &, Exchange &) or (MyModule &, MyConnection *, Exchange &); the pointer is null for connections
+// that are older than the module, and without connection hooks.
 class RequestHandler {
  public:
   virtual ~RequestHandler() {}
@@ -208,16 +213,16 @@ class RequestHandler {
   virtual Result before_request(Exchange &) { return Result::declined(); }
   // May create the response.
   virtual Result request(Exchange &) { return Result::declined(); }
-  // May change the response to an error.
+  // May change the response to an error, which the server has created.
   virtual Result request_error(Exchange &, uint32_t) { return Result::declined(); }
-  // May change the response.
+  // May change the response, also one to an error.
   virtual Result response(Exchange &) { return Result::declined(); }
   virtual Filtered request_body(const std::string &, bool, Output &) { return Filtered::unchanged; }
   virtual Filtered response_body(const std::string &, bool, Output &) { return Filtered::unchanged; }
 };
 
-// The state of one connection. A class that derives from it has a constructor with the module, the peer's address, and whether
-// the connection is encrypted.
+// The state of one connection. A derived class needs a constructor with the parameters (MyModule &, const std::string &, bool):
+// the module, the peer's address, and whether the connection is encrypted.
 class ConnectionHandler {
  public:
   virtual ~ConnectionHandler() {}
@@ -254,7 +259,7 @@ struct Boundary {
     } catch (const std::exception &error) {
       module.host().log(SNAPHOOK_MODULE_LOG_ERROR, std::string("exception: ") + error.what());
     } catch (...) {
-      module.host().log(SNAPHOOK_MODULE_LOG_ERROR, "exception that is no std::exception");
+      module.host().log(SNAPHOOK_MODULE_LOG_ERROR, "exception other than std::exception");
     }
     return SNAPHOOK_MODULE_FAILED;
   }
@@ -287,7 +292,7 @@ struct Boundary {
     guarded(module, [&]() -> uint32_t { module.deactivate(); return SNAPHOOK_MODULE_OK; });
   }
 
-  // Passes the connection if the class's constructor takes it; it is null for connections that are older than the module.
+  // Passes the connection if the constructor of R has a parameter for it.
   static R *make(M &module, C *connection, Exchange &exchange, std::true_type) {
     return new R(module, connection, exchange);
   }
@@ -378,7 +383,7 @@ struct Boundary {
   }
 };
 
-// A member of a class is that of its base unless the class overrides it.
+// Whether a class overrides a member function of its base.
 #define SNAPHOOK_OVERRIDES(Class, Base, name) \
   (!std::is_same<decltype(&Class::name), decltype(&Base::name)>::value)
 
@@ -430,7 +435,7 @@ snaphook_module describe(const char *name, size_t name_len, const char *version,
 #define SNAPHOOK_EXPORT __attribute__((visibility("default")))
 #endif
 
-// Exports the module of this library: its classes, its name and version, SNAPHOOK_MODULE_BLOCKING and so on or 0.
+// Exports the module of this library: its classes, name, version and flags, SNAPHOOK_MODULE_BLOCKING and so on, or 0.
 #define SNAPHOOK_MODULE_WITH(ModuleClass, RequestClass, ConnectionClass, name, version, flags)                 \
   extern "C" SNAPHOOK_EXPORT const snaphook_module *snaphook_module_v1(void) {                                  \
     static const snaphook_module it = snaphook::detail::describe<ModuleClass, RequestClass, ConnectionClass>(  \

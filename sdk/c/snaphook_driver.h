@@ -31,10 +31,10 @@ typedef struct {
 // How a call is completed: by `complete(call, status, response)`, exactly once, whether the call succeeded, failed or
 // was cancelled.
 typedef struct {
-  // The number of the call. No number is used twice.
+  // The number of the call, which is never used again.
   uint64_t call;
   // May be called from any thread, before or after `open` or `call` returns. `status` is `SNAPHOOK_PLUGIN_OK` or
-  // `SNAPHOOK_PLUGIN_ERROR`. The server copies the response before this returns.
+  // `SNAPHOOK_PLUGIN_ERROR`. The server copies the response, at most 256 MiB, before this returns.
   void (*complete)(uint64_t call, uint32_t status, snaphook_plugin_bytes response);
 } snaphook_plugin_completion;
 
@@ -57,13 +57,13 @@ typedef struct {
   // Opens a store. The request is a message `OpenRequest`, the response an `OpenResponse`.
   void (*open)(snaphook_plugin_bytes request, snaphook_plugin_completion completion);
   // Calls a method of an opened store. `handle` is that of the `OpenResponse`, `method` a `SNAPHOOK_METHOD_…`. After a
-  // `…_CLOSE` the handle is not used again.
+  // `…_CLOSE` the server begins no call with the handle, but one that it began before may arrive later.
   void (*call)(uint64_t handle,
                uint32_t method,
                snaphook_plugin_bytes request,
                snaphook_plugin_completion completion);
-  // The server no longer waits for this call: the library may end it early, and must complete it like any other. Called after
-  // `open` or `call` returned. Null if calls cannot be cancelled.
+  // The server no longer waits for this call: the library may end it early, but must complete it like any other. Called after
+  // `open` or `call` has returned; the call may already be complete. Null if calls cannot be cancelled.
   void (*cancel)(uint64_t call);
 } snaphook_plugin;
 
@@ -72,7 +72,7 @@ typedef const snaphook_plugin *(*snaphook_plugin_entry)(void);
 
 #endif  /* SNAPHOOK_DRIVER_H */
 
-/* Methods of stores, as `call` gets them. */
+/* Methods of stores, the values of `method` in `call`. */
 #define SNAPHOOK_METHOD_SECURE_HEALTH 1
 #define SNAPHOOK_METHOD_SECURE_CLOSE 2
 #define SNAPHOOK_METHOD_SECURE_GET 3
@@ -131,7 +131,7 @@ typedef const snaphook_plugin *(*snaphook_plugin_entry)(void);
 #define SNAPHOOK_METHOD_ERROR_GET 306
 #define SNAPHOOK_METHOD_ERROR_REMOVE 307
 
-/* What a library exports, under this name. On Windows add __declspec(dllexport). */
+/* The function that a library exports. On Windows add __declspec(dllexport). */
 #ifdef __cplusplus
 extern "C"
 #endif

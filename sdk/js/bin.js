@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// `npx snaphook-hook build <file>`: one file of a hook's source and what it imports.
+// `npx snaphook-hook build <file>`: bundles a hook's source and everything that it imports into one file.
 
 import path from "node:path";
 
@@ -16,7 +16,7 @@ try {
   const bytes = await build(entry, out, { log: true });
   console.log(`${out}: ${bytes} bytes`);
 } catch (error) {
-  // What esbuild had to say stands above already.
+  // esbuild has already printed its errors.
   console.error(`error: ${error.errors ? `${entry} cannot be bundled` : error.message}`);
   process.exit(1);
 }
@@ -28,9 +28,9 @@ function read(args) {
       out = args[++index];
       if (!out) return { fault: "`--out` needs a file" };
     } else if (args[index].startsWith("-")) {
-      return { fault: `\`${args[index]}\` is no option` };
+      return { fault: `\`${args[index]}\` is not an option` };
     } else if (entry) {
-      return { fault: `one file, found \`${entry}\` and \`${args[index]}\`` };
+      return { fault: `expected one file, found \`${entry}\` and \`${args[index]}\`` };
     } else {
       entry = args[index];
     }

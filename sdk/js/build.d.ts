@@ -1,10 +1,10 @@
 // Types of `@snaphook/hook/build`.
 
-/** Longest source that the server takes. */
+/** The largest source that the server accepts, in bytes. */
 export const BYTES_MAX: number;
 
-/** The text of one file with `entry` and everything that it imports. */
+/** Bundles `entry` and everything that it imports; returns the text of the bundle. */
 export function bundle(entry: string, options?: { log?: boolean }): Promise<string>;
 
-/** Bundles `entry` and writes it to `out`, whole or not at all. Gives the count of bytes. */
+/** Bundles `entry` and writes the bundle to `out` atomically. Returns its size in bytes. */
 export function build(entry: string, out: string, options?: { log?: boolean }): Promise<number>;

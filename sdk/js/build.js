@@ -1,18 +1,18 @@
-// Makes one file of a hook's source and everything that it imports.
+// Bundles a hook's source and everything that it imports into one file.
 
 import { mkdir, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
 
 import * as esbuild from "esbuild";
 
-/** Longest source that the server takes. */
+/** The largest source that the server accepts, in bytes. */
 export const BYTES_MAX = 1 << 20;
 
-/** How bundles are made; `snaphook hook build` makes them in the same way. */
+/** The options for esbuild; `snaphook hook build` uses the same. */
 export const OPTIONS = Object.freeze({
   bundle: true,
   format: "esm",
-  // Neither a browser nor Node: what is not bundled is not there.
+  // Neither a browser nor Node: a hook can only import what is bundled.
   platform: "neutral",
   mainFields: ["module", "main"],
   conditions: ["import", "default"],
@@ -21,7 +21,7 @@ export const OPTIONS = Object.freeze({
   legalComments: "none",
 });
 
-/** The bundle's text. `log`: whether esbuild prints what it has to say. */
+/** Returns the text of the bundle. `log`: whether esbuild prints warnings and errors. */
 export async function bundle(entry, { log = false } = {}) {
   const built = await esbuild.build({
     ...OPTIONS,
@@ -39,13 +39,13 @@ export async function bundle(entry, { log = false } = {}) {
       .slice(0, 5)
       .map(([name, { bytesInOutput }]) => `\n  ${bytesInOutput} bytes ${name}`);
     throw new Error(
-      `the bundle of ${entry} has ${contents.length} bytes, at most ${BYTES_MAX} are possible; its largest parts:${largest.join("")}`,
+      `the bundle of ${entry} has ${contents.length} bytes, at most ${BYTES_MAX} are allowed; its largest parts:${largest.join("")}`,
     );
   }
   return text;
 }
 
-/** Bundles `entry` and writes it to `out`, whole or not at all. Gives the count of bytes. */
+/** Bundles `entry` and writes the bundle to `out` atomically. Returns its size in bytes. */
 export async function build(entry, out, options) {
   const text = await bundle(entry, options);
   const folder = path.dirname(out);

@@ -31,12 +31,12 @@ export interface Instance<Data = Json> {
 /** The `code` of the errors that capabilities throw; more may come. */
 export type ErrorCode = "denied" | "not-found" | "exists" | "conflict" | "invalid" | "rejected" | "timeout" | "too-large" | "failed" | (string & {});
 
-/** A capability did not do what it was asked. */
+/** The error of a host call. */
 export interface AccessError extends Error {
   code: ErrorCode;
 }
 
-/** Lines for the hook's own log. Whatever is given is written as `console.log` would. */
+/** Lines for the hook's own log. Values are formatted as by `console.log`. */
 export interface Log {
   debug(...values: unknown[]): void;
   info(...values: unknown[]): void;
@@ -50,29 +50,29 @@ export interface Page<Data = Json> {
   next: string | null;
 }
 
-/** Reads what the grant `read` opens. An answer may be awaited; it need not be. */
+/** Reads what the grant `read` opens. `await` is allowed, but not needed. */
 export interface Read {
   /** Null if there is no such instance. */
   get<Data = Json>(model: string, id: string): Instance<Data> | null;
   /** A page of the model's instances. */
   query<Data = Json>(model: string, query?: Query): Page<Data>;
-  /** The event at that position, as REST has it. */
+  /** The event at that position, as in REST; null if there is none. */
   event(position: number): Event | null;
 }
 
-/** Writes what the grant `write` opens. Each write is a command like any other: validated, hooked, logged. */
+/** Writes what the grant `write` opens. Each write is validated, runs hooks and is logged, as one over REST. */
 export interface Write {
-  /** `id`: the instance's, which is made up otherwise; fails with `exists` if there is one. */
+  /** `id`: the id of the instance; without it the server creates one. Fails with `exists` if the id is taken. */
   create<Data = Json>(model: string, data: Data, options?: { id?: string }): Instance<Data>;
   /** `expected`: fails with `conflict` if the last event of the instance is at another position. */
   update<Data = Json>(model: string, id: string, data: Data, options?: { expected?: number }): Instance<Data>;
-  /** The instance as it was. */
+  /** Returns the instance before the deletion. `expected`: as for `update`. */
   delete<Data = Json>(model: string, id: string, options?: { expected?: number }): Instance<Data>;
 }
 
 export type Redirect = "follow" | "manual" | "error";
 
-/** What a response has beside its headers and body. */
+/** The members of a response except its headers and body. */
 export interface ResponseHead {
   readonly status: number;
   /** After redirects. */
@@ -137,9 +137,9 @@ export type PostUpdate<Data = Json> = (context: PostContext & Before<Data> & Aft
 export type PreDelete<Data = Json> = (context: PreContext & Before<Data> & NoAfter) => Awaitable<void>;
 export type PostDelete<Data = Json> = (context: PostContext & Before<Data> & NoAfter) => Awaitable<void>;
 
-// From here on by hand: what exists in JavaScript alone, or is another thing there than in WIT.
+// The rest is written by hand: what exists only in JavaScript, or differs from the WIT.
 
-/** Data as JSON has it. */
+/** A JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [property: string]: Json };
 
 /** `eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`, `nin`, `like`, `ilike`, `has` and `exists`, as in REST. */
@@ -159,20 +159,20 @@ export interface Query {
   sort?: string;
   /** 1 to 1000; 50 if absent. */
   limit?: number;
-  /** `next` of the page before. */
+  /** `next` of the previous page. */
   cursor?: string;
 }
 
-/** Who asked for a change. */
+/** Who made a change. */
 export interface Actor {
   /** The name of a token, the subject of an issuer, or the name of a hook, endpoint or module. */
   id: string;
   kind: "anonymous" | "token" | "oidc" | "hook" | "endpoint" | "module" | "server" | (string & {});
-  /** What the issuer says of the subject. */
+  /** The issuer's claims about the subject. */
   claims?: { [name: string]: Json };
 }
 
-/** An event as REST has it. */
+/** An event, as in REST. */
 export interface Event<Data = Json> {
   position: number;
   id: string;
@@ -190,14 +190,14 @@ export interface Event<Data = Json> {
 
 export interface FetchInit {
   method?: string;
-  /** A value may hold `{{secret:name}}`: the server puts the secret there, the hook never sees it. */
+  /** A value may contain `{{secret:name}}`: the server inserts the secret, and the hook never sees it. */
   headers?: Record<string, string> | Iterable<[string, string]>;
   body?: string | Uint8Array | ArrayBuffer | null;
   redirect?: Redirect;
   signal?: unknown;
 }
 
-/** Names and values in the order of the names. */
+/** Iterates over names and values, sorted by name. */
 export interface FetchHeaders extends Iterable<[string, string]> {
   append(name: string, value: string): void;
   delete(name: string): void;
@@ -258,11 +258,11 @@ interface NoAfter {
 
 type Awaitable<Value> = Value | Promise<Value>;
 
-/** Nothing: the change may pass. Data: with this data instead, which needs the grant `amend`. A thrown `Reject`: no. */
+/** Return nothing to accept the change, or data to replace its data (needs the grant `amend`). Throw a `Reject` to reject it. */
 export type Decision<Data> = Awaitable<Data | null | undefined | void>;
 
-// What the engines have of the web; docs/hooks/engines.md lists what they lack. Where a project has these globals from
-// `lib: ["dom"]`, those stay.
+// The web APIs of the engines; docs/hooks/engines.md lists what they lack. If a project has these globals from `lib: ["dom"]`,
+// those are used instead.
 
 type Own<Type> = typeof globalThis extends { onmessage: any } ? {} : Type;
 
@@ -378,7 +378,7 @@ interface WebPerformance {
 }
 
 declare global {
-  /** Thrown in a pre hook it refuses the change (422). `fields`: a JSON Pointer into the data and a message each. */
+  /** Throw it in a pre hook to reject the change (422). `fields`: a message for each JSON Pointer into the data. */
   class Reject extends Error {
     constructor(message?: string, fields?: Record<string, string>);
   }

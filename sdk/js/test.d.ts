@@ -18,21 +18,21 @@ export interface RunInput {
   after?: unknown;
   /** The configuration with the grants; `config.toml` in the working directory if absent. */
   config?: string;
-  /** The program; that of the environment's SNAPHOOK, or the one on the PATH, if absent. */
+  /** The path of the program; if absent, the environment variable SNAPHOOK, or `snaphook` on the PATH. */
   snaphook?: string;
 }
 
 export interface RunResult<Data = Json> {
   verdict: "accept" | "amend" | "reject" | "failed";
-  /** What the hook made of the data, if it did. */
+  /** The data that the hook returned, if it amended it. */
   data?: Data;
-  /** Of a refusal or a failure. */
+  /** The message of a rejection or a failure. */
   message?: string;
   fields?: { pointer: string; message: string }[];
-  /** Of a failure: `exception`, `timeout`, `memory` and others. */
+  /** The cause of a failure: `exception`, `timeout`, `memory` and others. */
   cause?: string;
   log: { time: string; level: "debug" | "info" | "warn" | "error"; message: string }[];
-  /** Each capability that it asked for. */
+  /** The capabilities that the hook used or was denied. */
   asked: { capability: string; target: string; granted: boolean }[];
   wall_ms: number;
   host_ms: number;

@@ -39,10 +39,10 @@ async function stdout(program, args) {
   try {
     return (await execute(program, args, { maxBuffer: 64 << 20 })).stdout;
   } catch (error) {
-    // A hook that fails is a result, and printed like one.
+    // If the hook fails, the program fails too, but prints the result.
     if (error.stdout) return error.stdout;
     if (error.code === "ENOENT") {
-      throw new Error(`there is no \`${program}\`; put it on the PATH, or name it in the environment as SNAPHOOK`);
+      throw new Error(`there is no \`${program}\`; put it on the PATH, or set SNAPHOOK to its path`);
     }
     throw new Error(error.stderr?.trim() || error.message);
   }

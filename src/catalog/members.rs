@@ -1,4 +1,4 @@
-//! Reads a client's JSON member by member: every error has a pointer, the value found and what is expected.
+//! Reads the JSON of a client or a hook member by member: every error has a pointer, the value found and what is expected.
 //!
 //! Values stay text until they are needed, so nesting of any depth is skipped without recursion. serde_json parses the
 //! text, but its messages, which name types of this program, never reach a client.
@@ -17,6 +17,8 @@ use super::field_error::FieldError;
 
 /// How many members of one object are kept: more than any object of the API has.
 const MEMBERS_MAX: usize = 32;
+/// The same where the length of the text is the only limit.
+const ANY: usize = usize::MAX;
 /// How many characters of a name or a word a message quotes.
 const QUOTED_CHARS_MAX: usize = 80;
 
@@ -49,7 +51,7 @@ impl<'a> Part<'a> {
         if self.first() != b'{' {
             return Err(self.not("an object"));
         }
-        let Object { members, more } = json::typed(self.text).map_err(|_| self.broken())?;
+        let Object::<MEMBERS_MAX> { members, more } = json::typed(self.text).map_err(|_| self.broken())?;
         let pointer = |name: &str| format!("{}/{}", self.pointer, escape(name));
         for (row, (name, _)) in members.iter().enumerate() {
             if !known.contains(&&**name) {
@@ -66,6 +68,25 @@ impl<'a> Part<'a> {
         }
         let members = members.into_iter().map(|(name, value)| (name, value.get())).collect();
         Ok(Members { pointer: self.pointer.clone(), members })
+    }
+
+    /// An object with any members. A name that is there twice is not an error; [`Members::take`] takes the first.
+    pub fn any_members(&self) -> Result<Members<'a>> {
+        if !self.is_object() {
+            return Err(self.not("an object"));
+        }
+        let Object::<ANY> { members, .. } = json::typed(self.text).map_err(|_| self.broken())?;
+        let members = members.into_iter().map(|(name, value)| (name, value.get())).collect();
+        Ok(Members { pointer: self.pointer.clone(), members })
+    }
+
+    /// An array with one item for each of `names`. Errors about an item have its name as the pointer.
+    pub fn named_items<const COUNT: usize>(&self, names: [&str; COUNT]) -> Result<[Part<'a>; COUNT]> {
+        let mut items = self.items::<COUNT>("an array")?;
+        for (item, name) in items.iter_mut().zip(names) {
+            name.clone_into(&mut item.pointer);
+        }
+        items.try_into().map_err(|items: Vec<_>| self.fault(format!("has {} items, expected {COUNT}", items.len())))
     }
 
     /// An array of at most `MAX` items. Further items are skipped, which bounds the memory.
@@ -114,6 +135,11 @@ impl<'a> Part<'a> {
         self.text.trim_ascii().parse().map_err(|_| self.not("a whole number"))
     }
 
+    /// A whole number from 0 of at most 64 bits.
+    pub fn large_number(&self) -> Result<u64> {
+        self.text.trim_ascii().parse().map_err(|_| self.not("a whole number from 0"))
+    }
+
     /// Any value, as a tree.
     pub fn tree(&self) -> Result<Value> {
         json::parse(self.text).map_err(|_| self.broken())
@@ -125,6 +151,11 @@ impl<'a> Part<'a> {
             return Ok(self.text);
         }
         json::typed::<&RawValue>(self.text).map(RawValue::get).map_err(|_| self.broken())
+    }
+
+    /// The value, if it is not null.
+    pub fn set(self) -> Option<Part<'a>> {
+        (!self.is_null()).then_some(self)
     }
 
     pub fn is_null(&self) -> bool {
@@ -202,6 +233,16 @@ impl<'a> Members<'a> {
         self.take(name).ok_or(missing)
     }
 
+    /// All members, in their order.
+    pub fn all(self) -> Vec<(String, Part<'a>)> {
+        let pointer = self.pointer;
+        let part = |(name, text): (Cow<'a, str>, &'a str)| {
+            let part = Part { pointer: format!("{pointer}/{}", escape(&name)), text, is_json: true };
+            (name.into_owned(), part)
+        };
+        self.members.into_iter().map(part).collect()
+    }
+
     fn pointer_of(&self, name: &str) -> String {
         format!("{}/{}", self.pointer, escape(name))
     }
@@ -224,7 +265,7 @@ fn shown(text: &str) -> Cow<'_, str> {
 
 /// The first members of an object.
 #[derive(Debug)]
-struct Object<'a> {
+struct Object<'a, const MAX: usize> {
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
     more: bool,
 }
@@ -233,11 +274,11 @@ struct Object<'a> {
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Object<'a, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct First;
-        impl<'de> Visitor<'de> for First {
-            type Value = Object<'de>;
+        struct First<const MAX: usize>;
+        impl<'de, const MAX: usize> Visitor<'de> for First<MAX> {
+            type Value = Object<'de, MAX>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -245,7 +286,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut object = Object { members: Vec::new(), more: false };
-                while object.members.len() < MEMBERS_MAX {
+                while object.members.len() < MAX {
                     let Some((Name(name), value)) = map.next_entry()? else { return Ok(object) };
                     object.members.push((name, value));
                 }
@@ -255,7 +296,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                 Ok(object)
             }
         }
-        deserializer.deserialize_map(First)
+        deserializer.deserialize_map(First::<MAX>)
     }
 }
 
@@ -349,6 +390,26 @@ mod tests {
             said(a(r#"{"a":{"b":1,"b":2}}"#).tree()),
             "/a: is not JSON: property `b` appears twice in one object"
         );
+    }
+
+    #[test]
+    fn arguments_have_names() {
+        let items = |text: &'static str| Part::whole(text).named_items(["model", "position", "more"]);
+        let [model, position, more] = items(r#"["m", 18446744073709551615, null]"#).unwrap();
+        assert_eq!((model.string().unwrap().as_str(), position.large_number().unwrap()), ("m", u64::MAX));
+        assert!(more.set().is_none() && model.set().is_some());
+        let [model, position, more] = items(r#"[null, -1, {"a":[1]}]"#).unwrap();
+        assert_eq!(said(model.string()), "model: is null, expected a string");
+        assert_eq!(said(position.large_number()), "position: is a number, expected a whole number from 0");
+        let mut members = more.any_members().unwrap();
+        assert_eq!(said(members.take("a").unwrap().names::<9>()), "more/a/0: is a number, expected a string");
+        assert_eq!(said(items("[1, 2]")), ": has 2 items, expected 3");
+        assert_eq!(said(items("[1, 2, 3, 4]")), ": has more than 3 items");
+        assert_eq!(said(items("{}")), ": is an object, expected an array");
+        let all = Part::whole(r#"{"b":"1","a/c":2}"#).any_members().unwrap().all();
+        assert_eq!((all[0].0.as_str(), all[0].1.string().unwrap().as_str()), ("b", "1"));
+        assert_eq!(said(all[1].1.string()), "/a~1c: is a number, expected a string");
+        assert_eq!(said(Part::whole("[]").any_members()), ": is an array, expected an object");
     }
 
     #[test]

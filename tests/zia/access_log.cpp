@@ -1,4 +1,4 @@
-// An access log: one line per connection, on standard output or in the file of `path`. Counts its handlers and says at the end
+// An access log: one line per connection, on standard output or in the file `path`. Counts its handlers and, at the end, prints
 // how many were not destroyed.
 #include <Zia/API.hpp>
 

@@ -1,5 +1,5 @@
-// Changes what passes by, and shows what it was given: `/echo` is the request as the module sees it, `/config` its configuration.
-// Errors get a page of its own.
+// Changes requests and responses, and shows its input: `/echo` returns the request as the module sees it, `/config` its
+// configuration. Provides its own error pages.
 #include <Zia/API.hpp>
 
 #include <cstring>

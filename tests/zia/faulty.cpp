@@ -1,4 +1,4 @@
-// Everything that a module can do wrong: the last part of the path says what, in `onRequest`, or the configuration says it of
+// Everything that a module can do wrong. The last segment of the path chooses the fault in `onRequest`, the configuration those in
 // `onActivate` (`activate`) and `newRequestHandler` (`handler`).
 #include <Zia/API.hpp>
 
@@ -19,7 +19,7 @@ using namespace Zia::API;
 
 struct Oddity {};
 
-// Deeper than any stack.
+// Recurses until the stack overflows.
 int dive(volatile char* from) {
     volatile char here[4096] = {*from};
     return *from == 'x' ? 0 : dive(here) + here[1];
@@ -66,7 +66,7 @@ private:
 class Handler : public RequestHandler {
 public:
     HookResultType onConnectionStart(const Connection&, tcp::socket& socket) override {
-        // As modules do that speak to the descriptor themselves.
+        // Like modules that use the descriptor directly.
         socket.native_non_blocking(true);
         return HookResult::Declined;
     }

@@ -1,5 +1,5 @@
-// Static files below `root`, the way that careless modules do it: the path is appended as it is, decoded once. A path that is no
-// file is left to others. What it wrote to the response by then stays there.
+// Static files below `root`, as a careless module serves them: it appends the path unchecked, decoded once. It declines a path that
+// is not a file, but leaves its changes in the response.
 #include <Zia/API.hpp>
 
 #include <fstream>

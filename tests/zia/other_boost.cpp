@@ -1,5 +1,5 @@
-// What a module looks like that was built with an older Boost: its hooks take a socket of another type. It is refused before any
-// of it runs, so it needs no more than the signature.
+// Looks like a module that was built with an older Boost: its hooks take a socket of another type. It is rejected before any of its
+// code runs, so the signature is enough.
 namespace boost {
 namespace asio {
 class executor;

@@ -1,4 +1,4 @@
-// TLS by asio: `certificate` and `key` name PEM files. The stream lives in the handler, over the socket of the server.
+// TLS with asio: `certificate` and `key` are paths of PEM files. The handler contains the stream, over the server's socket.
 #include <Zia/API.hpp>
 
 #include <boost/asio/ssl.hpp>
@@ -12,7 +12,7 @@ namespace ssl = boost::asio::ssl;
 class Tls : public Module {
 public:
     const std::string& getName() const override { return name_; }
-    // What is not there, or no certificate, throws.
+    // Throws if a setting or a file is missing or invalid.
     void onActivate(const ServerConfig& config) override {
         context_.use_certificate_chain_file(config.config.at("certificate"));
         context_.use_private_key_file(config.config.at("key"), ssl::context::pem);
@@ -47,7 +47,7 @@ public:
         return HookResult::Ok;
     }
     HookResultType onConnectionEnd(const Connection&, tcp::socket&) override {
-        // The modules after it are asked as well.
+        // Declined, so that later modules are called too.
         boost::system::error_code error;
         if (stream_) stream_->shutdown(error);
         return HookResult::Declined;

@@ -1,4 +1,4 @@
-// Deadlines of calls: one thread looks after all of them.
+// Deadlines of calls. One thread enforces all of them.
 #include "call.hpp"
 
 #include <unistd.h>
@@ -14,13 +14,13 @@ namespace bridge {
 
 namespace {
 
-// From the shutdown of a socket to the end of what waited for it.
+// Time from the shutdown of a socket until the calls that wait for it must have ended.
 constexpr auto grace = std::chrono::seconds(5);
 
-// Each is a thread, its connection's memory, and maybe a busy core.
+// Each abandoned call occupies a thread, the memory of its connection, and possibly a core.
 constexpr std::size_t abandoned_max = 32;
 
-// Bytes of a module's text in a message.
+// Maximum length of a module's text in a message, in bytes.
 constexpr std::size_t text_bytes_max = 1000;
 
 thread_local const Call* running_call = nullptr;
@@ -70,7 +70,7 @@ struct Watchdog {
                 changed.wait(lock);
                 continue;
             }
-            // A copy: the call may end meanwhile.
+            // Copied, because the call may end in the meantime.
             const auto next = calls.begin()->first;
             if (Clock::now() < next) {
                 changed.wait_until(lock, next);
@@ -89,7 +89,7 @@ struct Watchdog {
         }
     }
 
-    // The call cannot end meanwhile: it would have to be removed first.
+    // The call cannot end during this: its removal needs the lock.
     void expire(Call& call) {
         const bool is_new = call.stage_ == Call::Stage::Running;
         const bool fails = is_new ? call.waits_ == Call::Waits::No : call.waits_ == Call::Waits::ForPeer;
@@ -116,7 +116,7 @@ struct Watchdog {
 namespace {
 
 Watchdog& watchdog() {
-    // Never destroyed: threads that were abandoned may outlive `main`.
+    // Never destroyed: abandoned threads may outlive `main`.
     static auto* watchdog = new Watchdog;
     return *watchdog;
 }

@@ -1,8 +1,8 @@
-// A call of a module's code, from its begin to its end: which module and hook run on this thread, and until when.
+// A call of a module's code: which module and hook run on this thread, and their deadline.
 //
-// Foreign code cannot be stopped. What waits for the peer ends when its socket is shut down. What still runs some seconds
-// later is abandoned: its connection is over, and its thread goes on alone. Beyond `abandoned_max` of them the process
-// ends, and the server starts another one.
+// Foreign code cannot be stopped. A call that waits for the peer ends when its socket is shut down. A call that still runs some
+// seconds later is abandoned: its connection is over, but its thread continues. If more than `abandoned_max` calls are
+// abandoned, the process ends, and the server starts a new one.
 #pragma once
 
 #include <chrono>
@@ -13,34 +13,34 @@ namespace bridge {
 
 using Clock = std::chrono::steady_clock;
 
-// What a late call holds up.
+// What a late call blocks, such as a connection.
 class Interruptible {
 public:
-    // Ends what waits for the peer; `fails`: the module, not the peer, is late.
+    // Interrupts waits for the peer; `fails`: the module is late, not the peer.
     virtual void interrupt(bool fails) = 0;
-    // Whatever runs for it will not end: frees what others wait for.
+    // The call will not return: releases what others wait for.
     virtual void abandon() = 0;
 
 protected:
     ~Interruptible() = default;
 };
 
-// No module runs.
+// No module is running.
 constexpr std::size_t no_module = static_cast<std::size_t>(-1);
 
 class Call {
 public:
     enum class Waits { ForPeer, No };
 
-    // `held_up`: null where a late call ends the process.
+    // `held_up`: if null, a late call ends the process.
     Call(Interruptible* held_up, std::size_t module, const char* what, Waits waits, Clock::duration time);
     Call(const Call&) = delete;
     ~Call();
 
-    // Whether its time was over; what it gave is then of no use.
+    // Whether the deadline has passed; the result must then be discarded.
     bool is_late() const;
 
-    // What runs on this thread; for the signal handler.
+    // The innermost call on this thread; for the signal handler.
     static void running(std::size_t& module, const char*& what);
 
 private:
@@ -54,23 +54,23 @@ private:
     Clock::duration time_;
     Clock::time_point deadline_;
     Stage stage_ = Stage::Running;
-    // What ran on this thread before.
+    // The call around this one on the same thread.
     const Call* outer_;
 };
 
-// Starts the thread that looks after deadlines.
+// Starts the thread that enforces deadlines.
 void start_watchdog();
 
-// Ends what waits for peers now.
+// Interrupts all current waits for peers.
 void interrupt_calls();
 
-// How many are abandoned, and still run.
+// The number of abandoned calls that still run.
 std::size_t abandoned_calls();
 
-// Tells the server that a module failed, in one line.
+// Reports to the server, in one line, that a module failed.
 void report_failure(std::size_t module, const std::string& what);
 
-// A text of a module as one line of bounded length.
+// Turns a module's text into one line of limited length.
 std::string one_line(std::string text);
 
 }

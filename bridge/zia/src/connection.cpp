@@ -1,4 +1,4 @@
-// One connection: the request through the modules, the server as the last of them, the response back.
+// One connection: passes the request through the modules and then to the server, and the response back.
 #include "connection.hpp"
 
 #include <poll.h>
@@ -25,10 +25,10 @@ Response fresh(int status) {
     return response;
 }
 
-// What a result that is an error means as the status of a response.
+// The HTTP status for a result that is an error.
 int status_of(Zia::API::HookResultType result) { return result >= 400 && result <= 599 ? result : failed_hook; }
 
-// The page of an error that no module makes one for.
+// The error page if no module provides one.
 Response default_page(int status, const std::string& detail) {
     auto response = fresh(status);
     const std::string title(boost::beast::http::obsolete_reason(boost::beast::http::int_to_status(static_cast<unsigned>(status))));
@@ -97,7 +97,7 @@ void Connection::serve() {
 }
 
 Connection::Answer Connection::answer(ParsedRequest& parsed) {
-    // A module that guards something does not run any more.
+    // A required module, which may protect something, is deactivated.
     if (service_.modules.is_closed) {
         auto page = default_page(503, "a module of the server is deactivated");
         auto lines = lines_of(page.headers);
@@ -125,7 +125,7 @@ Connection::Answer Connection::ask_modules(ParsedRequest& parsed) {
     result = handlers_.ask_request(
         "onRequest",
         [&](RequestHandler& handler) {
-            // Some modules write to it and decline.
+            // Fresh for each module, because some modules change it and then decline.
             response = fresh(200);
             return asked = handler.onRequest(wire_.info(), request, response);
         },
@@ -142,7 +142,7 @@ Connection::Answer Connection::ask_server(const ParsedRequest& parsed, const Hea
     for (std::size_t sent = 0; sent < bytes.size();) {
         const auto size = ::send(api_.number(), bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
         if (size < 0 && errno == EINTR) continue;
-        // The server may have answered before it read all.
+        // The server may have responded before it has read everything.
         if (size <= 0) break;
         sent += static_cast<std::size_t>(size);
     }
@@ -171,7 +171,7 @@ Connection::Answer Connection::error_page(int status) {
 }
 
 void Connection::send(Answer answer, const std::string& method) {
-    // A module may have put something else in its place.
+    // A module may have replaced the stream with a body.
     if (answer.is_stream && answer.response.body.empty()) return send_stream(std::move(answer));
     wire_.write(write_response(answer.response, answer.lines, method == "HEAD"));
 }
@@ -198,7 +198,7 @@ std::string Connection::receive() {
     return std::string(buffer, size < 0 ? 0 : static_cast<std::size_t>(size));
 }
 
-// Nothing that a client would understand, if it waits for TLS.
+// Empty for TLS: the client could not read it.
 std::string Connection::farewell() const {
     if (is_secure_) return {};
     const auto page = written_page(failed_hook, "");

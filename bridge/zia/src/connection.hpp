@@ -1,4 +1,4 @@
-// One connection with its one request, on a thread of its own.
+// One connection with its single request, on its own thread.
 #pragma once
 
 #include <atomic>
@@ -12,7 +12,7 @@
 
 namespace bridge {
 
-// What all connections share.
+// The state that all connections share.
 struct Service {
     Modules modules;
     MemoryBudget memory;
@@ -21,14 +21,14 @@ struct Service {
 
 class Connection final : private Interruptible {
 public:
-    // `api` is the way to the server, for this connection alone.
+    // `api` connects to the server's API, for this connection only.
     Connection(Service& service, Descriptor client, Descriptor api, Zia::API::Connection info, bool is_secure);
 
-    // From the first hook to the end of the handlers.
+    // Serves the connection, from the first hook until the handlers are destroyed.
     void run();
 
 private:
-    // What becomes of a request, until it is written.
+    // A response that has not been written yet.
     struct Answer {
         Zia::API::Response response{};
         HeaderLines lines{};
@@ -44,7 +44,7 @@ private:
     Answer error_page(int status);
     void send(Answer answer, const std::string& method);
     void send_stream(Answer answer);
-    // Bytes of the server; none at the end. The client may leave meanwhile.
+    // Receives bytes from the server; empty at the end. Throws `ConnectionOver` if the client disconnects first.
     std::string receive();
 
     void interrupt(bool fails) override;

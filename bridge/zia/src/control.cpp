@@ -13,10 +13,10 @@ namespace bridge {
 
 namespace {
 
-// Set once, before there are threads.
+// Set once, before threads are started.
 int control_socket = -1;
 
-// The client's and the API's.
+// The client's connection and the one to the API.
 constexpr int descriptors_max = 2;
 
 }

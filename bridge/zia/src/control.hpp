@@ -1,4 +1,4 @@
-// The socket to the server: a Unix socket of whole messages, with descriptors beside them.
+// The socket to the server: a Unix socket that carries whole messages and descriptors.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace bridge {
 
-// A descriptor, closed with its owner.
+// A file descriptor, closed by the destructor.
 class Descriptor {
 public:
     Descriptor() = default;
@@ -23,26 +23,26 @@ private:
     int number_ = -1;
 };
 
-// What came in one message.
+// A received message.
 struct Received {
     std::string bytes;
-    // Of the client's connection and of the server's API, with `Order::Connection`.
+    // With `Order::Connection`: the client's connection, and one to the server's API.
     Descriptor client;
     Descriptor api;
 };
 
 namespace control {
 
-// Takes over standard input, which is the socket, so that no program that a module starts inherits it.
+// Takes the socket from standard input, so that programs that a module starts do not inherit it.
 void open();
 
-// The next message; empty bytes at the end.
+// Receives the next message; its bytes are empty at the end.
 Received receive();
 
-// From any thread. A server that is gone ends the process elsewhere.
+// Sends a message, from any thread. Errors are ignored: if the server is gone, `receive` returns the end.
 void send(const MessageWriter& message);
 
-// The same from a signal handler: allocates nothing.
+// The same from a signal handler. Does not allocate.
 void send_from_signal(const char* bytes, std::size_t size);
 
 }

@@ -1,4 +1,4 @@
-// A signal that ends the process is reported with the module that ran on its thread. The handler allocates nothing.
+// Reports a fatal signal together with the module that ran on the thread. The handler does not allocate.
 #include "crash.hpp"
 
 #include <csignal>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t stack_bytes = 32 * 1024;
 
-// A message that is put together on the stack.
+// A message that is built on the stack.
 class SignalMessage {
 public:
     explicit SignalMessage(Report kind) { bytes_[size_++] = static_cast<char>(kind); }
@@ -54,7 +54,7 @@ extern "C" void on_crash(int number) {
     }
     message.field(what);
     message.send();
-    // The handler was taken out when it was called.
+    // SA_RESETHAND has removed the handler, so this ends the process.
     ::raise(number);
 }
 
@@ -69,7 +69,7 @@ void report_crashes() {
         action.sa_flags = SA_ONSTACK | SA_RESETHAND | SA_NODEFER;
         ::sigaction(number, &action, nullptr);
     }
-    // The server says when the process ends. A handler, unlike an ignored signal, is not inherited by programs that modules start.
+    // The server decides when the process ends. Unlike an ignored signal, a handler is not inherited by programs of modules.
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
         struct sigaction action {};
         action.sa_handler = on_ignored;

@@ -1,12 +1,12 @@
-// What the server is told when the process crashes.
+// Reports to the server that the process crashes.
 #pragma once
 
 namespace bridge {
 
-// Of the process.
+// Installs the signal handlers of the process.
 void report_crashes();
 
-// Of a thread: a stack for the handler, so that a stack that is full is reported as well. Freed with this value.
+// A thread's stack for the signal handler, so that a stack overflow is reported too. Freed by the destructor.
 class SignalStack {
 public:
     SignalStack();

@@ -1,4 +1,4 @@
-// The dynamic symbols of a library. Each place that the file names is checked before it is read.
+// The dynamic symbols of a library. Each offset in the file is checked before it is used.
 #include "elf.hpp"
 
 #include <elf.h>
@@ -21,7 +21,7 @@ using Dynamic = ElfW(Dyn);
 
 constexpr unsigned char native_class = sizeof(void*) == 8 ? ELFCLASS64 : ELFCLASS32;
 
-// That of this program.
+// The header of this program.
 Header own_header() {
     Header header{};
     std::ifstream file("/proc/self/exe", std::ios::binary);
@@ -48,7 +48,7 @@ public:
         return value;
     }
 
-    // Up to the zero byte.
+    // The text up to the next zero byte.
     std::string text(std::size_t offset) const {
         if (offset >= bytes_.size()) return {};
         const char* start = bytes_.data() + offset;

@@ -1,4 +1,4 @@
-// The dynamic symbols of a library, read from its file: what it is, before any of its code runs.
+// The dynamic symbols of a library, read from its file before any of its code runs.
 #pragma once
 
 #include <string>
@@ -17,7 +17,7 @@ struct Library {
     std::vector<std::string> needed;
 };
 
-// Throws std::runtime_error for what is no library that this process could load.
+// Throws std::runtime_error if this process cannot load the file as a library.
 Library read_library(const std::string& path);
 
 }

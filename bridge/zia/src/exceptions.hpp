@@ -1,4 +1,4 @@
-// What a module throws, as a text.
+// Describes exceptions of modules.
 #pragma once
 
 #include <cxxabi.h>
@@ -10,7 +10,7 @@
 
 namespace bridge {
 
-// Runs foreign code. Anything that it throws is caught: `failed` gets a text for it. The end of the thread itself passes.
+// Runs foreign code. Calls `failed` with a description of what it throws. The forced unwinding of an ending thread passes.
 template <class F, class G>
 void guarded(F run, G failed) {
     try {

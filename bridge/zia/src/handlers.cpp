@@ -1,4 +1,4 @@
-// The request handlers of one connection: how they come and go.
+// Creates and destroys the request handlers of one connection.
 #include "handlers.hpp"
 
 namespace bridge {

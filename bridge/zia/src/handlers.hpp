@@ -1,4 +1,4 @@
-// The request handlers of one connection: one of each module, asked in order.
+// The request handlers of one connection: one per module, called in order.
 #pragma once
 
 #include <Zia/API.hpp>
@@ -11,29 +11,29 @@
 
 namespace bridge {
 
-// The connection is over: its peer is gone or late, or a module is.
+// Thrown when the connection is over: its peer has disconnected or is late, or a module is late.
 struct ConnectionOver {};
 
-// What a hook that threw, or left something that cannot be sent, counts as.
+// The result of a hook that threw an exception, or whose output cannot be sent.
 constexpr Zia::API::HookResultType failed_hook = 500;
 
 class Handlers {
 public:
     Handlers(Modules& modules, Interruptible& connection) : modules_(modules), connection_(connection) {}
 
-    // Makes them. `false`: a module failed.
+    // Creates the handlers. `false`: a module failed.
     bool make();
 
-    // Destroys them.
+    // Destroys the handlers.
     void drop();
 
-    // Asks for a connection hook, which may take so long.
+    // Calls a connection hook, which may take `time`.
     template <class Hook>
     Zia::API::HookResultType ask_connection(const char* name, Clock::duration time, Hook hook) {
         return ask(name, Call::Waits::ForPeer, &time, hook, [] { return std::string(); });
     }
 
-    // Asks for a request hook. `check` says in a line what is wrong with what a module left, or nothing.
+    // Calls a request hook. `check` returns, in one line, what is wrong with the module's output; empty: nothing.
     template <class Hook, class Check>
     Zia::API::HookResultType ask_request(const char* name, Hook hook, Check check) {
         return ask(name, Call::Waits::No, nullptr, hook, check);
@@ -45,7 +45,7 @@ private:
         Zia::API::RequestHandler::pointer handler;
     };
 
-    // The first result that is not `Declined`.
+    // Calls a hook of each handler; returns the first result other than `Declined`.
     template <class Hook, class Check>
     Zia::API::HookResultType ask(const char* name, Call::Waits waits, const Clock::duration* time, Hook hook, Check check) {
         for (const auto& entry : entries_) {

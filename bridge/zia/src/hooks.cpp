@@ -1,4 +1,4 @@
-// Which hooks a module has, without a call: the functions in its class's table that are not those of the base class.
+// Finds the hooks of a module without calling them: the functions in its class's vtable that are not those of the base class.
 #include "hooks.hpp"
 
 #include <dlfcn.h>
@@ -9,7 +9,7 @@ namespace bridge {
 
 namespace {
 
-// In the order of the table, after its two destructors.
+// In the order of the vtable, where they follow the two destructors.
 constexpr const char* names[] = {"onConnectionStart", "onConnectionEnd", "onConnectionRead", "onConnectionWrite",
                                  "onBeforeRequest",   "onRequest",       "onRequestError",   "onResponse"};
 constexpr std::size_t first = 2;
@@ -17,7 +17,7 @@ constexpr std::size_t first = 2;
 // `Zia::API::RequestHandler::`
 const std::string base = "_ZN3Zia3API14RequestHandler";
 
-// Of a function whose symbol is hidden nobody knows: it counts as the module's own.
+// A function whose symbol is hidden counts as the module's own.
 bool is_own(void* function) {
     Dl_info info{};
     if (::dladdr(function, &info) == 0 || info.dli_sname == nullptr) return true;

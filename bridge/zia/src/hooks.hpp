@@ -1,4 +1,4 @@
-// Which hooks a module has: for the log, since a hook that answers `Ok` hides it from the modules after it.
+// Which hooks a module has. Logged, because a hook that returns `Ok` keeps later modules from being called.
 #pragma once
 
 #include <Zia/API.hpp>
@@ -6,7 +6,7 @@
 
 namespace bridge {
 
-// The names of the hooks that the class of a handler defines.
+// The names of the hooks that the handler's class overrides.
 std::string defined_hooks(const Zia::API::RequestHandler& handler);
 
 }

@@ -1,4 +1,4 @@
-// HTTP/1: parsing, by Boost.Beast, and writing.
+// HTTP/1: parsing with Boost.Beast, and writing.
 #include "http.hpp"
 
 #include <algorithm>
@@ -15,14 +15,14 @@ using Body = http::vector_body<char>;
 
 namespace {
 
-// Bytes of a head, and lines in it.
+// Maximum size of a head, in bytes and in lines.
 constexpr std::uint32_t head_bytes_max = 64 * 1024;
 constexpr std::size_t lines_max = 100;
 
-// Bytes of the lines around a chunk. With what is read at once they stay below the 64 KiB beyond which Beast throws.
+// Maximum size of the lines around a chunk. Together with one read, they stay below the 64 KiB beyond which Beast throws.
 constexpr std::size_t chunk_lines_bytes_max = 32 * 1024;
 
-// Bytes of a response; those of the memory budget usually end before.
+// Maximum size of a response; the memory budget is usually exhausted earlier.
 constexpr std::uint64_t response_bytes_max = std::uint64_t(1) << 30;
 
 std::string lower(std::string text) {
@@ -40,7 +40,7 @@ std::string title(const std::string& name) {
     return text;
 }
 
-// Headers of one connection, and those that are written anew.
+// Headers that apply to one connection only, or that are always rewritten.
 bool is_of_connection(const std::string& name) {
     static const std::set<std::string> names = {
         "connection", "content-length", "expect",  "keep-alive", "proxy-connection",
@@ -61,7 +61,7 @@ class Feed {
 public:
     Feed(Parser& parser, const Source& source) : parser_(parser), source_(source) { parser.eager(false); }
 
-    // `false`: there was nothing at all.
+    // `false`: the source ended before the first byte.
     bool head() {
         while (!parser_.is_header_done()) {
             if (!step() && !has_any_) return false;
@@ -69,7 +69,7 @@ public:
         return true;
     }
 
-    // `grown` is called with the size of the body so far.
+    // Calls `grown` with the current size of the body.
     template <class F>
     void body(F grown) {
         parser_.eager(true);
@@ -91,7 +91,7 @@ private:
         }
         if (!error) return true;
         if (error != http::error::need_more) refuse(error);
-        // Beast bounds heads, but not the line before a chunk, nor the lines after the last one.
+        // Beast limits heads, but neither the line before a chunk nor the lines after the last one.
         if (parser_.is_header_done() && rest_.size() > chunk_lines_bytes_max) {
             throw HttpError(400, "the lines around a chunk of the body have more than 32 KiB");
         }
@@ -110,7 +110,7 @@ private:
 
     [[noreturn]] static void refuse(const boost::system::error_code& error) {
         if (error == http::error::body_limit || error == http::error::buffer_overflow) {
-            throw HttpError(413, "the body is larger than this server takes");
+            throw HttpError(413, "the body is larger than this server accepts");
         }
         if (error == http::error::header_limit) throw HttpError(431, "the head has more than 64 KiB");
         throw HttpError(400, "this is not an HTTP/1 message: " + error.message());
@@ -122,10 +122,10 @@ private:
     bool has_any_ = false;
 };
 
-// What a body may need in memory: itself, as it is parsed and as modules see it.
+// A body may exist twice in memory: in the parser and in the module's object.
 constexpr std::size_t copies = 2;
 
-// Takes memory while a body grows, in steps.
+// Reserves memory in steps while a body grows.
 class BodyMemory {
 public:
     explicit BodyMemory(Lease& lease) : lease_(lease) {}
@@ -143,7 +143,7 @@ private:
     std::size_t held_ = 0;
 };
 
-// The path of an absolute target, whose host then counts as `Host`.
+// Replaces an absolute target with its path, and `Host` with its host.
 void to_path(std::string& uri, HeaderLines& lines) {
     const auto scheme = uri.find("://");
     if (uri.empty() || uri.front() == '/' || scheme == std::string::npos || scheme > 5) return;
@@ -168,7 +168,7 @@ std::string status_line(const Zia::API::Response& response) {
     return "HTTP/1.1 " + std::to_string(response.status_code) + " " + message + "\r\n";
 }
 
-// What a body is given to modules as: some read it as a C string.
+// Some modules read the body as a C string, so a zero byte follows it in memory.
 std::vector<char> with_zero_behind(std::vector<char> body) {
     body.push_back('\0');
     body.pop_back();
@@ -262,7 +262,7 @@ HeaderLines merged(const HeaderLines& lines, const HeaderMap& before, const Head
     }
     HeaderLines all;
     for (const auto& line : lines) {
-        // Lines of a module's own response have whatever case the module chose.
+        // In a module's own response, the module chooses the case of names.
         const bool is_left = after.count(line.name) != 0 || after.count(title(line.name)) != 0;
         if (is_left && changed.count(lower(line.name)) == 0) all.push_back(line);
     }
@@ -271,7 +271,7 @@ HeaderLines merged(const HeaderLines& lines, const HeaderMap& before, const Head
 }
 
 std::string write_request(const Zia::API::Request& request, const HeaderLines& lines) {
-    // The version tells the server whether the client understands chunks.
+    // The version shows the server whether the client supports chunks.
     const auto version = request.protocol == "HTTP/1.0" ? " HTTP/1.0\r\n" : " HTTP/1.1\r\n";
     std::string out = request.method + " " + request.uri + version;
     append(out, lines);
@@ -288,7 +288,7 @@ std::vector<char> write_response(const Zia::API::Response& response, const Heade
     const auto status = response.status_code;
     if (status != 204 && status != 304) {
         auto length = std::to_string(response.body.size());
-        // The response to a HEAD may say how long that to a GET would be.
+        // The response to HEAD may have the length of the response to GET.
         const auto said = response.headers.find("Content-Length");
         if (is_head && response.body.empty() && said != response.headers.end()) length = said->second;
         head += "Content-Length: " + length + "\r\n";

@@ -1,4 +1,4 @@
-// HTTP/1: what comes from clients and from the server's API, and how it is written. Parsing is Boost.Beast's.
+// HTTP/1 with clients and with the server's API: reading, with the parser of Boost.Beast, and writing.
 #pragma once
 
 #include <Zia/API.hpp>
@@ -18,7 +18,7 @@ struct HeaderLine {
 using HeaderLines = std::vector<HeaderLine>;
 using HeaderMap = std::unordered_map<std::string, std::string>;
 
-// What cannot be understood or is too much: the status of the response, and why.
+// A message that is invalid or too large: the status of the response, and the reason.
 class HttpError : public std::runtime_error {
 public:
     HttpError(int status, const std::string& what) : std::runtime_error(what), status_(status) {}
@@ -28,45 +28,45 @@ private:
     int status_;
 };
 
-// Gives some bytes; none at the end.
+// Returns some bytes; empty at the end.
 using Source = std::function<std::string()>;
 
 struct ParsedRequest {
     Zia::API::Request request;
-    // As they came.
+    // As received.
     HeaderLines lines;
-    // Whether the client's connection may hold more than the request.
+    // Whether the client has sent more than the request.
     bool has_rest = false;
 };
 
 struct ParsedResponse {
     Zia::API::Response response;
     HeaderLines lines;
-    // An event stream: its bytes follow as they come, these first.
+    // Whether it is an event stream, whose data is sent as it arrives. `start` is the first part of it.
     bool is_stream = false;
     bool is_chunked = false;
     std::string start;
 };
 
-// Reads one request; `false` if the client closes before it. `expects` is called when it waits for `100 Continue`.
+// Reads one request; `false` if the client closes the connection first. Calls `expects` if the client waits for `100 Continue`.
 bool read_request(ParsedRequest& parsed, const Source& source, Lease& memory, std::size_t body_bytes_max,
                   const std::function<void()>& expects);
 
-// Reads the response to a request with that method.
+// Reads the response to a request with this method.
 ParsedResponse read_response(const Source& source, Lease& memory, const std::string& method);
 
-// The lines that stand for a map that modules may have changed: what they left alone is as it came.
+// Converts headers that modules may have changed back to lines. Unchanged headers keep their original lines.
 HeaderLines merged(const HeaderLines& lines, const HeaderMap& before, const HeaderMap& after);
 
-// The last of each name, in title case.
+// The last value of each name; names are in title case.
 HeaderMap map_of(const HeaderLines& lines);
 
 std::string write_request(const Zia::API::Request& request, const HeaderLines& lines);
 
-// `is_head`: without the body.
+// `is_head`: omits the body.
 std::vector<char> write_response(const Zia::API::Response& response, const HeaderLines& lines, bool is_head);
 
-// The head of an event stream.
+// Writes the head of an event stream.
 std::vector<char> write_stream_head(const Zia::API::Response& response, const HeaderLines& lines, bool is_chunked);
 
 }

@@ -1,7 +1,7 @@
-// `snaphook-zia-bridge`: runs modules that were built from ZiaModuleAPISpec, for a Snaphook server that starts it.
+// `snaphook-zia-bridge`: runs modules that were built with ZiaModuleAPISpec. A Snaphook server starts it.
 //
-// Its standard input is a Unix socket to the server, over which it gets the modules and, one by one, connections: two
-// descriptors each, the client's and one to the server's API, which is the last module. A thread serves each connection.
+// Its standard input is a Unix socket to the server, from which it receives the modules and then the connections. Each connection
+// has two descriptors: the client's, and one to the server's API, which acts as the last module. Each has its own thread.
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -24,11 +24,11 @@ namespace bridge {
 
 namespace {
 
-// For connections whose waiting was interrupted, and for what modules do at their end.
+// How often to check, and how long to wait, for connections that were interrupted and for modules that end.
 constexpr auto look_interval = std::chrono::milliseconds(100);
 constexpr auto interrupted_time = std::chrono::seconds(2);
 
-// Threads that serve connections.
+// The threads that serve connections.
 class Threads {
 public:
     void start(Service& service, Descriptor client, Descriptor api, Zia::API::Connection info, bool is_secure) {
@@ -54,17 +54,17 @@ public:
         }
     }
 
-    // Whether all have ended in time.
+    // Waits until all have ended; `false` if they have not after `time`.
     bool wait(Clock::duration time) {
         const auto until = Clock::now() + time;
         std::unique_lock<std::mutex> lock(mutex_);
-        // Those that were abandoned do not end, and more of them may be.
+        // Does not wait for abandoned threads, whose number may grow in the meantime.
         while (count_ > abandoned_calls() && Clock::now() < until) changed_.wait_for(lock, look_interval);
         return count_ == 0;
     }
 
 private:
-    // Also if a module ends the thread.
+    // Counts the thread as ended, even if a module ends it.
     struct Ended {
         explicit Ended(Threads& threads) : threads(threads) {}
         ~Ended() { threads.ended(); }
@@ -82,7 +82,7 @@ private:
     std::size_t count_ = 0;
 };
 
-// A connection is three descriptors, and many systems allow a process 1,024 unless it asks for more.
+// A connection uses three descriptors, and many systems allow a process only 1,024 by default.
 void raise_open_files() {
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
@@ -92,7 +92,7 @@ void raise_open_files() {
 
 class Bridge {
 public:
-    // Until the server says that it is over.
+    // Handles messages until the server orders a stop.
     int run() {
         for (;;) {
             auto received = control::receive();
@@ -147,14 +147,14 @@ private:
         control::send(MessageWriter(Report::Ready));
     }
 
-    // One that is not optional ends the process.
+    // Reports the module; ends the process unless the module is optional.
     static void refused(std::size_t number, bool is_optional, const Refusal& refusal) {
         control::send(MessageWriter(Report::Refused).field(number).field(refusal.what));
         if (!is_optional) ::_exit(EXIT_FAILURE);
     }
 
     void connection(MessageReader& message, Received& received) {
-        // The system keeps back what this process may not open.
+        // The system drops descriptors beyond the limit of this process.
         if (received.client.number() < 0 || received.api.number() < 0) {
             std::cerr << "a connection cannot be served: too many open files" << std::endl;
             return;
@@ -178,14 +178,14 @@ private:
     }
 
     int stop(Clock::duration time) {
-        // Whatever hangs from here on.
+        // Ends the process if anything hangs from here on.
         std::thread([time] {
             std::this_thread::sleep_for(time + 2 * interrupted_time);
             ::_exit(EXIT_FAILURE);
         }).detach();
         if (!threads_.wait(time)) interrupt_calls();
         if (!threads_.wait(interrupted_time)) {
-            // Their handlers are alive: no module can be recycled.
+            // Their handlers still exist, so no module can be recycled.
             std::cerr << "connections are still served, modules end without onDeactivate" << std::endl;
             ::_exit(EXIT_FAILURE);
         }
@@ -217,7 +217,7 @@ int main(int count, char** arguments) {
         return 2;
     }
     bridge::raise_open_files();
-    // What modules print goes to the server's log line by line.
+    // Output of modules reaches the server's log line by line.
     std::setvbuf(stdout, nullptr, _IOLBF, 0);
     bridge::control::open();
     bridge::report_crashes();

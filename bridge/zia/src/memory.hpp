@@ -1,4 +1,4 @@
-// The memory that bodies take, of all connections together.
+// The memory budget for the bodies of all connections.
 #pragma once
 
 #include <atomic>
@@ -22,14 +22,14 @@ private:
     std::atomic<std::size_t> limit_{0};
 };
 
-// What one connection has taken; given back with it.
+// The memory that one connection has reserved; released by the destructor.
 class Lease {
 public:
     explicit Lease(MemoryBudget& budget) : budget_(budget) {}
     Lease(const Lease&) = delete;
     ~Lease() { budget_.give_back(taken_); }
 
-    // Never shrinks. `false`: there is not as much.
+    // Reserves more memory. `false`: not enough is left.
     bool grow(std::size_t bytes) {
         if (!budget_.take(bytes)) return false;
         taken_ += bytes;

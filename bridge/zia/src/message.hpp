@@ -1,4 +1,4 @@
-// What the server and the bridge say to each other: a kind, then fields of bytes, each after its length.
+// The messages between the server and the bridge: a kind, then fields of bytes, each preceded by its length.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +9,11 @@
 
 namespace bridge {
 
-// From the server: some `Module`, then `Limits`, then `Activate`, then the others in any order, `Limits` again among them.
+// Messages of the server: one `Module` for each, then `Limits`, then `Activate`, then the others and `Limits` in any order.
 enum class Order : char {
     // number, name, library, optional, milliseconds of a request hook, then pairs of the configuration
     Module = 'M',
-    // bytes of a body, bytes of all bodies together
+    // maximum bytes of a body, maximum bytes of all bodies together
     Limits = 'B',
     // version
     Activate = 'A',
@@ -23,26 +23,26 @@ enum class Order : char {
     ConfigChange = 'N',
     // number
     Deactivate = 'D',
-    // milliseconds for connections that are served; the end of the socket is the same with none
+    // milliseconds for open connections; the end of the socket is a stop with 0 milliseconds
     Stop = 'S',
 };
 
-// From the bridge.
+// Messages of the bridge.
 enum class Report : char {
-    // nothing: connections may come
+    // no field: connections are accepted
     Ready = 'R',
-    // number, what: a module cannot be used
+    // number, reason: a module cannot be used
     Refused = 'L',
-    // number, what: a module failed a request
+    // number, reason: a module failed a request
     Failed = 'F',
-    // number (empty if no module ran), what: the process ends
+    // number (empty if no module ran), function: the process ends
     Crashed = 'X',
 };
 
-// Bytes of a message.
+// Maximum size of a message.
 constexpr std::size_t message_bytes_max = 64 * 1024;
 
-// A message that is being put together.
+// Builds a message.
 class MessageWriter {
 public:
     explicit MessageWriter(Report kind) : bytes_(1, static_cast<char>(kind)) {}
@@ -61,7 +61,7 @@ private:
     std::string bytes_;
 };
 
-// A message that came. A field that is not there is empty: the server is the only one that writes them.
+// Reads a message. A missing field is empty; messages are trusted, because only the server writes them.
 class MessageReader {
 public:
     explicit MessageReader(std::string_view bytes) : rest_(bytes.empty() ? bytes : bytes.substr(1)) {

@@ -1,4 +1,4 @@
-// One module: its library, its instance, its configuration.
+// One module: its library, its object and its configuration.
 #include "module.hpp"
 
 #include <dlfcn.h>
@@ -15,7 +15,7 @@ namespace bridge {
 
 namespace {
 
-// Of what a module does at its start, when its configuration changes, and at its end.
+// Time limit of each step of starting, configuring and ending a module.
 constexpr auto step_time = std::chrono::seconds(20);
 
 void put(Zia::API::ServerConfig& server, const Pairs& config) {
@@ -23,7 +23,7 @@ void put(Zia::API::ServerConfig& server, const Pairs& config) {
     for (const auto& [key, value] : config) server.config[key] = value;
 }
 
-// One step of a start: what it throws, or gives as a text, is why the module cannot be used.
+// Runs one step of a start. If it throws, or returns a text, the module cannot be used for that reason.
 template <class F>
 void step(std::size_t module, const char* what, F run) {
     std::string reason;
@@ -82,7 +82,7 @@ void Module::change(const Pairs& config) {
 
 void Module::end() {
     const Call call(nullptr, settings_.number, "onDeactivate", Call::Waits::No, step_time);
-    const auto report = [&](const std::string& thrown) { report_failure(settings_.number, "at its end it " + thrown); };
+    const auto report = [&](const std::string& thrown) { report_failure(settings_.number, "deactivation " + thrown); };
     guarded([&] { module_->onDeactivate(); }, report);
     guarded([&] { recycler_(module_); }, report);
 }

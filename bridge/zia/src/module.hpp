@@ -1,4 +1,4 @@
-// The modules: loaded, activated, told of changes, given back in reverse order.
+// The modules: they are loaded and activated, get configuration changes, and are destroyed in reverse order.
 #pragma once
 
 #include <Zia/API.hpp>
@@ -20,33 +20,33 @@ struct Refusal {
     std::string what;
 };
 
-// What the configuration says of a module.
+// The settings of a module.
 struct ModuleSettings {
     std::size_t number;
     std::string name;
     std::string library;
     bool is_optional;
-    // Of each of its request hooks.
+    // The time limit of each of its request hooks.
     Clock::duration time;
     Pairs config;
 };
 
 class Module {
 public:
-    // Loads the library and makes the module; throws `Refusal`.
+    // Loads the library and creates the module; throws `Refusal`.
     explicit Module(ModuleSettings settings);
     Module(const Module&) = delete;
 
-    // `onActivate`, then `onConfigChange`; throws `Refusal`.
+    // Calls `onActivate`, then `onConfigChange`; throws `Refusal`.
     void activate(const std::string& version);
     void change(const Pairs& config);
-    // `onDeactivate`, then the recycler.
+    // Calls `onDeactivate`, then the recycler.
     void end();
 
     Zia::API::RequestHandler::pointer new_handler();
 
     const ModuleSettings& settings() const { return settings_; }
-    // From now on it is not asked any more.
+    // The module is not called any more.
     void deactivate() { is_active_ = false; }
     bool is_active() const { return is_active_; }
 
@@ -56,19 +56,19 @@ private:
     Zia::API::Module* module_ = nullptr;
     Zia::API::Module::factory make_ = nullptr;
     Zia::API::Module::recycler recycler_ = nullptr;
-    // Modules are not asked for two handlers, or for one while their configuration changes, at once.
+    // A module creates one handler at a time, and none while its configuration changes.
     std::mutex mutex_;
     bool is_described_ = false;
     std::atomic<bool> is_active_{true};
 };
 
-// All of them, in the order of the configuration.
+// All modules, in the order of the configuration.
 struct Modules {
     std::vector<std::unique_ptr<Module>> list;
-    // One that is not optional was deactivated: no request is let through.
+    // A module that is not optional was deactivated, so all requests are rejected.
     std::atomic<bool> is_closed{false};
 
-    // Null: there is none.
+    // Null if there is no such module.
     Module* find(std::size_t number) const;
 };
 

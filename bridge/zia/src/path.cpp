@@ -1,4 +1,4 @@
-// Request targets that no module gets to see. Public modules append the path to their folder as it is.
+// Request targets that are rejected before any module sees them: public modules append the path to their folder unchecked.
 #include "path.hpp"
 
 #include <cctype>

@@ -1,4 +1,4 @@
-// Why a library cannot work in this process. What is shared with it in memory must have the same form on both sides: the
+// Detects libraries that cannot work in this process. The types of shared objects must have the same layout on both sides: the
 // standard library's strings and containers, and Boost's socket.
 #include "refusals.hpp"
 
@@ -30,7 +30,7 @@ std::string with_dots(std::string version) {
     return version;
 }
 
-// `libboost_x.so.1.74.0` against the headers of this program.
+// Compares names such as `libboost_x.so.1.74.0` with the Boost headers of this program.
 std::string other_linked_boost(const Library& library) {
     for (const auto& name : library.needed) {
         const auto mark = name.find(".so.");
@@ -42,7 +42,7 @@ std::string other_linked_boost(const Library& library) {
     return {};
 }
 
-// The type of socket in a hook's signature, if the library says it and it is not this program's.
+// The socket type in a hook's signature, if the library contains it and it differs from this program's.
 std::string other_socket(const Library& library) {
     const std::string own = demangled(typeid(tcp::socket).name());
     const std::string before = "Zia::API::RequestHandler::onConnectionStart(Zia::API::Connection const&, ";

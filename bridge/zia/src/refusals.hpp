@@ -1,4 +1,4 @@
-// Why a library cannot work in this process, as far as its symbols show it.
+// Detects libraries that cannot work in this process, as far as their symbols show it.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace bridge {
 
-// One line; empty if nothing speaks against it.
+// The reason, in one line; empty if there is none.
 std::string refusal(const Library& library);
 
 }

@@ -1,4 +1,4 @@
-// What modules leave in requests and responses: nothing of it may end a header line or begin another message.
+// Checks requests and responses of modules: no value may end a header line or begin another message.
 #include "sanity.hpp"
 
 #include <algorithm>
@@ -17,7 +17,7 @@ bool is_token(const std::string& text) {
     });
 }
 
-// Without control characters; bytes beyond ASCII are left alone.
+// Whether it has no control characters. Bytes beyond ASCII are allowed.
 bool is_value(const std::string& text) {
     return std::none_of(text.begin(), text.end(), [](unsigned char byte) { return (byte < ' ' && byte != '\t') || byte == 0x7f; });
 }
@@ -30,7 +30,7 @@ void trim(std::string& text) {
 
 std::string header_fault(std::unordered_map<std::string, std::string>& headers) {
     for (auto& [name, value] : headers) {
-        if (!is_token(name)) return "set a header whose name is not one: `" + name + "`";
+        if (!is_token(name)) return "set a header with an invalid name: `" + name + "`";
         trim(value);
         if (!is_value(value)) return "set the header `" + name + "` to a value with control characters";
     }
@@ -40,8 +40,8 @@ std::string header_fault(std::unordered_map<std::string, std::string>& headers) 
 }
 
 std::string fault(Zia::API::Request& request) {
-    if (!is_token(request.method)) return "set a method that is none: `" + request.method + "`";
-    if (!is_target(request.uri)) return "set a URI that is no path: `" + request.uri + "`";
+    if (!is_token(request.method)) return "set an invalid method: `" + request.method + "`";
+    if (!is_target(request.uri)) return "set a URI that is not a path: `" + request.uri + "`";
     return header_fault(request.headers);
 }
 

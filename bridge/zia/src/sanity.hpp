@@ -1,4 +1,4 @@
-// What modules leave in requests and responses, checked before it is written anywhere.
+// Checks requests and responses that modules have changed, before they are written.
 #pragma once
 
 #include <Zia/API.hpp>
@@ -6,7 +6,7 @@
 
 namespace bridge {
 
-// Spaces and line ends around header values are removed. What then cannot be sent is said in one line; empty: all is well.
+// Removes spaces and line breaks around header values. Returns, in one line, what cannot be sent; empty: nothing.
 std::string fault(Zia::API::Request& request);
 std::string fault(Zia::API::Response& response);
 

@@ -1,4 +1,4 @@
-// A client's connection. Everything that waits for the client has a deadline.
+// A client's connection. Every wait for the client has a deadline.
 #include "wire.hpp"
 
 #include <fcntl.h>
@@ -19,27 +19,27 @@ using Zia::API::HookResult::Declined;
 using Zia::API::HookResult::Ok;
 using std::chrono::seconds;
 
-// From a connection's begin to the end of a handshake.
+// For the start of a connection, including a TLS handshake.
 constexpr auto start_time = seconds(10);
 
-// For a request: so long, and longer the more has come.
+// For a request: this time, and more for every byte received.
 constexpr auto read_time_min = seconds(60);
 constexpr std::size_t read_bytes_per_second = 4 * 1024;
 
-// For a response.
+// For a response: this time, and more for every byte to send.
 constexpr auto write_time_min = seconds(20);
 constexpr std::size_t write_bytes_per_second = 16 * 1024;
 
 constexpr auto end_time = seconds(10);
 
-// What a module is asked to read at once.
+// How many bytes a module may read at once.
 constexpr std::size_t buffer_bytes = 4096;
 
-// For what the client still sends after the response, and how many bytes of it are read.
+// How long, and how many bytes, to read after the response.
 constexpr auto linger_time = seconds(5);
 constexpr std::size_t linger_bytes_max = 64 * 1024 * 1024;
 
-// Never run: the blocking calls of asio need none.
+// Never run: asio's blocking calls do not need it.
 boost::asio::io_context& io_context() {
     static auto* context = new boost::asio::io_context;
     return *context;
@@ -61,7 +61,7 @@ void make_blocking(int descriptor) {
 Wire::Wire(Descriptor client, Zia::API::Connection info, Handlers& handlers, Interruptible& connection)
     : info_(std::move(info)), handlers_(handlers), connection_(connection),
       watched_(::fcntl(client.number(), F_DUPFD_CLOEXEC, 3)), socket_(io_context()) {
-    // Without it nothing that waits for the client could be interrupted.
+    // Without the duplicate, waits for the client could not be interrupted.
     if (watched_.number() < 0) throw std::system_error(errno, std::generic_category());
     make_blocking(client.number());
     socket_.assign(is_v6(client.number()) ? tcp::v6() : tcp::v4(), client.number());
@@ -107,7 +107,7 @@ void Wire::write(std::vector<char> bytes) {
     has_sent_ = true;
     while (!bytes.empty()) {
         const Clock::duration time = write_time_min + seconds(bytes.size() / write_bytes_per_second);
-        // Some modules never say how much they wrote.
+        // Preset, because some modules never set the number of bytes written.
         std::size_t written = bytes.size();
         const auto result = handlers_.ask_connection("onConnectionWrite", time, [&](Zia::API::RequestHandler& handler) {
             return handler.onConnectionWrite(info_, socket_, bytes, written);

@@ -1,4 +1,4 @@
-// A client's connection: the socket that modules get, and its bytes through their connection hooks.
+// A client's connection: the socket for modules, and reading and writing through their connection hooks.
 #pragma once
 
 #include <Zia/API.hpp>
@@ -13,28 +13,28 @@ namespace bridge {
 
 class Wire {
 public:
-    // The address is the peer's.
+    // `info`: address and port of the peer.
     Wire(Descriptor client, Zia::API::Connection info, Handlers& handlers, Interruptible& connection);
     Wire(const Wire&) = delete;
 
     void start();
-    // Some bytes of the request; none at its end.
+    // Reads some bytes of the request; empty at the end.
     std::string read();
     void write(std::vector<char> bytes);
     void end();
 
-    // Lets the client take what was sent, although not all that it sends is read: a connection that is closed on unread
-    // bytes is reset.
+    // Reads and drops what the client still sends, so that it receives the response: closing a socket with unread bytes resets
+    // the connection.
     void linger();
 
-    // From any thread: sent as it is, if nothing was sent yet and no module changes the bytes.
+    // Sends bytes without hooks, unless something was already sent or a module handles the bytes. From any thread.
     void send_plainly(const std::string& bytes);
 
-    // From any thread: whatever waits for the client ends.
+    // Interrupts all waits for the client. From any thread.
     void interrupt();
 
     const Zia::API::Connection& info() const { return info_; }
-    // For poll(): whether the client is gone.
+    // A descriptor for poll(), which shows whether the client has disconnected.
     int watched() const { return watched_.number(); }
 
 private:
@@ -43,12 +43,12 @@ private:
     Zia::API::Connection info_;
     Handlers& handlers_;
     Interruptible& connection_;
-    // Another way to the same connection: modules may close the socket.
+    // A duplicate of the socket, because modules may close theirs.
     Descriptor watched_;
     tcp::socket socket_;
     Clock::time_point started_ = Clock::now();
     std::size_t received_ = 0;
-    // Whether the bytes are as no module made them.
+    // Whether no module has handled the bytes of this connection.
     std::atomic<bool> is_plain_{true};
     std::atomic<bool> has_sent_{false};
 };

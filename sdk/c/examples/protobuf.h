@@ -1,7 +1,7 @@
 /* Reads and writes Protobuf messages, as far as a driver needs it.
 
-   A message is a row of fields, each with a number and a value: an integer (also for booleans and enums), or bytes (also
-   for text and for messages inside of messages). A reader takes one field after the other; a writer appends fields. */
+   A message is a sequence of fields, each with a number and a value: an integer (also for booleans and enums), or bytes (also
+   for text and nested messages). A reader returns one field after the other; a writer appends fields. */
 #ifndef PROTOBUF_H
 #define PROTOBUF_H
 
@@ -14,15 +14,15 @@
 
 typedef struct {
   const uint8_t *at, *end;
-  /* The bytes are not a message. */
+  /* Whether the bytes are not a valid message. */
   bool is_broken;
 } pb_reader;
 
 typedef struct {
   uint32_t number;
-  /* Of a field that is an integer. */
+  /* The value of an integer field. */
   uint64_t value;
-  /* Of a field that is bytes: they are inside the message. */
+  /* The value of a bytes field; points into the message. */
   const uint8_t *ptr;
   size_t len;
 } pb_field;
@@ -54,7 +54,7 @@ static inline const uint8_t *pb_skip(pb_reader *reader, uint64_t len) {
   return start;
 }
 
-/* The next field; false at the end, or if the message is broken. Fields that nobody asks for are skipped by reading on. */
+/* Reads the next field; false at the end, or if the message is invalid. To skip a field, read the next one. */
 static inline bool pb_next(pb_reader *reader, pb_field *field) {
   if (reader->is_broken || reader->at == reader->end) return false;
   *field = (pb_field){0};
@@ -87,7 +87,7 @@ static inline bool pb_next(pb_reader *reader, pb_field *field) {
 typedef struct {
   uint8_t *ptr;
   size_t len, capacity;
-  /* There was no memory: what was written is not whole. */
+  /* Whether memory ran out, so that the message is incomplete. */
   bool is_broken;
 } pb_writer;
 
@@ -132,7 +132,7 @@ static inline void pb_write_text(pb_writer *writer, uint32_t number, const char 
   pb_write_bytes(writer, number, text, strlen(text));
 }
 
-/* A message as a field of another one; frees it. */
+/* Writes a message as a field of another one, and frees it. */
 static inline void pb_write_message(pb_writer *writer, uint32_t number, pb_writer *inner) {
   pb_write_bytes(writer, number, inner->ptr, inner->len);
   writer->is_broken |= inner->is_broken;

@@ -1,5 +1,5 @@
-// A module with connection hooks: it rotates all letters on the wire by 13 places, in both directions. It shows how to filter
-// bytes below TLS, and how a request gets its connection.
+// A module with connection hooks: it applies ROT13 to all bytes on the wire, in both directions. It shows how to filter bytes
+// below TLS, and how a request accesses its connection.
 //
 // Build: c++ -std=c++11 -shared -fPIC -fexceptions -O2 -I sdk/c -o librot13.so sdk/c/examples/rot13.cpp
 #include <atomic>
@@ -20,7 +20,7 @@ class Rot13Connection : public ConnectionHandler {
   Filtered write(const std::string &bytes, bool, Output &output) override {
     return turn(bytes, Side::response, output);
   }
-  // Requests may ask beside the filter.
+  // Called by requests, at the same time as the filters.
   uint64_t received() const { return received_; }
 
  private:
@@ -34,7 +34,7 @@ class Rot13Connection : public ConnectionHandler {
   }
 };
 
-// Made by the connection: each response says how many bytes came over it.
+// Adds a header to each response: how many bytes its connection has received.
 class Rot13Request : public RequestHandler {
  public:
   Rot13Request(Rot13 &, Rot13Connection *connection, Exchange &) : connection_(connection) {}

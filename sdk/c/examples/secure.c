@@ -19,14 +19,14 @@
 enum { STORE_SECURE = 1 };
 enum { KIND_UNEXPECTED = 0, KIND_FULL = 3, KIND_UNSUPPORTED = 5, KIND_CONFLICT = 6, KIND_INVALID = 7 };
 
-/* ---- what is stored */
+/* ---- data */
 
 typedef struct {
   const uint8_t *ptr;
   size_t len;
 } slice;
 
-/* Secrets of one store, sorted by name. Name and bytes follow the structure in memory. */
+/* A secret in the list of its store, which is sorted by name. Name and bytes follow the structure in memory. */
 typedef struct secret {
   struct secret *next;
   uint64_t version;
@@ -39,7 +39,7 @@ typedef struct store {
   secret *secrets;
 } store;
 
-/* All stores, and the lock for everything in them: calls come from many threads at once. */
+/* All stores, and the lock for everything in them: many threads call the driver at once. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static store *stores;
 static uint64_t last_handle;
@@ -50,7 +50,7 @@ static int compare(slice a, slice b) {
   return order ? order : (a.len > b.len) - (a.len < b.len);
 }
 
-/* Where the secret of that name is linked, or would be. */
+/* The link to the secret with this name, or to its place in the order. */
 static secret **find(store *store, slice name) {
   secret **link = &store->secrets;
   while (*link && compare((*link)->name, name) < 0) link = &(*link)->next;
@@ -78,9 +78,9 @@ static void remove_secret(secret **link) {
   free(removed);
 }
 
-/* ---- answers */
+/* ---- responses */
 
-/* What a call came to: a response, or an error if `message` is set. */
+/* The result of a call: a response, or an error if `message` is set. */
 typedef struct {
   pb_writer response;
   uint32_t kind;
@@ -96,7 +96,7 @@ static void complete(snaphook_plugin_completion completion, answer answer) {
   uint32_t status = SNAPHOOK_PLUGIN_OK;
   if (!answer.message && answer.response.is_broken) {
     free(answer.response.ptr);
-    answer = failed(KIND_UNEXPECTED, "call", "there is no memory for the response");
+    answer = failed(KIND_UNEXPECTED, "call", "no memory for the response");
   }
   if (answer.message) {
     status = SNAPHOOK_PLUGIN_ERROR;
@@ -112,7 +112,7 @@ static void complete(snaphook_plugin_completion completion, answer answer) {
 
 /* ---- methods */
 
-/* The fields of all requests of a secure store; each uses some of them. */
+/* The fields of all requests to a secure store; each request uses some of them. */
 typedef struct {
   slice text; /* field 1: name or prefix */
   slice bytes;
@@ -159,7 +159,7 @@ static answer put(store *store, const request *request) {
   if (request->has_expected && request->expected != version)
     return failed(KIND_CONFLICT, "put", "the secret has another version");
   secret *made = new_secret(request->text, request->bytes, version + 1);
-  if (!made) return failed(KIND_FULL, "put", "there is no memory for the secret");
+  if (!made) return failed(KIND_FULL, "put", "no memory for the secret");
   if (is_present) remove_secret(link);
   made->next = *link;
   *link = made;
@@ -220,7 +220,7 @@ static answer carry_out(uint64_t handle, uint32_t method, snaphook_plugin_bytes 
   }
 }
 
-/* ---- the functions of the descriptor: everything is done in microseconds, so it is done at once */
+/* ---- functions of the descriptor: each call takes microseconds, so it is completed before the function returns */
 
 static void call(uint64_t handle, uint32_t method, snaphook_plugin_bytes request,
                  snaphook_plugin_completion completion) {
@@ -239,7 +239,7 @@ static void open_store(snaphook_plugin_bytes request, snaphook_plugin_completion
   store *opened = calloc(1, sizeof(store));
   if (reader.is_broken || kind != STORE_SECURE || !opened) {
     free(opened);
-    complete(completion, failed(KIND_UNSUPPORTED, "open", "this driver brings secure storage only"));
+    complete(completion, failed(KIND_UNSUPPORTED, "open", "this driver provides secure storage only"));
     return;
   }
   pthread_mutex_lock(&lock);
@@ -247,7 +247,7 @@ static void open_store(snaphook_plugin_bytes request, snaphook_plugin_completion
   opened->next = stores;
   stores = opened;
   pthread_mutex_unlock(&lock);
-  /* `OpenResponse`. Capabilities that are not set are those that the driver lacks. */
+  /* `OpenResponse`. Capabilities that are not set are those that the driver does not have. */
   answer answer = {0};
   pb_writer capabilities = {0};
   pb_write_integer(&answer.response, 1, opened->handle);

@@ -1,15 +1,15 @@
 //! The C ABI between the server and native hooks: plain data and function tables, no logic.
 //!
 //! `snaphook_hook.h` beside this crate is generated from this file (`SNAPHOOK_BLESS=1 cargo test -p snaphook-hook-abi`), so
-//! the comments on public items are the header's comments too. Structures only grow at their ends; each that may grow
-//! begins with its size, and the two that either side hands over first begin with the version.
+//! the comments on public items are the header's comments too. Structs grow only at their end; each that may grow begins
+//! with its size, and the table and the descriptor, which the two sides pass to each other first, with the version.
 
-// What is not public is not in the header: here the comments are C's, and the names are made fit for it by the generator.
+// Only public items are in the header. Its generator renames them, and comments use the C names, which rustdoc cannot resolve.
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use core::ffi::c_char;
 
-/// The version of this interface. Another version is another interface: a library and a server must have the same.
+/// The version of this interface. A library and a server must have the same.
 pub const ABI_VERSION: u32 = 1;
 
 /// Name of the function that a library exports: `const snaphook_descriptor *snaphook_hook(void)`.
@@ -23,25 +23,26 @@ pub const PHASE_POST_UPDATE: u32 = 3;
 pub const PHASE_PRE_DELETE: u32 = 4;
 pub const PHASE_POST_DELETE: u32 = 5;
 
-/// Pre phases: accept the change. Post phases: done. No payload.
+/// Pre phases: accept the change. Post phases: the hook has succeeded. The payload is ignored.
 pub const ANSWER_ACCEPT: u32 = 1;
-/// Accept the change with the payload as its data, a JSON object. Pre phases; needs the grant `amend`.
+/// Accept the change with the payload as its data, a JSON object. Only when creating and updating; needs the grant `amend`.
 pub const ANSWER_AMEND: u32 = 2;
-/// Reject the change. Pre phases. The payload is `{"message": "…", "fields": [{"pointer": "/a", "message": "…"}]}`.
+/// Reject the change. Only in pre phases. The payload is `{"message": "…", "fields": [{"pointer": "/a", "message": "…"}]}`;
+/// `fields` is optional.
 pub const ANSWER_REJECT: u32 = 3;
 /// The hook failed; the payload is a sentence in UTF-8 with the reason.
 pub const ANSWER_FAIL: u32 = 4;
 
 /// The host function succeeded.
 pub const STATUS_OK: i32 = 0;
-/// Nothing of that name exists.
+/// There is no such instance or event. The buffer is not written.
 pub const STATUS_NONE: i32 = 1;
 /// The call was denied or failed: the buffer contains `{"code": "denied", "message": "…"}`. The hook may continue.
 pub const STATUS_ERROR: i32 = 2;
-/// The run is over: it exceeded a limit or its time. Return; an answer is ignored now.
+/// The run is over: it exceeded a limit or its time. Return; the host ignores all further calls.
 pub const STATUS_OVER: i32 = 3;
-/// The function was used incorrectly: invalid UTF-8, a null pointer, a handle that is unknown or already released. The run
-/// fails with the reason.
+/// The function was used incorrectly: invalid UTF-8, a null pointer, a handle that is unknown or already released, a second
+/// answer. The run fails with the reason.
 pub const STATUS_MISUSE: i32 = 4;
 
 /// Levels of log lines.
@@ -67,11 +68,11 @@ pub struct Bytes {
 }
 
 /// The result of a host function. The host owns the memory: it is valid until `release` is called with the handle, at the
-/// latest until the run ends. Never free it in another way.
+/// latest until `check` or `react` returns. Do not free it yourself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Buffer {
-    /// 0: no result.
+    /// Never 0 in a result. Set it to 0 beforehand to see whether the host function wrote one.
     pub handle: u64,
     pub ptr: *const u8,
     pub len: usize,
@@ -98,47 +99,54 @@ pub struct Context {
     pub after: Text,
     /// JSON text of the actor who made the change, `{"id", "kind", "claims"?}`; absent if unknown.
     pub actor: Text,
+    /// Id of the request that caused the change; absent if there is none.
     pub request_id: Text,
-    /// RFC 3339, UTC, with milliseconds.
+    /// Time of the change: RFC 3339, UTC, with milliseconds.
     pub time: Text,
     /// Post phases: the event that the hook reacts to. 0 and absent in pre phases.
     pub event_position: u64,
     pub event_id: Text,
 }
 
-/// The host functions. `call` is the number that `check` or `react` got; it is invalid after they returned. Functions may be
-/// called from any thread during the run. Those with a result write it into `out`, and return `SNAPHOOK_STATUS_…`.
+/// The host functions. `call` is the number that `check` or `react` received; it is invalid once the function has returned.
+/// Until then, host functions may be called from any thread. They return `SNAPHOOK_STATUS_…` and write their result, or the
+/// error, into `out`. Their arguments need to be valid only until they return.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
     pub abi_version: u32,
     /// Size of this table in the host, in bytes.
     pub struct_size: u32,
-    /// Sets the result of the run: `SNAPHOOK_ANSWER_…` and its payload, which is copied. Exactly once per run.
+    /// Sets the result of the run: `SNAPHOOK_ANSWER_…` and its payload, at most 16 MiB. Exactly once per run.
     pub answer: extern "C" fn(call: u64, kind: u32, payload: Bytes) -> i32,
-    /// Frees a buffer before the run ends. Once per buffer.
+    /// Frees a buffer before the function returns; at most once per buffer.
     pub release: extern "C" fn(call: u64, handle: u64) -> i32,
     /// Writes a line to the hook's own log; `level` is `SNAPHOOK_LEVEL_…`.
     pub log: extern "C" fn(call: u64, level: u32, message: Text) -> i32,
     /// The instance as JSON: `{"id", "model", "model_version", "revision", "position", "created_at", "updated_at", "data"}`.
     pub read_get: extern "C" fn(call: u64, model: Text, id: Text, out: *mut Buffer) -> i32,
-    /// `{"items": […], "next": null}`. `query` is JSON, as in REST: `{"filter": {path: {op: value}}, "sort", "limit", "cursor"}`.
+    /// A page: `{"items": […], "next": null}`. `query` is JSON: `{"filter": {path: {op: value}}, "sort", "limit", "cursor"}`, all
+    /// members optional, with values as in REST.
     pub read_query: extern "C" fn(call: u64, model: Text, query: Text, out: *mut Buffer) -> i32,
     /// The event at a position, as JSON.
     pub read_event: extern "C" fn(call: u64, position: u64, out: *mut Buffer) -> i32,
-    /// Returns the instance. Without `id` the server creates one. Post phases only, like all following functions except `secret_get`.
+    /// Returns the instance. If `id.ptr` is null, the server creates an id. Only in post phases, like all functions below except
+    /// `secret_get`. Without a `read` grant for the model, `data` in the result is the data that the hook sent.
     pub write_create: extern "C" fn(call: u64, model: Text, id: Text, data: Text, out: *mut Buffer) -> i32,
-    /// `expected`: null, or the position that the instance must have.
+    /// `expected`: null, or the position that the instance must have; otherwise the error has the code `conflict`.
     pub write_update:
         extern "C" fn(call: u64, model: Text, id: Text, data: Text, expected: *const u64, out: *mut Buffer) -> i32,
-    /// Returns the instance before the deletion.
+    /// Returns the instance before the deletion, without a `read` grant for the model with `null` as `data`.
     pub write_delete: extern "C" fn(call: u64, model: Text, id: Text, expected: *const u64, out: *mut Buffer) -> i32,
     /// `request` is `{"method": "GET", "url": "…", "headers": [["a", "b"]], "timeout_ms": 1000, "redirect": "follow"}`; all members
-    /// except `url` are optional. `head` gets `{"status", "url", "redirected", "headers"}`, or the error.
+    /// except `url` are optional. `head` gets `{"status", "url", "redirected", "headers"}`, or the error; then `response_body` is
+    /// not written.
     pub http_send:
         extern "C" fn(call: u64, request: Text, body: Bytes, head: *mut Buffer, response_body: *mut Buffer) -> i32,
     /// `command` is `{"program": "/…", "args": […], "env": [["a", "b"]], "timeout_ms": 1000}`; all members except `program` are
-    /// optional. `code` gets the exit code, 128 + signal if a signal ended the program; `output` gets the error, if there is one.
+    /// optional. `code` gets the exit code, or 128 + the signal that ended the program; `output` gets what the program wrote to
+    /// standard output, `error_output` to standard error. If the call fails, `output` gets the error and the others are not
+    /// written.
     pub process_run: extern "C" fn(
         call: u64,
         command: Text,
@@ -147,11 +155,12 @@ pub struct Host {
         output: *mut Buffer,
         error_output: *mut Buffer,
     ) -> i32,
+    /// The secret as text. A secret that does not exist is an error with the code `not-found`.
     pub secret_get: extern "C" fn(call: u64, name: Text, out: *mut Buffer) -> i32,
 }
 
-/// The descriptor of a library; it must not change while the library is loaded. A function sets its result with
-/// `host->answer`, then returns. It may run on many threads at once.
+/// The descriptor of a library. Everything that it points to must not change until the process ends: libraries are not
+/// unloaded. `check` and `react` set their result with `host->answer`, then return. They may run on many threads at once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
@@ -159,7 +168,7 @@ pub struct Descriptor {
     pub abi_version: u32,
     /// `sizeof(snaphook_descriptor)`
     pub struct_size: u32,
-    /// A name for messages.
+    /// A name for messages, 1 to 200 bytes.
     pub name: Text,
     /// Runs in pre phases; null if the library has no hook for them.
     pub check: Option<extern "C-unwind" fn(call: u64, context: *const Context, host: *const Host)>,
@@ -167,7 +176,7 @@ pub struct Descriptor {
     pub react: Option<extern "C-unwind" fn(call: u64, context: *const Context, host: *const Host)>,
 }
 
-/// `check` or `react`. (Not in the header, where the type stands in the descriptor.)
+/// `check` or `react`. (Not in the header, where the descriptor contains the type itself.)
 ///
 /// cbindgen:ignore
 pub type Handler = extern "C-unwind" fn(call: u64, context: *const Context, host: *const Host);
@@ -199,12 +208,12 @@ mod tests {
             language: cbindgen::Language::C,
             include_guard: Some("SNAPHOOK_HOOK_H".to_owned()),
             header: Some(
-                "/* Native hooks for Snaphook. Generated from sdk/c/src/lib.rs: do not edit.\n   How to use it: \
-                 docs/hooks/native.md; an example: sdk/c/examples/check.c. */"
+                "/* Native hooks for Snaphook. Generated from sdk/c/src/lib.rs: do not edit.\n   Manual: docs/hooks/native.md; \
+                 example: sdk/c/examples/check.c. */"
                     .to_owned(),
             ),
             trailer: Some(
-                "/* What a library exports, under this name. On Windows add __declspec(dllexport). */\n\
+                "/* The function that a library exports. On Windows add __declspec(dllexport). */\n\
                  #ifdef __cplusplus\nextern \"C\"\n#endif\nconst snaphook_descriptor *snaphook_hook(void);"
                     .to_owned(),
             ),
@@ -236,7 +245,7 @@ mod tests {
         let kept = std::fs::read_to_string(root.join(HEADER)).unwrap_or_default();
         assert!(
             kept == text,
-            "{HEADER} is old; SNAPHOOK_BLESS=1 cargo test -p snaphook-hook-abi writes it anew:\n{text}"
+            "{HEADER} is outdated; SNAPHOOK_BLESS=1 cargo test -p snaphook-hook-abi rewrites it:\n{text}"
         );
     }
 }

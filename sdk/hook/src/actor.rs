@@ -1,4 +1,4 @@
-//! Who asked for a change.
+//! The actor who made a change.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::{Error, Result, data};
 
-/// Who asked for a change.
+/// The actor who made a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     /// The name of a token, the subject of an issuer, or the name of a hook, endpoint or module.
@@ -19,7 +19,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Reads the server's text: the JSON of the object, or from an older server a word.
+    /// Reads the server's text: a JSON object, or plain text from an older server.
     pub(crate) fn read(text: String) -> Actor {
         #[derive(Deserialize)]
         struct Members {

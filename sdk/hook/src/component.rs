@@ -153,8 +153,8 @@ pub(crate) fn secret_get(name: &str) -> Result<String, AccessError> {
     Ok(secret::get(name)?)
 }
 
-/// Before the first call: a panic is logged as an error, which the server adds to the failure. Not every target for WebAssembly
-/// has a standard error to print it to.
+/// Called before the first run: logs panics as errors, which the server adds to the failure, because not every WebAssembly target
+/// has a standard error.
 pub fn begin() {
     static BEGUN: std::sync::Once = std::sync::Once::new();
     BEGUN.call_once(|| std::panic::set_hook(Box::new(|panic| log(3, &panic.to_string()))));
@@ -186,8 +186,8 @@ pub fn change(context: Context) -> Raw {
     }
 }
 
-/// The verdict, as the world's type. In this version a pre hook can fail only by a trap; the server adds what the hook logged as an
-/// error before.
+/// The verdict, as the world's type. In this version of the world, a pre hook can only fail with a trap; the server adds the error
+/// that the hook has logged before.
 pub fn verdict(result: crate::Result<crate::Verdict>) -> Result<Verdict, Rejection> {
     match result {
         Ok(crate::Verdict::Accept) => Ok(Verdict::Accept),
@@ -204,7 +204,7 @@ pub fn verdict(result: crate::Result<crate::Verdict>) -> Result<Verdict, Rejecti
     }
 }
 
-/// A component: the exports of the two worlds, or of one.
+/// For a component: the exports of both worlds, or of one.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {

@@ -28,8 +28,7 @@ pub(crate) fn read<T: DeserializeOwned + 'static>(text: &str) -> Result<T, Error
         }
     }
     let message = format!(
-        "the data has a member `{name}`, a name that serde_json reserves; take the data as text (`Box<RawValue>`) to \
-         accept it"
+        "the data has a member `{name}`, a name that serde_json reserves; use the type `Box<RawValue>` to accept such data"
     );
     Err(Error::custom(message))
 }

@@ -25,7 +25,7 @@ impl AccessError {
 impl fmt::Display for AccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.message.contains('\n') {
-            // It ends in lines of a configuration, to be copied as they are.
+            // It ends with lines for the configuration, which users copy as they are.
             true => write!(f, "{}: {}", self.code, self.message),
             false => write!(f, "{} ({})", self.message, self.code),
         }
@@ -34,14 +34,14 @@ impl fmt::Display for AccessError {
 
 impl std::error::Error for AccessError {}
 
-/// One entity of a model, as it is stored.
+/// An instance of a model, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Instance<T> {
     pub id: String,
     pub model: String,
     pub model_version: u64,
     pub revision: u64,
-    /// Position of its last event; what `expected` is compared with.
+    /// Position of its last event, with which `expected` is compared.
     pub position: u64,
     pub created_at: String,
     pub updated_at: String,

@@ -31,7 +31,7 @@ thread_local! {
 
 /// Runs `work` with a host on this thread.
 pub(crate) fn with<T>(host: Rc<dyn Host>, work: impl FnOnce() -> T) -> T {
-    /// Restores the previous host, also if `work` panics.
+    /// Restores the previous host, even if `work` panics.
     struct Back(Option<Rc<dyn Host>>);
     impl Drop for Back {
         fn drop(&mut self) {
@@ -47,7 +47,7 @@ fn ask<T>(question: impl FnOnce(&dyn Host) -> Result<T, AccessError>) -> Result<
     let host = host.ok_or_else(|| {
         AccessError::new(
             "failed",
-            "no hook runs on this thread: host calls work only on the thread that runs `check` or `react`",
+            "no hook runs on this thread: host calls work only on the thread that called `check` or `react`",
         )
     })?;
     question(&*host)

@@ -103,7 +103,7 @@ macro_rules! export {
     };
 }
 
-/// For [`export!`] alone.
+/// Only for [`export!`].
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_arch = "wasm32")]

@@ -32,7 +32,7 @@ use crate::{Hook, Phase, Result, Verdict};
 /// The test's implementation of a request or a command.
 type Stub<Q, A> = Rc<dyn Fn(&Q) -> std::result::Result<A, AccessError>>;
 
-/// The host. Without grants by the test nothing is allowed, as in the server.
+/// The host. Nothing is allowed without a grant by the test, as in the server.
 #[derive(Clone, Default)]
 pub struct Mock(Rc<RefCell<MockState>>);
 
@@ -293,7 +293,9 @@ impl Host for Mock {
         self.allow("http", &request.url)?;
         self.0.borrow_mut().requests.push(request.clone());
         let answer = self.0.borrow().http.clone();
-        let answer = answer.ok_or_else(|| AccessError::new("failed", "the test handles no requests: see `on_http`"))?;
+        let answer = answer.ok_or_else(|| {
+            AccessError::new("failed", "the test does not handle requests; set a function with `on_http`")
+        })?;
         answer(request)
     }
 
@@ -301,7 +303,9 @@ impl Host for Mock {
         self.allow("process", &command.program)?;
         self.0.borrow_mut().commands.push(command.clone());
         let answer = self.0.borrow().process.clone();
-        let answer = answer.ok_or_else(|| AccessError::new("failed", "the test runs no programs: see `on_process`"))?;
+        let answer = answer.ok_or_else(|| {
+            AccessError::new("failed", "the test does not run programs; set a function with `on_process`")
+        })?;
         answer(command)
     }
 

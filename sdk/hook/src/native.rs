@@ -50,7 +50,7 @@ extern "C-unwind" fn react<H: Hook>(call: u64, context: *const Context, host: *c
 
 /// Performs one run; a panic fails it.
 fn serve(call: u64, context: *const Context, host: *const Table, run: impl FnOnce(Raw) -> (u32, String)) {
-    // SAFETY: the server passes both, and they stay until this function returns.
+    // SAFETY: the server passes both, and they stay valid until this function returns.
     let (context, table) = unsafe { (&*context, &*host) };
     let server: Rc<dyn Host> = Rc::new(Server { call, table: *table });
     let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -119,7 +119,7 @@ fn string(text: Text) -> Option<String> {
     if text.ptr.is_null() {
         return None;
     }
-    // SAFETY: the server's texts are so long, and UTF-8.
+    // SAFETY: the server's texts have this length.
     let bytes = unsafe { std::slice::from_raw_parts(text.ptr.cast::<u8>(), text.len) };
     Some(String::from_utf8_lossy(bytes).into_owned())
 }
@@ -167,13 +167,13 @@ impl Server {
         if buffer.handle == 0 {
             return Vec::new();
         }
-        // SAFETY: the server gave it, and keeps it until it is released.
+        // SAFETY: the server returned the buffer, and it stays valid until it is released.
         let copy = unsafe { std::slice::from_raw_parts(buffer.ptr, buffer.len) }.to_vec();
         (self.table.release)(self.call, buffer.handle);
         copy
     }
 
-    /// `None`: nothing of that name exists.
+    /// `None`: there is no such instance or event.
     fn taken(&self, status: i32, buffer: Buffer) -> Result<Option<Vec<u8>>, AccessError> {
         let answer = self.take(buffer);
         match status {
@@ -302,7 +302,7 @@ impl Host for Server {
     }
 }
 
-/// A native library: the symbol that the server looks for.
+/// For a native library: exports the symbol that the server looks for.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {

@@ -1,4 +1,4 @@
-// The package as its users meet it: types, bundles, and hooks in the real engine.
+// Uses the package as its users do: types, bundles, and hooks in the real engine.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -16,7 +16,7 @@ const execute = promisify(execFile);
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const hook = path.join(root, "test/hook/order.ts");
 let folder;
-// The library that the checkout keeps, if it does: where it is not, whoever runs the tests says so.
+// The directory with the library of V8; the caller sets it.
 const plugins = process.env.SNAPHOOK_PLUGINS;
 
 before(async () => {
@@ -40,7 +40,7 @@ test("a bundle is one file that exports the handlers", async () => {
 });
 
 for (const engine of ["quickjs", "v8"]) {
-  const skip = engine === "v8" && !plugins && "SNAPHOOK_PLUGINS names no folder with V8";
+  const skip = engine === "v8" && !plugins && "SNAPHOOK_PLUGINS is not set to a directory with V8";
   test(`a hook runs in the real engine: ${engine}`, { skip }, async () => {
     const amended = await run({ total: 42 }, { engine });
     assert.equal(amended.verdict, "amend");
@@ -57,7 +57,7 @@ for (const engine of ["quickjs", "v8"]) {
     assert.equal(denied.verdict, "failed");
     assert.deepEqual(denied.asked[0], { capability: "read", target: "customer", granted: false });
 
-    // It is that engine: each has words of its own for the same mistake.
+    // Proves which engine ran: each has a different message for the same mistake.
     const source = path.join(folder, "mistake.js");
     await writeFile(source, "export const preCreate = ({ after }) => after.customer.name;\n");
     const failed = await runHook(source, {
@@ -68,12 +68,12 @@ for (const engine of ["quickjs", "v8"]) {
   });
 }
 
-test("an engine that is not there is named", async () => {
+test("an unknown engine is named", async () => {
   const missing = await run({ total: 1 }, { engine: "v9" }).catch((error) => error);
   assert.match(missing.message, /no engine `v9`/);
 });
 
-test("what a hook lacks is told", async () => {
+test("a hook learns what it lacks", async () => {
   const denied = await run({ total: 7 });
   assert.equal(denied.verdict, "failed");
   assert.deepEqual(denied.asked[0], { capability: "read", target: "customer", granted: false });
@@ -84,7 +84,7 @@ test("what a hook lacks is told", async () => {
   assert.match(missing.message, /there is no `snaphook-that-is-not-there`/);
 });
 
-test("the command builds, and says why it does not", async () => {
+test("the command builds a bundle, or reports why it cannot", async () => {
   const bin = path.join(root, "bin.js");
   const out = path.join(folder, "dist/preCreate.js");
   const { stdout } = await execute(process.execPath, [bin, "build", hook, "--out", out]);
@@ -104,18 +104,18 @@ test("the command builds, and says why it does not", async () => {
   }
 });
 
-test("a bundle over the limit is refused with its size, the limit and what makes it large", async () => {
+test("a bundle over the limit is rejected with its size, the limit and its largest parts", async () => {
   const large = path.join(folder, "large.js");
   await writeFile(large, `export const text = ${JSON.stringify("x".repeat(BYTES_MAX))};\n`);
   const entry = path.join(folder, "entry.js");
   await writeFile(entry, 'import { text } from "./large.js";\nexport const preCreate = () => text;\n');
   const error = await build(entry, path.join(folder, "never.js")).catch((error) => error);
-  assert.match(error.message, /has \d{7} bytes, at most 1048576 are possible/);
+  assert.match(error.message, /has \d{7} bytes, at most 1048576 are allowed/);
   assert.match(error.message, /bytes .*large\.js/);
   await assert.rejects(readFile(path.join(folder, "never.js")), { code: "ENOENT" });
 });
 
-test("the types hold for a hook, and refuse what a phase never has", async () => {
+test("the types accept a hook, and reject what a phase never has", async () => {
   const tsc = path.join(root, "node_modules/typescript/bin/tsc");
   const check = async (name, text) => {
     const file = path.join(folder, name);

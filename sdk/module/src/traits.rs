@@ -17,16 +17,17 @@ pub trait Module: Send + Sync + Sized + 'static {
     /// How the server calls the hooks.
     const FLAGS: Flags = Flags::NONE;
 
-    /// Starts the module; on an error the server does not start.
+    /// Starts the module. On an error the server does not start, or continues without the module if it is optional; after
+    /// a reload, it keeps the previous modules.
     fn activate(host: Host, config: &Config<'_>) -> Result<Self, String>;
 
-    /// Called after `activate`, and after each reload of the configuration. On an error, the previous configuration
-    /// stays in use.
+    /// Called after `activate`, where an error has the same effect as in `activate`, and after each reload of the
+    /// configuration. After a reload, an error means that the previous configuration stays in use.
     fn config_change(&self, _config: &Config<'_>) -> Result<(), String> {
         Ok(())
     }
 
-    /// Called when the last request has ended, before the module is dropped.
+    /// Called before the module is dropped, after its last request and connection have ended, if it was active.
     fn deactivate(&self) {}
 
     /// Creates the state of a connection. Called only if the module has connection hooks.

@@ -1,4 +1,4 @@
-// {{name}}: asks for a name and a password before any other module.
+// {{name}}: requires a user name and a password for every request (HTTP Basic authentication).
 // Settings: config = { user = 'me', password = 'secret:door' }
 import { settings } from "snaphook:module/config@0.1.0";
 
@@ -6,7 +6,7 @@ export const beforeRequest = {
   handle(request) {
     const sent = request.headers.find((header) => header.name === "authorization");
     if (!sent || !isSame(sent.value, expected())) throw 401;
-    // It is not a token of the API.
+    // Removed, because the API would take it for a token.
     return ["declined", { headers: [{ tag: "remove", val: "authorization" }] }];
   },
 };
@@ -26,7 +26,7 @@ function expected() {
   return bytes(`Basic ${btoa(String.fromCharCode(...bytes(`${user}:${password}`)))}`);
 }
 
-// Takes the same time wherever the two differ, so that timing reveals nothing.
+// Compares in constant time, so that timing reveals nothing.
 function isSame(a, b) {
   return a.length === b.length && a.reduce((difference, byte, at) => difference | (byte ^ b[at]), 0) === 0;
 }

@@ -1,4 +1,4 @@
-"""{{name}}: asks for a name and a password before any other module.
+"""{{name}}: requires a user name and a password for every request (HTTP Basic authentication).
 
 Settings: config = { user = 'me', password = 'secret:door' }
 """
@@ -25,7 +25,7 @@ class BeforeRequest(exports.BeforeRequest):
         sent = next((header.value for header in request.headers if header.name == "authorization"), b"")
         if not hmac.compare_digest(sent, expected()):
             raise Err(401)
-        # It is not a token of the API.
+        # Removed, because the API would take it for a token.
         return Decision.DECLINED, RequestChange(None, None, [HeaderChange_Remove("authorization")], None)
 
 

@@ -9,5 +9,5 @@ from wit_world.imports.log import Level
 class WitWorld(World):
     @with_messages
     def react(self, ctx):
-        """Runs after a change is stored; raises `Err("a sentence")` to fail and be retried."""
+        """Runs after a change is stored; raise `Err("a sentence")` to fail and be retried."""
         log.write(Level.INFO, f"{ctx.model.id}/{ctx.id}")

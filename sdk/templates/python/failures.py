@@ -1,4 +1,4 @@
-"""What becomes of a failed host call that the hook does not catch."""
+"""Turns a failed host call that the hook does not catch into a failure with its message."""
 
 from functools import wraps
 
@@ -7,9 +7,9 @@ from wit_world.imports.types import AccessError
 
 
 def with_messages(function):
-    """The hook fails with the message of the host call.
+    """Makes the hook fail with the message of the host call.
 
-    Without it, the error is taken for one of the function itself, which has another type, and the message is lost.
+    Without this decorator, the error would be taken for the function's own error type, and its message would be lost.
     """
 
     @wraps(function)

@@ -1,5 +1,6 @@
 //! Engines run a hook's code. Each implements one trait (engine.rs) and is listed in one table, here.
 
+mod arguments;
 mod clock;
 mod component;
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! One connection that the bridge serves: handed over, and the request that comes back from it.
+//! A connection that the bridge serves: passes it to the bridge, and responds to the request that the bridge sends.
 
 use std::convert::Infallible;
 use std::io;
@@ -40,20 +40,20 @@ use crate::server::problem_document;
 /// The first byte of a TLS connection; no request begins with it.
 const TLS_HANDSHAKE: u8 = 22;
 
-/// Of a head that are waited for; a longer one is read by the bridge.
+/// How many bytes of a head to wait for; the bridge reads a longer one.
 const HEAD_BYTES: usize = 8 * 1024;
 
 /// How long a connection waits for a thread of the bridge, or for a bridge.
 const BRIDGE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What the modules may add to the head.
+/// How many headers modules may add.
 const HEADERS_OF_MODULES: usize = 100;
 
-/// For a response that the server gives itself, and what the client still sends.
+/// Time limit for a response of the server itself, including the rest that the client sends.
 const REFUSAL_MAX: Duration = Duration::from_secs(5);
 
 impl Bridge {
-    /// From the accepted connection until the bridge is done with it.
+    /// Serves an accepted connection until the bridge has finished with it.
     pub(in crate::server) async fn serve(&self, stream: TcpStream, place: &PeerRef, app: Arc<App>, router: Router) {
         let Some(first) = first_byte(&stream, place, &app).await else { return };
         // From here on it is not idle.
@@ -68,7 +68,7 @@ impl Bridge {
                     tracing::debug!("a connection of the bridge ended early: {error}");
                 }
             }
-            // Whoever waits for TLS understands nothing that could be said.
+            // A client that waits for TLS could not read a response.
             Err(_) if is_secure => {}
             Err(reason) => {
                 if let Ok(Err(error)) = timeout(REFUSAL_MAX, refuse(stream, peer, reason, app, router)).await {
@@ -78,18 +78,19 @@ impl Bridge {
         }
     }
 
-    /// For as long as a connection is open.
+    /// A permit to be held while a connection is open.
     pub(in crate::server) fn begin_connection(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.open).try_acquire_owned().ok()
     }
 
-    /// When every connection has ended.
+    /// Waits until all connections have ended.
     pub(in crate::server) async fn drained(&self) {
         // It is never closed.
         let _ = self.open.acquire_many(CONNECTIONS).await;
     }
 
-    /// Gives the server's end of the way to the API. `client`: whose connections count together. An error is why there is none.
+    /// Passes a connection to the bridge. Returns the server's end of the socket pair and the permit for a thread, or why
+    /// that failed. `client`: the address that the connection counts for.
     async fn hand_over(
         &self,
         stream: &TcpStream,
@@ -105,7 +106,7 @@ impl Bridge {
         let mut control = self.control.subscribe();
         let control = timeout(BRIDGE_WAIT_MAX, control.wait_for(Option::is_some)).await;
         let control = control.ok().and_then(Result::ok).and_then(|control| control.clone());
-        let control = control.ok_or("the modules of the server do not run")?;
+        let control = control.ok_or("the modules of the server are not running")?;
         let failed = |error: io::Error| format!("the modules of the server cannot be reached: {error}");
         let (own, other) = StdUnixStream::pair().map_err(failed)?;
         own.set_nonblocking(true).map_err(failed)?;
@@ -115,11 +116,12 @@ impl Bridge {
     }
 }
 
-/// Waits, without taking a byte, until the client has sent a head or the start of a handshake: who sends slowly holds no thread
-/// of the bridge. Gives the first byte; `None`: there is none in time, or the server stops first, or needs the place.
+/// Waits, without consuming bytes, until the client has sent a head or the start of a handshake, so that slow clients use
+/// no thread of the bridge. Returns the first byte; `None` if none came in time, or the server stops or needs the permit
+/// first.
 async fn first_byte(stream: &TcpStream, place: &PeerRef, app: &App) -> Option<u8> {
     tokio::select! {
-        // First: what has arrived is taken before the connection counts as idle.
+        // Biased: bytes that have arrived come before the connection counts as idle.
         biased;
         looked = timeout(HEADER_READ_MAX, peeked(stream)) => looked.ok()?.ok()?,
         () = draining::last_request(app.stopping.clone()) => None,
@@ -127,17 +129,17 @@ async fn first_byte(stream: &TcpStream, place: &PeerRef, app: &App) -> Option<u8
     }
 }
 
-/// `None`: the client has closed its side, and sent nothing.
+/// `None`: the client has closed its side without sending anything.
 async fn peeked(stream: &TcpStream) -> io::Result<Option<u8>> {
     loop {
         let is_over = stream.ready(Interest::READABLE).await?.is_read_closed();
         let look = || {
-            // On the stack: connections that wait here hold no memory for it.
+            // On the stack, so that waiting connections use no memory for it.
             let mut head = [0; HEAD_BYTES];
             let (length, _) = recv(stream, &mut head[..], RecvFlags::PEEK)?;
             match is_over || length == 0 || is_enough(&head[..length]) {
                 true => Ok(head[..length].first().copied()),
-                // Waits for more, or for the end.
+                // Wait for more, or for the end.
                 false => Err(io::ErrorKind::WouldBlock.into()),
             }
         };
@@ -148,13 +150,14 @@ async fn peeked(stream: &TcpStream) -> io::Result<Option<u8>> {
     }
 }
 
-/// Whether the bridge can go on with it without waiting for the client: a whole head, much of one, or no request.
+/// Whether the bridge need not wait for the client: the head is complete or long, or it is no request.
 fn is_enough(head: &[u8]) -> bool {
     let ends = |end: &[u8]| head.windows(end.len()).any(|window| window == end);
     head.first() == Some(&TLS_HANDSHAKE) || head.len() >= HEAD_BYTES || ends(b"\n\r\n") || ends(b"\n\n")
 }
 
-/// Answers the request, if one comes, and waits until the bridge closes its end: it still sends the response to the client.
+/// Responds to the request, if one comes, and waits until the bridge closes its end, after it has sent the response to the
+/// client.
 async fn answer(
     api: StdUnixStream,
     peer: SocketAddr,
@@ -178,7 +181,7 @@ async fn answer(
             }
         }
     });
-    // The bridge has deadlines of its own for what it waits for.
+    // No read timeout: the bridge enforces its own deadlines.
     let connection = http1::Builder::new()
         .keep_alive(false)
         .half_close(true)
@@ -199,7 +202,7 @@ async fn answer(
             }
         }
     };
-    // Dropping hyper's part does not end the connection: this one is still open.
+    // Dropping hyper's descriptor does not end the connection, because this one is still open.
     rustix::net::shutdown(&other, if served.is_ok() { Shutdown::Write } else { Shutdown::Both })?;
     let mut rest = [0; 1024];
     while other.read(&mut rest).await? > 0 {}
@@ -211,7 +214,7 @@ fn new_peer(app: &App, address: SocketAddr, is_secure: bool) -> PeerRef {
     Peer::of_connection(app.engine.memory(), origin)
 }
 
-/// Through the modules of other kinds, if there are any.
+/// Passes the request through the modules of other kinds, if any, to the API.
 fn ask_api(
     app: Arc<App>,
     mut router: Router,
@@ -223,14 +226,14 @@ fn ask_api(
     let (chain, connection) = (Arc::clone(&app.modules.chain()), origins.connection());
     async move {
         match chain.is_empty() {
-            // It is always ready.
+            // A router is always ready.
             true => router.call(request).await,
             false => Ok(Box::pin(modules::request::serve(app, router, chain, connection, peer, request)).await),
         }
     }
 }
 
-/// Answers without the bridge: how the server is, and 503 to everything else.
+/// Responds without the bridge: to requests for the server's health and metrics, and with 503 to all others.
 async fn refuse(
     mut stream: TcpStream,
     address: SocketAddr,
@@ -261,7 +264,7 @@ async fn refuse(
         .serve_connection(TokioIo::new(&mut stream), service)
         .await
         .map_err(io::Error::other)?;
-    // A connection that is closed on unread bytes is reset, and the response with it.
+    // Closing a connection with unread bytes would reset it, and the response would be lost.
     let mut rest = [0; 4096];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())

@@ -1,4 +1,4 @@
-//! The socket to the bridge: a Unix socket of whole messages, with descriptors beside them.
+//! The socket to the bridge: a Unix socket that carries whole messages and descriptors.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -13,17 +13,17 @@ use tokio::net::UnixDatagram;
 
 use super::message::{MESSAGE_BYTES_MAX, Order};
 
-/// Descriptors with one message: the client's and the API's.
+/// Maximum number of descriptors in a message: the client's connection and the one to the API.
 const DESCRIPTORS: usize = 2;
 
 /// The server's end.
 pub(super) struct Control {
-    /// Of the type SEQPACKET: unlike datagrams it says when the other end is gone. Sending and receiving are the same.
+    /// Of the type SEQPACKET, which is used like datagrams but reports when the other end is closed.
     socket: UnixDatagram,
 }
 
 impl Control {
-    /// And the bridge's end.
+    /// Returns both ends: the server's and the bridge's.
     pub(super) fn pair() -> io::Result<(Control, OwnedFd)> {
         let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let own = StdUnixDatagram::from(own);
@@ -35,7 +35,7 @@ impl Control {
         self.send_with(order, &[]).await
     }
 
-    /// With descriptors, which the bridge gets copies of.
+    /// Sends an order with descriptors, of which the bridge receives duplicates.
     pub(super) async fn send_with(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let length = order.bytes().len();
         if length > MESSAGE_BYTES_MAX {
@@ -54,12 +54,12 @@ impl Control {
         self.socket.async_io(Interest::WRITABLE, send).await.map(|_| ())
     }
 
-    /// The next message; empty when the bridge is gone.
+    /// Receives the next message; empty when the bridge is gone.
     pub(super) async fn receive(&self) -> Vec<u8> {
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
         loop {
             match self.socket.recv(&mut bytes).await {
-                // A process that ends with unread messages resets the socket; what it sent before follows.
+                // A process that ends with unread messages resets the socket; its earlier messages follow.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 received => {
                     bytes.truncate(received.unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Where there is no bridge: it needs Linux, and the configuration refuses `kind = 'zia'` elsewhere.
+//! For systems other than Linux, where the bridge does not exist and the configuration rejects `kind = 'zia'`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigHandle};
 use crate::engine::Engine;
 use crate::telemetry::exposition::Exposition;
 
-/// There is none.
+/// No bridge exists.
 pub enum Bridge {}
 
 impl Bridge {

@@ -1,4 +1,4 @@
-//! What the server and the bridge say to each other: a kind, then fields of bytes, each after its length.
+//! The messages between the server and the bridge: a kind, then fields of bytes, each preceded by its length.
 //! `bridge/zia/src/message.hpp` is the other side.
 
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 
 use crate::config::ServerConfig;
 
-/// Bytes of a message; the bridge reads no more.
+/// Maximum size of a message: the bridge reads no more.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// A message to the bridge.
 pub(super) struct Order(Vec<u8>);
 
-/// What the bridge needs to know of a module.
+/// The settings of a module that the bridge needs.
 pub(super) struct ModuleOrder<'a> {
     pub(super) number: usize,
     pub(super) name: &'a str,
@@ -43,7 +43,7 @@ impl Order {
         Order::new(b'A').text(env!("CARGO_PKG_VERSION"))
     }
 
-    /// Goes with two descriptors: the client's connection, and one to the API.
+    /// Sent with two descriptors: the client's connection, and one to the API.
     pub(super) fn connection(peer: SocketAddr, is_secure: bool) -> Order {
         Order::new(b'C').text(&peer.ip().to_canonical().to_string()).number(peer.port()).flag(is_secure)
     }
@@ -56,7 +56,7 @@ impl Order {
         Order::new(b'D').number(number)
     }
 
-    /// With so much time for connections that are served.
+    /// `time`: how long open connections may continue.
     pub(super) fn stop(time: Duration) -> Order {
         Order::new(b'S').number(time.as_millis())
     }
@@ -70,7 +70,7 @@ impl Order {
     }
 
     fn text(mut self, text: &str) -> Order {
-        // What is longer than a message is refused when it is sent.
+        // `Control::send` rejects messages that are too long.
         self.0.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
         self.0.extend(text.as_bytes());
         self
@@ -98,12 +98,12 @@ pub(super) enum Report {
         module: usize,
         what: String,
     },
-    /// A module failed a request; `None`: nobody knows which.
+    /// A module failed a request; `None`: it is unknown which.
     Failed {
         module: Option<usize>,
         what: String,
     },
-    /// The process ends; the module, if any, that ran on the thread, and what of it.
+    /// The process ends: the module that ran on the thread, if any, and its function.
     Crashed {
         module: Option<usize>,
         what: String,
@@ -128,13 +128,13 @@ impl Report {
     }
 }
 
-/// The first field, and what follows it.
+/// The first field, and the bytes after it.
 fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
 }
 
-/// Tables as keys with dots, lists as keys with numbers; the specification knows text only.
+/// Flattens tables to keys with dots and lists to keys with numbers, because the specification only has texts.
 fn flattened(settings: &Map<String, Value>) -> Vec<(String, String)> {
     fn add(pairs: &mut Vec<(String, String)>, key: &str, value: &Value) {
         match value {

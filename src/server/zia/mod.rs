@@ -1,9 +1,10 @@
-//! Modules that were built from ZiaModuleAPISpec: they run in the program `snaphook-zia-bridge`, a process of its own.
+//! Modules that were built with ZiaModuleAPISpec. They run in a separate process, the program `snaphook-zia-bridge`.
 //!
-//! A connection goes to the bridge as its descriptor, once the client has sent a head; with it goes one end of a socket
-//! pair. The bridge runs the modules' hooks, and sends a request that no module answers over that pair: the API is the last
-//! module. So the server itself knows where each request comes from, whether over TLS (the first byte of the connection is
-//! that of a handshake), and when the bridge is done with it. Whatever crashes in the bridge costs its connections.
+//! Once a client has sent a head, the server passes the descriptor of its connection to the bridge, together with one end
+//! of a socket pair. The bridge runs the modules' hooks, and sends a request that no module handles over that pair: the
+//! API acts as the last module. So the server itself knows the origin of each request, whether it uses TLS (the first byte
+//! of the connection is that of a handshake), and when the bridge has finished. A crash in the bridge only ends its
+//! connections.
 
 mod connection;
 mod control;

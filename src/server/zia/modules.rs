@@ -1,4 +1,4 @@
-//! What the server knows of each module in the bridge: its settings, its faults of late, whether it still takes part.
+//! The server's state of each module in the bridge: its settings, its recent faults, and whether it is active.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -9,20 +9,20 @@ use tokio::time::Instant;
 use super::message::{ModuleOrder, Order};
 use crate::config::{ModuleConfig, ModuleKind};
 
-/// So many faults within so long deactivate a module.
+/// This many faults within this time deactivate a module.
 const STRIKES: usize = 3;
 const STRIKES_WITHIN: Duration = Duration::from_mins(1);
 
-/// One module. Its number is its place in the configuration.
+/// One module. Its number is its index in the configuration.
 pub(super) struct Module {
-    /// With the secrets that it refers to in place.
+    /// References to secrets are replaced by their values.
     pub(super) config: ModuleConfig,
     strikes: VecDeque<Instant>,
-    /// Starts in a row that failed because of it.
+    /// Consecutive starts that failed because of it.
     failed_starts: usize,
     /// All faults since the start.
     pub(super) failures: u64,
-    /// Why it does not take part any more.
+    /// The reason if it is deactivated.
     pub(super) deactivated: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl Module {
         Module { config, strikes: VecDeque::new(), failed_starts: 0, failures: 0, deactivated: None }
     }
 
-    /// Counts a fault; `true`: it was the one too many.
+    /// Counts a fault; `true` if that deactivated the module.
     pub(super) fn strike(&mut self, now: Instant, what: &str) -> bool {
         self.failures += 1;
         let name = &self.config.name;
@@ -45,7 +45,7 @@ impl Module {
         true
     }
 
-    /// A process did not start because of it, however long that took.
+    /// Called when a process did not start because of the module.
     pub(super) fn failed_to_start(&mut self, now: Instant, what: &str) {
         self.failed_starts += 1;
         if !self.strike(now, what) && self.deactivated.is_none() && self.failed_starts >= STRIKES {
@@ -53,7 +53,7 @@ impl Module {
         }
     }
 
-    /// A process has started, with it or without.
+    /// Called when a process has started, with or without the module.
     pub(super) fn started(&mut self) {
         self.failed_starts = 0;
     }
@@ -62,7 +62,7 @@ impl Module {
         let effect = if self.config.optional {
             "requests are served without it"
         } else {
-            "requests get 503, since it is not `optional`"
+            "requests get 503, because it is not `optional`"
         };
         tracing::error!("module `{}` is deactivated: {why}; {effect}", self.config.name);
         self.deactivated = Some(why);
@@ -72,7 +72,7 @@ impl Module {
     pub(super) fn order(&self, number: usize) -> Order {
         let library = match &self.config.kind {
             ModuleKind::Zia { library } => library,
-            // The bridge says that it cannot be read.
+            // The bridge reports that the library cannot be read.
             _ => Path::new(""),
         };
         Order::module(&ModuleOrder {

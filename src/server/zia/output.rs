@@ -1,21 +1,22 @@
-//! What the bridge and its modules print, in the server's log: line by line, so many bytes of each, so many lines a second.
+//! Writes the output of the bridge and its modules to the server's log, with limits for the length of a line and for lines
+//! per second.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout};
 
-/// Bytes of a line that are logged.
+/// Maximum length of a logged line, in bytes.
 const LINE_BYTES_MAX: usize = 4 * 1024;
 
-/// Lines that are logged in one [`PERIOD`].
+/// Maximum number of lines that are logged in one [`PERIOD`].
 const LINES_MAX: u32 = 500;
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Between two looks when there is nothing to tell.
-const NOTHING_TO_TELL: Duration = Duration::from_hours(1);
+/// Time to wait for output when no lines were dropped.
+const NOTHING_DROPPED: Duration = Duration::from_hours(1);
 
-/// Logs what comes until its end.
+/// Logs all output until its end.
 pub(super) async fn log(mut from: impl AsyncRead + Unpin) {
     let mut lines = Lines::default();
     let mut pace = Pace::new(Instant::now());
@@ -32,11 +33,11 @@ pub(super) async fn log(mut from: impl AsyncRead + Unpin) {
     pace.finish();
 }
 
-/// Bytes on their way to lines.
+/// Splits bytes into lines.
 #[derive(Default)]
 struct Lines {
     line: Vec<u8>,
-    /// Bytes of this line that are left out.
+    /// How many bytes of this line are cut off.
     cut: usize,
 }
 
@@ -64,14 +65,14 @@ impl Lines {
         let visible: String = text.trim_end().chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
         match self.cut {
             0 => told(&visible),
-            cut => told(&format!("{visible}… and {cut} bytes")),
+            cut => told(&format!("{visible}… and {cut} more bytes")),
         }
         self.line.clear();
         self.cut = 0;
     }
 }
 
-/// How many lines were logged lately.
+/// How many lines were logged in the current period.
 struct Pace {
     since: Instant,
     lines: u32,
@@ -95,10 +96,10 @@ impl Pace {
         }
     }
 
-    /// How long until those that were left out are to be told.
+    /// How long until dropped lines are to be reported.
     fn until_told(&self, now: Instant) -> Duration {
         match self.left_out {
-            0 => NOTHING_TO_TELL,
+            0 => NOTHING_DROPPED,
             _ => PERIOD.saturating_sub(now.duration_since(self.since)),
         }
     }
@@ -110,7 +111,10 @@ impl Pace {
 
     fn finish(&self) {
         if self.left_out > 0 {
-            tracing::warn!("modules printed more than {LINES_MAX} lines a second: {} were left out", self.left_out);
+            tracing::warn!(
+                "modules printed more than {LINES_MAX} lines per second; {} lines were dropped",
+                self.left_out
+            );
         }
     }
 }
@@ -127,7 +131,7 @@ mod tests {
             lines.add(part, |line| told.push(line.to_owned()));
         }
         lines.finish(|line| told.push(line.to_owned()));
-        let long = format!("{}… and 2 bytes", "y".repeat(LINE_BYTES_MAX));
+        let long = format!("{}… and 2 more bytes", "y".repeat(LINE_BYTES_MAX));
         assert_eq!(told, ["a", "bc", "", "\u{fffd} [1m", &long, "end"]);
     }
 

@@ -1,4 +1,4 @@
-//! One process of the bridge: started, and ended.
+//! Starts and ends a process of the bridge.
 
 use std::io;
 use std::path::Path;
@@ -14,10 +14,10 @@ use super::control::Control;
 use super::message::Order;
 use super::output;
 
-/// For connections whose waiting was interrupted, and for the modules' own ends.
+/// Time for interrupted connections to end, and for modules to end.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// For what it printed before its end; programs that its modules started may hold the pipes for longer.
+/// Time for the output that the process printed before its end. Programs that modules started may keep the pipes open longer.
 const OUTPUT_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Process {
@@ -42,7 +42,7 @@ impl Process {
         Ok(Process { child, control: Arc::new(control), outputs })
     }
 
-    /// Waits for its end, so long.
+    /// Waits for the process to end; kills it after `time`. Returns its status as text.
     pub(super) async fn ended(mut self, time: Duration) -> String {
         let status = match timeout(time, self.child.wait()).await {
             Ok(status) => status,
@@ -59,9 +59,9 @@ impl Process {
         status.map_or_else(|error| format!("cannot be waited for: {error}"), |status| status.to_string())
     }
 
-    /// Orders it to stop, and waits. It has so much time for connections that it serves.
+    /// Orders the process to stop, and waits. Its connections may continue for `time`.
     pub(super) async fn stop(self, time: Duration) {
-        // Whoever is gone has stopped.
+        // If this fails, the process has already ended.
         let _ = self.control.send(&Order::stop(time)).await;
         let status = self.ended(time + STOP_MAX).await;
         tracing::debug!("the bridge for zia modules ended: {status}");

@@ -1,4 +1,4 @@
-//! Keeps a process of the bridge running: starts it again with growing pauses, deactivates modules that fail too often, and
+//! Keeps a process of the bridge running: restarts it with exponential backoff, deactivates modules that fail too often, and
 //! passes on changes of the configuration.
 
 use std::path::PathBuf;
@@ -20,48 +20,48 @@ use crate::drivers::references::{references, with_values};
 use crate::engine::Engine;
 use crate::telemetry::exposition::Exposition;
 
-/// More than there ever are at once.
+/// Permits for open connections; more than there can be at once.
 pub(super) const CONNECTIONS: u32 = 1 << 20;
 
-/// From the start of a process until it takes connections. It has deadlines of its own for each module.
+/// Time limit for a process to accept connections. The process has its own limits for each module.
 const START_MAX: Duration = Duration::from_mins(2);
 
-/// From the end of its socket to the end of the process.
+/// Time from the end of its socket until the process is killed.
 const END_MAX: Duration = Duration::from_secs(5);
 
-/// For connections when the server stops: their requests had their time before.
+/// Time for connections when the server stops, after their requests have ended.
 const STOP_TIME: Duration = Duration::from_millis(500);
 
-/// For those of a process that another one replaces.
+/// Time for the connections of a process that is replaced.
 const REPLACED_TIME: Duration = Duration::from_mins(1);
 
-/// Pauses before it is started again.
+/// The shortest and the longest pause before a restart.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// What ran for so long is started again without a pause.
+/// A process that ran for this long is restarted without a pause.
 const STEADY: Duration = Duration::from_mins(1);
 
-/// The bridge, whatever process runs it now.
+/// The bridge, across restarts of its process.
 pub struct Bridge {
     program: PathBuf,
     modules: Mutex<Vec<Module>>,
-    /// Of the process that takes connections.
+    /// The socket to the process that accepts connections.
     pub(super) control: watch::Sender<Option<Arc<Control>>>,
     pub(super) threads: Threads,
-    /// Less those that are open.
+    /// [`CONNECTIONS`] permits, less one for each open connection.
     pub(super) open: Arc<Semaphore>,
-    /// The first process, until it is kept.
+    /// The first process, until `keep` takes it.
     first: Mutex<Option<Process>>,
     starts: Mutex<u64>,
 }
 
-/// Why a process did not begin to take connections.
+/// Why a process did not start to accept connections.
 struct Unstarted {
     module: Option<usize>,
     what: String,
 }
 
-/// What the supervisor of a running server listens to.
+/// The inputs of the supervisor.
 struct SupervisorInputs {
     handle: Arc<ConfigHandle>,
     engine: Arc<Engine>,
@@ -69,17 +69,17 @@ struct SupervisorInputs {
     stop: watch::Receiver<bool>,
 }
 
-/// What it is told.
+/// An event for the supervisor.
 enum Event {
     Report(Report),
-    /// Nothing more comes from the process.
+    /// The process has closed its socket.
     End,
     Reload,
     Stop,
 }
 
 impl Bridge {
-    /// Starts it, if any module needs it. An error is a whole message.
+    /// Starts the bridge, if any module needs it. The error is a whole message.
     pub async fn open(config: &Config, engine: &Engine) -> Result<Option<Arc<Bridge>>, String> {
         let modules = modules(config, engine).await?;
         if modules.is_empty() {
@@ -108,7 +108,7 @@ impl Bridge {
         Ok(Some(bridge))
     }
 
-    /// Until the server stops: `stop` says when all requests are done.
+    /// Keeps the bridge running until the server stops: `stop` becomes true when all requests have ended.
     pub(in crate::server) async fn keep(
         self: Arc<Self>,
         handle: Arc<ConfigHandle>,
@@ -135,7 +135,7 @@ impl Bridge {
                         let config = kept.handle.current();
                         tokio::select! {
                             () = self.reload(&mut process, &config, &kept.engine) => {}
-                            // What was started for it ends.
+                            // Dropping the reload ends a process that it has started.
                             _ = kept.stop.wait_for(|stop| *stop) => break true,
                         }
                     }
@@ -149,7 +149,7 @@ impl Bridge {
                 return;
             }
             let status = process.ended(END_MAX).await;
-            tracing::error!("the bridge for zia modules ended, and its connections with it: {status}");
+            tracing::error!("the bridge for zia modules ended with all its connections: {status}");
             process = match self.start_again(&mut kept, started).await {
                 Some(process) => process,
                 None => return,
@@ -157,7 +157,7 @@ impl Bridge {
         }
     }
 
-    /// `None`: the server stops.
+    /// Starts a new process, with retries. `None`: the server stops.
     async fn start_again(&self, kept: &mut SupervisorInputs, started: Instant) -> Option<Process> {
         let mut pause = if started.elapsed() > STEADY { Duration::ZERO } else { PAUSE.0 };
         loop {
@@ -166,7 +166,7 @@ impl Bridge {
                 _ = kept.stop.wait_for(|stop| *stop) => return None,
             }
             pause = (pause * 2).clamp(PAUSE.0, PAUSE.1);
-            // Whoever guards requests is not there: nothing would be served until the configuration changes.
+            // A required module is deactivated: no request would be served until the configuration changes.
             while self.refusal().is_some() {
                 tokio::select! {
                     _ = kept.reloads.changed() => {}
@@ -180,7 +180,7 @@ impl Bridge {
             let config = kept.handle.current();
             let started = tokio::select! {
                 started = self.start(&config) => started,
-                // Dropped, the process ends.
+                // Dropping the process ends it.
                 _ = kept.stop.wait_for(|stop| *stop) => return None,
             };
             match started {
@@ -197,7 +197,7 @@ impl Bridge {
         }
     }
 
-    /// A new process, with the modules that take part.
+    /// Starts a process with the active modules.
     async fn start(&self, config: &Config) -> Result<Process, Unstarted> {
         let broken = |what: String| Unstarted { module: None, what };
         *self.starts.lock().unwrap_or_else(PoisonError::into_inner) += 1;
@@ -218,7 +218,7 @@ impl Bridge {
                         what: format!("its configuration cannot be passed on: {error}"),
                     });
                 }
-                // It has ended; what it said before comes next.
+                // The process has ended; its earlier messages are read below.
                 Err(_) => break,
             }
         }
@@ -257,7 +257,7 @@ impl Bridge {
         }
     }
 
-    /// Whether another try makes sense: a module that may be left out was the reason.
+    /// Counts a failed start. Returns whether to try again: the reason was an optional module.
     fn failed_to_start(&self, unstarted: &Unstarted) -> bool {
         let mut modules = self.lock();
         let Some(module) = unstarted.module.and_then(|number| modules.get_mut(number)) else { return false };
@@ -293,14 +293,14 @@ impl Bridge {
         };
         let is_deactivated = self.lock().get_mut(number).is_some_and(|module| module.strike(Instant::now(), &what));
         if is_deactivated {
-            // If the process is gone, the next one is started without it.
+            // If this fails, the process is gone, and the next one is started without the module.
             let _ = control.send(&Order::deactivate(number)).await;
         }
     }
 
-    /// New limits and settings go to the process that runs; another list of modules, to a new one.
+    /// Passes new limits and settings to the running process; starts a new process for a changed list of modules.
     async fn reload(&self, process: &mut Process, config: &Config, engine: &Engine) {
-        // If the process is gone, the next one is started with them.
+        // If this fails, the process is gone, and the next one is started with the new limits.
         let _ = process.control.send(&Order::limits(&config.server)).await;
         let new = match modules(config, engine).await {
             Ok(new) => new,
@@ -330,7 +330,7 @@ impl Bridge {
         match self.start(config).await {
             Ok(started) => {
                 self.control.send_replace(Some(Arc::clone(&started.control)));
-                // It ends when its connections have.
+                // The old process ends after its connections.
                 tokio::spawn(std::mem::replace(process, started).stop(REPLACED_TIME));
                 tracing::info!("the bridge for zia modules runs the new modules");
             }
@@ -356,14 +356,14 @@ impl Bridge {
         }
     }
 
-    /// Why no request is let through: a module that is not optional does not take part any more.
+    /// Why all requests are rejected: a module that is not optional is deactivated.
     pub(super) fn refusal(&self) -> Option<String> {
         let modules = self.lock();
         let gone = modules.iter().find(|module| module.deactivated.is_some() && !module.config.optional)?;
         Some(format!("the module `{}` is deactivated", gone.config.name))
     }
 
-    /// What does not work, by module; the first part: what requests are refused for.
+    /// The deactivated modules with the reasons: those because of which requests are rejected, and the optional ones.
     pub(in crate::server) fn troubles(&self) -> (Map<String, Value>, Map<String, Value>) {
         let modules = self.lock();
         let named = |optional: bool| {
@@ -372,7 +372,7 @@ impl Bridge {
         };
         let mut refused: Map<_, _> = named(false).collect();
         if refused.is_empty() && self.control.borrow().is_none() {
-            let waits = modules.iter().map(|module| (module.config.name.clone(), "the bridge does not run".into()));
+            let waits = modules.iter().map(|module| (module.config.name.clone(), "the bridge is not running".into()));
             refused.extend(waits);
         }
         (refused, named(true).collect())
@@ -380,18 +380,18 @@ impl Bridge {
 
     pub(in crate::server) fn write_metrics(&self, out: &mut Exposition) {
         let starts = *self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        out.counter("snaphook_zia_bridge_starts", "Processes that were started for zia modules").sample(&[], starts);
+        out.counter("snaphook_zia_bridge_starts", "Processes started for zia modules").sample(&[], starts);
         let modules = self.lock();
         let mut failures = out.counter("snaphook_zia_module_failures", "Faults of zia modules");
         modules.iter().for_each(|module| failures.sample(&[("module", &*module.config.name)], module.failures));
-        let mut active = out.gauge("snaphook_zia_module_active", "Whether a zia module takes part");
+        let mut active = out.gauge("snaphook_zia_module_active", "Whether a zia module is active");
         for module in modules.iter() {
             active.sample(&[("module", &*module.config.name)], u8::from(module.deactivated.is_none()));
         }
     }
 }
 
-/// The zia modules of a configuration, with their secrets. The error is a whole message.
+/// The zia modules of a configuration, with the values of their secrets. The error is a whole message.
 async fn modules(config: &Config, engine: &Engine) -> Result<Vec<Module>, String> {
     let mut modules = Vec::new();
     for module in config.server.modules.iter().filter(|module| module.kind.is_zia()) {

@@ -1,5 +1,5 @@
-//! Threads of the bridge: each connection that is served has one, also an event stream that nobody ends. No client gets more
-//! than a part of them.
+//! Permits for threads of the bridge. Each connection that is served has one, including event streams until they end. A single
+//! client gets only a part of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use snaphook_identity::client_of;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections that are served at once. Others wait.
+/// Maximum number of connections that are served at once; others wait.
 const THREADS: usize = 1024;
 
-/// Those of one client. A proxy that is trusted stands for many, so it has all.
+/// Maximum number for one client. A trusted proxy stands for many clients, so it may have all.
 const OF_CLIENT: usize = THREADS / 4;
 
 pub(super) struct Threads {
@@ -19,7 +19,7 @@ pub(super) struct Threads {
     clients: Mutex<HashMap<u64, Weak<Semaphore>>>,
 }
 
-/// One of them, until it is dropped.
+/// A permit for a thread, until it is dropped.
 pub(super) struct Thread {
     _thread: OwnedSemaphorePermit,
     _of_client: Option<OwnedSemaphorePermit>,
@@ -30,7 +30,7 @@ impl Threads {
         Threads { all: Arc::new(Semaphore::new(THREADS)), clients: Mutex::default() }
     }
 
-    /// Waits for one. `client`: `None` for a proxy.
+    /// Waits for a permit. `client`: `None` for a trusted proxy.
     pub(super) async fn take(&self, client: Option<IpAddr>) -> Thread {
         // No semaphore is ever closed.
         let of_client = match client {

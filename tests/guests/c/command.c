@@ -1,5 +1,5 @@
-/* A command for WASI preview 1 in C: the context comes on standard input, the answer goes to standard output, the log to
- * standard error. The word in the context's `actor` says what it does. */
+/* A command for WASI preview 1 in C: it reads the context from standard input, and writes the result to standard output and
+ * the log to standard error. The id of the context's `actor` chooses the task. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ int main(int argc, char **argv) {
     } else if (strstr(context, "\"actor\":{\"id\":\"nothing\"")) {
         return 0;
     } else if (strstr(context, "\"actor\":{\"id\":\"look\"")) {
-        /* What a sandbox must not have. */
+        /* A sandbox must provide none of these. */
         FILE *file = fopen("/etc/passwd", "r");
         FILE *made = fopen("made", "w");
         printf("{\"reject\":\"%d arguments, %s environment, %s file, %s made\"}", argc > 0 ? argc - 1 : 0,

@@ -1,5 +1,5 @@
-/* The suite's hook in C: one component for all tasks and all phases. The context's `actor` says which task, its `id` what
- * the task needs beside the data. Strings are pointer and length, without a zero at their end. */
+/* The suite's hook in C: one component for all tasks and phases. The id of the context's `actor` chooses the task; the context's
+ * `id` is the task's parameter. Strings are a pointer and a length, without a terminating zero. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ static void info_bytes(const uint8_t *bytes, size_t length) {
 
 static void info(const hook_string_t *text) { info_bytes(text->ptr, text->len); }
 
-/* Logs two texts with a word between. */
+/* Logs a text followed by bytes. */
 static void info_two(const char *before, const uint8_t *bytes, size_t length) {
     size_t start = strlen(before);
     uint8_t *line = malloc(start + length);
@@ -42,7 +42,7 @@ static bool refused(access_error *error) {
     return true;
 }
 
-/* Not turned into a loop: what it adds comes after the call. Nothing of it lies on the stack that C keeps in memory. */
+/* The compiler cannot turn this into a loop, because it adds after the call. It uses no stack in linear memory. */
 static volatile unsigned depth;
 
 __attribute__((noinline)) static unsigned deep(unsigned level) {
@@ -50,7 +50,7 @@ __attribute__((noinline)) static unsigned deep(unsigned level) {
     return level == 0xffffffff ? 0 : deep(level + 1) + depth;
 }
 
-/* What is kept here cannot be optimised away. */
+/* Prevents allocations from being optimised away. */
 static uint8_t *volatile kept;
 
 static void forever(void) {
@@ -58,7 +58,7 @@ static void forever(void) {
     }
 }
 
-/* The id of the actor, which is an object as JSON; a server of before sends the word alone. */
+/* The id of the actor, which is a JSON object; an older server sends only the id. */
 static hook_string_t task_of(const hook_context_t *ctx) {
     static const char start[] = "{\"id\":\"";
     hook_string_t word = ctx->actor.val;
@@ -93,7 +93,7 @@ static void tell(const hook_context_t *ctx) {
     }
 }
 
-/* The capabilities. Whether it was one. */
+/* Runs the tasks that use a capability; returns whether there was one. */
 static bool ask(const hook_context_t *ctx) {
     const hook_string_t word = task_of(ctx), *task = &word;
     hook_string_t item, note, data, id = ctx->id;
@@ -157,7 +157,7 @@ static bool ask(const hook_context_t *ctx) {
     return true;
 }
 
-/* The tasks that end in the same way in every phase, if they end. */
+/* Runs the tasks that have the same result in every phase, if any. */
 static void run(const hook_context_t *ctx) {
     const hook_string_t word = task_of(ctx), *task = &word;
     if (is(task, "accept") || ask(ctx)) return;
@@ -217,7 +217,7 @@ bool exports_hook_check(hook_context_t *ctx, hook_verdict_t *ret, hook_rejection
     } else if (is(task, "same")) {
         *data = ctx->after.val;
     } else if (is(task, "add")) {
-        /* The data has members already. */
+        /* The data is not empty. */
         static const char added[] = "{\"x\":1,";
         const uint8_t *brace = memchr(ctx->after.val.ptr, '{', ctx->after.val.len);
         size_t rest = ctx->after.val.len - (size_t)(brace + 1 - ctx->after.val.ptr);

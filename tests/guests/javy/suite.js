@@ -1,5 +1,5 @@
-// The suite's hook for Javy: one module for all tasks and all phases. The context's `actor` says which task, its `id` what
-// the task needs beside the data. What is written to standard error is the hook's log.
+// The suite's hook for Javy: one module for all tasks and phases. The id of the context's `actor` chooses the task; the context's
+// `id` is the task's parameter. Standard error is the hook's log.
 
 function readInput() {
   const parts = [];
@@ -30,7 +30,7 @@ function deep() {
   return deep() + 1;
 }
 
-// A server of before sends the word alone.
+// An older server sends only the id.
 const task = ctx.actor?.id ?? ctx.actor;
 switch (task) {
   case "accept":

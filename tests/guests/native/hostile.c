@@ -1,4 +1,4 @@
-/* Libraries that break the rules, one for each CASE of the header's rules. Compiled with -DCASE=name. */
+/* Libraries that break the rules of the header, one for each CASE. Compiled with -DCASE=name. */
 
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -87,7 +87,7 @@ void odd_level(uint64_t call, const snaphook_context *context, const snaphook_ho
   host->answer(call, SNAPHOOK_ANSWER_ACCEPT, PAYLOAD(""));
 }
 
-/* Keeps all that it is given. */
+/* Never releases a buffer. */
 void hoards(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
   snaphook_buffer out;
   while (host->read_get(call, TEXT("item"), context->id, &out) == SNAPHOOK_STATUS_OK) {
@@ -97,11 +97,11 @@ void hoards(uint64_t call, const snaphook_context *context, const snaphook_host 
 
 void never_returns(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
   (void)call, (void)context, (void)host;
-  /* Asleep, so that the other tests have the cores. */
+  /* Sleeps, so that other tests can use the cores. */
   for (;;) sleep(1);
 }
 
-/* What a panic or a C++ exception does: an exception of a language that nobody here knows. */
+/* Like a panic or a C++ exception: an exception of an unknown language. */
 struct exception {
   uint64_t class;
   void (*cleanup)(int, void *);
@@ -119,7 +119,7 @@ void throws(uint64_t call, const snaphook_context *context, const snaphook_host 
   abort();
 }
 
-/* Uses the number of the call before it, which is over. */
+/* Uses the number of the previous call, which is over. */
 void late(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
   static uint64_t last;
   (void)context;
@@ -129,7 +129,7 @@ void late(uint64_t call, const snaphook_context *context, const snaphook_host *h
   host->answer(call, SNAPHOOK_ANSWER_ACCEPT, PAYLOAD(""));
 }
 
-/* Tells whose thread it is on; does not return if the actor says so. */
+/* Logs whether it runs on a thread of the runtime; does not return if the actor is `stuck`. */
 void quick_then_stuck(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
   char name[16] = {0};
   static const char stuck[] = "{\"id\":\"stuck\"";
@@ -143,7 +143,7 @@ void quick_then_stuck(uint64_t call, const snaphook_context *context, const snap
 }
 
 #ifdef NEEDS
-/* In no library that is loaded. */
+/* Defined in no loaded library. */
 extern int NEEDS(void);
 int (*needed)(void) = NEEDS;
 #endif

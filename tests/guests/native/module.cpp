@@ -1,6 +1,6 @@
-// A module that does what no module should, as the header `x-do` of a request says. It speaks the C ABI itself, without the
-// face that would catch what it throws. Its setting `activate` is what activating does. With CONNECTIONS it has hooks of
-// connections, which say in the log that they were called; its setting `start` is what the first of them does.
+// A module that breaks the rules in the way that the header `x-do` of a request names. It uses the C ABI directly, without
+// snaphook.hpp, which would catch its exceptions. Its setting `activate` chooses what `activate` does. With CONNECTIONS it has
+// connection hooks, which log their calls; its setting `start` chooses what `connection_start` does.
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
@@ -130,7 +130,7 @@ static uint32_t before_request(void *raw, snaphook_module_exchange *exchange) {
     return host->set_body(exchange, request_side, bytes(huge)) == SNAPHOOK_MODULE_FAILED ? 413 : SNAPHOOK_MODULE_FAILED;
   }
   if (wanted == "response") {
-    // It is not its turn.
+    // This hook may only change the request.
     return host->set_status(exchange, 200) == SNAPHOOK_MODULE_FAILED ? 418 : SNAPHOOK_MODULE_FAILED;
   }
   if (wanted == "keep") kept = exchange;

@@ -1,5 +1,5 @@
-/* The suite's hook in C, as a native library: all tasks of src/hooks/engines/conformance. The context's `actor` says
-   which task, its `id` what the task needs beside the data. */
+/* The suite's hook in C, as a native library: all tasks of src/hooks/engines/conformance. The id of the context's `actor`
+   chooses the task; the context's `id` is the task's parameter. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ static void info(const Run *run, const char *line, size_t len) {
   run->host->log(run->call, SNAPHOOK_LEVEL_INFO, (snaphook_text){line, len});
 }
 
-/* Where `"key":` of an object's text ends, or NULL. The host's own JSON, so there is no space in it. */
+/* Returns the end of `"key":` in an object, or NULL. The host writes JSON without spaces. */
 static const char *after_key(const snaphook_buffer *json, const char *key) {
   char quoted[64];
   int length = snprintf(quoted, sizeof quoted, "\"%s\":", key);
@@ -36,7 +36,7 @@ static const char *after_key(const snaphook_buffer *json, const char *key) {
   return NULL;
 }
 
-/* The text of a member: without escapes but \" and \n, which is what messages have. */
+/* Copies the text of a member. Handles only the escapes \" and \n, which occur in messages. */
 static size_t string_of(const snaphook_buffer *json, const char *key, char *out, size_t size) {
   const char *at = after_key(json, key), *end = (const char *)json->ptr + json->len;
   size_t length = 0;
@@ -48,7 +48,7 @@ static size_t string_of(const snaphook_buffer *json, const char *key, char *out,
   return length;
 }
 
-/* Logs the object after `"data":`, to its end: it is the last member. */
+/* Logs the object after `"data":`, which is the last member. */
 static void info_data(const Run *run, const snaphook_buffer *instance) {
   const char *data = after_key(instance, "data");
   if (data != NULL) info(run, data, (size_t)((const char *)instance->ptr + instance->len - data) - 1);
@@ -70,7 +70,7 @@ static void joined(const Run *run, long number, const snaphook_buffer *rest) {
   free(line);
 }
 
-/* The capabilities; 0: no such task. */
+/* Runs the tasks that use a capability; 0: no such task. */
 static int ask(const Run *run, snaphook_text task) {
   const snaphook_host *host = run->host;
   snaphook_text id = run->context->id;
@@ -174,14 +174,14 @@ static void add(const Run *run) {
   char *more = malloc(data.len + 16);
   size_t start = (size_t)((const char *)memchr(data.ptr, '{', data.len) - data.ptr) + 1;
   memcpy(more, data.ptr, start);
-  /* The data has members already. */
+  /* The data is not empty. */
   memcpy(more + start, "\"x\":1,", 6);
   memcpy(more + start + 6, data.ptr + start, data.len - start);
   run->host->answer(run->call, SNAPHOOK_ANSWER_AMEND, (snaphook_bytes){(const uint8_t *)more, data.len + 6});
   free(more);
 }
 
-/* As a panic or a C++ exception: an exception of a language that nobody here knows. */
+/* Like a panic or a C++ exception: raises an exception of an unknown language. */
 static void crash(void) {
   static __thread struct exception {
     uint64_t class;
@@ -193,7 +193,7 @@ static void crash(void) {
   _Unwind_RaiseException(&thrown);
 }
 
-/* The id of an actor, which is an object as JSON and begins with it. */
+/* The id of an actor: the first member of a JSON object. */
 static snaphook_text actor_id(snaphook_text actor) {
   static const char start[] = "{\"id\":\"";
   const size_t skipped = sizeof start - 1;
@@ -226,7 +226,7 @@ static void handle(uint64_t call, const snaphook_context *context, const snaphoo
     host->log(call, SNAPHOOK_LEVEL_WARN, text("w"));
     host->log(call, SNAPHOOK_LEVEL_ERROR, text("e"));
   } else if (is(task, "loop")) {
-    /* Asleep, so that the other tests have the cores. */
+    /* Sleeps, so that other tests can use the cores. */
     for (;;) sleep(1);
   } else if (is(task, "talk")) {
     while (host->log(call, SNAPHOOK_LEVEL_INFO, text("x")) == SNAPHOOK_STATUS_OK) {

@@ -1,6 +1,6 @@
-/* Refuses everything and says which library it is: -DSAYS=word. With -DREADS it also says what a read of its own model
-   came to: 1 (there is none), 2 (refused). With -DWAITS=path, if there is a 77 in the data, it makes that file and waits
-   until somebody removes it. */
+/* Rejects every change with the word of -DSAYS=word, which identifies the library. With -DREADS it adds the status of a read of
+   its own model: 1 (no such instance), 2 (denied). With -DWAITS=path, if the data contains 77, it creates that file and waits
+   until the file is removed. */
 
 #define _GNU_SOURCE
 

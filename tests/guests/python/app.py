@@ -1,5 +1,5 @@
-"""The suite's hook in Python: one component for all tasks and all phases. The context's `actor` says which task, its `id`
-what the task needs beside the data."""
+"""The suite's hook in Python: one component for all tasks and phases. The id of the context's `actor` chooses the task; the
+context's `id` is the task's parameter."""
 
 import json
 
@@ -9,7 +9,7 @@ from wit_world.imports import http, log, process, read, secret, write
 from wit_world.imports.log import Level
 from wit_world.imports.types import FieldError, Phase, Rejection, Verdict_Accept, Verdict_Amend
 
-# Calls of this sandbox.
+# Number of calls in this sandbox.
 calls = 0
 
 PHASES = {
@@ -32,7 +32,7 @@ class WitWorld(World):
             case "same":
                 return Verdict_Amend(ctx.after)
             case "add":
-                # The data has members already; as text, numbers keep their digits.
+                # The data is not empty. As text, numbers keep their digits.
                 return Verdict_Amend(ctx.after.replace("{", '{"x":1,', 1))
             case "flood":
                 return Verdict_Amend('{"text":"' + "x" * 20_000_000 + '"}')
@@ -52,12 +52,12 @@ class WitWorld(World):
 
 
 def task(ctx):
-    """The id of the actor; a server of before sends the word alone."""
+    """The id of the actor; an older server sends only the id."""
     return json.loads(ctx.actor)["id"] if ctx.actor.startswith("{") else ctx.actor
 
 
 def run(ctx):
-    """The tasks that end in the same way in every phase, if they end."""
+    """Runs the tasks that have the same result in every phase, if any."""
     match task(ctx):
         case "accept":
             pass
@@ -100,7 +100,7 @@ def run(ctx):
 
 
 def ask(task, id):
-    """The capabilities."""
+    """Runs the tasks that use a capability."""
     match task:
         case "read-get":
             found = read.get("item", id)

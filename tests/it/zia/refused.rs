@@ -80,12 +80,13 @@ fn a_missing_bridge_is_named() {
         ..ServerOptions::default()
     };
     for command in ["check", "serve"] {
-        for (bridge, place) in [("/none/bridge", "not there"), ("no-such-bridge", "not beside this binary or in PATH")]
+        for (bridge, place) in
+            [("/none/bridge", "does not exist"), ("no-such-bridge", "is neither beside this binary nor in PATH")]
         {
             let said = fails(command, &without(bridge));
             assert!(
                 said.contains(&format!(
-                    "config.toml:4: modules with `kind = 'zia'` run in the program `{bridge}`, which is {place}"
+                    "config.toml:4: modules with `kind = 'zia'` run in the program `{bridge}`, which {place}"
                 )) && said.contains("`cargo xtask modules` builds it"),
                 "{said}"
             );

@@ -13,14 +13,23 @@ pub(super) const TYPES: [(&str, &str); 8] = [
     ("process.command.args", "?string[]"),
 ];
 
-/// Documentation that replaces that of the WIT, where it describes how values are passed.
-pub(super) const WORDS: [(&str, &str); 6] = [
-    ("read", "Reads what the grant `read` opens. An answer may be awaited; it need not be."),
+/// Documentation that replaces that of the WIT.
+pub(super) const WORDS: [(&str, &str); 9] = [
+    ("types.access-error", "The error of a host call."),
+    ("read", "Reads what the grant `read` opens. `await` is allowed, but not needed."),
     ("read.get", "Null if there is no such instance."),
     ("read.query", "A page of the model's instances."),
-    ("read.event", "The event at that position, as REST has it."),
-    ("write.create", "`id`: the instance's, which is made up otherwise; fails with `exists` if there is one."),
+    ("read.event", "The event at that position, as in REST; null if there is none."),
+    (
+        "write",
+        "Writes what the grant `write` opens. Each write is validated, runs hooks and is logged, as one over REST.",
+    ),
+    (
+        "write.create",
+        "`id`: the id of the instance; without it the server creates one. Fails with `exists` if the id is taken.",
+    ),
     ("write.update", "`expected`: fails with `conflict` if the last event of the instance is at another position."),
+    ("write.delete", "Returns the instance before the deletion. `expected`: as for `update`."),
 ];
 
 /// Interfaces with a single function, which is a member of a handler's context in JavaScript. Other interfaces are
@@ -41,8 +50,8 @@ pub(super) const BY_HAND: [(&str, &str); 26] = [
     ("types.rejection.message", "constructor(message?: string"),
     ("types.rejection.fields", "fields?: Record<string, string>"),
     ("types.field-error", "fields?: Record<string, string>"),
-    ("types.field-error.pointer", "a JSON Pointer into the data"),
-    ("types.field-error.message", "and a message each"),
+    ("types.field-error.pointer", "JSON Pointer into the data"),
+    ("types.field-error.message", "a message for each"),
     ("pre-hook.check", "export type Decision<Data>"),
     ("post-hook.react", "type Awaitable<Value>"),
     // `fetch` as in browsers.

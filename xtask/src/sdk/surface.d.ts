@@ -1,6 +1,6 @@
-// From here on by hand: what exists in JavaScript alone, or is another thing there than in WIT.
+// The rest is written by hand: what exists only in JavaScript, or differs from the WIT.
 
-/** Data as JSON has it. */
+/** A JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [property: string]: Json };
 
 /** `eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`, `nin`, `like`, `ilike`, `has` and `exists`, as in REST. */
@@ -20,20 +20,20 @@ export interface Query {
   sort?: string;
   /** 1 to 1000; 50 if absent. */
   limit?: number;
-  /** `next` of the page before. */
+  /** `next` of the previous page. */
   cursor?: string;
 }
 
-/** Who asked for a change. */
+/** Who made a change. */
 export interface Actor {
   /** The name of a token, the subject of an issuer, or the name of a hook, endpoint or module. */
   id: string;
   kind: "anonymous" | "token" | "oidc" | "hook" | "endpoint" | "module" | "server" | (string & {});
-  /** What the issuer says of the subject. */
+  /** The issuer's claims about the subject. */
   claims?: { [name: string]: Json };
 }
 
-/** An event as REST has it. */
+/** An event, as in REST. */
 export interface Event<Data = Json> {
   position: number;
   id: string;
@@ -51,14 +51,14 @@ export interface Event<Data = Json> {
 
 export interface FetchInit {
   method?: string;
-  /** A value may hold `{{secret:name}}`: the server puts the secret there, the hook never sees it. */
+  /** A value may contain `{{secret:name}}`: the server inserts the secret, and the hook never sees it. */
   headers?: Record<string, string> | Iterable<[string, string]>;
   body?: string | Uint8Array | ArrayBuffer | null;
   redirect?: Redirect;
   signal?: unknown;
 }
 
-/** Names and values in the order of the names. */
+/** Iterates over names and values, sorted by name. */
 export interface FetchHeaders extends Iterable<[string, string]> {
   append(name: string, value: string): void;
   delete(name: string): void;
@@ -119,11 +119,11 @@ interface NoAfter {
 
 type Awaitable<Value> = Value | Promise<Value>;
 
-/** Nothing: the change may pass. Data: with this data instead, which needs the grant `amend`. A thrown `Reject`: no. */
+/** Return nothing to accept the change, or data to replace its data (needs the grant `amend`). Throw a `Reject` to reject it. */
 export type Decision<Data> = Awaitable<Data | null | undefined | void>;
 
-// What the engines have of the web; docs/hooks/engines.md lists what they lack. Where a project has these globals from
-// `lib: ["dom"]`, those stay.
+// The web APIs of the engines; docs/hooks/engines.md lists what they lack. If a project has these globals from `lib: ["dom"]`,
+// those are used instead.
 
 type Own<Type> = typeof globalThis extends { onmessage: any } ? {} : Type;
 
@@ -239,7 +239,7 @@ interface WebPerformance {
 }
 
 declare global {
-  /** Thrown in a pre hook it refuses the change (422). `fields`: a JSON Pointer into the data and a message each. */
+  /** Throw it in a pre hook to reject the change (422). `fields`: a message for each JSON Pointer into the data. */
   class Reject extends Error {
     constructor(message?: string, fields?: Record<string, string>);
   }

@@ -56,7 +56,9 @@ impl TypeRenderer<'_> {
     /// The documentation and the fields of a record.
     fn fields(&mut self, interface: &str, name: &str) -> Result<(String, Vec<Field>)> {
         match self.definition(interface, name)? {
-            (docs, TypeDefKind::Record(record)) => Ok((doc(docs, ""), record.fields.clone())),
+            (docs, TypeDefKind::Record(record)) => {
+                Ok((words(&format!("{interface}.{name}"), docs, ""), record.fields.clone()))
+            }
             _ => Err(format!("`{interface}.{name}` of {WIT} is no longer a record")),
         }
     }
@@ -122,7 +124,7 @@ impl TypeRenderer<'_> {
         ["log.write", "log.write.level", "log.write.message"].iter().try_for_each(|item| self.contract.take(item))?;
         let lines: String =
             levels.iter().map(|level| format!("  {}(...values: unknown[]): void;\n", camel(&level.name))).collect();
-        let head = head.replace(" */", " Whatever is given is written as `console.log` would. */");
+        let head = head.replace(" */", " Values are formatted as by `console.log`. */");
         Ok(format!("{head}export interface Log {{\n{lines}}}\n"))
     }
 
@@ -197,7 +199,7 @@ impl TypeRenderer<'_> {
         };
         let members = self.members("http.response", &record.fields, &["headers", "body"], "readonly ")?;
         Ok(format!(
-            "/** What a response has beside its headers and body. */\nexport interface ResponseHead {{\n{members}}}\n"
+            "/** The members of a response except its headers and body. */\nexport interface ResponseHead {{\n{members}}}\n"
         ))
     }
 

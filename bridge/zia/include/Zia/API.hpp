@@ -1,8 +1,8 @@
-// The interface of modules after the public specification ZiaModuleAPISpec, version 1.1.1, in words of our own.
+// The module interface of the public specification ZiaModuleAPISpec, version 1.1.1, written independently.
 //
-// Modules are built from the specification's headers, and the bridge may be (`cargo xtask modules --zia-headers DIR`). Without
-// them the bridge is built from this file. Invariant: the names, the order of members and the order of virtual functions are
-// those of the specification, since both sides share these objects in memory.
+// Modules are built with the specification's headers, and so may the bridge be (`cargo xtask modules --zia-headers DIR`).
+// Otherwise the bridge is built with this file. Invariant: the names, the order of members and the order of virtual functions
+// match the specification, because the bridge and modules share these objects in memory.
 #pragma once
 
 #include <memory>
@@ -21,12 +21,12 @@ namespace Definitions {
 static const std::string VERSION = "1.1.1";
 }
 
-// What a hook returns; any other number is an error, if possible the HTTP status of the response.
+// The result of a hook. Any other number is an error: from 400 to 599, the HTTP status of the response.
 using HookResultType = unsigned short;
 namespace HookResult {
-// Handled: no later module is asked for this hook.
+// Handled: no later module is called for this hook.
 static constexpr HookResultType Ok = 1;
-// Not handled: the next module is asked.
+// Not handled: the next module is called.
 static constexpr HookResultType Declined = 0;
 }
 
@@ -41,10 +41,10 @@ struct Request {
     // Path and query.
     std::string uri;
     std::string protocol;
-    // Of a header that stands several times, the last one.
+    // If a header occurs several times, the last value.
     std::unordered_map<std::string, std::string> headers;
     std::vector<char> body;
-    // Whether it came over TLS.
+    // Whether the connection uses TLS.
     bool secure;
 };
 
@@ -67,7 +67,7 @@ struct ServerConfig {
     std::string apispec_version = Definitions::VERSION;
 };
 
-// What a module does for one connection with its one request. A hook that is not overridden declines.
+// The hooks of a module for one connection with its single request. A hook that is not overridden declines.
 class RequestHandler {
 public:
     using pointer = std::shared_ptr<RequestHandler>;
@@ -76,11 +76,11 @@ public:
 
     virtual HookResultType onConnectionStart(const Connection&, tcp::socket&) { return HookResult::Declined; }
     virtual HookResultType onConnectionEnd(const Connection&, tcp::socket&) { return HookResult::Declined; }
-    // Fills the buffer, whose size is the most that is wanted, and says how much was read; 0: the end.
+    // Reads into the buffer, at most its size, and sets the number of bytes read; 0: the end.
     virtual HookResultType onConnectionRead(const Connection&, tcp::socket&, std::vector<char>&, size_t&) {
         return HookResult::Declined;
     }
-    // Sends the buffer and says how much was written.
+    // Sends the buffer and sets the number of bytes written.
     virtual HookResultType onConnectionWrite(const Connection&, tcp::socket&, const std::vector<char>&, size_t&) {
         return HookResult::Declined;
     }
@@ -93,7 +93,7 @@ public:
     virtual HookResultType onResponse(const Connection&, Response&) { return HookResult::Declined; }
 };
 
-// A module library exports `factory`, which makes one of these, and `recycler`, which destroys it.
+// A module library exports `factory`, which creates a module, and `recycler`, which destroys it.
 class Module {
 public:
     using pointer = Module*;
@@ -112,5 +112,5 @@ public:
 }
 }
 
-// Before `factory` and `recycler`.
+// To be written before `factory` and `recycler`.
 #define ZIA_API_EXPORT extern "C"

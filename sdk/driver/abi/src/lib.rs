@@ -1,9 +1,9 @@
 //! The C ABI between the server and libraries that bring drivers: plain data and function types, no logic.
 //!
 //! `sdk/c/snaphook_driver.h` is generated from this file (`SNAPHOOK_BLESS=1 cargo test -p snaphook-driver-abi`), so the
-//! comments on public items are the header's comments too. The descriptor only grows at its end.
+//! comments on public items are the header's comments too. The descriptor grows only at its end.
 
-// What is not public is not in the header: here the comments are C's, and the names are made fit for it by the generator.
+// Only public items are in the header. Its generator renames them, and comments use the C names, which rustdoc cannot resolve.
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use core::ffi::c_char;
@@ -40,10 +40,10 @@ pub struct Bytes {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// The number of the call. No number is used twice.
+    /// The number of the call, which is never used again.
     pub call: u64,
     /// May be called from any thread, before or after `open` or `call` returns. `status` is `SNAPHOOK_PLUGIN_OK` or
-    /// `SNAPHOOK_PLUGIN_ERROR`. The server copies the response before this returns.
+    /// `SNAPHOOK_PLUGIN_ERROR`. The server copies the response, at most 256 MiB, before this returns.
     pub complete: extern "C" fn(call: u64, status: u32, response: Bytes),
 }
 
@@ -68,10 +68,10 @@ pub struct Descriptor {
     /// Opens a store. The request is a message `OpenRequest`, the response an `OpenResponse`.
     pub open: Option<extern "C-unwind" fn(request: Bytes, completion: Completion)>,
     /// Calls a method of an opened store. `handle` is that of the `OpenResponse`, `method` a `SNAPHOOK_METHOD_…`. After a
-    /// `…_CLOSE` the handle is not used again.
+    /// `…_CLOSE` the server begins no call with the handle, but one that it began before may arrive later.
     pub call: Option<extern "C-unwind" fn(handle: u64, method: u32, request: Bytes, completion: Completion)>,
-    /// The server no longer waits for this call: the library may end it early, and must complete it like any other. Called after
-    /// `open` or `call` returned. Null if calls cannot be cancelled.
+    /// The server no longer waits for this call: the library may end it early, but must complete it like any other. Called after
+    /// `open` or `call` has returned; the call may already be complete. Null if calls cannot be cancelled.
     pub cancel: Option<extern "C-unwind" fn(call: u64)>,
 }
 
@@ -108,8 +108,8 @@ mod tests {
                     .to_owned(),
             ),
             trailer: Some(format!(
-                "/* Methods of stores, as `call` gets them. */\n{}\n\
-                 /* What a library exports, under this name. On Windows add __declspec(dllexport). */\n\
+                "/* Methods of stores, the values of `method` in `call`. */\n{}\n\
+                 /* The function that a library exports. On Windows add __declspec(dllexport). */\n\
                  #ifdef __cplusplus\nextern \"C\"\n#endif\nconst snaphook_plugin *snaphook_plugin_v1(void);",
                 methods()
             )),
@@ -150,7 +150,7 @@ mod tests {
         let kept = std::fs::read_to_string(root.join(HEADER)).unwrap_or_default();
         assert!(
             kept == text,
-            "sdk/c/snaphook_driver.h is old; SNAPHOOK_BLESS=1 cargo test -p snaphook-driver-abi writes it anew:\n{text}"
+            "sdk/c/snaphook_driver.h is outdated; SNAPHOOK_BLESS=1 cargo test -p snaphook-driver-abi rewrites it:\n{text}"
         );
     }
 }

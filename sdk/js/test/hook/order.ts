@@ -1,4 +1,4 @@
-// A hook that imports, refuses, amends and logs: every type of it is checked by the tests.
+// A hook that imports, rejects, amends and logs. The tests also check its types.
 
 import type { PreCreate, PostCreate } from "@snaphook/hook";
 import { LIMIT } from "./rules";

@@ -1,3 +1,3 @@
-// What the hook of the tests imports.
+// Imported by the hook of the tests.
 
 export const LIMIT: number = 1000;

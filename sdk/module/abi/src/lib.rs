@@ -2,9 +2,9 @@
 //! logic.
 //!
 //! `sdk/c/snaphook_module.h` is generated from this file (`SNAPHOOK_BLESS=1 cargo test -p snaphook-module-abi`), so the
-//! comments on public items are the header's comments too. The structs only grow at their end.
+//! comments on public items are the header's comments too. Structs grow only at their end.
 
-// What is not public is not in the header: here the comments are C's, and the names are made fit for it by the generator.
+// Only public items are in the header. Its generator renames them, and comments use the C names, which rustdoc cannot resolve.
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use core::ffi::{c_char, c_void};
@@ -20,39 +20,42 @@ pub const BLOCKING: u32 = 1;
 /// Flag of a module: the server reads the whole request body, up to `max-body`, before `before_request` and `request`.
 pub const REQUEST_WHOLE: u32 = 2;
 /// Flag of a module: the server collects the whole response body, up to `max-body`, before `response`; a larger one becomes an
-/// error. A stream of events, which has no end, and the response to HEAD have no body for the module.
+/// error. A stream of events, which never ends, and the response to HEAD are not collected.
 pub const RESPONSE_WHOLE: u32 = 4;
 
 /// Result of a hook: it declined, the next module is called.
 pub const DECLINED: u32 = 0;
 /// Result of a hook: handled; no later module is called for this hook. Also the result of functions that succeeded.
 pub const OK: u32 = 1;
-/// Result of a request hook: it waits. The module calls `host->resume` when it can continue, and the server then calls the
-/// same hook again. The time limit applies to all waits of a hook together; beyond it the request ends with status 504.
+/// Result of a request hook that has called `host->token`: it waits. The module calls `host->resume` when it can continue, and
+/// the server then calls the same hook again. The time limit applies to all waits of a hook together; beyond it the request
+/// ends with status 504.
 pub const PENDING: u32 = 2;
 /// Result of a hook: it failed, for instance with an exception. The request ends with status 500, and the server counts the
-/// failure. Also the result of functions that got an invalid value.
+/// failure. Also the result of functions that reject a value or a handle.
 pub const FAILED: u32 = 3;
-/// Result of a request hook: from here to 599, the HTTP status of an error. No later module is called for this hook, and
-/// `request_error` follows with the response.
+/// Result of a request hook: from here to 599, the HTTP status of an error. No later module is called for this hook. The server
+/// creates the response to the error and calls `request_error`, at most once per request.
 pub const STATUS_MIN: u32 = 400;
 
-/// What a function is about: the request, or bytes on the way to the server.
+/// Side of an exchange: the request, or bytes on the way to the server.
 pub const REQUEST: u32 = 0;
-/// What a function is about: the response, or bytes on the way to the peer.
+/// Side of an exchange: the response, or bytes on the way to the peer.
 pub const RESPONSE: u32 = 1;
 
 /// Text of a request: its method.
 pub const METHOD: u32 = 0;
 /// Text of a request: path and query.
 pub const URI: u32 = 1;
-/// Text of a request: `HTTP/1.1` or `HTTP/2.0`. It cannot be changed.
+/// Text of a request: `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`. It cannot be changed.
 pub const PROTOCOL: u32 = 2;
-/// Text of a request: the requested host, with the port if the request has one. It cannot be changed.
+/// Text of a request: the requested host, with the port if the request has one; empty if it names no host. It cannot be
+/// changed.
 pub const HOST: u32 = 3;
 /// Text of a request: address and port of the peer, or `unix`. It cannot be changed.
 pub const PEER: u32 = 4;
-/// Text of a response: the reason after the status in HTTP/1. Null if there is no response, or its reason is the usual one.
+/// Text of a response: the reason after the status in HTTP/1. Null if there is no response, or if its reason is the standard
+/// one.
 pub const REASON: u32 = 5;
 
 /// Levels of `host->log`.
@@ -89,13 +92,13 @@ pub struct Header {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// `path`, or `limits.burst` for a table in the table, or `names.0` for an item of a list.
+    /// `path`, `limits.burst` for a member of a table, or `names.0` for an item of a list.
     pub key: Text,
-    /// Text unchanged; numbers, `true` and `false` as in JSON.
+    /// Text as it is; numbers, `true` and `false` as in JSON.
     pub value: Text,
 }
 
-/// The configuration of a module, passed at activation and after changes. Valid until the function returns.
+/// The configuration of a module, passed at activation and at each reload. Valid until the function returns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -108,11 +111,11 @@ pub struct Config {
     pub server_version: Text,
     /// Such as `linux-x86_64`.
     pub platform: Text,
-    /// The name that the module has in `[[server.modules]]`.
+    /// The module's name in `[[server.modules]]`.
     pub module_name: Text,
     /// The module's `config` table as JSON.
     pub json: Text,
-    /// The same table, one value each.
+    /// The values of the same table, one by one.
     pub settings: *const Setting,
     pub settings_len: usize,
 }
@@ -125,12 +128,12 @@ pub struct ConnectionInfo {
     pub struct_size: u32,
     /// 1 if the connection is encrypted.
     pub is_secure: u32,
-    /// Address and port of the peer.
+    /// Address and port of the peer, or `unix`.
     pub peer: Text,
 }
 
 /// One request and its response, inside a hook. The handle is valid until the hook returns, on the thread that runs the
-/// hook; what the host's functions return of it is valid for as long.
+/// hook, and so are the texts and bytes that the host's functions return for it.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Exchange {
@@ -144,8 +147,9 @@ pub struct Output {
     _opaque: [u8; 0],
 }
 
-/// The server's functions. The table is valid until the module was recycled. The server copies everything that a module passes
-/// before the function returns. Functions with a result return `OK`, or `FAILED` for an invalid value or handle.
+/// The server's functions. The table is valid until the process ends. Arguments need to be valid only until the function
+/// returns. Functions that change something return `OK`, or `FAILED` if the value or the handle is invalid, the current hook
+/// may not change it, or a limit is reached. The others return null or 0 for an invalid handle.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
@@ -155,41 +159,48 @@ pub struct Host {
     pub struct_size: u32,
     /// Identifies the module in `log`.
     pub module: u64,
-    /// Writes a line to the server's log. From any thread.
+    /// Writes a line to the server's log, from any thread. A line is truncated to 8 KiB.
     pub log: extern "C" fn(module: u64, level: u32, message: Text),
-    /// Returns a number for `resume`, in a hook that will return `PENDING`; 0 if there is none.
+    /// Returns a number for `resume`, for a hook that will return `PENDING`. Calls within one hook return the same number.
     pub token: extern "C" fn(exchange: *mut Exchange) -> u64,
-    /// Makes the server call the hook that returned `PENDING` again, soon. From any thread, also before that hook returns. A
-    /// token works once, and not at all when its hook no longer waits.
+    /// Makes the server call the hook that returned `PENDING` again. May be called from any thread, also before that hook returns.
+    /// A token works once, and has no effect if its hook no longer waits.
     pub resume: extern "C" fn(token: u64),
     /// A text of the request or the response: `SNAPHOOK_MODULE_METHOD` and so on.
     pub text: extern "C" fn(exchange: *mut Exchange, what: u32) -> Bytes,
-    /// Changes a text: of the request in `before_request`, of the response in `request`, `request_error` and `response`.
+    /// Changes a text: of the request in `before_request`, of the response in `request`, `request_error` and `response`. A method
+    /// has at most 64 bytes and is not `CONNECT`; path and query begin with `/` and have at most 64 KiB; a reason has at most 512
+    /// bytes.
     pub set_text: extern "C" fn(exchange: *mut Exchange, what: u32, value: Bytes) -> u32,
     /// 1 if the request came over an encrypted connection.
     pub is_secure: extern "C" fn(exchange: *mut Exchange) -> u32,
     /// The first value of a header, or null. `of` is `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE`.
     pub header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes) -> Bytes,
-    /// Writes up to `capacity` headers and returns how many there are.
+    /// Writes up to `capacity` headers and returns how many headers there are. `headers` may be null.
     pub headers: extern "C" fn(exchange: *mut Exchange, of: u32, headers: *mut Header, capacity: usize) -> usize,
-    /// Replaces all values of a header. The server sets headers for the framing of messages, such as `content-length`.
+    /// Replaces all values of a header, on the side that `set_text` may change. There may be 256 headers; a name and a value have at
+    /// most 64 KiB. Fails for headers that frame a message, such as `content-length`: only the server sets them.
     pub set_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes, value: Bytes) -> u32,
-    /// Adds a value to those of a header.
+    /// Adds a value to a header; the rules of `set_header` apply.
     pub add_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes, value: Bytes) -> u32,
+    /// Removes all values of a header; the rules of `set_header` apply.
     pub remove_header: extern "C" fn(exchange: *mut Exchange, of: u32, name: Bytes) -> u32,
     /// The status of the response; 0 if there is none yet.
     pub status: extern "C" fn(exchange: *mut Exchange) -> u32,
-    /// 200 to 599. Without this, a response that `request` creates has status 200.
+    /// Sets the status, 200 to 599. Without this call, a response that `request` creates has status 200.
     pub set_status: extern "C" fn(exchange: *mut Exchange, status: u32) -> u32,
-    /// A body, if the module has the flag for whole bodies or a module set the body; otherwise null.
+    /// A body that is in memory, because a module has the flag for whole bodies or has set it; otherwise null. The body of a request
+    /// is empty once the server has handled the request.
     pub body: extern "C" fn(exchange: *mut Exchange, of: u32) -> Bytes,
-    /// Replaces a body with one of at most `max-body` bytes. The server sets `content-length`.
+    /// Replaces a body, on the side that `set_text` may change, with one of at most `max-body` bytes. The server sets
+    /// `content-length`. Also fails if the server's memory for requests is used up.
     pub set_body: extern "C" fn(exchange: *mut Exchange, of: u32, body: Bytes) -> u32,
     /// From now on the module's `request_body` or `response_body` gets this body. Call it in `before_request` for the request
     /// body, in `response` for the response body. The server removes `content-length`.
     pub filter_body: extern "C" fn(exchange: *mut Exchange, of: u32) -> u32,
-    /// Writes the output of a filter, at most 16 MiB in one call. Body filters write to their own side, `SNAPHOOK_MODULE_REQUEST` or
-    /// `…_RESPONSE`; filters of a connection to either: towards the server, or towards the peer.
+    /// Writes output of a filter, at most 16 MiB in total each time the filter is called. Body filters write to their own side,
+    /// `SNAPHOOK_MODULE_REQUEST` or `…_RESPONSE`; filters of a connection to either: towards the server, or towards the peer. If
+    /// the server's memory for requests is used up, this fails, and so does the filter.
     pub write: extern "C" fn(output: *mut Output, to: u32, bytes: Bytes) -> u32,
 }
 
@@ -199,8 +210,8 @@ pub struct Host {
 /// `recycler` are required. No function may throw an exception.
 ///
 /// Hooks may be called from any thread, and those of several exchanges concurrently. Hooks of one exchange never overlap;
-/// neither do those of one connection, but `request_open` and requests may run beside them. Without the flag `BLOCKING`, a hook
-/// may take only microseconds.
+/// neither do those of one connection, but `request_open` and the hooks of its requests may run at the same time. Without the
+/// flag `BLOCKING`, a hook may take only microseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
@@ -218,34 +229,34 @@ pub struct Descriptor {
     pub reserved: u32,
     /// Creates the module; null on failure.
     pub factory: Option<extern "C-unwind" fn(host: *const Host) -> *mut c_void>,
-    /// Destroys the module, after the last request has ended.
+    /// Destroys the module, after its last request and connection have ended.
     pub recycler: Option<extern "C-unwind" fn(module: *mut c_void)>,
-    /// Returns `OK`, or `FAILED`: then the server does not start. Log the reason.
+    /// Returns `OK`, or `FAILED` if the module cannot be used; log the reason. The server then does not start, or continues without
+    /// the module if it is optional; after a reload, it keeps the previous modules.
     pub activate: Option<extern "C-unwind" fn(module: *mut c_void, config: *const Config) -> u32>,
-    /// Called before `recycler`, after the last request has ended.
+    /// Called before `recycler` if the module was active.
     pub deactivate: Option<extern "C-unwind" fn(module: *mut c_void)>,
-    /// Called after `activate`, and after each reload of the configuration, also while requests run. `FAILED`: the
-    /// module keeps its old configuration.
+    /// Called after `activate`, where `FAILED` has the same effect as in `activate`, and after each reload of the configuration, also
+    /// while requests run; then `FAILED` means that the module keeps its old configuration.
     pub config_change: Option<extern "C-unwind" fn(module: *mut c_void, config: *const Config) -> u32>,
-    /// Creates the state of a connection; its hooks get the result, also if it is null. Without this function they get
-    /// `module`.
+    /// Creates the state of a connection; its hooks get the result, even if it is null. Without this function they get `module`.
     pub connection_open: Option<extern "C-unwind" fn(module: *mut c_void, info: *const ConnectionInfo) -> *mut c_void>,
-    /// Destroys the state of a connection.
+    /// Destroys the state of a connection, after the states of its requests.
     pub connection_close: Option<extern "C-unwind" fn(connection: *mut c_void)>,
-    /// The connection begins. Connection hooks return `OK`, `DECLINED` or `FAILED`, which ends the connection.
+    /// The connection begins. Connection hooks return `OK`, `DECLINED` or `FAILED`; `FAILED` ends the connection.
     pub connection_start: Option<extern "C-unwind" fn(connection: *mut c_void, output: *mut Output) -> u32>,
-    /// The connection has ended, and so have its requests.
+    /// The connection and its requests have ended. Not called if the connection ended before its `connection_start`.
     pub connection_end: Option<extern "C-unwind" fn(connection: *mut c_void) -> u32>,
-    /// Bytes from the socket. `OK`: the bytes written to `output` replace them. `DECLINED`: they pass unchanged.
-    /// `is_last` is 1 with the last bytes, which may be empty.
+    /// Bytes from the socket. `OK`: the bytes written to `output` replace them. `DECLINED`: they pass unchanged, and the output is
+    /// dropped. `is_last` is 1 with the last bytes, which may be empty.
     pub connection_read:
         Option<extern "C-unwind" fn(connection: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
     /// Bytes for the socket; otherwise like `connection_read`.
     pub connection_write:
         Option<extern "C-unwind" fn(connection: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
     /// Creates the state of a request; null is a failure. `connection` is null without `connection_open`, and for connections
-    /// that are older than the module. Without this function the request hooks get `connection`, or `module` if that is
-    /// null.
+    /// that are older than the module. Without this function the request hooks get the state of the connection, or `module` if
+    /// that is null.
     pub request_open: Option<
         extern "C-unwind" fn(module: *mut c_void, connection: *mut c_void, exchange: *mut Exchange) -> *mut c_void,
     >,
@@ -259,8 +270,8 @@ pub struct Descriptor {
     pub request_error: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange, status: u32) -> u32>,
     /// May change the response, also one to an error.
     pub response: Option<extern "C-unwind" fn(request: *mut c_void, exchange: *mut Exchange) -> u32>,
-    /// A piece of a request body; like `connection_read`. Called only after `filter_body`, without an exchange, because the
-    /// head was already passed on.
+    /// A chunk of a request body; like `connection_read`. Called only after `filter_body`, without an exchange, because the head
+    /// has already been passed on.
     pub request_body:
         Option<extern "C-unwind" fn(request: *mut c_void, bytes: Bytes, is_last: u32, output: *mut Output) -> u32>,
     /// The same for a response body.
@@ -302,7 +313,7 @@ mod tests {
                 "/* Server modules for Snaphook. Generated from sdk/module/abi/src/lib.rs: do not edit. */".to_owned(),
             ),
             trailer: Some(
-                "/* What a library exports, under this name. On Windows add __declspec(dllexport). */\n\
+                "/* The function that a library exports. On Windows add __declspec(dllexport). */\n\
                  #ifdef __cplusplus\nextern \"C\"\n#endif\nconst snaphook_module *snaphook_module_v1(void);"
                     .to_owned(),
             ),
@@ -314,14 +325,14 @@ mod tests {
             documentation_style: cbindgen::DocumentationStyle::C99,
             export: cbindgen::ExportConfig {
                 include: vec!["Descriptor".into(), "Entry".into()],
-                // Handles have no fields that C could name.
+                // Handles are opaque in C; `after_includes` declares them.
                 exclude: vec!["Exchange".into(), "Output".into()],
                 rename: rename.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter().chain(constants).collect(),
                 ..cbindgen::ExportConfig::default()
             },
             after_includes: Some(
                 "\n/* One request and its response, inside a hook. The handle is valid until the hook returns, on the \
-                 thread that runs\n   the hook; what the host's functions return of it is valid for as long. */\n\
+                 thread that runs\n   the hook, and so are the texts and bytes that the host's functions return for it. */\n\
                  typedef struct snaphook_module_exchange snaphook_module_exchange;\n\n\
                  /* Where a filter writes. Valid until the function returns, on the thread that runs it. */\n\
                  typedef struct snaphook_module_output snaphook_module_output;"
@@ -344,7 +355,7 @@ mod tests {
         let kept = std::fs::read_to_string(root.join(HEADER)).unwrap_or_default();
         assert!(
             kept == text,
-            "sdk/c/snaphook_module.h is old; SNAPHOOK_BLESS=1 cargo test -p snaphook-module-abi writes it anew:\n{text}"
+            "sdk/c/snaphook_module.h is outdated; SNAPHOOK_BLESS=1 cargo test -p snaphook-module-abi rewrites it:\n{text}"
         );
     }
 }

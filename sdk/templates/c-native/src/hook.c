@@ -1,4 +1,4 @@
-/* {{name}}, for {{phase}}: refuses data without a name. A native hook: it runs in the server's own process. */
+/* {{name}}, for {{phase}}: rejects data without a name. A native hook: it runs in the server's own process. */
 
 #include <stdbool.h>
 #include <string.h>
@@ -15,7 +15,7 @@ static bool contains(snaphook_text text, const char *word) {
     return false;
 }
 
-/* Runs before a change is stored. Answers exactly once: accept, reject, amend or fail. */
+/* Runs before a change is stored. Call `host->answer` exactly once: accept, amend, reject or fail. */
 static void check(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
     if (context->after.ptr != NULL && !contains(context->after, "\"name\"")) {
         host->answer(call, SNAPHOOK_ANSWER_REJECT,
@@ -26,7 +26,7 @@ static void check(uint64_t call, const snaphook_context *context, const snaphook
     host->answer(call, SNAPHOOK_ANSWER_ACCEPT, PAYLOAD(""));
 }
 
-/* Runs after a change is stored, at least once. */
+/* Runs after a change is stored, at least once. Call `host->answer` exactly once: accept, or fail to be retried. */
 static void react(uint64_t call, const snaphook_context *context, const snaphook_host *host) {
     (void)context;
     host->answer(call, SNAPHOOK_ANSWER_ACCEPT, PAYLOAD(""));

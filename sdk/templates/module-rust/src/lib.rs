@@ -1,4 +1,4 @@
-//! {{name}}: asks for a name and a password before any other module.
+//! {{name}}: requires a user name and a password for every request (HTTP Basic authentication).
 //!
 //! Settings: `config = { user = 'me', password = 'secret:door' }`.
 
@@ -22,7 +22,7 @@ impl before_request::Guest for Module {
         if !sent.is_some_and(|header| is_same(&header.value, expected.as_bytes())) {
             return Err(401);
         }
-        // It is not a token of the API.
+        // Removed, because the API would take it for a token.
         let headers = vec![HeaderChange::Remove("authorization".to_owned())];
         Ok((Decision::Declined, RequestChange { method: None, uri: None, headers, body: None }))
     }
@@ -46,7 +46,7 @@ fn expected() -> Option<String> {
     Some(format!("Basic {}", STANDARD.encode(pair)))
 }
 
-/// Takes the same time wherever the two differ, so that timing reveals nothing.
+/// Compares in constant time, so that timing reveals nothing.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }

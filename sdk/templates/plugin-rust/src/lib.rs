@@ -1,6 +1,6 @@
-//! A plugin with the driver `{{name}}`. It starts as secrets in memory.
+//! A plugin with the driver `{{name}}`, which for a start stores secrets in memory.
 //!
-//! `cargo build --release` makes the library; copy it from `target/release/` into the plugins folder of a server, and name the
+//! `cargo build --release` builds the library; copy it from `target/release/` into the plugins folder of a server, and name the
 //! driver in its configuration:
 //!
 //! ```toml
@@ -21,7 +21,7 @@ use snaphook_driver::{
 /// The drivers of the plugin.
 pub const DRIVER: Driver = Driver {
     name: "{{name}}",
-    // The keys of its table in the configuration, such as
+    // The keys of the driver's table in the configuration, such as
     // `Setting::required("path", SettingKind::Text, "the path of a folder")`.
     settings: &[],
     connection: &[],
@@ -35,7 +35,7 @@ pub const DRIVER: Driver = Driver {
 
 snaphook_driver_plugin::export_plugin!("{{name}}", DRIVER);
 
-/// The server encrypts the values before they get here.
+/// The secrets. The server encrypts values before it stores them here.
 #[derive(Default)]
 struct Secrets(Mutex<BTreeMap<String, Sealed>>);
 

@@ -1,4 +1,4 @@
-//! What Snaphook asks of every driver. Add a line for each store that the driver brings: `event_suite!`, `model_suite!`,
+//! The tests that every driver must pass. Add a line for each store that the driver provides: `event_suite!`, `model_suite!`,
 //! `error_suite!`. The second argument is the driver's table of the configuration.
 
 use {{crate}}::DRIVER;

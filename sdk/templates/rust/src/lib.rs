@@ -28,7 +28,7 @@ impl Hook for Check {
 
     /// Runs after the change, at least once.
     fn react(change: &Change<Data>) -> Result<()> {
-        log::info(format!("{{name}} was told of {}", change.id));
+        log::info(format!("{{name}} reacts to {}", change.id));
         Ok(())
     }
 }

@@ -4,17 +4,16 @@
 //! message}`. An exceeded limit has no answer, but ends the run.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use snaphook_driver::PAYLOAD_BYTES_MAX;
 
 use super::digits::Digits;
+use crate::catalog::{FieldError, Part};
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::context::{Failure, LogLevel};
-use crate::hooks::session::{HostError, HttpRequest, ProcessCommand, Redirect, Session};
+use crate::hooks::engines::arguments::{ANY, REDIRECTS, milliseconds, pairs};
+use crate::hooks::session::{HostError, HttpRequest, ProcessCommand, Session};
 
 /// A host call without bytes, such as `read.get`. The numbers in its result are recorded in `digits`.
 pub(in crate::hooks::engines) async fn ask(
@@ -38,7 +37,7 @@ pub(in crate::hooks::engines) async fn send(
 ) -> Result<(String, Vec<u8>), Failure> {
     let sent = match request_of(request, body) {
         Ok(request) => session.http_send(request).await,
-        Err(error) => session.count_call().and(Err(error.into())),
+        Err(fault) => session.count_call().and(Err(unfit("fetch(url, init)", &fault).into())),
     };
     Ok(match sent {
         Ok(response) => {
@@ -60,26 +59,12 @@ pub(in crate::hooks::engines) async fn execute(
     command: &str,
     stdin: Vec<u8>,
 ) -> Result<(String, Vec<u8>, Vec<u8>), Failure> {
-    #[derive(Deserialize)]
-    struct ProcessRequest {
-        program: String,
-        args: Vec<String>,
-        env: std::collections::BTreeMap<String, String>,
-        /// Milliseconds.
-        timeout: Option<u64>,
-    }
-    let ran = match arguments_of::<ProcessRequest>("run(program, args, { stdin, env, timeout })", command) {
-        Ok(command) => {
-            let command = ProcessCommand {
-                program: command.program,
-                args: command.args,
-                stdin,
-                env: command.env.into_iter().collect(),
-                timeout: command.timeout.map(Duration::from_millis),
-            };
-            session.process_run(command).await
+    let ran = match command_of(command, stdin) {
+        Ok(command) => session.process_run(command).await,
+        Err(fault) => {
+            let error = unfit("run(program, args, { stdin, env, timeout })", &fault);
+            session.count_call().and(Err(error.into()))
         }
-        Err(error) => session.count_call().and(Err(error.into())),
     };
     Ok(match ran {
         Ok(output) => (answer(Ok(output.code.to_string()))?, output.stdout, output.stderr),
@@ -101,68 +86,84 @@ async fn perform(session: &Session, digits: &Digits, operation: &str, arguments:
     let null = || "null".to_owned();
     match operation {
         "read.get" => {
-            let (model, id): (String, String) = arguments_of("read.get(model, id)", arguments)?;
+            let (model, id) = arguments_of("read.get(model, id)", arguments, ["model", "id"], |[model, id]| {
+                Ok((model.string()?, id.string()?))
+            })?;
             Ok(session.read_get(&model, &id).await?.unwrap_or_else(null))
         }
         "read.query" => {
-            let (model, query): (String, &RawValue) = arguments_of("read.query(model, query)", arguments)?;
-            session.read_query(&model, query.get()).await
+            let (model, query) =
+                arguments_of("read.query(model, query)", arguments, ["model", "query"], |[model, query]| {
+                    Ok((model.string()?, query.raw()?))
+                })?;
+            session.read_query(&model, query).await
         }
         "read.event" => {
-            let (position,): (u64,) = arguments_of("read.event(position)", arguments)?;
+            let position =
+                arguments_of("read.event(position)", arguments, ["position"], |[position]| position.large_number())?;
             Ok(session.read_event(position).await?.unwrap_or_else(null))
         }
         "write.create" => {
-            let (model, data, id): (String, &RawValue, Option<String>) =
-                arguments_of("write.create(model, data, { id })", arguments)?;
-            session.write_create(&model, id.as_deref(), &with_digits(digits, data.get())).await
+            let shape = "write.create(model, data, { id })";
+            let (model, data, id) = arguments_of(shape, arguments, ["model", "data", "id"], |[model, data, id]| {
+                Ok((model.string()?, data.raw()?, id.set().map(|id| id.string()).transpose()?))
+            })?;
+            session.write_create(&model, id.as_deref(), &with_digits(digits, data)).await
         }
         "write.update" => {
-            let (model, id, data, expected): (String, String, &RawValue, Option<u64>) =
-                arguments_of("write.update(model, id, data, { expected })", arguments)?;
-            session.write_update(&model, &id, &with_digits(digits, data.get()), expected).await
+            let shape = "write.update(model, id, data, { expected })";
+            let names = ["model", "id", "data", "expected"];
+            let (model, id, data, expected) = arguments_of(shape, arguments, names, |[model, id, data, expected]| {
+                Ok((model.string()?, id.string()?, data.raw()?, position(expected)?))
+            })?;
+            session.write_update(&model, &id, &with_digits(digits, data), expected).await
         }
         "write.delete" => {
-            let (model, id, expected): (String, String, Option<u64>) =
-                arguments_of("write.delete(model, id, { expected })", arguments)?;
+            let shape = "write.delete(model, id, { expected })";
+            let (model, id, expected) =
+                arguments_of(shape, arguments, ["model", "id", "expected"], |[model, id, expected]| {
+                    Ok((model.string()?, id.string()?, position(expected)?))
+                })?;
             session.write_delete(&model, &id, expected).await
         }
         "secret.get" => {
-            let (name,): (String,) = arguments_of("secret(name)", arguments)?;
+            let name = arguments_of("secret(name)", arguments, ["name"], |[name]| name.string())?;
             Ok(Value::from(session.secret_get(&name).await?).to_string())
         }
         _ => Err(AccessError::new(AccessCode::Invalid, format!("there is no `{operation}`")).into()),
     }
 }
 
-fn request_of(request: &str, body: Vec<u8>) -> Result<HttpRequest, AccessError> {
-    #[derive(Deserialize)]
-    struct Head {
-        method: String,
-        url: String,
-        headers: Vec<(String, String)>,
-        redirect: String,
-        /// Milliseconds.
-        timeout: Option<u64>,
-    }
-    let head: Head = arguments_of("fetch(url, init)", request)?;
-    let redirect = match head.redirect.as_str() {
-        "follow" => Redirect::Follow,
-        "manual" => Redirect::Manual,
-        "error" => Redirect::Error,
-        other => {
-            let message = format!("`redirect` is `{other}`, expected `follow`, `manual` or `error`");
-            return Err(AccessError::new(AccessCode::Invalid, message));
-        }
-    };
+fn request_of(request: &str, body: Vec<u8>) -> Result<HttpRequest, FieldError> {
+    let mut members = Part::whole(request).members(&["method", "url", "headers", "redirect", "timeout"])?;
     Ok(HttpRequest {
-        method: head.method,
-        url: head.url,
-        headers: head.headers,
+        method: members.need("method", "a string")?.string()?,
+        url: members.need("url", "a string")?.string()?,
+        headers: pairs(&members.need("headers", "a list of pairs")?)?,
         body,
-        timeout: head.timeout.map(Duration::from_millis),
-        redirect,
+        timeout: members.set("timeout").map(|time| milliseconds(&time)).transpose()?,
+        redirect: members.need("redirect", "a string")?.word(REDIRECTS)?,
     })
+}
+
+fn command_of(command: &str, stdin: Vec<u8>) -> Result<ProcessCommand, FieldError> {
+    let mut members = Part::whole(command).members(&["program", "args", "env", "timeout"])?;
+    Ok(ProcessCommand {
+        program: members.need("program", "a string")?.string()?,
+        args: members.need("args", "a list of strings")?.names::<ANY>()?,
+        stdin,
+        env: {
+            let variables = members.need("env", "an object")?.any_members()?.all();
+            let variable = |(name, value): (String, Part<'_>)| Ok((name, value.string()?));
+            variables.into_iter().map(variable).collect::<Result<_, FieldError>>()?
+        },
+        timeout: members.set("timeout").map(|time| milliseconds(&time)).transpose()?,
+    })
+}
+
+/// A position, if it is not null.
+fn position(position: Part<'_>) -> Result<Option<u64>, FieldError> {
+    position.set().map(|position| position.large_number()).transpose()
 }
 
 fn answer(result: Result<String, HostError>) -> Result<String, Failure> {
@@ -186,7 +187,22 @@ fn with_digits<'a>(digits: &Digits, data: &'a str) -> Cow<'a, str> {
     }
 }
 
-fn arguments_of<'a, T: Deserialize<'a>>(shape: &str, arguments: &'a str) -> Result<T, AccessError> {
-    snaphook_driver::json::typed(arguments)
-        .map_err(|error| AccessError::new(AccessCode::Invalid, format!("the call does not fit `{shape}`: {error}")))
+/// Reads the arguments of a call, an array with one item for each of `names`.
+fn arguments_of<'a, T, const COUNT: usize>(
+    shape: &str,
+    arguments: &'a str,
+    names: [&str; COUNT],
+    read: impl FnOnce([Part<'a>; COUNT]) -> Result<T, FieldError>,
+) -> Result<T, AccessError> {
+    Part::whole(arguments).named_items(names).and_then(read).map_err(|fault| unfit(shape, &fault))
+}
+
+/// The error for arguments that do not fit a call of this shape.
+fn unfit(shape: &str, fault: &FieldError) -> AccessError {
+    let FieldError { pointer, message } = fault;
+    let message = match pointer.strip_prefix('/').unwrap_or(pointer.as_str()) {
+        "" => format!("the call does not fit `{shape}`: it {message}"),
+        argument => format!("the call does not fit `{shape}`: `{argument}` {message}"),
+    };
+    AccessError::new(AccessCode::Invalid, message)
 }

@@ -387,8 +387,12 @@ async fn refusals_are_errors_with_code_and_message() {
         }
         try { fetch('http://localhost/').status } catch (error) { log.info('not awaited', error.code) }
         await fetch('http://[::1]/').catch((error) => log.info('caught', error.code));
-        try { read.get() } catch (error) { log.info(error.code, error.message) }
-        try { write.update('a', 'b', {}, { expected: 'c' }) } catch (error) { log.info(error.code) }
+        const attempts = [() => read.get(), () => read.event(-1), () => write.update('a', 'b', {}, { expected: 'c' }),
+            () => run(), () => run('/bin/true', ['a', 1]), () => run('/bin/true', [], { env: { A: 1 } }),
+            () => run('/bin/true', [], { timeout: 1.5 }), () => fetch('http://localhost/', { redirect: 'no' })];
+        for (const attempt of attempts) {
+            try { await attempt(); } catch (error) { log.info(error.code, error.message) }
+        }
     }";
     let called = case(Phase::PostCreate).run(source.as_bytes()).await;
     assert_eq!(called.report.outcome, Outcome::Accept);
@@ -396,8 +400,19 @@ async fn refusals_are_errors_with_code_and_message() {
     let lines: Vec<_> = lines.iter().map(|line| line.message.as_str()).collect();
     assert_eq!(lines[..5], ["true denied AccessError"; 5], "{lines:?}");
     assert_eq!(lines[5..7], ["not awaited denied", "caught denied"]);
-    assert!(lines[7].starts_with("invalid the call does not fit `read.get(model, id)`"), "{}", lines[7]);
-    assert_eq!(lines[8], "invalid");
+    let run = "`run(program, args, { stdin, env, timeout })`";
+    let expected = [
+        "`read.get(model, id)`: `model` is null, expected a string".to_owned(),
+        "`read.event(position)`: `position` is a number, expected a whole number from 0".to_owned(),
+        "`write.update(model, id, data, { expected })`: `expected` is a string, expected a whole number from 0"
+            .to_owned(),
+        format!("{run}: `program` is missing, expected a string"),
+        format!("{run}: `args/1` is a number, expected a string"),
+        format!("{run}: `env/A` is a number, expected a string"),
+        format!("{run}: `timeout` is a number, expected a whole number from 0"),
+        "`fetch(url, init)`: `redirect` is `no`, expected `follow`, `manual` or `error`".to_owned(),
+    ];
+    assert_eq!(lines[7..], expected.map(|expected| format!("invalid the call does not fit {expected}")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use snaphook_driver::Json;
 use snaphook_hook_abi::{ANSWER_ACCEPT, ANSWER_AMEND, ANSWER_FAIL, ANSWER_REJECT};
 use tokio::runtime::Handle;
@@ -16,8 +15,10 @@ use tokio::sync::oneshot;
 
 use super::given_up::GivenUp;
 use super::inline::QUICK_MAX;
+use crate::catalog::Part;
 use crate::config::{Limits, format_duration, format_size};
 use crate::hooks::context::{Failure, FailureCause, FieldError, Outcome, Rejection};
+use crate::hooks::engines::arguments::{ANY, misfit};
 use crate::hooks::engines::limits::{Broken, OUTPUT_BYTES_MAX, used_size};
 use crate::hooks::fair::FairPermit;
 use crate::hooks::session::{HostError, Session};
@@ -340,36 +341,36 @@ impl Call {
 }
 
 fn outcome(answer: LibraryVerdict) -> Outcome {
-    #[derive(Deserialize)]
-    struct Refusal {
-        message: String,
-        #[serde(default)]
-        fields: Vec<Field>,
-    }
-    #[derive(Deserialize)]
-    struct Field {
-        #[serde(default)]
-        pointer: String,
-        message: String,
-    }
     match answer {
         LibraryVerdict::Accept => Outcome::Accept,
         LibraryVerdict::Amend(data) => Outcome::Amend(Json::trusted(data)),
         LibraryVerdict::Fail(message) => {
             Outcome::Failed(Failure { cause: FailureCause::Exception, message, limit: None })
         }
-        LibraryVerdict::Reject(text) => match snaphook_driver::json::typed::<Refusal>(&text) {
-            Ok(refusal) => {
-                let fields = refusal.fields.into_iter();
-                let fields = fields.map(|field| FieldError { pointer: field.pointer, message: field.message });
-                Outcome::Reject(Rejection { message: refusal.message, fields: fields.collect() })
-            }
-            Err(error) => Outcome::Failed(misuse(&format!(
-                "the payload of its answer `reject` is not valid ({error}): expected JSON such as \
-                 {{\"message\": \"no\", \"fields\": [{{\"pointer\": \"/a\", \"message\": \"bad\"}}]}}"
+        LibraryVerdict::Reject(text) => match rejection(&text) {
+            Ok(rejection) => Outcome::Reject(rejection),
+            Err(fault) => Outcome::Failed(misuse(&format!(
+                "{}; an example: {{\"message\": \"no\", \"fields\": [{{\"pointer\": \"/a\", \"message\": \"bad\"}}]}}",
+                misfit("the payload of its answer `reject`", &fault)
             ))),
         },
     }
+}
+
+/// Reads the payload of `reject`. Other members are ignored.
+pub(super) fn rejection(text: &str) -> Result<Rejection, FieldError> {
+    let mut members = Part::whole(text).any_members()?;
+    let message = members.need("message", "a string")?.string()?;
+    let fields = members.take("fields").map(|fields| fields.items::<ANY>("a list of objects")).transpose()?;
+    let field = |field: Part<'_>| {
+        let mut members = field.any_members()?;
+        Ok(FieldError {
+            pointer: members.take("pointer").map(|pointer| pointer.string()).transpose()?.unwrap_or_default(),
+            message: members.need("message", "a string")?.string()?,
+        })
+    };
+    let fields = fields.unwrap_or_default().into_iter().map(field).collect::<Result<_, FieldError>>()?;
+    Ok(Rejection { message, fields })
 }
 
 /// The failure of a call whose library broke a rule of the header.

@@ -5,9 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::json;
 use snaphook_hook_abi::{
     ABI_VERSION, Buffer, Bytes, Host, LEVEL_DEBUG, LEVEL_ERROR, LEVEL_INFO, LEVEL_WARN, STATUS_ERROR, STATUS_MISUSE,
@@ -16,8 +14,10 @@ use snaphook_hook_abi::{
 
 use super::call::{Call, Refused};
 use super::{blocking, registry};
+use crate::catalog::{FieldError, Part};
 use crate::hooks::access::{AccessCode, AccessError};
 use crate::hooks::context::{Failure, FailureCause, LogLevel};
+use crate::hooks::engines::arguments::{ANY, REDIRECTS, milliseconds, misfit, pairs};
 use crate::hooks::session::{HostError, HttpRequest, ProcessCommand, Redirect, Session};
 
 /// The only table, which all calls share.
@@ -127,50 +127,27 @@ extern "C" fn write_delete(call: u64, model: Text, id: Text, expected: *const u6
     })
 }
 
-/// The request of `http_send`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    #[serde(default = "get")]
-    method: String,
-    url: String,
-    #[serde(default)]
-    headers: Vec<(String, String)>,
-    timeout_ms: Option<u64>,
-    #[serde(default)]
-    redirect: Redirection,
-}
-
-fn get() -> String {
-    "GET".to_owned()
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Redirection {
-    #[default]
-    Follow,
-    Manual,
-    Error,
+/// Reads the request of `http_send`.
+pub(super) fn request_of(request: &str, body: Vec<u8>) -> Result<HttpRequest, FieldError> {
+    let mut members = Part::whole(request).members(&["method", "url", "headers", "timeout_ms", "redirect"])?;
+    let method = members.take("method").map(|method| method.string()).transpose()?;
+    let redirect = members.take("redirect").map(|redirect| redirect.word(REDIRECTS)).transpose()?;
+    Ok(HttpRequest {
+        method: method.unwrap_or_else(|| "GET".to_owned()),
+        url: members.need("url", "a string")?.string()?,
+        headers: members.take("headers").map(|headers| pairs(&headers)).transpose()?.unwrap_or_default(),
+        body,
+        timeout: members.set("timeout_ms").map(|time| milliseconds(&time)).transpose()?,
+        redirect: redirect.unwrap_or(Redirect::Follow),
+    })
 }
 
 extern "C" fn http_send(call: u64, request: Text, body: Bytes, head: *mut Buffer, response_body: *mut Buffer) -> i32 {
     serve(call, |call| {
-        let request: Request = match described(text(call, &request, "`request`")?, "request") {
+        let (request, body) = (text(call, &request, "`request`")?, bytes(call, &body, "`body`")?);
+        let request = match request_of(request, body.to_vec()) {
             Ok(request) => request,
-            Err(error) => return give_error(call, head, error),
-        };
-        let request = HttpRequest {
-            method: request.method,
-            url: request.url,
-            headers: request.headers,
-            body: bytes(call, &body, "`body`")?.to_vec(),
-            timeout: request.timeout_ms.map(Duration::from_millis),
-            redirect: match request.redirect {
-                Redirection::Follow => Redirect::Follow,
-                Redirection::Manual => Redirect::Manual,
-                Redirection::Error => Redirect::Error,
-            },
+            Err(fault) => return give_error(call, head, invalid("the request", &fault)),
         };
         match granted(call, ask(call, async move |session| session.http_send(request).await))? {
             Ok(response) => {
@@ -189,16 +166,16 @@ extern "C" fn http_send(call: u64, request: Text, body: Bytes, head: *mut Buffer
     })
 }
 
-/// The command of `process_run`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProcessRequest {
-    program: String,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    env: Vec<(String, String)>,
-    timeout_ms: Option<u64>,
+/// Reads the command of `process_run`.
+pub(super) fn command_of(command: &str, stdin: Vec<u8>) -> Result<ProcessCommand, FieldError> {
+    let mut members = Part::whole(command).members(&["program", "args", "env", "timeout_ms"])?;
+    Ok(ProcessCommand {
+        program: members.need("program", "a string")?.string()?,
+        args: members.take("args").map(|args| args.names::<ANY>()).transpose()?.unwrap_or_default(),
+        stdin,
+        env: members.take("env").map(|env| pairs(&env)).transpose()?.unwrap_or_default(),
+        timeout: members.set("timeout_ms").map(|time| milliseconds(&time)).transpose()?,
+    })
 }
 
 extern "C" fn process_run(
@@ -210,16 +187,10 @@ extern "C" fn process_run(
     error_output: *mut Buffer,
 ) -> i32 {
     serve(call, |call| {
-        let command: ProcessRequest = match described(text(call, &command, "`command`")?, "command") {
+        let (command, input) = (text(call, &command, "`command`")?, bytes(call, &input, "`input`")?);
+        let command = match command_of(command, input.to_vec()) {
             Ok(command) => command,
-            Err(error) => return give_error(call, output, error),
-        };
-        let command = ProcessCommand {
-            program: command.program,
-            args: command.args,
-            stdin: bytes(call, &input, "`input`")?.to_vec(),
-            env: command.env,
-            timeout: command.timeout_ms.map(Duration::from_millis),
+            Err(fault) => return give_error(call, output, invalid("the command", &fault)),
         };
         match granted(call, ask(call, async move |session| session.process_run(command).await))? {
             Ok(ended) => {
@@ -282,9 +253,9 @@ fn granted<T>(call: &Call, result: Result<T, HostError>) -> Result<Result<T, Acc
     }
 }
 
-fn described<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, AccessError> {
-    snaphook_driver::json::typed(text)
-        .map_err(|error| AccessError::new(AccessCode::Invalid, format!("the {what} is not valid: {error}")))
+/// The error for a malformed argument.
+fn invalid(what: &str, fault: &FieldError) -> AccessError {
+    AccessError::new(AccessCode::Invalid, misfit(what, fault))
 }
 
 fn give_maybe(call: &Call, out: *mut Buffer, result: Result<Option<String>, HostError>) -> Status {

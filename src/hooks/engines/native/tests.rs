@@ -11,8 +11,10 @@ use super::given_up::GIVEN_UP_MAX;
 use super::*;
 use crate::config::Limits;
 use crate::hooks::context::FailureCause;
+use crate::hooks::engines::arguments::misfit;
 use crate::hooks::engines::conformance::{Subject, conformance};
 use crate::hooks::engines::testing::{Case, cache, guest_file};
+use crate::hooks::session::Redirect;
 use crate::hooks::testing::skip;
 
 /// What `cc` makes of a file of tests/guests/native. `Err`: there is no compiler.
@@ -102,7 +104,12 @@ async fn what_breaks_the_rules_fails_the_call() {
         ("wrong_kind", Phase::PreCreate, FailureCause::Trap, "it answered with kind 77"),
         ("no_utf8", Phase::PreCreate, FailureCause::Trap, "`amend` is not UTF-8, from byte 6 on"),
         ("no_json", Phase::PreCreate, FailureCause::Amend, "not valid JSON"),
-        ("no_rejection", Phase::PreCreate, FailureCause::Trap, "`reject` is not valid"),
+        (
+            "no_rejection",
+            Phase::PreCreate,
+            FailureCause::Trap,
+            "the payload of its answer `reject` is not JSON: expected a value at line 1 column 1",
+        ),
         ("null_payload", Phase::PreCreate, FailureCause::Trap, "it passed 5 bytes at 0x0 for the payload"),
         ("rejects_after", Phase::PostCreate, FailureCause::Trap, "in a post phase"),
         ("releases_twice", Phase::PreCreate, FailureCause::Trap, "it released the buffer 1 twice"),
@@ -126,6 +133,64 @@ async fn what_breaks_the_rules_fails_the_call() {
         let failure = failure(&case, &code).await;
         assert_eq!((failure.cause, failure.message.contains(part)), (cause, true), "{name}: {}", failure.message);
     }
+}
+
+/// The words of the JSON parser, which name types of this program, never reach an author.
+#[test]
+fn malformed_arguments_are_described() {
+    let request = |text: &str| table::request_of(text, Vec::new());
+    let request_fault = |text: &str| misfit("the request", &request(text).unwrap_err());
+    for (text, expected) in [
+        ("", "the request is not JSON: the text ends inside a value at line 1 column 1"),
+        ("[]", "the request is an array, expected an object"),
+        ("{}", "the request does not fit: `/url` is missing, expected a string"),
+        (r#"{"url":1}"#, "the request does not fit: `/url` is a number, expected a string"),
+        (r#"{"url":"u","method":null}"#, "the request does not fit: `/method` is null, expected a string"),
+        (r#"{"url":"u","headers":{}}"#, "the request does not fit: `/headers` is an object, expected a list of pairs"),
+        (r#"{"url":"u","headers":[["a"]]}"#, "the request does not fit: `/headers/0` is not a pair of strings"),
+        (
+            r#"{"url":"u","headers":[["a","b"],["c",2]]}"#,
+            "the request does not fit: `/headers/1/1` is a number, expected a string",
+        ),
+        (
+            r#"{"url":"u","timeout_ms":"1"}"#,
+            "the request does not fit: `/timeout_ms` is a string, expected a whole number from 0",
+        ),
+        (
+            r#"{"url":"u","redirect":"no"}"#,
+            "the request does not fit: `/redirect` is `no`, expected `follow`, `manual` or `error`",
+        ),
+        (
+            r#"{"url":"u","body":""}"#,
+            "the request does not fit: `/body` is unknown, expected `method`, `url`, `headers`, `timeout_ms` or `redirect`",
+        ),
+    ] {
+        assert_eq!(request_fault(text), expected, "{text}");
+    }
+    let whole = request(r#"{"url":"u","headers":[["a","b"]],"timeout_ms":9,"redirect":"manual"}"#).unwrap();
+    assert_eq!((whole.method.as_str(), whole.url.as_str(), whole.redirect), ("GET", "u", Redirect::Manual));
+    assert_eq!((whole.headers.len(), whole.timeout), (1, Some(Duration::from_millis(9))));
+    assert_eq!(request(r#"{"url":"u","timeout_ms":null}"#).unwrap().timeout, None);
+
+    let command = |text: &str| table::command_of(text, Vec::new());
+    let command_fault = |text: &str| misfit("the command", &command(text).unwrap_err());
+    assert_eq!(command_fault("{}"), "the command does not fit: `/program` is missing, expected a string");
+    assert_eq!(
+        command_fault(r#"{"program":"/p","args":["a",1]}"#),
+        "the command does not fit: `/args/1` is a number, expected a string"
+    );
+    let whole = command(r#"{"program":"/p","args":["a"],"env":[["A","b"]]}"#).unwrap();
+    assert_eq!((whole.program.as_str(), whole.args.len(), whole.env.len()), ("/p", 1, 1));
+
+    let fault = |text: &str| misfit("it", &call::rejection(text).unwrap_err());
+    assert_eq!(fault("{}"), "it does not fit: `/message` is missing, expected a string");
+    assert_eq!(
+        fault(r#"{"message":"no","fields":[{"pointer":"/a"}]}"#),
+        "it does not fit: `/fields/0/message` is missing, expected a string"
+    );
+    let rejection = call::rejection(r#"{"message":"no","fields":[{"message":"bad"}],"more":1}"#).unwrap();
+    assert_eq!((rejection.message.as_str(), rejection.fields.len()), ("no", 1));
+    assert_eq!(rejection.fields[0].pointer, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! A sandboxed server module that looks at each request and declines: what `cargo xtask bench` measures.
+//! A sandboxed server module that reads the headers of each request and declines. `cargo xtask bench` measures it.
 
 wit_bindgen::generate!({
     path: ["../../../wit/since_v0_1_0", "../../../wit/module/since_v0_1_0"],

@@ -1,4 +1,4 @@
-//! A custom endpoint that does what the last part of its path says: good, odd and hostile.
+//! A custom endpoint whose last path segment chooses what it does: correct, odd or hostile.
 
 use std::hint::black_box;
 
@@ -124,7 +124,7 @@ impl Guest for Endpoint {
                 pollable.block();
             }
             "late" => {
-                // The log says whether it came to its end.
+                // The log shows whether the run reached its end.
                 answer(out, 200, &[], b"done");
                 log::write(log::Level::Info, "came to its end");
             }
@@ -141,7 +141,7 @@ impl Guest for Endpoint {
     }
 }
 
-/// `method target scheme authority`, then the headers, a line each.
+/// `method target scheme authority`, then the headers, one per line.
 fn echo(request: &IncomingRequest, target: &str) -> Vec<u8> {
     let scheme = match request.scheme() {
         Some(Scheme::Https) => "https",
@@ -176,7 +176,7 @@ fn read_all(request: &IncomingRequest) -> (Vec<u8>, &'static str) {
     (bytes, end)
 }
 
-/// What comes goes back while it comes.
+/// Sends the request body back while it is still arriving.
 fn pass_back(request: &IncomingRequest, out: ResponseOutparam) {
     let response = OutgoingResponse::new(Fields::new());
     let body = response.body().unwrap();
@@ -237,7 +237,7 @@ fn answer(out: ResponseOutparam, status: u16, headers: &[(&str, &str)], text: &[
     let _ = OutgoingBody::finish(body, None);
 }
 
-/// Each capability once; the query is a URL for `http`.
+/// Uses each capability once; the query is a URL for `http`.
 fn capabilities(target: &str) -> String {
     let url = target.split_once('?').map_or("", |(_, url)| url);
     let said = |name: &str, result: Result<String, AccessError>| match result {

@@ -1,7 +1,7 @@
-//! A post hook that sends its request with `wasi:http/outgoing-handler`, as the HTTP libraries of most languages do, and not
-//! with the package's own `http`. The data say what to send; what became of it is a line of the log.
+//! A post hook that sends a request with `wasi:http/outgoing-handler`, as the HTTP libraries of most languages do, instead of
+//! with the package's own `http`. The data contains the request; the hook logs the response.
 //!
-//! It is for post phases only, and says so: the server must refuse to bind it before a change.
+//! It is declared for post phases only: the server must reject a binding to a pre phase.
 
 use serde::Deserialize;
 use snaphook_hook::{Change, Error, Hook, Result, log};
@@ -37,7 +37,7 @@ impl Hook for Fetch {
 
 enum Failed {
     Code(ErrorCode),
-    /// What the guest did wrong, or the host.
+    /// The step that failed, in the guest or in the host.
     Step(&'static str),
 }
 
@@ -56,7 +56,7 @@ fn send(data: &Data) -> std::result::Result<(u16, String), Failed> {
     let body = request.body().map_err(step("open the body"))?;
     let answer = handle(request, None).map_err(Failed::Code)?;
     let stream = body.write().map_err(step("write the body"))?;
-    // A refusal may have closed it already; the answer says so.
+    // Ignored: if the host has denied the request, the stream is closed, and the response has the error.
     let _ = stream.blocking_write_and_flush(data.body.as_bytes());
     drop(stream);
     let _ = OutgoingBody::finish(body, None);

@@ -1,4 +1,4 @@
-//! A Javy plugin with the settings of Javy's own: text encoding, `Javy.IO`, its faster JSON.
+//! A Javy plugin with the same settings as Javy's own: text encoding, `Javy.IO` and the faster JSON.
 
 use javy_plugin_api::{Config, import_namespace};
 
@@ -12,6 +12,6 @@ fn config() -> Config {
 
 #[export_name = "initialize-runtime"]
 extern "C" fn initialize_runtime() {
-    // A plugin that cannot start is found where the module is made.
+    // A panic here fails the build of the module.
     javy_plugin_api::initialize_runtime(config, |runtime| runtime).expect("Javy's runtime starts");
 }

@@ -1,4 +1,4 @@
-//! A sandboxed server module with every hook, which does what the header `x-do` says: good, odd and hostile.
+//! A sandboxed server module with every hook. The header `x-do` chooses what it does: correct, odd or hostile.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};

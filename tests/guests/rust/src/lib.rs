@@ -1,5 +1,5 @@
-//! The suite's hook in Rust: one component for all tasks and all phases. The id of the context's `actor` says which task, its `id`
-//! what the task needs beside the data.
+//! The suite's hook in Rust: one component for all tasks and phases. The id of the context's `actor` chooses the task; the
+//! context's `id` is the task's parameter.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +18,7 @@ struct Suite;
 
 export!(Suite);
 
-/// Calls of this sandbox.
+/// Number of calls in this sandbox.
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
 impl Guest for Suite {
@@ -31,7 +31,7 @@ impl Guest for Suite {
                 Err(Rejection { message: "no".into(), fields: vec![field] })
             }
             "same" => Ok(Verdict::Amend(after())),
-            // The data has members already.
+            // The data is not empty.
             "add" => Ok(Verdict::Amend(after().replacen('{', r#"{"x":1,"#, 1))),
             "flood" => Ok(Verdict::Amend(format!(r#"{{"text":"{}"}}"#, "x".repeat(20_000_000)))),
             "count" => {
@@ -58,12 +58,12 @@ impl Guest for Suite {
 }
 
 fn task(ctx: &Context) -> &str {
-    // `{"id":"WORD","kind":…}`; a server of before sends the word alone.
+    // `{"id":"WORD","kind":…}`; an older server sends only the word.
     let actor = ctx.actor.as_deref().unwrap_or_default();
     actor.strip_prefix(r#"{"id":""#).and_then(|rest| rest.split('"').next()).unwrap_or(actor)
 }
 
-/// The tasks that end in the same way in every phase, if they end.
+/// Runs the tasks that have the same result in every phase, if any.
 fn run(ctx: &Context) {
     match task(ctx) {
         "accept" => {}
@@ -102,7 +102,7 @@ fn run(ctx: &Context) {
     }
 }
 
-/// The capabilities.
+/// Runs the tasks that use a capability.
 fn ask(task: &str, id: &str) -> Result<String, AccessError> {
     Ok(match task {
         "read-get" => read::get("item", id)?.map_or("absent".into(), |found| found.data),
@@ -172,7 +172,7 @@ fn forever() -> ! {
     }
 }
 
-/// Not turned into a loop: what it adds comes after the call.
+/// The compiler cannot turn this into a loop, because it adds after the call.
 fn deep(level: u64) -> u64 {
     black_box(level) + black_box(deep as fn(u64) -> u64)(level + 1)
 }

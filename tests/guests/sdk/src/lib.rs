@@ -1,5 +1,5 @@
 //! The suite's hook with `snaphook-hook`: one source, built as a component and as a native library. The id of the
-//! context's `actor` says which task, its `id` what the task needs beside the data.
+//! context's `actor` chooses the task; the context's `id` is the task's parameter.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,10 +13,10 @@ struct Suite;
 
 snaphook_hook::export!(Suite);
 
-/// Calls of this sandbox.
+/// Number of calls in this sandbox.
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
-/// Any data: the tasks look at its text.
+/// Any data, because the tasks use its text.
 type Data = Box<RawValue>;
 
 impl Hook for Suite {
@@ -52,7 +52,7 @@ fn task(change: &Change<Data>) -> &str {
     change.actor.as_ref().map_or("", |actor| &actor.id)
 }
 
-/// The tasks that end in the same way in every phase, if they end.
+/// Runs the tasks that have the same result in every phase, if any.
 fn run(change: &Change<Data>) -> Result<()> {
     match task(change) {
         "accept" => {}
@@ -74,7 +74,7 @@ fn run(change: &Change<Data>) -> Result<()> {
         "recurse" => {
             black_box(deep(0));
         }
-        // A library is not ended by a limit: it stops when it has done more than any allows.
+        // No limit can stop a library, so it stops by itself after more than any limit allows.
         "talk" => (0..2_000).for_each(|_| log::info("x")),
         "shout" => (0..100).for_each(|_| log::info("x".repeat(8000))),
         "ask" => (0..20_000).for_each(|_| {
@@ -91,7 +91,7 @@ fn run(change: &Change<Data>) -> Result<()> {
     Ok(())
 }
 
-/// The capabilities.
+/// Runs the tasks that use a capability.
 fn ask(task: &str, id: &str) -> Result<String, AccessError> {
     Ok(match task {
         "read-get" => read::get::<Data>("item", id)?.map_or("absent".into(), |found| found.data.get().to_owned()),
@@ -136,14 +136,14 @@ fn tell(change: &Change<Data>) {
 
 fn forever() -> ! {
     loop {
-        // A library that never returns is asleep, so that the other tests have the cores; a component has no such thing.
+        // A library sleeps, so that other tests can use the cores; a component cannot.
         #[cfg(not(target_arch = "wasm32"))]
         std::thread::sleep(std::time::Duration::from_secs(1));
         black_box(());
     }
 }
 
-/// Not turned into a loop: what it adds comes after the call.
+/// The compiler cannot turn this into a loop, because it adds after the call.
 fn deep(level: u64) -> u64 {
     black_box(level) + black_box(deep as fn(u64) -> u64)(level + 1)
 }

@@ -1,7 +1,7 @@
-//! `javy build`, with the crate that Javy's own command is made of.
+//! `javy build`, with the crate that Javy's own command uses.
 //!
-//! `javy-build init PLUGIN.wasm OUT.wasm` starts the runtime of a plugin once and keeps what it is then (`javy init-plugin`);
-//! `javy-build build PLUGIN.wasm SOURCE.js OUT.wasm` makes of it and JavaScript a module for WASI preview 1.
+//! `javy-build init PLUGIN.wasm OUT.wasm` starts the runtime of a plugin once and writes a snapshot (`javy init-plugin`);
+//! `javy-build build PLUGIN.wasm SOURCE.js OUT.wasm` builds a module for WASI preview 1 from a snapshot and JavaScript.
 
 use std::error::Error;
 use std::path::Path;
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The plugin with its runtime started. Building starts it again, so what does that stays in.
+/// The plugin with its runtime started. Building a module starts it again, so the function for that is kept.
 async fn initialized(plugin: &[u8]) -> wasmtime::Result<Vec<u8>> {
     let mut store = Store::new(&Engine::default(), WasiCtxBuilder::new().inherit_stderr().build_p1());
     let mut wizer = Wizer::new();
