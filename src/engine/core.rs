@@ -131,6 +131,15 @@ impl Core {
         }))
     }
 
+    /// Waits until this node has applied all that is in the log, and all up to `seen`: a store may show what an event
+    /// has claimed a moment before its head includes the event. Returns the position that was reached; `unavailable` if
+    /// it takes too long.
+    pub(super) async fn catch_up(&self, seen: Position) -> Result<Position> {
+        let position = self.stores.event.head().await?.max(seen);
+        self.tail.reached_soon(position).await?;
+        Ok(position)
+    }
+
     /// Appends one event of the server's own.
     pub(super) async fn append_one(&self, draft: Draft) -> Result<Result<Committed, Conflict>> {
         self.committer.append(vec![draft]).await?.pop().unwrap_or_else(|| Err(lost_answer()))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use snaphook_driver::{
-    Budget, Event, EventFilter, EventKind, EventQuery, EventStore as _, Instance, Json, ModelStore as _,
+    Budget, Event, EventFilter, EventKind, EventQuery, EventStore as _, Instance, Json, ModelStore as _, Position,
 };
 
 use super::command::{
@@ -593,6 +593,34 @@ async fn nor_do_they_on_different_nodes() {
     for on_delete in ["restrict", "set-null", "cascade"] {
         let nodes = cluster(2).await.into_iter().map(Arc::new).collect();
         race(nodes, on_delete).await;
+    }
+}
+
+/// The store shows who refers to an instance before it counts that event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_waits_for_a_reference_that_is_just_being_committed() {
+    for on_delete in ["restrict", "cascade"] {
+        let nodes = cluster(2).await;
+        nodes[0].model("customer", input(json!({}), &[])).await.unwrap();
+        nodes[0].model("order", order(on_delete)).await.unwrap();
+        create(&nodes[0], "customer", "c", json!({})).await.unwrap();
+        let head = nodes[0].events.head().await.unwrap();
+        nodes[1].engine.history.reached(head).await.unwrap();
+        nodes[1].events.held_back.store(head, Ordering::Relaxed);
+        create(&nodes[0], "order", "o", json!({"customer": "c"})).await.unwrap();
+        let mut deletion = Box::pin(delete(&nodes[1], "customer", "c"));
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut deletion).await;
+        assert!(early.is_err(), "{on_delete}: {early:?}");
+        nodes[1].events.held_back.store(Position::MAX, Ordering::Relaxed);
+        match on_delete {
+            "restrict" => drop(kind(deletion.await, ErrorKind::Referenced)),
+            _ => drop(deletion.await.unwrap()),
+        }
+        nodes[1].engine.history.reached(nodes[0].events.head().await.unwrap()).await.unwrap();
+        check_log(&nodes[1], &[("order", "customer", "customer")]).await;
+        for node in nodes {
+            node.engine.close(Duration::from_secs(5)).await;
+        }
     }
 }
 

@@ -129,6 +129,7 @@ async fn open_on(
         keeps_no_lease: AtomicBool::new(false),
         aged: AtomicU64::new(0),
         is_split: AtomicBool::new(false),
+        held_back: AtomicU64::new(Position::MAX),
         fault: Mutex::default(),
     });
     let store = Arc::new(FaultyModels {
@@ -426,6 +427,8 @@ pub(super) struct WatchedEvents {
     pub(super) aged: AtomicU64,
     /// Whether a batch is appended event by event, so that others' events come between.
     pub(super) is_split: AtomicBool,
+    /// The head and the pages end here, as in the moment after a commit, although claims show what is beyond.
+    pub(super) held_back: AtomicU64,
     /// How appends fail.
     pub(super) fault: Mutex<Option<AppendFault>>,
 }
@@ -511,7 +514,17 @@ impl EventStore for WatchedEvents {
         }
     }
     async fn read(&self, query: &EventQuery, wait: Option<Duration>) -> Result<EventPage> {
-        self.inner.read(query, wait).await
+        let end = self.held_back.load(Ordering::Relaxed);
+        if end == Position::MAX {
+            return self.inner.read(query, wait).await;
+        }
+        let mut page = self.inner.read(query, None).await?;
+        page.events.retain(|event| event.position <= end);
+        (page.head, page.reached) = (page.head.min(end), page.reached.min(end));
+        if page.events.is_empty() && wait.is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(page)
     }
     async fn last(&self, stream: &Stream, at_most: Position) -> Result<Option<Event>> {
         let last = self.inner.last(stream, at_most).await?;
@@ -522,7 +535,7 @@ impl EventStore for WatchedEvents {
         }))
     }
     async fn head(&self) -> Result<Position> {
-        self.inner.head().await
+        Ok(self.inner.head().await?.min(self.held_back.load(Ordering::Relaxed)))
     }
     async fn reserve(&self, keys: &[(String, Stream)]) -> Result<Vec<(usize, Holder)>> {
         self.inner.reserve(keys).await

@@ -249,7 +249,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let full = workers.run("a", |_| ()).await.unwrap_err();
-        assert_eq!((full.kind, full.detail.contains("of `a` wait")), (ErrorKind::Overloaded, true));
+        assert_eq!((full.kind, full.detail.contains("of `a` are already waiting")), (ErrorKind::Overloaded, true));
         let queue = Arc::clone(&workers);
         let panics = tokio::spawn(async move {
             queue.run("b", |_| std::panic::resume_unwind(Box::new("a panic that is meant"))).await

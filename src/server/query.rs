@@ -288,7 +288,7 @@ mod tests {
         ] {
             assert_eq!(shown(&parse(text).filters().expect(text)), expected, "{text}");
         }
-        detail(parse("filter[or][0][or][0][or][0][or][0][a][eq]=1").filters(), "at most 3 deep");
+        detail(parse("filter[or][0][or][0][or][0][or][0][a][eq]=1").filters(), "more than 3 levels deep");
         detail(parse("filter[or][99999999999][a][eq]=1").filters(), "numbered from 0");
         detail(parse("filter[or][0][eq]=1").filters(), "expected `filter[path][op]=value`");
     }

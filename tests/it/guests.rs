@@ -86,7 +86,7 @@ fn a_newer_version_of_the_package_is_refused_with_the_way_out() {
     let answer = api.request("PUT", "/models/order/hooks/preCreate").body("application/wasm", check).send();
     let problem = answer.expect(422).json();
     let text = problem.to_string();
-    for part in ["snaphook:hook@0.9.0", "this server speaks 0.1.0", "build the hook against"] {
+    for part in ["snaphook:hook@0.9.0", "this server supports 0.1.0", "build the hook against"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(events(), before, "nothing is stored");

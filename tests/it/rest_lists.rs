@@ -142,7 +142,7 @@ fn filters_of_every_kind() {
         ("filter[$created_at][gt]=yesterday", "is not a time"),
         ("filter[$position][gt]=x", "not of type integer"),
         ("filter[name][has]=x", "the property is not an array"),
-        ("filter[or][0][or][0][or][0][or][0][name][eq]=x", "at most 3 deep"),
+        ("filter[or][0][or][0][or][0][or][0][name][eq]=x", "more than 3 levels deep"),
         ("filter[or][0][name]=x", "expected `filter[path][op]=value`"),
         ("filter[or][0][nothing][eq]=x", "no property `nothing`"),
         ("sort=$name", "written `$$name`"),

@@ -84,6 +84,8 @@ async fn agree_with(connections: Vec<serde_json::Value>, happens: impl AsyncFnOn
         .map(|(node, store)| tokio::spawn(write(node.name.clone(), store.clone(), Arc::clone(&stop))))
         .collect();
     happens().await;
+    // On a slow machine little may have been written during the fault.
+    until("enough is written", async || stores[0].head().await.is_ok_and(|head| head > 100)).await;
     stop.store(true, Ordering::Release);
     let (mut answered, mut failed, mut uncertain) = (Vec::new(), 0, 0);
     for done in futures::future::join_all(writing).await {

@@ -118,6 +118,8 @@ impl EventStore for SqliteEventStore {
             let answers = writer.append(batch, atomic, &shared.names);
             // The names are already published, so whoever sees the new head can read up to it.
             shared.publish(writer.head());
+            // May take as long as a commit, and others can see this one.
+            writer.after_append();
             answers
         });
         shared.failed.store(answers.is_err(), Ordering::Release);

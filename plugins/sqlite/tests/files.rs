@@ -73,11 +73,11 @@ async fn files_of_others_are_refused() {
     refused(
         open_event(folder.path(), "foreign.db").await,
         ErrorKind::Config,
-        &["no event log of snaphook", "foreign.db"],
+        &["is not a Snaphook event log", "foreign.db"],
     );
-    refused(open_model(folder.path(), "foreign.db").await, ErrorKind::Config, &["no model store of snaphook"]);
+    refused(open_model(folder.path(), "foreign.db").await, ErrorKind::Config, &["is not a Snaphook model store"]);
     open_event(folder.path(), "events.db").await.unwrap().close().await.unwrap();
-    refused(open_model(folder.path(), "events.db").await, ErrorKind::Config, &["no model store of snaphook"]);
+    refused(open_model(folder.path(), "events.db").await, ErrorKind::Config, &["is not a Snaphook model store"]);
     Connection::open(path("events.db")).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     refused(open_event(folder.path(), "events.db").await, ErrorKind::Config, &["99", "newer"]);
     std::fs::write(path("noise.db"), "this is no database, whatever its name says. ".repeat(100)).unwrap();

@@ -85,7 +85,8 @@ pub trait EventStore: Send + Sync {
     /// The first held key at or after `from`, in the order of bytes.
     async fn next_claim(&self, from: &str) -> Result<Option<String>>;
 
-    /// The holder of a key. An expired claim may still be returned until the store has removed it.
+    /// The holder of a key. An expired claim may still be returned until the store has removed it. The claim of an event
+    /// may be returned a moment before [`EventStore::head`] includes that event.
     async fn holder(&self, key: &str) -> Result<Option<Holder>>;
 
     /// Creates a group that starts after `start`. An existing group of that name keeps its progress and gets the new

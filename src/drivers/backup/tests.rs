@@ -239,7 +239,9 @@ async fn stores_that_hold_data_are_left_alone() {
             Box::pin(async move { stores.error.record(&record).await.unwrap() })
         }),
         ("model", |stores| Box::pin(async move { stores.model.apply(0, &[], 1).await.unwrap() })),
-        ("the log holds data", |stores| Box::pin(async move { stores.event.put_blob("aa", b"x").await.unwrap() })),
+        ("the log already contains data", |stores| {
+            Box::pin(async move { stores.event.put_blob("aa", b"x").await.unwrap() })
+        }),
     ];
     for (store, fill) in cases {
         let to = tempfile::tempdir().unwrap();

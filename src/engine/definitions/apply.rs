@@ -49,7 +49,7 @@ impl Definitions {
         let mut lost = 0;
         'plan: loop {
             // Steps that other nodes have already taken are not repeated.
-            self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
+            self.core.catch_up(0).await?;
             let states: Vec<ModelState> = self.all().iter().map(state).collect();
             let Plan { steps, kept } = plan(files, &states);
             for step in steps {

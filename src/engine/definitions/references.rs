@@ -71,7 +71,7 @@ impl Definitions {
                 if error.kind != ErrorKind::Conflict || lost == RACES_MAX {
                     return Err(error);
                 }
-                self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
+                self.core.catch_up(0).await?;
             }
         }
         Ok(())
@@ -267,7 +267,7 @@ impl Targets {
     /// Finds targets that were deleted after the lookup. Returns the instances that refer to them, and the claims that
     /// prevent further deletions until the definition is written. Writes to the model's instances wait meanwhile.
     pub(super) async fn fence(&mut self, core: &Core) -> Result<(Dangling, Vec<Claim>)> {
-        let mut claims = Vec::new();
+        let (mut claims, mut seen) = (Vec::new(), 0);
         if self.is_empty() {
             return Ok((Vec::new(), claims));
         }
@@ -276,10 +276,10 @@ impl Targets {
             let referenced = entry.model.record.referenced.as_ref().ok_or_else(|| changed(target))?;
             let holder = core.stores.event.holder(&referenced.prefix()).await?;
             let replaces = holder.map(|holder| holder.position);
+            seen = seen.max(replaces.unwrap_or(0));
             claims.push(Claim { replaces, ..Claim::new(referenced.prefix()) });
         }
-        let head = core.stores.event.head().await?;
-        core.tail.reached_soon(head).await?;
+        let head = core.catch_up(seen).await?;
         let mut dangling = Vec::new();
         let targets: BTreeSet<String> = self.added.iter().map(|reference| reference.model.clone()).collect();
         for target in targets {

@@ -124,8 +124,8 @@ impl Writes {
         let record = &entry.model.record;
         let (Some(referenced), Some(id)) = (&record.referenced, &append.event.instance) else { return Ok(()) };
         let holder = self.core.stores.event.holder(&referenced.key(id)).await?;
-        // Once the model store has the log up to here, it has the instances that hold the key.
-        self.core.tail.reached_soon(self.core.stores.event.head().await?).await?;
+        // From then on, the model store has the instances that hold the key.
+        self.core.catch_up(holder.as_ref().map_or(0, |holder| holder.position)).await?;
         let others = referring(&self.core, record).await?;
         append.requires.extend(others.into_iter().map(|other| other.require));
         // Released and taken again, so that it changes whoever holds it.

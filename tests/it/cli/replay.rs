@@ -97,7 +97,7 @@ fn of_a_source(engine: &str) {
         "{text}"
     );
     assert!(text.contains("  /name: \"N\", stored is \"n\"\n  /paid: nothing, stored is true\n"), "{text}");
-    assert!(text.contains("3 of 6 decisions would change: 1 refused, 1 amended, 1 failed\ncost: p50 "), "{text}");
+    assert!(text.contains("3 of 6 decisions would change: 1 rejected, 1 amended, 1 failed\ncost: p50 "), "{text}");
     let last = ask(&server, &[&json[..], &["--last", "2"]].concat()).ok();
     let last: Value = serde_json::from_str(&last).expect("one document");
     assert_eq!((last["cost"]["runs"].as_u64(), last["changes"].as_array().map(Vec::len)), (Some(2), Some(1)));
@@ -105,7 +105,7 @@ fn of_a_source(engine: &str) {
     // The current version of the stored rule applies.
     api.put("/models/rule/instances/limit", &json!({"data": {"total": 5000}})).expect(200);
     let text = ask(&server, &replay).ok();
-    assert!(text.contains("2 of 6 decisions would change: 0 refused"), "{text}");
+    assert!(text.contains("2 of 6 decisions would change: 0 rejected"), "{text}");
     api.put("/models/rule/instances/limit", &json!({"data": {"total": 100}})).expect(200);
     let head_now = api.get("/events?limit=1").expect(200).json()["head"].clone();
     assert_eq!(head_now.as_u64(), head.as_u64().map(|head| head + 2), "a back-test writes nothing");
@@ -256,6 +256,6 @@ fn deletions_and_missing_grants() {
     // Without the grant each replay fails, and the output contains the missing grant.
     write(here, "preCreate.js", "export const preCreate = ({ after }) => ({ ...after, name: 'x' })");
     let text = ask(&server, &["hook", "test", "preCreate.js", "--replay", "--model", "order"]).ok();
-    assert!(text.contains("3 of 3 decisions would change: 0 refused, 0 amended, 3 failed"), "{text}");
+    assert!(text.contains("3 of 3 decisions would change: 0 rejected, 0 amended, 3 failed"), "{text}");
     assert!(text.contains("amend = true"), "{text}");
 }

@@ -49,7 +49,7 @@ fn a_file_is_all_that_a_webhook_needs() {
     sent(1);
     assert_eq!(peer.asked()[0].target, "/in?token=t");
     eventually("it is logged", || {
-        log_lines(&api, "order").iter().any(|line| line.contains("answered 204")).then_some(())
+        log_lines(&api, "order").iter().any(|line| line.contains("returned 204")).then_some(())
     });
 
     // A single file.

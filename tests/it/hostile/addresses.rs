@@ -325,7 +325,7 @@ fn hostile_peers() {
         });
         let answer = fetch("/large");
         assert_eq!(answer["code"], "too-large", "{answer}");
-        assert!(answer["message"].as_str().expect("a text").contains("over 8 MiB"), "{answer}");
+        assert!(answer["message"].as_str().expect("a text").contains("exceeds 8 MiB"), "{answer}");
         let answer = fetch("/headers");
         assert!(answer["code"] == "failed" || answer["status"] == 200, "{answer}");
         assert_eq!(fetch("/fine"), json!({"status": 200, "text": "fine"}));

@@ -190,7 +190,7 @@ fn a_server_does_not_start_without_its_module() {
     let hook = compiled_hook(folder.path());
     for (library, more, expected) in [
         (&missing, "", "cannot be read"),
-        (&text, "", "is no shared library for this machine"),
+        (&text, "", "is not a shared library for this machine"),
         (&hook, "", "does not export `snaphook_module_v1`"),
         (&version, "", "for version 9 of the interface, this server has 1"),
         (&flags, "", "needs features that this server does not know (flags 0x100)"),

@@ -47,7 +47,7 @@ fn what_rules_cannot_say() {
     let many = |count: usize, condition: Value| json!({"and": vec![condition; count]});
     let rows: Vec<(Value, &str, &str)> = vec![
         (json!([]), "/rules", "is an array"),
-        (json!({"write": {}}), "/rules/write", "expected some of read, create, update, delete"),
+        (json!({"write": {}}), "/rules/write", "expected one of read, create, update, delete"),
         (json!({"read": null}), "/rules/read", "expected an object of paths"),
         (json!({"read": {"b": {"eq": 1}}}), "/rules/read/b", "no property `b`"),
         (json!({"read": {"map.y": {"eq": 1}}}), "/rules/read/map.y", "no property `map.y`"),

@@ -33,14 +33,14 @@ fn each_attempt_is_a_line_of_the_log() {
     let url = peer.url("/…");
     for (line, (start, end)) in lines.iter().zip([
         (
-            format!("failed (exception): event {position}, attempt 1: POST {url} answered 500 in "),
+            format!("failed (exception): event {position}, attempt 1: POST {url} returned 500 in "),
             ": out of\\r\\n\\u{1b}[31m paper",
         ),
         (
             format!("failed (exception): event {position}, attempt 2: POST {url} returned 503 in "),
             "; again in 0 ms at the earliest, as requested",
         ),
-        (format!("event {position}, attempt 3: POST {url} answered 200 in "), " ms"),
+        (format!("event {position}, attempt 3: POST {url} returned 200 in "), " ms"),
     ]) {
         assert!(line.starts_with(&start) && line.ends_with(end), "{line}\n{start}…{end}");
     }

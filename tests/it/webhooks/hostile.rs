@@ -108,12 +108,12 @@ fn receivers_that_never_end_cost_their_own_event() {
     let (server, api) = start(&[format!("{url}/*")], "webhook-attempts = 1", "timeout = '700 ms'");
     let mut failed = 0;
     for (index, (path, expected)) in [
-        ("/endless-ok", Ok("answered 200")),
-        ("/endless-no", Err(("exception", "answered 500"))),
+        ("/endless-ok", Ok("returned 200")),
+        ("/endless-no", Err(("exception", "returned 500"))),
         ("/endless-head", Err(("exception", ""))),
         ("/endless-line", Err(("exception", ""))),
         ("/informed", Err(("timeout", "took longer than 700 ms"))),
-        ("/huge", Ok("answered 200")),
+        ("/huge", Ok("returned 200")),
         ("/garbage", Err(("exception", ""))),
         ("/short", Err(("exception", "returned 503"))),
         ("/cut", Err(("exception", ""))),

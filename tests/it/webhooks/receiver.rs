@@ -109,7 +109,7 @@ fn keys_are_rotated_without_a_gap() {
     create(&api, "order", "foreign");
     assert_eq!(receiver.came(4)[3]["verifies"], json!([]));
     let message = errors(&api, 1)[0]["message"].as_str().expect("a message").to_owned();
-    assert!(message.contains(" answered 401 in "), "{message}");
+    assert!(message.contains(" returned 401 in "), "{message}");
     // An invalid key is not used, and no message shows it.
     set_secret(&api, "hunter2");
     create(&api, "order", "bad");

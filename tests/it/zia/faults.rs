@@ -132,7 +132,7 @@ fn output_without_end_is_bounded() {
     assert!(get(&server, "/print").starts_with("HTTP/1.1 404 "));
     get(&server, "/healthz");
     expect_log(&server, "line 0");
-    expect_log(&server, "modules printed more than 500 lines a second: ");
+    expect_log(&server, "modules printed more than 500 lines per second; ");
     assert!(server.log().iter().filter(|line| line.contains(" line ")).count() < 20_000);
     assert!(server.log().iter().all(|line| line.len() < 10_000));
 }

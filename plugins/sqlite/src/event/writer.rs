@@ -140,13 +140,17 @@ impl LogWriter {
         if !Arc::ptr_eq(&self.log.names, &names) {
             *published.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.log.names);
         }
-        self.checkpointer.after_commit(&self.connection);
         self.state = match &result {
             Ok(_) => WriterState::Works,
             Err(error) if error.kind() == ErrorKind::Uncertain => WriterState::Unknown,
             Err(_) => WriterState::Failed,
         };
         result
+    }
+
+    /// Looks after the write-ahead log. To be called when the head after an append is published.
+    pub(super) fn after_append(&mut self) {
+        self.checkpointer.after_commit(&self.connection);
     }
 
     /// Imports records of an export into the log; see [`snaphook_driver::EventStore::import`].
