@@ -182,6 +182,8 @@ fn a_reload_breaks_nothing_off() {
     let model = json!({"id": "order", "schema": {"type": "object"}});
     way.post("/models", &model);
     let loads = [Protocol::Http1, Protocol::Http2].map(|protocol| Load::start(way.clone(), protocol, 4));
+    // Later ones would get a certificate that they do not trust.
+    eventually("all connections are open", || loads.iter().all(|load| load.connections() == 4).then_some(()));
     for round in 0..6 {
         let before = loads.each_ref().map(|load| load.answered().len());
         let (certificate, key) = pair();

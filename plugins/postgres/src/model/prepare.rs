@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 use super::define::{self, begin_table, carried, finish_table, is_in_place};
 use super::entries::{Purpose, forget, save};
 use super::garbage;
-use super::open_models::OpenModels;
+use super::open_models::{OpenModels, is_gone};
 use super::registry::PreparedTable;
 use super::table::Table;
 use super::writing::Writing;
@@ -106,7 +106,9 @@ async fn fill(
         let began = Instant::now();
         // Rows are read and converted without the lock; a concurrent change is written to both tables.
         let mut session = database.session("prepare").await?;
-        let Some((rows, last)) = define::read(database, &mut session, from, &after, count, "prepare").await? else {
+        let read = define::read(database, &mut session, from, &after, count, "prepare").await;
+        // Another node has defined the model meanwhile, and its old table was removed.
+        let Some((rows, last)) = read.map_err(|error| if is_gone(&error) { gone() } else { error })? else {
             return Ok(step);
         };
         drop(session);
