@@ -1,7 +1,7 @@
 //! Finds the pages of memory that this process has written, if the kernel reports them (PAGEMAP_SCAN, Linux 6.7).
 //!
-//! The first write to a page is a page fault. So no other pages were written than those already found if the threads
-//! that could write had no page fault since then; counting faults takes a tenth of the time of a scan.
+//! The first write to a page is a page fault. So if the threads that could write had no page fault since a scan, no
+//! pages were written but those that it found; counting faults takes a tenth of the time of a scan.
 #![expect(unsafe_code, reason = "questions to the kernel for which there is no safe way")]
 
 use std::fs::File;
@@ -43,9 +43,8 @@ impl Pagemap {
     }
 }
 
-/// Tells the kernel not to combine the pages of `memory` into huge pages, which it otherwise does on its own: a huge
-/// page can also be written where none of the pages before were, without another page fault. Returns whether it will
-/// not.
+/// Tells the kernel not to combine the pages of `memory` into huge pages, as it otherwise may at any time: all of a huge
+/// page can be written without a page fault, even if only parts of it existed before. Returns whether it obeys.
 pub(super) fn keep_pages_small(memory: &mut [u8]) -> bool {
     let page = rustix::param::page_size();
     if memory.is_empty() || !memory.as_ptr().addr().is_multiple_of(page) || !memory.len().is_multiple_of(page) {
@@ -59,14 +58,15 @@ pub(super) fn keep_pages_small(memory: &mut [u8]) -> bool {
     }
 }
 
-/// The number of page faults of this thread so far.
-pub(super) fn faults() -> u64 {
+/// The number of page faults of this thread so far; `None` if the kernel does not count them.
+pub(super) fn faults() -> Option<u64> {
     // SAFETY: the structure consists of integers.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one structure.
     let failed = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    debug_assert_eq!(failed, 0, "this thread exists");
-    (usage.ru_minflt as u64).wrapping_add(usage.ru_majflt as u64)
+    let faults = (usage.ru_minflt as u64).wrapping_add(usage.ru_majflt as u64);
+    // A thread that has run has had some, such as those of its stack.
+    (failed == 0 && faults > 0).then_some(faults)
 }
 
 /// `struct page_region` of the kernel.
@@ -179,13 +179,14 @@ mod tests {
             std::hint::black_box(memory[index * page]);
         }
         for (count, index) in [3, 4, 40].into_iter().enumerate() {
-            let before = faults();
+            let before = faults().unwrap();
             memory[index * page] = 1;
-            assert!(faults() > before, "the first write to page {index}");
+            assert!(faults().unwrap() > before, "the first write to page {index}");
             written(memory, &[3, 4, 40][..=count]);
         }
         // Other tests may take memory from this process, but not on this thread.
         let before = faults();
+        assert!(before.is_some());
         for index in [3, 4, 40] {
             memory[index * page + 7] = 2;
         }

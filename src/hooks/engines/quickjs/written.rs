@@ -15,21 +15,20 @@ const BYTES_MAX: usize = 1 << 20;
 /// What the runs of a sandbox have written.
 #[derive(Default)]
 pub(super) struct Written {
-    /// The parts of its memory that the kernel has reported last; empty before the first report.
-    pieces: Box<[Range<usize>]>,
-    /// Whether a run may have written to others since then.
-    has_more: bool,
+    /// The parts of its memory that the kernel has reported last; `None` if a run may have written to others since then.
+    pieces: Option<Box<[Range<usize>]>>,
 }
 
 impl Written {
-    /// Does `work`, a run, and takes note of the page faults of the threads that poll it.
+    /// Does `work`, a run, and watches whether it may write to other parts.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
-        // Before the first report, they make no difference.
-        if self.pieces.is_empty() {
+        if self.pieces.is_none() {
             return work.await;
         }
-        let (done, faults) = counted(work).await;
-        self.has_more |= faults > 0;
+        let (done, had_faults) = watched(work).await;
+        if had_faults {
+            self.pieces = None;
+        }
         done
     }
 
@@ -37,20 +36,21 @@ impl Written {
     /// them.
     #[cfg(target_os = "linux")]
     pub(super) fn pieces(&mut self, memory: &mut [u8]) -> Option<&[Range<usize>]> {
-        if !self.has_more && !self.pieces.is_empty() {
-            debug_assert!(is_covered(memory, &self.pieces), "written without a page fault");
-            return Some(&self.pieces);
+        match &self.pieces {
+            Some(pieces) => debug_assert!(is_covered(memory, pieces), "written without a page fault"),
+            None => {
+                // Before the report: from then on, the first write to a page is a page fault.
+                if !keep_pages_small(memory) {
+                    return None;
+                }
+                let pieces = found(memory)?;
+                if pieces.iter().map(Range::len).sum::<usize>() > BYTES_MAX {
+                    return None;
+                }
+                self.pieces = Some(pieces);
+            }
         }
-        // From here on, the first write to a page is a page fault.
-        if self.pieces.is_empty() && !keep_pages_small(memory) {
-            return None;
-        }
-        let pieces = found(memory)?;
-        if pieces.iter().map(Range::len).sum::<usize>() > BYTES_MAX {
-            return None;
-        }
-        (self.pieces, self.has_more) = (pieces, false);
-        Some(&self.pieces)
+        self.pieces.as_deref()
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -59,22 +59,23 @@ impl Written {
     }
 }
 
+/// Does `work`; also returns whether a thread that polled it had a page fault meanwhile, or may have had one.
 #[cfg(target_os = "linux")]
-async fn counted<T>(work: impl Future<Output = T>) -> (T, u64) {
+async fn watched<T>(work: impl Future<Output = T>) -> (T, bool) {
     let mut work = std::pin::pin!(work);
-    let mut count = 0;
+    let mut had_faults = false;
     let done = std::future::poll_fn(|context| {
         let before = faults();
         let polled = work.as_mut().poll(context);
-        count += faults().wrapping_sub(before);
+        had_faults |= before.is_none() || faults() != before;
         polled
     });
-    (done.await, count)
+    (done.await, had_faults)
 }
 
 #[cfg(not(target_os = "linux"))]
-async fn counted<T>(work: impl Future<Output = T>) -> (T, u64) {
-    (work.await, 0)
+async fn watched<T>(work: impl Future<Output = T>) -> (T, bool) {
+    (work.await, true)
 }
 
 /// What the kernel reports.
