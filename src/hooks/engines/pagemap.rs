@@ -184,12 +184,12 @@ mod tests {
             assert!(faults().unwrap() > before, "the first write to page {index}");
             written(memory, &[3, 4, 40][..=count]);
         }
-        // Other tests may take memory from this process, but not on this thread.
-        let before = faults();
-        assert!(before.is_some());
-        for index in [3, 4, 40] {
-            memory[index * page + 7] = 2;
-        }
-        assert_eq!(faults(), before);
+        // The first round may have a fault of its own, such as for a page of this code.
+        let rounds = (0..3).map(|round| {
+            let before = faults().unwrap();
+            [3, 4, 40].into_iter().for_each(|index| memory[index * page + 7] = round);
+            faults().unwrap() - before
+        });
+        assert_eq!(rounds.last(), Some(0));
     }
 }
