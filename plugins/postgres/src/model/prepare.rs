@@ -184,6 +184,6 @@ fn gone() -> DriverError {
     DriverError::new(
         ErrorKind::Unavailable,
         "prepare",
-        "the prepared table no longer exists, or lost rows in a crash of the server; try again",
+        "another node has defined the model, or the prepared table lost rows in a crash of the server; try again",
     )
 }
