@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use serde_json::{Value, json};
-use snaphook_driver::{EventFilter, EventQuery, Instance, Position};
+use snaphook_driver::{EventFilter, EventQuery, EventStore as _, Instance, Position, Stream};
 use snaphook_driver_testkit::sample::Random;
 
 use super::command::{InstanceChange, Origin, WriteOptions, Written};
 use super::projector::Own;
 use super::testing::{Bench, cluster, eventually, failed, input};
+use super::waiters::settled;
 use super::{ErrorKind, QueryInput};
 use crate::config::Phase;
 use crate::hooks::context::Outcome;
@@ -315,6 +316,29 @@ async fn post_hooks_run_once_wherever_they_run() {
         soonest = soonest.min(started.elapsed());
     }
     assert!(soonest < Duration::from_secs(4), "{soonest:?}");
+    close(nodes).await;
+}
+
+/// A hook writes on the node that runs it; whoever waited for it on another node reads there what it wrote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_hook_elsewhere_reads_what_it_wrote() {
+    let nodes = cluster(2).await;
+    nodes[0].engine.core.lanes.close(Duration::from_secs(5)).await;
+    counted(&nodes[1], "one", &Runs::default());
+    nodes[1].model("m", input(json!({}), &[])).await.unwrap();
+    nodes[1].bind(Phase::PostCreate, &[("one", "one")]).await;
+    let position = position(nodes[1].create("i", json!({})).await.unwrap());
+    caught_up(&nodes[0]).await;
+    nodes[0].events.held_back.store(nodes[0].events.head().await.unwrap(), Ordering::Relaxed);
+    nodes[1].create("written", json!({})).await.unwrap();
+    let (_never, here) = tokio::sync::oneshot::channel();
+    let (stream, tail) = (Stream::of_instance("m", "i"), &nodes[0].engine.core.tail);
+    // With the events as the store has them now: the log ends further than this node has applied.
+    let mut settled = Box::pin(settled(&*nodes[1].events, tail, &stream, position, here));
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut settled).await.is_err());
+    nodes[0].events.held_back.store(Position::MAX, Ordering::Relaxed);
+    settled.await;
+    assert!(nodes[0].engine.history.get("m", "written").await.is_ok());
     close(nodes).await;
 }
 

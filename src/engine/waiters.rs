@@ -8,6 +8,7 @@ use snaphook_driver::{ErrorKind, EventStore, Position, Stream};
 use tokio::sync::oneshot;
 
 use super::group::group_of;
+use super::tail::Tail;
 
 /// Delay before the first check whether the post hooks of an event ended on another node; doubles with each further
 /// check.
@@ -39,9 +40,10 @@ impl Waiters {
     }
 }
 
-/// Waits until the post hooks of an event have ended, on any node.
+/// Waits until the post hooks of an event have ended, on any node, and what they wrote is visible on this one.
 pub(super) async fn settled(
     events: &dyn EventStore,
+    tail: &Tail,
     instance: &Stream,
     position: Position,
     here: oneshot::Receiver<()>,
@@ -55,13 +57,16 @@ pub(super) async fn settled(
         let mut delay = SETTLED_LOOK_FIRST;
         loop {
             match events.is_done(&group, instance, position).await {
-                Ok(true) => return,
+                Ok(true) => break,
                 // The group was removed with the hooks.
                 Err(error) if error.kind() == ErrorKind::Invalid => return,
                 // A store's failure is reported elsewhere; the caller waits for its full time.
                 _ => tokio::time::sleep(delay).await,
             }
             delay = (delay * 2).min(SETTLED_LOOK_MAX);
+        }
+        if let Ok(head) = events.head().await {
+            tail.reached(head).await;
         }
     };
     tokio::select! {

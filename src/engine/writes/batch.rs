@@ -222,13 +222,12 @@ impl Writes {
         receivers: impl Iterator<Item = (u64, Option<oneshot::Receiver<()>>)>,
         wait: Duration,
     ) {
-        let events = &*self.core.stores.event;
+        let (events, tail) = (&*self.core.stores.event, &*self.core.tail);
         let streams: Vec<Stream> =
             submitted.iter().map(|one| Stream::of_instance(&one.instance.model, &one.instance.id)).collect();
-        let all = streams
-            .iter()
-            .zip(receivers)
-            .filter_map(|(stream, (position, receiver))| Some(waiters::settled(events, stream, position, receiver?)));
+        let all = streams.iter().zip(receivers).filter_map(|(stream, (position, receiver))| {
+            Some(waiters::settled(events, tail, stream, position, receiver?))
+        });
         let _ = tokio::time::timeout(wait, futures::future::join_all(all)).await;
     }
 }

@@ -71,7 +71,7 @@ impl Writes {
             (&written, options.wait, stream, settled, position)
         {
             // A hook that is not done by then continues; the result does not mention it.
-            let settled = waiters::settled(&*self.core.stores.event, &stream, position, settled);
+            let settled = waiters::settled(&*self.core.stores.event, &self.core.tail, &stream, position, settled);
             tokio::select! {
                 _ = tokio::time::timeout(wait, settled) => {}
                 () = self.core.leaving.begun() => {}

@@ -13,8 +13,8 @@ use super::lints::Lints;
 use crate::repository::root;
 use crate::shell::{Result, cargo};
 
-/// `--tests` also builds the programs that tests start. Libraries are included: tests load those of the drivers, and in
-/// one build they share their dependencies.
+/// `--tests` also builds the programs that tests start; with `--bins` the lints see all of them. Libraries are included:
+/// tests load those of the drivers, and in one build they share their dependencies.
 const BUILD: [&str; 6] = ["build", "--workspace", "--lib", "--bins", "--examples", "--tests"];
 
 /// One line of JSON for each build result and each message of the compiler. The progress goes to standard error.
